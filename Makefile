@@ -1,0 +1,31 @@
+# make setup | demo | test | test-fast | bench | check | clean
+.PHONY: setup demo test test-fast bench check clean help
+PY := .venv/bin/python
+
+help:
+	@grep -E '^# ' Makefile | cut -c3-
+
+setup:
+	@sh tools/setup.sh
+
+test: setup
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
+	@$(PY) -m pytest -m "not soak"
+
+test-fast: setup
+	@$(PY) -m pytest -m "not soak and not vm"
+
+check: setup
+	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy
+
+demo: setup
+	@$(PY) -m wwfast.demo
+
+bench: setup
+	@$(PY) -m benchmarks list
+
+clean:
+	rm -rf build dist .venv .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis src/*.egg-info
+	find . -name '*.so' -path './src/*' -delete

@@ -1,0 +1,3 @@
+from wwfast.cli.main import main
+
+main()

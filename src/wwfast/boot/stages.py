@@ -1,0 +1,29 @@
+"""The stages of a boot, by the names used in routes and in /status."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Stage(StrEnum):
+    DHCP = "dhcp"
+    TFTP = "tftp"
+    IPXE = "ipxe"
+    GRUB = "grub"
+    EFIBOOT = "efiboot"
+    KERNEL = "kernel"
+    INITRAMFS = "initramfs"
+    IMAGE = "image"
+    KMODS = "kmods"
+    SYSTEM = "system"
+    RUNTIME = "runtime"
+
+    @property
+    def label(self) -> str:
+        """What the table of `wwfast node status` prints."""
+        return {
+            "system": "SYSTEM OVERLAY",
+            "runtime": "RUNTIME OVERLAY",
+            "kmods": "KMODS OVERLAY",
+            "efiboot": "EFI",
+        }.get(self.value, self.value.upper())

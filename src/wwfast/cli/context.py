@@ -1,0 +1,49 @@
+"""What every command gets: the paths, and settings and registry loaded when first asked for."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import click
+
+from wwfast.paths import Paths
+
+if TYPE_CHECKING:
+    from wwfast.config.settings import Settings
+    from wwfast.nodes.registry import Registry
+
+
+@dataclass
+class App:
+    given: Paths
+    verbose: bool = False
+    debug: bool = False
+
+    @classmethod
+    def create(cls, *, verbose: bool, debug: bool, conf: str | None, root: str | None) -> App:
+        level = logging.DEBUG if debug else logging.INFO if verbose else logging.WARNING
+        logging.basicConfig(level=level, format="%(levelname)s: %(message)s")
+        return cls(Paths.from_environment(root, conf), verbose, debug)
+
+    @cached_property
+    def settings(self) -> Settings:
+        from wwfast.config.settings import load
+
+        return load(self.given)
+
+    @cached_property
+    def paths(self) -> Paths:
+        """Locations after the `paths:` section of warewulf.conf."""
+        return self.settings.locations
+
+    @cached_property
+    def registry(self) -> Registry:
+        from wwfast.nodes.registry import Registry
+
+        return Registry(self.paths)
+
+
+pass_app = click.make_pass_decorator(App)

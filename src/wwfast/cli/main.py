@@ -1,0 +1,122 @@
+"""The root command: lazy groups, global flags, errors to exit statuses (0 done, 1 failed, 2 usage)."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+import click
+
+# name: (module below wwfast.cli, object in it, aliases). A module is imported only when its command runs.
+COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "clean": ("clean:clean", ()),
+    "config": ("config:config", ()),
+    "doctor": ("doctor:doctor", ()),
+    "genconfig": ("config:genconfig", ("cnf",)),
+    "image": ("image:image", ("vnfs", "container")),
+    "kernel": ("kernel:kernel", ()),
+    "node": ("node:node", ("nodes",)),
+    "overlay": ("overlay:overlay", ()),
+    "profile": ("profile:profile", ("profiles",)),
+    "server": ("server:server", ("serve",)),
+    "storm": ("storm:storm", ()),
+    "undo": ("undo:undo", ()),
+    "version": ("version:version", ("vers",)),
+}
+SUMMARY = {
+    "clean": "Remove caches and what nothing refers to any more.",
+    "config": "Show warewulf.conf as it is understood.",
+    "doctor": "Check this server for what keeps nodes from booting.",
+    "genconfig": "Print configuration, man pages and completion scripts.",
+    "image": "Operating system images of the nodes.",
+    "kernel": "Kernels kept apart from images.",
+    "node": "Nodes of the cluster.",
+    "overlay": "What differs between nodes: files and templates.",
+    "profile": "Settings shared by many nodes.",
+    "server": "Run the provisioning server (DHCP, TFTP, HTTP).",
+    "storm": "Simulate the boot of thousands of nodes.",
+    "undo": "Take back the last change of nodes.conf.",
+    "version": "Print the version.",
+}
+
+
+class LazyGroup(click.Group):
+    """Knows the commands by name; imports the one that is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        for name, (where, aliases) in COMMANDS.items():
+            if cmd_name == name or cmd_name in aliases:
+                module, attribute = where.split(":")
+                command = getattr(importlib.import_module(f"wwfast.cli.{module}"), attribute)
+                assert isinstance(command, click.Command)
+                return command
+        return None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if not ctx.resilient_parsing and args and self.get_command(ctx, args[0]) is None:
+            import difflib
+
+            close = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            also = f" Did you mean '{close[0]}'?" if close else ""
+            ctx.fail(f"No such command '{args[0]}'.{also}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, SUMMARY[name]) for name in sorted(COMMANDS)])
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Example: wwfast node list --net",
+)
+@click.option("-v", "--verbose", is_flag=True, help="Say more about what is done.")
+@click.option("-d", "--debug", is_flag=True, help="Say everything, with tracebacks.")
+@click.option("--warewulfconf", metavar="PATH", envvar="WAREWULFCONF", help="Path of warewulf.conf.")
+@click.option("--root", metavar="DIR", envvar="WWFAST_ROOT", help="Put every file below DIR (trials, tests).")
+@click.pass_context
+def cli(ctx: click.Context, verbose: bool, debug: bool, warewulfconf: str | None, root: str | None) -> None:
+    """Provision stateless cluster nodes: images, overlays, DHCP, TFTP and HTTP in one program."""
+    from wwfast.cli.context import App
+
+    ctx.obj = App.create(verbose=verbose, debug=debug, conf=warewulfconf, root=root)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point. Never a traceback for bad input, unless -d asks for it."""
+    from wwfast.errors import WwfastError
+
+    words = sys.argv[1:] if argv is None else argv
+    debug = "-d" in words or "--debug" in words
+    try:
+        status: Any = cli.main(words, prog_name="wwfast", standalone_mode=False)
+        sys.exit(status if isinstance(status, int) else 0)
+    except WwfastError as error:
+        if debug:
+            raise
+        click.echo(f"error: {error.message}", err=True)
+        if error.hint:
+            click.echo(f"hint: {error.hint}", err=True)
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        sys.exit(1)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)
+    except PermissionError as error:
+        if debug:
+            raise
+        click.echo(f"error: {error.strerror}: {error.filename}", err=True)
+        click.echo("hint: run it as root, or with --root DIR for a trial", err=True)
+        sys.exit(1)

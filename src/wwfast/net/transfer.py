@@ -1,0 +1,37 @@
+"""Transfer: the event that every contact of a node becomes, whatever the protocol."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Outcome(StrEnum):
+    STARTED = "started"  # the first byte is about to be sent
+    PROGRESS = "progress"  # at most one a second per transfer
+    DONE = "done"  # the last byte was acknowledged by our kernel (HTTP) or the peer (TFTP)
+    FAILED = "failed"  # refused, cut short or timed out: `detail` says why
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """One event of one transfer to one node.
+
+    `wwid` is the node's MAC as it told it (lower case, colons) or empty when unknown; `node` its name or empty;
+    `stage` one of dhcp, tftp, ipxe, kernel, image, kmods, system, runtime, ...; `sent` the object's name, or
+    NOT_FOUND, BAD_REQUEST, BAD_ASSET; `peer` the client's address; `at` Unix seconds; `sent_bytes` and
+    `total_bytes` of the body; `seconds` since STARTED; `status` the HTTP status, 0 for other protocols.
+    """
+
+    stage: str
+    outcome: Outcome
+    at: float
+    peer: str
+    wwid: str = ""
+    node: str = ""
+    sent: str = ""
+    sent_bytes: int = 0
+    total_bytes: int = 0
+    seconds: float = 0.0
+    status: int = 0
+    detail: str = ""

@@ -1,0 +1,48 @@
+"""Artefact: what every transfer to a node sends, prebuilt and immutable.
+
+An artefact is an ordered list of extents of files plus a digest. It is published by rename and never changes:
+a rebuild publishes another one, and transfers under way keep reading the old files through their open
+descriptors. Serving one is headers, then one sendfile per extent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+RAW, ZST, GZ = "raw", "zst", "gz"
+FORMATS = (RAW, ZST, GZ)
+SUFFIX = {RAW: "", ZST: ".zst", GZ: ".gz"}
+
+
+class Extent(NamedTuple):
+    """`length` bytes at `offset` of the file `path`."""
+
+    path: str
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Artefact:
+    """One published body in one format.
+
+    `name` is what the status table shows as sent (`debian.img.zst`); `digest` identifies the content (hex) and
+    is the ETag; `formats` are all the formats in which the same content was published; `mtime` is the time of
+    publication in seconds.
+    """
+
+    name: str
+    format: str
+    extents: tuple[Extent, ...]
+    digest: str
+    formats: tuple[str, ...]
+    mtime: int
+
+    @property
+    def size(self) -> int:
+        return sum(extent.length for extent in self.extents)
+
+    @property
+    def etag(self) -> str:
+        return f'"{self.digest}"'

@@ -1,0 +1,108 @@
+"""Every on-disk location. `--root DIR` or WWFAST_ROOT moves all of them.
+
+Rule: wwfast writes only below `state`, `cache` and `run`, and edits the two configuration files when an admin
+asks it to. An existing Warewulf's chroots/ and overlays/ are read; its provision/ is never touched.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+SHARE = Path(__file__).parent / "share"
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """All locations below one root; `replace()` fields from the `paths:` section of warewulf.conf."""
+
+    root: Path
+    conf: Path  # warewulf.conf
+    etc: Path  # nodes.conf, ipxe/, keys/, tls/
+    state: Path
+    cache: Path
+    run: Path
+    warewulf_chroots: Path  # read only: images of an existing Warewulf
+    warewulf_overlays: Path  # read only: site overlays of an existing Warewulf
+    ipxe_source: Path | None = None  # `paths: ipxesource`; else boot.binaries searches
+
+    @classmethod
+    def at(cls, root: str | os.PathLike[str] = "/", conf: str | os.PathLike[str] | None = None) -> Paths:
+        base = Path(root)
+        etc = base / "etc/warewulf"
+        return cls(
+            root=base,
+            conf=Path(conf) if conf else etc / "warewulf.conf",
+            etc=etc,
+            state=base / "var/lib/wwfast",
+            cache=base / "var/cache/wwfast",
+            run=base / "run/wwfast",
+            warewulf_chroots=base / "var/lib/warewulf/chroots",
+            warewulf_overlays=base / "var/lib/warewulf/overlays",
+        )
+
+    @classmethod
+    def from_environment(cls, root: str | None = None, conf: str | None = None) -> Paths:
+        """Flags first, then WWFAST_ROOT and WAREWULFCONF, then the defaults."""
+        return cls.at(root or os.environ.get("WWFAST_ROOT") or "/", conf or os.environ.get("WAREWULFCONF"))
+
+    def with_(self, **changes: Path | None) -> Paths:
+        return replace(self, **changes)  # type: ignore[arg-type]
+
+    @property
+    def relocated(self) -> bool:
+        """True when not at `/`: then no file of the host is read into overlays."""
+        return self.root != Path("/")
+
+    @property
+    def nodes_conf(self) -> Path:
+        return self.etc / "nodes.conf"
+
+    @property
+    def chroots(self) -> Path:
+        """Image trees: <name>/rootfs."""
+        return self.state / "chroots"
+
+    @property
+    def images(self) -> Path:
+        """Built images: <name>/<build>/ and <name>/current."""
+        return self.state / "images"
+
+    @property
+    def kernels(self) -> Path:
+        """Kernels kept apart from images: <name>/."""
+        return self.state / "kernels"
+
+    @property
+    def site_overlays(self) -> Path:
+        return self.state / "overlays"
+
+    @property
+    def distribution_overlays(self) -> Path:
+        return SHARE / "overlays"
+
+    @property
+    def overlay_search(self) -> tuple[Path, ...]:
+        """First match wins, a whole overlay at a time."""
+        return (self.site_overlays, self.warewulf_overlays, self.distribution_overlays)
+
+    @property
+    def frames(self) -> Path:
+        """Compressed frames of images, shared by all images (a cache)."""
+        return self.cache / "frames"
+
+    @property
+    def overlay_cache(self) -> Path:
+        """Packs of rendered overlay segments (a cache, 0700)."""
+        return self.cache / "overlays"
+
+    @property
+    def history(self) -> Path:
+        """Former versions of nodes.conf for `wwfast undo` (0700)."""
+        return self.state / "history"
+
+    @property
+    def database(self) -> Path:
+        """What is not configuration: leases and the boot timeline (SQLite, 0600)."""
+        return self.state / "wwfast.db"

@@ -1,0 +1,90 @@
+"""The one place that starts subprocesses: list argv, closed stdin, explicit errors."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+from wwfast.errors import WwfastError
+
+log = logging.getLogger(__name__)
+
+Argv = Sequence[str | Path]
+
+
+def missing(program: str, package: str | None) -> WwfastError:
+    hint = f"install it, for example: apt-get install {package}" if package else "install it first"
+    return WwfastError(f"{program} is not installed", hint=hint)
+
+
+def run(
+    argv: Argv,
+    *,
+    check: bool = True,
+    capture: bool = True,
+    input: bytes | None = None,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    timeout: float | None = None,
+    package: str | None = None,
+) -> subprocess.CompletedProcess[bytes]:
+    """Run one command to its end.
+
+    With `capture` its output is returned as bytes, otherwise it goes to our own stdout and stderr.
+    Raises WwfastError when the program is missing (naming `package` if given), times out, or, with `check`,
+    fails: the message then ends with the last lines it wrote to stderr.
+    """
+    words = [str(word) for word in argv]
+    log.debug("run: %s", shlex.join(words))
+    try:
+        done = subprocess.run(
+            words,
+            input=input,
+            stdin=subprocess.DEVNULL if input is None else None,
+            capture_output=capture,
+            cwd=cwd,
+            env=dict(env) if env is not None else None,
+            timeout=timeout,
+            check=False,
+        )
+    except FileNotFoundError as error:
+        if cwd is not None and not cwd.is_dir():
+            raise WwfastError(f"cannot run {words[0]}: no directory {cwd}") from error
+        raise missing(words[0], package) from error
+    except subprocess.TimeoutExpired as error:
+        raise WwfastError(f"{words[0]} did not finish within {timeout:g} s: {shlex.join(words)}") from error
+    if check and done.returncode != 0:
+        tail = (done.stderr or b"").decode(errors="replace").strip().splitlines()[-5:]
+        status = f"signal {-done.returncode}" if done.returncode < 0 else f"exit status {done.returncode}"
+        raise WwfastError("\n".join([f"{words[0]} failed with {status}: {shlex.join(words)}", *tail]))
+    return done
+
+
+def start(
+    argv: Argv,
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    stdin: int | IO[bytes] | None = subprocess.DEVNULL,
+    stdout: int | IO[bytes] | None = None,
+    stderr: int | IO[bytes] | None = None,
+    package: str | None = None,
+) -> subprocess.Popen[bytes]:
+    """Start a long-running command; the caller owns and ends it."""
+    words = [str(word) for word in argv]
+    log.debug("start: %s", shlex.join(words))
+    try:
+        return subprocess.Popen(
+            words,
+            cwd=cwd,
+            env=dict(env) if env is not None else None,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+        )
+    except FileNotFoundError as error:
+        raise missing(words[0], package) from error

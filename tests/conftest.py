@@ -1,0 +1,32 @@
+"""Shared fixtures: a state directory of the test's own, and a clean environment."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from wwfast.paths import Paths
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith(("WWFAST_", "WAREWULF")) and name != "WWFAST_CACHE":
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> Paths:
+    """A complete relocated installation below tmp_path, with an empty etc/warewulf."""
+    at = Paths.at(tmp_path)
+    at.etc.mkdir(parents=True)
+    return at
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if os.geteuid() != 0:
+        for item in items:
+            if item.get_closest_marker("root") or item.get_closest_marker("vm"):
+                item.add_marker(pytest.mark.skip(reason="needs root"))
