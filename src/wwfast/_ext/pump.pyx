@@ -1,0 +1,430 @@
+"""The send pump: native threads that write a response's head and its extents with sendfile.
+
+One epoll per thread, edge triggered; a turn sends at most `turn` bytes of one response, so thousands of responses
+share a thread fairly and one fast reader cannot hold it. The GIL is never taken by a thread: finished responses
+are queued and an eventfd tells the event loop.
+"""
+
+cimport cython
+from libc.errno cimport EAGAIN, EINTR, EIO, errno
+from libc.stdint cimport int64_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy, memset
+
+
+cdef extern from "pthread.h" nogil:
+    ctypedef unsigned long pthread_t
+    ctypedef struct pthread_mutex_t:
+        pass
+    int pthread_create(pthread_t *, void *, void *(*)(void *) noexcept nogil, void *)
+    int pthread_join(pthread_t, void **)
+    int pthread_mutex_init(pthread_mutex_t *, void *)
+    int pthread_mutex_destroy(pthread_mutex_t *)
+    int pthread_mutex_lock(pthread_mutex_t *)
+    int pthread_mutex_unlock(pthread_mutex_t *)
+
+cdef extern from "signal.h" nogil:
+    ctypedef struct sigset_t:
+        pass
+    int sigfillset(sigset_t *)
+    int pthread_sigmask(int, sigset_t *, sigset_t *)
+    enum: SIG_SETMASK
+
+cdef extern from "sys/types.h" nogil:
+    ctypedef long long off_t
+
+cdef extern from "sys/socket.h" nogil:
+    ssize_t send(int, const void *, size_t, int)
+    enum: MSG_MORE
+    enum: MSG_NOSIGNAL
+    enum: MSG_DONTWAIT
+
+cdef extern from "sys/sendfile.h" nogil:
+    ssize_t sendfile(int, int, off_t *, size_t)
+
+cdef extern from "sys/eventfd.h" nogil:
+    int eventfd(unsigned int, int)
+    enum: EFD_NONBLOCK
+    enum: EFD_CLOEXEC
+
+cdef extern from "sys/epoll.h" nogil:
+    ctypedef union epoll_data_t:
+        void *ptr
+    struct epoll_event:
+        unsigned int events
+        epoll_data_t data
+    int epoll_create1(int)
+    int epoll_ctl(int, int, int, epoll_event *)
+    int epoll_wait(int, epoll_event *, int, int)
+    enum: EPOLL_CLOEXEC
+    enum: EPOLL_CTL_ADD
+    enum: EPOLL_CTL_DEL
+    enum: EPOLLIN
+    enum: EPOLLOUT
+    unsigned int EPOLLET
+
+cdef extern from "unistd.h" nogil:
+    ssize_t read(int, void *, size_t)
+    ssize_t write(int, const void *, size_t)
+    int close(int)
+
+DEF BATCH = 128
+
+
+cdef struct Span:
+    int fd
+    off_t offset
+    int64_t left
+
+
+cdef struct Job:
+    int fd
+    int error            # 0, or the errno that ended it
+    bint queued          # in the ready list of its thread
+    char *memory         # head, and body when that is in memory
+    size_t memory_left
+    Span *spans
+    int span
+    int span_count
+    int64_t sent         # bytes that left, memory and files
+    Job *next
+    void *owner          # the Sending; alive while in Pump._flying
+
+
+cdef struct Worker:
+    pthread_t thread
+    int epoll
+    int wake
+    int report           # the eventfd of the whole pump
+    bint stop
+    size_t turn
+    int64_t total        # bytes sent by this thread so far
+    int active
+    pthread_mutex_t lock  # of inbox and outbox
+    Job *inbox
+    Job *outbox
+
+
+cdef enum Turn:
+    AGAIN, BLOCKED, OVER
+
+
+cdef inline void signal_fd(int fd) noexcept nogil:
+    cdef uint64_t one = 1
+    write(fd, &one, 8)
+
+
+cdef Turn step(Job *job, Worker *worker) noexcept nogil:
+    """Send up to one turn of `job`: AGAIN when more could go at once, BLOCKED when the socket is full, OVER."""
+    cdef ssize_t done
+    cdef size_t budget = worker.turn
+    cdef size_t want
+    cdef Span *span
+    while job.memory_left:
+        done = send(job.fd, job.memory, job.memory_left,
+                    MSG_NOSIGNAL | MSG_DONTWAIT | (MSG_MORE if job.span_count else 0))
+        if done < 0:
+            if errno == EINTR:
+                continue
+            if errno == EAGAIN:
+                return BLOCKED
+            job.error = errno
+            return OVER
+        job.memory += done
+        job.memory_left -= done
+        job.sent += done
+        worker.total += done
+    while job.span < job.span_count:
+        span = &job.spans[job.span]
+        if span.left == 0:
+            job.span += 1
+            continue
+        if budget == 0:
+            return AGAIN
+        want = budget if span.left > <int64_t>budget else <size_t>span.left
+        done = sendfile(job.fd, span.fd, &span.offset, want)
+        if done < 0:
+            if errno == EINTR:
+                continue
+            if errno == EAGAIN:
+                return BLOCKED
+            job.error = errno
+            return OVER
+        if done == 0:  # the file became shorter than what was promised
+            job.error = EIO
+            return OVER
+        span.left -= done
+        budget -= done
+        job.sent += done
+        worker.total += done
+    return OVER
+
+
+cdef void *work(void *argument) noexcept nogil:
+    cdef Worker *worker = <Worker *>argument
+    cdef epoll_event events[BATCH]
+    cdef epoll_event event
+    cdef Job *first = NULL   # ready list, first in first out
+    cdef Job *last = NULL
+    cdef Job *job
+    cdef Job *finished
+    cdef Job *tail
+    cdef int count, index, ready = 0, rounds
+    cdef uint64_t value
+    cdef Turn outcome
+    cdef bint tell
+    cdef sigset_t every
+    sigfillset(&every)
+    pthread_sigmask(SIG_SETMASK, &every, NULL)
+    while True:
+        count = epoll_wait(worker.epoll, events, BATCH, 0 if ready else -1)
+        for index in range(count):
+            job = <Job *>events[index].data.ptr
+            if job == NULL:
+                read(worker.wake, &value, 8)
+                if worker.stop:
+                    return NULL
+                pthread_mutex_lock(&worker.lock)
+                job = worker.inbox
+                worker.inbox = NULL
+                pthread_mutex_unlock(&worker.lock)
+                while job != NULL:
+                    tail = job.next
+                    memset(&event, 0, sizeof(event))
+                    event.events = EPOLLOUT | EPOLLET
+                    event.data.ptr = job
+                    if epoll_ctl(worker.epoll, EPOLL_CTL_ADD, job.fd, &event) < 0:
+                        job.error = errno
+                    job.queued = True
+                    job.next = NULL
+                    if last == NULL:
+                        first = job
+                    else:
+                        last.next = job
+                    last = job
+                    ready += 1
+                    job = tail
+            elif not job.queued:
+                job.queued = True
+                job.next = NULL
+                if last == NULL:
+                    first = job
+                else:
+                    last.next = job
+                last = job
+                ready += 1
+        finished = NULL
+        rounds = ready if ready < BATCH else BATCH
+        for index in range(rounds):
+            job = first
+            first = job.next
+            if first == NULL:
+                last = NULL
+            ready -= 1
+            job.next = NULL
+            outcome = OVER if job.error else step(job, worker)
+            if outcome == AGAIN:
+                if last == NULL:
+                    first = job
+                else:
+                    last.next = job
+                last = job
+                ready += 1
+            elif outcome == BLOCKED:
+                job.queued = False
+            else:
+                epoll_ctl(worker.epoll, EPOLL_CTL_DEL, job.fd, &event)
+                job.next = finished
+                finished = job
+        if finished != NULL:
+            tail = finished
+            index = 1
+            while tail.next != NULL:
+                tail = tail.next
+                index += 1
+            pthread_mutex_lock(&worker.lock)
+            tell = worker.outbox == NULL
+            tail.next = worker.outbox
+            worker.outbox = finished
+            worker.active -= index
+            pthread_mutex_unlock(&worker.lock)
+            if tell:
+                signal_fd(worker.report)
+
+
+@cython.final
+cdef class Sending:
+    """One response on its way. `context` is the caller's; the socket and the files must stay open until reported."""
+
+    cdef Job job
+    cdef char *copy
+    cdef readonly object context
+
+    def __cinit__(self):
+        memset(&self.job, 0, sizeof(Job))
+
+    def __dealloc__(self):
+        free(self.copy)
+        free(self.job.spans)
+
+    @property
+    def sent(self):
+        """Bytes that left so far, the memory part included."""
+        return self.job.sent
+
+    @property
+    def error(self):
+        """0, or the errno that ended it; EIO when a file was shorter than promised."""
+        return self.job.error
+
+
+@cython.final
+cdef class Pump:
+    """`threads` native senders. Not thread safe: one event loop owns it."""
+
+    cdef Worker *workers
+    cdef int count
+    cdef int report
+    cdef set flying
+    cdef int64_t closed_total
+
+    def __cinit__(self, int threads=2, size_t turn=2 << 20):
+        cdef int index
+        cdef Worker *worker
+        cdef epoll_event event
+        if threads < 1 or turn < 4096:
+            raise ValueError("a pump needs a thread and turns of at least 4096 bytes")
+        self.flying = set()
+        self.report = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
+        if self.report < 0:
+            raise OSError(errno, "eventfd")
+        self.workers = <Worker *>calloc(threads, sizeof(Worker))
+        if self.workers == NULL:
+            raise MemoryError()
+        for index in range(threads):
+            worker = &self.workers[index]
+            worker.report = self.report
+            worker.turn = turn
+            worker.epoll = epoll_create1(EPOLL_CLOEXEC)
+            worker.wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
+            pthread_mutex_init(&worker.lock, NULL)
+            memset(&event, 0, sizeof(event))
+            event.events = EPOLLIN
+            event.data.ptr = NULL
+            if worker.epoll < 0 or worker.wake < 0 or \
+                    epoll_ctl(worker.epoll, EPOLL_CTL_ADD, worker.wake, &event) < 0:
+                raise OSError(errno, "epoll")
+            if pthread_create(&worker.thread, NULL, work, worker) != 0:
+                raise OSError(EAGAIN, "no thread for the send pump")
+            self.count = index + 1
+
+    def __dealloc__(self):
+        self._stop()
+
+    cdef void _stop(self):
+        cdef int index
+        cdef Worker *worker
+        if self.workers == NULL:
+            return
+        for index in range(self.count):
+            self.workers[index].stop = True
+            signal_fd(self.workers[index].wake)
+        for index in range(self.count):
+            worker = &self.workers[index]
+            with nogil:
+                pthread_join(worker.thread, NULL)
+            close(worker.epoll)
+            close(worker.wake)
+            pthread_mutex_destroy(&worker.lock)
+            self.closed_total += worker.total
+        close(self.report)
+        free(self.workers)
+        self.workers = NULL
+
+    def close(self):
+        """End the threads. Responses still on their way stop where they are and are not reported."""
+        self._stop()
+        self.flying.clear()
+
+    def fileno(self):
+        """Readable when reports() has something."""
+        return self.report
+
+    def __len__(self):
+        """Responses on their way."""
+        return len(self.flying)
+
+    @property
+    def total(self):
+        """Bytes sent since the pump was made."""
+        cdef int index
+        cdef int64_t total = self.closed_total
+        if self.workers != NULL:
+            for index in range(self.count):
+                total += self.workers[index].total
+        return total
+
+    def send(self, int fd, bytes memory, list spans, object context) -> Sending:
+        """Send `memory`, then each (fd, offset, length) of `spans`, to the non-blocking socket `fd`."""
+        cdef Sending sending = Sending.__new__(Sending)
+        cdef Py_ssize_t size = len(memory)
+        cdef Py_ssize_t count = len(spans)
+        cdef Py_ssize_t index
+        cdef Worker *worker
+        cdef int least = 0
+        cdef bint idle
+        if self.workers == NULL:
+            raise ValueError("the pump is closed")
+        sending.context = context
+        sending.job.owner = <void *>sending
+        sending.job.fd = fd
+        sending.copy = <char *>calloc(size + 1, 1)
+        sending.job.spans = <Span *>calloc(count + 1, sizeof(Span))
+        if sending.copy == NULL or sending.job.spans == NULL:
+            raise MemoryError()
+        memcpy(sending.copy, <const char *>memory, size)
+        sending.job.memory = sending.copy
+        sending.job.memory_left = size
+        for index in range(count):
+            item = spans[index]
+            sending.job.spans[index].fd = item[0]
+            sending.job.spans[index].offset = item[1]
+            sending.job.spans[index].left = item[2]
+        sending.job.span_count = <int>count
+        for index in range(1, self.count):
+            if self.workers[index].active < self.workers[least].active:
+                least = <int>index
+        worker = &self.workers[least]
+        self.flying.add(sending)
+        pthread_mutex_lock(&worker.lock)
+        idle = worker.inbox == NULL
+        sending.job.next = worker.inbox
+        worker.inbox = &sending.job
+        worker.active += 1
+        pthread_mutex_unlock(&worker.lock)
+        if idle:
+            signal_fd(worker.wake)
+        return sending
+
+    def reports(self) -> list:
+        """The Sendings that ended since the last call, in no particular order."""
+        cdef list done = []
+        cdef int index
+        cdef Job *job
+        cdef uint64_t value
+        cdef Worker *worker
+        if self.workers == NULL:
+            return done
+        read(self.report, &value, 8)
+        for index in range(self.count):
+            worker = &self.workers[index]
+            pthread_mutex_lock(&worker.lock)
+            job = worker.outbox
+            worker.outbox = NULL
+            pthread_mutex_unlock(&worker.lock)
+            while job != NULL:
+                sending = <Sending>job.owner
+                job = job.next
+                self.flying.discard(sending)
+                done.append(sending)
+        return done

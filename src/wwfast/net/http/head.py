@@ -1,0 +1,129 @@
+"""Request heads: bytes in, `Head` out (RFC 9112). Knows no sockets and no clock.
+
+Strict where leniency is dangerous (line ends, header names, lengths), lenient where boot firmware is sloppy: a
+missing or portless Host is fine because no URL is ever built from it, `//` is collapsed because shim sends it.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+from urllib.parse import unquote, unquote_plus
+
+MAX_FIELDS = 64
+MAX_TARGET = 8192
+METHODS = frozenset({"GET", "HEAD"})
+
+_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}) ([\x21-\x7e\x80-\xff]+) HTTP/1\.([01])")
+_FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00\r\n]*?)[ \t]*")
+_SLASHES = re.compile(r"//+")
+
+
+class HeadError(ValueError):
+    """The request cannot be understood; `status` is the answer, after which the connection closes."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+class Head(NamedTuple):
+    """One request head. `path` is decoded and cleaned; `query` keeps first values; header names are lower case."""
+
+    method: str
+    path: str
+    query: dict[str, str]
+    headers: dict[str, str]
+    keep_alive: bool
+
+
+class HeadReader:
+    """Collects bytes until a head is complete; what follows it stays for the next one."""
+
+    __slots__ = ("_buffer", "_limit", "_searched")
+
+    def __init__(self, limit: int) -> None:
+        self._buffer = bytearray()
+        self._limit = limit
+        self._searched = 0
+
+    def __len__(self) -> int:
+        return len(self._buffer)
+
+    def feed(self, data: bytes) -> None:
+        self._buffer += data
+
+    def next(self) -> Head | None:
+        """The next head, or None when more bytes are needed. Raises HeadError (400, 405, 413, 414, 431)."""
+        buffer = self._buffer
+        while not self._searched and buffer[:2] == b"\r\n":  # RFC 9112 2.2: empty lines before a request
+            del buffer[:2]
+        end = buffer.find(b"\r\n\r\n", self._searched)
+        if end < 0:
+            self._searched = max(0, len(buffer) - 3)
+            if len(buffer) > self._limit:
+                raise HeadError(431, "request head too large")
+            return None
+        if end > self._limit:
+            raise HeadError(431, "request head too large")
+        head = bytes(buffer[:end])
+        del buffer[: end + 4]
+        self._searched = 0
+        return parse(head)
+
+
+def parse(data: bytes) -> Head:
+    """A head without its final empty line. Raises HeadError."""
+    first, *lines = data.split(b"\r\n")
+    match = _LINE.fullmatch(first)
+    if match is None:
+        raise HeadError(400, "malformed request line")
+    method, target, minor = match.groups()
+    if len(target) > MAX_TARGET:
+        raise HeadError(414, "request target too long")
+    if len(lines) > MAX_FIELDS:
+        raise HeadError(431, "too many header fields")
+    headers: dict[str, str] = {}
+    for line in lines:
+        field = _FIELD.fullmatch(line)
+        if field is None:
+            raise HeadError(400, "malformed header field")
+        name, value = field[1].decode("ascii").lower(), field[2].decode("latin-1")
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    word = method.decode("ascii")
+    if word not in METHODS:
+        raise HeadError(405, f"method {word} is not offered")
+    if headers.get("content-length", "0") != "0" or "transfer-encoding" in headers:
+        raise HeadError(413, "no request body is taken")
+    path, query = split_target(target.decode("latin-1"))
+    connection = headers.get("connection", "").lower()
+    keep_alive = "close" not in connection if minor == b"1" else "keep-alive" in connection
+    return Head(word, path, query, headers, keep_alive)
+
+
+def split_target(target: str) -> tuple[str, dict[str, str]]:
+    """Path and query of a request target (origin or absolute form). Raises HeadError for traversal."""
+    if not target.startswith("/"):
+        scheme, separator, rest = target.partition("://")
+        if not separator or scheme.lower() not in ("http", "https"):
+            raise HeadError(400, "request target is not a path")
+        target = "/" + rest.partition("/")[2]
+    raw, _, text = target.partition("#")[0].partition("?")
+    path = unquote(raw, errors="replace") if "%" in raw else _utf8(raw)
+    if "//" in path:
+        path = _SLASHES.sub("/", path)
+    if "\0" in path or "/../" in f"{path}/":
+        raise HeadError(400, "path leaves the tree")
+    query: dict[str, str] = {}
+    if text:
+        for pair in text.split("&"):
+            key, _, value = pair.partition("=")
+            if "%" in pair or "+" in pair:
+                key, value = unquote_plus(key, errors="replace"), unquote_plus(value, errors="replace")
+            if key:
+                query.setdefault(key, value)
+    return path, query
+
+
+def _utf8(raw: str) -> str:
+    return raw if raw.isascii() else raw.encode("latin-1").decode("utf-8", "replace")

@@ -1,0 +1,93 @@
+"""What a handler gets and gives: Request and Response, and the bytes of a response head.
+
+Heads are written for the pickiest reader: GRUB matches header names by case, OVMF needs Content-Length on HEAD
+and GET alike, UEFI's HTTP driver fails for good after a reply without Content-Type. So every response has both,
+in canonical case, and is never chunked.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from email.utils import formatdate
+from http import HTTPStatus
+
+from wwfast.pack.artefact import Artefact
+
+REASON = {status.value: status.phrase for status in HTTPStatus}
+NOTHING: Mapping[str, str] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request. `query` holds first values, `headers` have lower-case names; addresses are of the connection."""
+
+    method: str
+    path: str
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    peer_ip: str = ""
+    peer_port: int = 0
+    local_ip: str = ""
+
+    @property
+    def is_head(self) -> bool:
+        return self.method == "HEAD"
+
+
+@dataclass(slots=True)
+class Response:
+    """What to answer.
+
+    `body` is bytes or an Artefact; its digest and mtime give ETag and Last-Modified (for bytes: `etag`, if given,
+    with its quotes). `wwid`, `node`, `stage` and `sent` name the transfer in events; without `stage` there are no
+    events. With a scheduler, an Artefact for a `wwid` may have to wait for the turn of its node; `share` is the
+    name whose nodes share alike (the cluster) and `waits=False` is for what must never wait (boot binaries).
+    `effect` runs once, when a GET is about to be sent: a HEAD has no side effect.
+    """
+
+    status: int = 200
+    body: bytes | Artefact = b""
+    content_type: str = "text/plain; charset=utf-8"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    wwid: str = ""
+    node: str = ""
+    stage: str = ""
+    sent: str = ""
+    share: str = ""
+    waits: bool = True
+    last: bool = False  # the node needs nothing large after this: its turn ends with it
+    etag: str = ""
+    effect: Callable[[], None] | None = None
+
+    @property
+    def size(self) -> int:
+        return len(self.body) if isinstance(self.body, bytes) else self.body.size
+
+
+def render_head(
+    status: int, content_type: str, length: int, fields: Mapping[str, str] = NOTHING, *, keep_alive: bool = True
+) -> bytes:
+    """The bytes of a response head. `length` is what Content-Length says, also when no body follows."""
+    lines = [
+        f"HTTP/1.1 {status} {REASON.get(status, 'Unknown')}",
+        f"Date: {_date(int(time.time()))}",
+        f"Content-Type: {content_type}",
+        f"Content-Length: {length}",
+    ]
+    lines += [f"{name}: {value}" for name, value in fields.items()]
+    lines.append("Connection: keep-alive\r\n\r\n" if keep_alive else "Connection: close\r\n\r\n")
+    return "\r\n".join(lines).encode("latin-1", "replace")
+
+
+_DATES: dict[int, str] = {}
+
+
+def _date(second: int) -> str:
+    """RFC 9110 5.6.7, formatted once a second."""
+    text = _DATES.get(second)
+    if text is None:
+        _DATES.clear()
+        text = _DATES[second] = formatdate(second, usegmt=True)
+    return text
