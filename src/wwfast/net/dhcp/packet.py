@@ -1,0 +1,289 @@
+"""DHCP messages on the wire: parse, build, and who is asking. Bytes in, values out; no sockets, no policy.
+
+Addresses are 32-bit integers here (`dotted` for people), MACs lower case with colons.
+RFC 2131 and 2132; RFC 3396 (options longer than 255), RFC 3046 (relay agent information), RFC 4578 (PXE).
+"""
+
+from __future__ import annotations
+
+import struct
+import uuid as uuids
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+
+class Malformed(Exception):
+    """The packet cannot be a DHCP request; it is dropped and counted."""
+
+
+class Kind(IntEnum):
+    """Option 53."""
+
+    DISCOVER = 1
+    OFFER = 2
+    REQUEST = 3
+    DECLINE = 4
+    ACK = 5
+    NAK = 6
+    RELEASE = 7
+    INFORM = 8
+
+
+class Option(IntEnum):
+    PAD = 0
+    NETMASK = 1
+    ROUTER = 3
+    DNS = 6
+    HOSTNAME = 12
+    DOMAIN = 15
+    VENDOR_SPECIFIC = 43
+    REQUESTED_ADDRESS = 50
+    LEASE_TIME = 51
+    OVERLOAD = 52
+    KIND = 53
+    SERVER_ID = 54
+    RENEWAL_TIME = 58
+    REBINDING_TIME = 59
+    VENDOR_CLASS = 60
+    TFTP_SERVER = 66
+    BOOT_FILE = 67
+    USER_CLASS = 77
+    RELAY_AGENT = 82
+    CLIENT_ARCH = 93
+    CLIENT_UUID = 97
+    IPXE = 175
+    END = 255
+
+
+MAGIC = 0x63825363
+BROADCAST_FLAG = 0x8000
+REQUEST, REPLY = 1, 2
+ETHERNET = 1
+#: op htype hlen hops, xid, secs flags, ciaddr yiaddr siaddr giaddr, chaddr, sname, file, magic cookie
+HEADER = struct.Struct("!4BI2H4I16s64s128sI")
+#: BOOTP's minimum: relays and old ROMs drop shorter packets.
+MIN_SIZE = 300
+
+
+def dotted(address: int) -> str:
+    return f"{address >> 24}.{address >> 16 & 255}.{address >> 8 & 255}.{address & 255}"
+
+
+def number(address: str) -> int:
+    """The integer of a dotted address; "" is 0. Raises ValueError when it is not one."""
+    if not address:
+        return 0
+    parts = [int(part) for part in address.split(".")]
+    if len(parts) != 4 or any(not 0 <= part <= 255 for part in parts):
+        raise ValueError(f"{address!r} is not an IPv4 address")
+    return parts[0] << 24 | parts[1] << 16 | parts[2] << 8 | parts[3]
+
+
+@dataclass(slots=True)
+class Message:
+    """One BOOTP/DHCP packet; `options` with the parts of split options joined, without PAD and END."""
+
+    op: int = REQUEST
+    htype: int = ETHERNET
+    hops: int = 0
+    xid: int = 0
+    secs: int = 0
+    flags: int = 0
+    ciaddr: int = 0
+    yiaddr: int = 0
+    siaddr: int = 0
+    giaddr: int = 0
+    chaddr: bytes = b""
+    sname: bytes = b""
+    file: bytes = b""
+    options: dict[int, bytes] = field(default_factory=dict)
+
+    @property
+    def mac(self) -> str:
+        return self.chaddr.hex(":")
+
+    @property
+    def kind(self) -> int:
+        """Option 53, or 0 for plain BOOTP."""
+        value = self.options.get(Option.KIND, b"")
+        return value[0] if len(value) == 1 else 0
+
+    def address(self, option: int) -> int:
+        """An option holding one address, or 0."""
+        value = self.options.get(option, b"")
+        return int.from_bytes(value, "big") if len(value) == 4 else 0
+
+
+def parse(data: bytes) -> Message:
+    """Read one packet. Raises Malformed for anything that is not whole."""
+    if len(data) < HEADER.size:
+        raise Malformed(f"{len(data)} bytes are too short")
+    op, htype, hlen, hops, xid, secs, flags, ciaddr, yiaddr, siaddr, giaddr, chaddr, sname, file, magic = (
+        HEADER.unpack_from(data)
+    )
+    if magic != MAGIC:
+        raise Malformed("no DHCP magic cookie")
+    if op not in (REQUEST, REPLY) or hlen > 16:
+        raise Malformed(f"operation {op}, hardware address length {hlen}")
+    options: dict[int, bytes] = {}
+    _read_options(data, HEADER.size, options)
+    overload = options.pop(Option.OVERLOAD, b"\0")
+    if overload[:1] in (b"\1", b"\3"):
+        _read_options(file, 0, options)
+        file = b""
+    if overload[:1] in (b"\2", b"\3"):
+        _read_options(sname, 0, options)
+        sname = b""
+    return Message(
+        op,
+        htype,
+        hops,
+        xid,
+        secs,
+        flags,
+        ciaddr,
+        yiaddr,
+        siaddr,
+        giaddr,
+        chaddr[:hlen],
+        sname.partition(b"\0")[0],
+        file.partition(b"\0")[0],
+        options,
+    )
+
+
+def _read_options(data: bytes, at: int, options: dict[int, bytes]) -> None:
+    size = len(data)
+    while at < size:
+        code = data[at]
+        if code == 0:
+            at += 1
+            continue
+        if code == 255:
+            return
+        if at + 2 > size or at + 2 + data[at + 1] > size:
+            raise Malformed(f"option {code} runs past the end")
+        value = data[at + 2 : at + 2 + data[at + 1]]
+        options[code] = options[code] + value if code in options else value
+        at += 2 + len(value)
+
+
+def build(message: Message) -> bytes:
+    """The packet of `message`: options in their order, but option 53 first and option 82 last."""
+    header = HEADER.pack(
+        message.op,
+        message.htype,
+        len(message.chaddr),
+        message.hops,
+        message.xid,
+        message.secs,
+        message.flags,
+        message.ciaddr,
+        message.yiaddr,
+        message.siaddr,
+        message.giaddr,
+        message.chaddr,
+        message.sname,
+        message.file if len(message.file) < 128 else b"",
+        MAGIC,
+    )
+    packet = header + encode_options(message.options) + b"\xff"
+    return packet.ljust(MIN_SIZE, b"\0")
+
+
+def encode_options(options: Mapping[int, bytes]) -> bytes:
+    """Options as code, length, value; longer values split (RFC 3396); relay information last (RFC 3046 2.1)."""
+    parts = []
+    for code in sorted(options, key=lambda code: (code != Option.KIND, code == Option.RELAY_AGENT)):
+        value = options[code]
+        for at in range(0, len(value) or 1, 255):
+            piece = value[at : at + 255]
+            parts.append(bytes((code, len(piece))) + piece)
+    return b"".join(parts)
+
+
+def sub_options(value: bytes) -> dict[int, bytes]:
+    """The encapsulated options of 43, 82 or 175; what is cut off is left out."""
+    found: dict[int, bytes] = {}
+    try:
+        _read_options(value, 0, found)
+    except Malformed:
+        pass
+    return found
+
+
+def user_classes(value: bytes) -> tuple[str, ...]:
+    """Option 77: RFC 3004 has a list with lengths; iPXE and gPXE send the bare word."""
+    words: list[bytes] = []
+    rest = value
+    while rest:
+        length = rest[0]
+        if not 0 < length < len(rest):
+            words = [value]
+            break
+        words.append(rest[1 : 1 + length])
+        rest = rest[1 + length :]
+    return tuple(word.decode("ascii", "replace") for word in words)
+
+
+def guid(value: bytes) -> str:
+    """Option 97 as text, the way SMBIOS, iPXE and nodes.conf print it; "" when it names nobody.
+
+    Type 0 and 16 bytes, the first three fields little-endian. All zeros (QEMU without -uuid) and all ones (boards
+    never programmed) are the same on many machines, so they are no identity.
+    """
+    if len(value) != 17 or value[0] != 0 or value[1:] in (bytes(16), b"\xff" * 16):
+        return ""
+    return str(uuids.UUID(bytes_le=value[1:]))
+
+
+@dataclass(frozen=True, slots=True)
+class ClientInfo:
+    """Who asks, in terms policy can use; nothing in it is particular to IPv4 (RFC 5970 has the same for DHCPv6).
+
+    `arch` is option 93 (None when not sent), `uuid` is "" without an identity, addresses are dotted or "".
+    """
+
+    mac: str
+    arch: int | None = None
+    vendor_class: str = ""
+    user_class: str = ""
+    is_ipxe: bool = False
+    is_pxe: bool = False
+    is_http: bool = False
+    uuid: str = ""
+    giaddr: str = ""
+    requested: str = ""
+    hostname: str = ""
+
+    @property
+    def boots(self) -> bool:
+        """A firmware or boot loader asks, not an operating system."""
+        return self.is_pxe or self.is_http or self.is_ipxe
+
+
+def client_info(message: Message) -> ClientInfo:
+    options = message.options
+    vendor = options.get(Option.VENDOR_CLASS, b"").decode("ascii", "replace")
+    classes = user_classes(options.get(Option.USER_CLASS, b""))
+    arch = options.get(Option.CLIENT_ARCH, b"")
+    requested = message.address(Option.REQUESTED_ADDRESS) or message.ciaddr
+    return ClientInfo(
+        mac=message.mac,
+        arch=int.from_bytes(arch[:2], "big") if len(arch) >= 2 else None,
+        vendor_class=vendor,
+        user_class=",".join(classes),
+        # iPXE says PXEClient in option 60 whatever loaded it, so it is known by its user class or its own option.
+        is_ipxe="iPXE" in classes or Option.IPXE in options,
+        is_pxe=vendor.startswith("PXEClient"),
+        is_http=vendor.startswith("HTTPClient"),
+        uuid=guid(options.get(Option.CLIENT_UUID, b"")),
+        giaddr=dotted(message.giaddr) if message.giaddr else "",
+        requested=dotted(requested) if requested else "",
+        hostname=options.get(Option.HOSTNAME, b"").decode("ascii", "replace"),
+    )
+
+
+def addresses(values: Iterable[str]) -> bytes:
+    return b"".join(number(value).to_bytes(4, "big") for value in values)

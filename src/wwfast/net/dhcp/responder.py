@@ -1,0 +1,353 @@
+"""Who gets which DHCP answer, as one function of (message, time); no sockets.
+
+Two ways to serve. *Authoritative*: addresses from nodes.conf and from the range, with the boot file. *ProxyDHCP*:
+another server gives the addresses, we add the boot file for firmware (PXE 2.1, also on port 4011).
+
+Safe beside others, always: never a NAK (what we do not know may be right elsewhere), no answer to a request that
+names another server, no answer to an unknown client that is not firmware unless a range is set.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from enum import Enum
+
+from wwfast.net.dhcp.leases import LeaseTable
+from wwfast.net.dhcp.packet import (
+    BROADCAST_FLAG,
+    ETHERNET,
+    REPLY,
+    REQUEST,
+    ClientInfo,
+    Kind,
+    Message,
+    Option,
+    addresses,
+    build,
+    client_info,
+    dotted,
+    number,
+    sub_options,
+)
+
+#: Option 43, PXE: discovery control (6) = 8 "use the boot file of this offer", and the end mark.
+PXE_USE_BOOT_FILE = bytes((6, 1, 8, 255))
+#: Option 175 of iPXE: no-pxedhcp (176) = 1. Without it iPXE waits 3 s for a ProxyDHCP that will not come.
+IPXE_NO_PROXY = bytes((176, 1, 1))
+#: RFC 8357: the relay listens on the port it sent from, not on 67.
+RELAY_SOURCE_PORT = 19
+SERVER_PORT, CLIENT_PORT, PROXY_PORT = 67, 68, 4011
+#: An unknown client is spoken of at most this often.
+QUIET_SECONDS = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """What nodes.conf says about a MAC: its node and, if it has one, its address (dotted, "" for none)."""
+
+    node: str
+    address: str = ""
+    netmask: str = ""
+    gateway: str = ""
+    hostname: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BootFile:
+    """`filename` is a name on the TFTP server `next_server`, or a URL."""
+
+    next_server: str
+    filename: str
+
+
+@dataclass(frozen=True, slots=True)
+class DhcpConfig:
+    """Of the network served; addresses dotted, "" where unset. `proxy`: give boot files, never addresses."""
+
+    server_ip: str
+    netmask: str = ""
+    router: str = ""
+    dns: tuple[str, ...] = ()
+    domain: str = ""
+    lease_seconds: int = 86400
+    proxy: bool = False
+
+
+class Way(Enum):
+    """How a reply travels (RFC 2131 4.1)."""
+
+    ROUTED = "routed"  # to address:port
+    BROADCAST = "broadcast"  # to every station on the link
+    LINK = "link"  # to an address its owner does not have yet, by its MAC
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    data: bytes
+    way: Way
+    address: int
+    port: int
+    mac: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Contact:
+    """What happened, for the boot timeline: `kind` is OFFER, ACK, ...; or IGNORED with the reason in `detail`."""
+
+    mac: str
+    node: str
+    kind: str
+    address: str
+    detail: str = ""
+
+
+@dataclass(slots=True)
+class Responder:
+    """`hosts(mac)` finds a node's reservation, `boot(client, server_ip)` its boot file; both must not block."""
+
+    config: DhcpConfig
+    hosts: Callable[[str], Reservation | None]
+    boot: Callable[[ClientInfo, str], BootFile | None]
+    leases: LeaseTable = field(default_factory=LeaseTable)
+    counts: Counter[str] = field(default_factory=Counter)
+    #: Other DHCP servers that clients named or that answered: address -> Unix time last seen.
+    others: dict[str, float] = field(default_factory=dict)
+    _server: int = field(init=False)
+    _spoken: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._server = number(self.config.server_ip)
+
+    def respond(
+        self, message: Message, now: float, *, source: tuple[int, int] = (0, CLIENT_PORT), port: int = SERVER_PORT
+    ) -> tuple[Reply | None, Contact | None]:
+        """Answer one message that came from `source` (address, port) to our `port`."""
+        if message.op != REQUEST or message.htype != ETHERNET or len(message.chaddr) != 6 or not message.kind:
+            self.counts["not_for_us"] += 1
+            return None, None
+        client = client_info(message)
+        named = message.address(Option.SERVER_ID)
+        if named and named != self._server and port != PROXY_PORT:
+            # It took another server's offer. On a network of our own that is worth a word in `doctor`.
+            self.others[dotted(named)] = now
+            self.counts["named_another"] += 1
+            lease = self.leases.get(client.mac)
+            if lease is not None and not lease.bound:
+                self.leases.forget(client.mac)
+            return None, None
+        if self.config.proxy or port == PROXY_PORT:
+            return self._proxy(message, client, source, port)
+        reservation = self.hosts(client.mac)
+        if reservation is None and not client.boots and not self.leases.size:
+            self.counts["unknown"] += 1
+            return None, None
+        match message.kind:
+            case Kind.DISCOVER:
+                return self._discover(message, client, reservation, now, source)
+            case Kind.REQUEST:
+                return self._request(message, client, reservation, now, source)
+            case Kind.INFORM:
+                return self._inform(message, client, reservation, source)
+            case Kind.RELEASE:
+                self.counts["release"] += 1
+                self.leases.release(client.mac, now)
+            case Kind.DECLINE:
+                self.counts["decline"] += 1
+                self.leases.decline(client.mac, message.address(Option.REQUESTED_ADDRESS), now)
+                return None, Contact(
+                    client.mac,
+                    reservation.node if reservation else "",
+                    "DECLINE",
+                    client.requested,
+                    f"{client.requested} is in use by another machine",
+                )
+            case _:
+                self.counts["not_for_us"] += 1
+        return None, None
+
+    def _discover(
+        self, message: Message, client: ClientInfo, reservation: Reservation | None, now: float, source: tuple[int, int]
+    ) -> tuple[Reply | None, Contact | None]:
+        address = self._fixed(reservation)
+        if not address and self._pool_serves(message):
+            address = self.leases.offer(client.mac, message.address(Option.REQUESTED_ADDRESS), now) or 0
+        if not address:
+            return None, self._no_address(client, reservation, now)
+        self.counts["offer"] += 1
+        reply = self._reply(message, client, Kind.OFFER, address, reservation)
+        return self._send(reply, message, source), self._contact(client, reservation, "OFFER", address)
+
+    def _request(
+        self, message: Message, client: ClientInfo, reservation: Reservation | None, now: float, source: tuple[int, int]
+    ) -> tuple[Reply | None, Contact | None]:
+        wanted = message.address(Option.REQUESTED_ADDRESS) or message.ciaddr
+        fixed = self._fixed(reservation)
+        if fixed:
+            granted = wanted == fixed
+            if granted and len(self.leases):
+                self.leases.forget(client.mac)  # it had an address of the range before it was given one of its own
+        else:
+            granted = self._pool_serves(message) and self.leases.bind(
+                client.mac, wanted, now, self.config.lease_seconds, client.hostname
+            )
+        if not granted:
+            # A NAK would end a lease that another server, or we before a crash, may rightly have given.
+            self.counts["not_ours"] += 1
+            return None, None
+        self.counts["ack"] += 1
+        reply = self._reply(message, client, Kind.ACK, wanted, reservation)
+        return self._send(reply, message, source), self._contact(client, reservation, "ACK", wanted)
+
+    def _inform(
+        self, message: Message, client: ClientInfo, reservation: Reservation | None, source: tuple[int, int]
+    ) -> tuple[Reply | None, Contact | None]:
+        self.counts["inform"] += 1
+        reply = self._reply(message, client, Kind.ACK, 0, reservation)
+        return self._send(reply, message, source), None
+
+    def _proxy(
+        self, message: Message, client: ClientInfo, source: tuple[int, int], port: int
+    ) -> tuple[Reply | None, Contact | None]:
+        """Boot file only. On 67 to discoverers, on 4011 to the clients that come back for it."""
+        asked = (SERVER_PORT, Kind.DISCOVER), (PROXY_PORT, Kind.REQUEST), (PROXY_PORT, Kind.INFORM)
+        if not client.boots or (port, message.kind) not in asked:
+            self.counts["not_for_us"] += 1
+            return None, None
+        boot = self.boot(client, self.config.server_ip)
+        if boot is None:
+            self.counts["no_boot_file"] += 1
+            return None, None
+        kind = Kind.OFFER if port == SERVER_PORT else Kind.ACK
+        self.counts["proxy_offer" if kind == Kind.OFFER else "proxy_ack"] += 1
+        reply = self._empty(message, kind)
+        self._boot_options(reply, client, boot)
+        if client.arch == 0 and not client.is_ipxe:
+            # BIOS ROMs take the file from the offer when told to. UEFI must not get option 43: seen, many then fail.
+            reply.options[Option.VENDOR_SPECIFIC] = PXE_USE_BOOT_FILE
+        self._echo(reply, message)
+        reservation = self.hosts(client.mac)
+        contact = self._contact(client, reservation, f"PROXY {kind.name}", message.ciaddr, boot.filename)
+        if port == PROXY_PORT:
+            reply.ciaddr = message.ciaddr
+            return Reply(build(reply), Way.ROUTED, message.ciaddr or source[0], source[1]), contact
+        return self._send(reply, message, source), contact
+
+    def _fixed(self, reservation: Reservation | None) -> int:
+        return number(reservation.address) if reservation is not None else 0
+
+    def _pool_serves(self, message: Message) -> bool:
+        """The range is of our own network: a relay's clients in another one cannot use it."""
+        if not self.leases.size:
+            return False
+        mask = number(self.config.netmask) or 0xFFFFFFFF
+        return not message.giaddr or message.giaddr & mask == self.leases.first & mask
+
+    def _no_address(self, client: ClientInfo, reservation: Reservation | None, now: float) -> Contact | None:
+        self.counts["no_address"] += 1
+        if now - self._spoken.get(client.mac, 0.0) < QUIET_SECONDS:
+            return None
+        if len(self._spoken) > 65536:
+            self._spoken.clear()
+        self._spoken[client.mac] = now
+        if client.giaddr and self.leases.size:
+            why = f"no address in nodes.conf, and the range is not of the relay's network ({client.giaddr})"
+        elif self.leases.size:
+            why = "the dhcp range is full"
+        elif reservation is not None:
+            why = "no address in nodes.conf and no dhcp range"
+        else:
+            why = "not in nodes.conf, and no dhcp range for unknown machines"
+        return Contact(client.mac, reservation.node if reservation else "", "IGNORED", "", why)
+
+    def _contact(
+        self, client: ClientInfo, reservation: Reservation | None, kind: str, address: int, detail: str = ""
+    ) -> Contact:
+        node = reservation.node if reservation else ""
+        return Contact(client.mac, node, kind, dotted(address) if address else "", detail)
+
+    def _empty(self, message: Message, kind: Kind) -> Message:
+        return Message(
+            op=REPLY,
+            xid=message.xid,
+            flags=message.flags,
+            giaddr=message.giaddr,
+            chaddr=message.chaddr,
+            options={Option.KIND: bytes((kind,)), Option.SERVER_ID: self._server.to_bytes(4, "big")},
+        )
+
+    def _reply(
+        self, message: Message, client: ClientInfo, kind: Kind, address: int, reservation: Reservation | None
+    ) -> Message:
+        config = self.config
+        reply = self._empty(message, kind)
+        reply.yiaddr, reply.ciaddr = address, message.ciaddr if kind == Kind.ACK else 0
+        options = reply.options
+        if address:
+            seconds = config.lease_seconds
+            options[Option.LEASE_TIME] = seconds.to_bytes(4, "big")
+            options[Option.RENEWAL_TIME] = (seconds // 2).to_bytes(4, "big")
+            options[Option.REBINDING_TIME] = (seconds * 7 // 8).to_bytes(4, "big")
+        netmask = (reservation.netmask if reservation else "") or config.netmask
+        if netmask:
+            options[Option.NETMASK] = addresses((netmask,))
+        router = (reservation.gateway if reservation else "") or self._router(address, netmask, message.giaddr)
+        if router:
+            options[Option.ROUTER] = addresses((router,))
+        if config.dns:
+            options[Option.DNS] = addresses(config.dns)
+        if reservation and reservation.hostname:
+            options[Option.HOSTNAME] = reservation.hostname.encode()
+        if config.domain:
+            options[Option.DOMAIN] = config.domain.encode()
+        if client.boots:
+            boot = self.boot(client, config.server_ip)
+            if boot is not None:
+                self._boot_options(reply, client, boot)
+        if client.is_ipxe:
+            options[Option.IPXE] = IPXE_NO_PROXY
+        self._echo(reply, message)
+        return reply
+
+    def _router(self, address: int, netmask: str, giaddr: int) -> str:
+        """Ours; behind a relay the relay itself, which is on the client's link and knows the way to us."""
+        mask = number(netmask)
+        if giaddr and address and mask and address & mask != self._server & mask:
+            return dotted(giaddr) if giaddr & mask == address & mask else ""
+        return self.config.router
+
+    def _boot_options(self, reply: Message, client: ClientInfo, boot: BootFile) -> None:
+        reply.siaddr = number(boot.next_server)
+        name = boot.filename.encode()
+        # Firmware reads one or the other: ROMs the header field, UEFI HTTP boot only the option.
+        reply.file = name
+        reply.options[Option.BOOT_FILE] = name
+        reply.options[Option.TFTP_SERVER] = boot.next_server.encode()
+        if client.is_http and not client.is_ipxe:
+            reply.options[Option.VENDOR_CLASS] = b"HTTPClient"
+        elif client.is_pxe:
+            reply.options[Option.VENDOR_CLASS] = b"PXEClient"
+
+    def _echo(self, reply: Message, message: Message) -> None:
+        for option in (Option.CLIENT_UUID, Option.RELAY_AGENT):
+            if option in message.options:
+                reply.options[option] = message.options[option]
+
+    def _send(self, reply: Message, message: Message, source: tuple[int, int]) -> Reply:
+        data = build(reply)
+        if message.giaddr:
+            port = SERVER_PORT
+            if Option.RELAY_AGENT in message.options:
+                relay = sub_options(message.options[Option.RELAY_AGENT])
+                port = source[1] if RELAY_SOURCE_PORT in relay else SERVER_PORT
+            return Reply(data, Way.ROUTED, message.giaddr, port)
+        if message.ciaddr:
+            return Reply(data, Way.ROUTED, message.ciaddr, CLIENT_PORT)
+        if message.flags & BROADCAST_FLAG or not reply.yiaddr:
+            return Reply(data, Way.BROADCAST, 0xFFFFFFFF, CLIENT_PORT)
+        return Reply(data, Way.LINK, reply.yiaddr, CLIENT_PORT, message.chaddr)
+
+    def reconfigure(self, **changes: object) -> None:
+        """Replace fields of the configuration (lease time, router, ...); the server's address stays."""
+        self.config = replace(self.config, **changes)  # type: ignore[arg-type]

@@ -1,0 +1,261 @@
+"""The DHCP answers: addresses, boot files, where a reply goes, and when there is none."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from wwfast.net.dhcp.leases import LeaseTable
+from wwfast.net.dhcp.packet import Kind, Message, build, dotted, number, parse
+from wwfast.net.dhcp.responder import (
+    PROXY_PORT,
+    BootFile,
+    DhcpConfig,
+    Reply,
+    Reservation,
+    Responder,
+    Way,
+)
+
+SERVER = "10.0.0.1"
+NODE = Reservation("n1", "10.0.0.11", "255.255.0.0", "10.0.0.254", "n1")
+PXE = {60: b"PXEClient:Arch:00007:UNDI:003000", 93: b"\0\7"}
+IPXE = {60: b"PXEClient:Arch:00007:UNDI:003010", 93: b"\0\7", 77: b"iPXE", 175: b"\1\1\1"}
+HTTP = {60: b"HTTPClient:Arch:00016:UNDI:003000", 93: b"\0\x10"}
+BIOS = {60: b"PXEClient:Arch:00000:UNDI:002001", 93: b"\0\0"}
+SYSTEM = {60: b"systemd-networkd"}
+URL = "http://10.0.0.1:9873/ipxe/${mac:hexhyp}"
+
+
+def mac(index: int) -> bytes:
+    return bytes((0x52, 0x54, 0, 0, index >> 8, index & 255))
+
+
+def boot(client, server_ip: str) -> BootFile:
+    if client.is_ipxe:
+        return BootFile(server_ip, URL)
+    return BootFile(server_ip, "http://10.0.0.1/snponly.efi" if client.is_http else "snponly.efi")
+
+
+def responder(*, first: str = "", last: str = "", proxy: bool = False, hosts=None) -> Responder:
+    known = {mac(1).hex(":"): NODE} if hosts is None else hosts
+    return Responder(
+        DhcpConfig(SERVER, "255.255.0.0", router="10.0.0.253", proxy=proxy),
+        known.get,
+        boot,
+        LeaseTable(number(first), number(last)),
+    )
+
+
+def ask(server: Responder, kind: Kind, options: dict[int, bytes], *, who: int = 1, now: float = 1000.0, **fields):
+    message = Message(xid=7, chaddr=mac(who), options={53: bytes((kind,)), **options}, **fields)
+    return server.respond(parse(build(message)), now)[0]
+
+
+def read(reply: Reply | None) -> Message:
+    assert reply is not None
+    return parse(reply.data)
+
+
+def chain(server: Responder, options: dict[int, bytes], *, who: int, now: float = 1000.0) -> str:
+    """DISCOVER to ACK: the address."""
+    offer = read(ask(server, Kind.DISCOVER, options, who=who, now=now))
+    wanted = {50: offer.yiaddr.to_bytes(4, "big"), 54: number(SERVER).to_bytes(4, "big")}
+    granted = read(ask(server, Kind.REQUEST, {**options, **wanted}, who=who, now=now))
+    assert granted.kind == Kind.ACK
+    assert granted.yiaddr == offer.yiaddr
+    return dotted(granted.yiaddr)
+
+
+def test_dhcp_a_node_gets_its_own_address_and_boot_file() -> None:
+    offer = read(ask(responder(), Kind.DISCOVER, PXE))
+    assert (offer.kind, dotted(offer.yiaddr), dotted(offer.siaddr)) == (Kind.OFFER, "10.0.0.11", SERVER)
+    assert (offer.file, offer.options[67], offer.options[60]) == (b"snponly.efi", b"snponly.efi", b"PXEClient")
+    assert offer.options[1] == bytes((255, 255, 0, 0))
+    assert offer.options[3] == bytes((10, 0, 0, 254))
+    assert offer.options[12] == b"n1"
+    assert 175 not in offer.options
+
+
+def test_dhcp_ipxe_gets_its_url_and_is_told_not_to_wait_for_a_proxy() -> None:
+    offer = read(ask(responder(), Kind.DISCOVER, IPXE))
+    assert offer.options[67] == URL.encode()
+    assert offer.options[175] == bytes((176, 1, 1))
+
+
+def test_dhcp_uefi_http_gets_its_class_and_a_url() -> None:
+    offer = read(ask(responder(), Kind.DISCOVER, HTTP))
+    assert (offer.options[60], offer.options[67]) == (b"HTTPClient", b"http://10.0.0.1/snponly.efi")
+
+
+def test_dhcp_one_lease_per_mac_across_pxe_ipxe_and_system() -> None:
+    server = responder(first="10.0.1.1", last="10.0.1.50")
+    addresses = {
+        chain(server, {**options, 61: b"\xff" + client}, who=9)
+        for options, client in ((PXE, b"a"), (IPXE, b"b"), (SYSTEM, b"c"))
+    }
+    assert len(addresses) == 1
+    assert len(server.leases) == 1
+
+
+def test_dhcp_the_class_identifier_and_agent_information_come_back() -> None:
+    guid = b"\0" + bytes(range(16))
+    reply = ask(responder(), Kind.DISCOVER, {**PXE, 97: guid, 82: b"\1\4port"}, giaddr=number("10.0.0.9"))
+    offer = read(reply)
+    assert (offer.options[97], offer.options[82]) == (guid, b"\1\4port")
+    assert reply.data.rstrip(b"\0").endswith(b"\x52\6\1\4port\xff")
+
+
+# Safety on a network that is not ours alone.
+
+
+@pytest.mark.parametrize("kind", [Kind.DISCOVER, Kind.REQUEST, Kind.INFORM])
+def test_dhcp_unknown_system_gets_no_answer_without_a_range(kind: Kind) -> None:
+    assert ask(responder(), kind, SYSTEM, who=5) is None
+
+
+@pytest.mark.parametrize("options", [PXE, IPXE, HTTP])
+def test_dhcp_unknown_firmware_without_a_range_has_no_address(options: dict[int, bytes]) -> None:
+    server = responder()
+    message = Message(chaddr=mac(5), options={53: b"\1", **options})
+    reply, contact = server.respond(message, 1000.0)
+    assert reply is None
+    assert contact is not None
+    assert "no dhcp range" in contact.detail
+    assert server.respond(message, 1001.0) == (None, None), "said once, not with every packet"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"options": {50: bytes((10, 0, 0, 99))}},
+        {"options": {50: bytes((192, 168, 1, 5)), 54: bytes((10, 0, 0, 1))}},
+        {"options": {}, "ciaddr": number("192.168.1.5")},
+    ],
+)
+@pytest.mark.parametrize("who", [1, 5])
+def test_dhcp_never_a_nak(fields: dict, who: int) -> None:
+    server = responder(first="10.0.1.1", last="10.0.1.50")
+    options = {**SYSTEM, **fields["options"]}
+    assert ask(server, Kind.REQUEST, options, who=who, ciaddr=fields.get("ciaddr", 0)) is None
+
+
+def test_dhcp_a_request_to_another_server_is_left_alone_and_noted() -> None:
+    server = responder(first="10.0.1.1", last="10.0.1.50")
+    ask(server, Kind.DISCOVER, PXE, who=5)
+    assert ask(server, Kind.REQUEST, {**PXE, 54: bytes((10, 0, 0, 77)), 50: bytes((10, 0, 9, 9))}, who=5) is None
+    assert list(server.others) == ["10.0.0.77"]
+    assert len(server.leases) == 0, "the offer it did not take is free again"
+
+
+# Where a reply goes (RFC 2131 4.1).
+
+
+@pytest.mark.parametrize(
+    ("fields", "way", "address", "port"),
+    [
+        ({}, Way.LINK, "10.0.0.11", 68),
+        ({"flags": 0x8000}, Way.BROADCAST, "255.255.255.255", 68),
+        ({"giaddr": number("10.0.0.9")}, Way.ROUTED, "10.0.0.9", 67),
+        ({"giaddr": number("10.0.0.9"), "options": {82: b"\x13\0"}}, Way.ROUTED, "10.0.0.9", 5067),
+        ({"ciaddr": number("10.0.0.11")}, Way.ROUTED, "10.0.0.11", 68),
+    ],
+)
+def test_dhcp_reply_path(fields: dict, way: Way, address: str, port: int) -> None:
+    fields = dict(fields)
+    extra = {50: number("10.0.0.11").to_bytes(4, "big"), **fields.pop("options", {})}
+    kind = Kind.REQUEST if "ciaddr" in fields else Kind.DISCOVER
+    message = Message(chaddr=mac(1), options={53: bytes((kind,)), **PXE, **extra}, **fields)
+    reply, _ = responder().respond(message, 1.0, source=(1, 5067))
+    assert reply is not None
+    assert (reply.way, dotted(reply.address), reply.port) == (way, address, port)
+
+
+def test_dhcp_relay_in_another_network_gets_the_nodes_own_address_and_the_relay_as_router() -> None:
+    far = {mac(1).hex(":"): Reservation("far", "10.9.0.5", "255.255.0.0")}
+    server = responder(first="10.0.1.1", last="10.0.1.50", hosts=far)
+    offer = read(ask(server, Kind.DISCOVER, PXE, giaddr=number("10.9.0.1")))
+    assert dotted(offer.yiaddr) == "10.9.0.5"
+    assert offer.options[3] == bytes((10, 9, 0, 1))
+    assert ask(server, Kind.DISCOVER, PXE, who=5, giaddr=number("10.9.0.1")) is None, "the range is not of that network"
+    assert ask(server, Kind.DISCOVER, PXE, who=5, giaddr=number("10.0.0.9")) is not None
+
+
+# ProxyDHCP.
+
+
+@pytest.mark.parametrize("options", [PXE, BIOS, HTTP, IPXE])
+def test_dhcp_proxy_offers_a_boot_file_and_no_address(options: dict[int, bytes]) -> None:
+    offer = read(ask(responder(proxy=True), Kind.DISCOVER, options, who=5))
+    assert (offer.yiaddr, offer.kind) == (0, Kind.OFFER)
+    assert 51 not in offer.options
+    assert offer.options[60] == options[60][:10].rstrip(b":")
+    # Told to use the file at once: BIOS needs it, UEFI breaks on it.
+    assert (43 in offer.options) == (options is BIOS)
+
+
+def test_dhcp_proxy_answers_on_4011_to_the_asking_port_and_never_systems() -> None:
+    server = responder(proxy=True)
+    message = Message(chaddr=mac(5), ciaddr=number("10.0.0.50"), options={53: b"\3", **PXE, 54: bytes((10, 0, 0, 77))})
+    reply, _ = server.respond(message, 1.0, source=(number("10.0.0.50"), 4011), port=PROXY_PORT)
+    assert reply is not None
+    assert (reply.way, dotted(reply.address), reply.port) == (Way.ROUTED, "10.0.0.50", 4011)
+    assert read(reply).kind == Kind.ACK
+    assert read(reply).options[67] == b"snponly.efi"
+    assert ask(server, Kind.DISCOVER, SYSTEM, who=1) is None
+    assert ask(server, Kind.REQUEST, PXE, who=1) is None, "the other server's to answer"
+
+
+# The range.
+
+
+def test_dhcp_range_gives_each_mac_one_address_until_it_is_full() -> None:
+    server = responder(first="10.0.1.1", last="10.0.1.20")
+    addresses = {who: chain(server, PXE, who=who) for who in range(10, 30)}
+    assert len(set(addresses.values())) == 20
+    reply, contact = server.respond(Message(chaddr=mac(99), options={53: b"\1", **PXE}), 1000.0)
+    assert reply is None
+    assert contact is not None
+    assert "full" in contact.detail
+    assert {who: chain(server, PXE, who=who, now=2000.0) for who in range(10, 30)} == addresses
+
+
+def test_dhcp_expired_addresses_are_used_again_the_longest_expired_first() -> None:
+    server = responder(first="10.0.1.1", last="10.0.1.2")
+    server.reconfigure(lease_seconds=100)
+    first, second = chain(server, PXE, who=10, now=0.0), chain(server, PXE, who=11, now=50.0)
+    assert chain(server, PXE, who=12, now=200.0) == first
+    assert chain(server, PXE, who=13, now=200.0) == second
+    assert ask(server, Kind.DISCOVER, PXE, who=14, now=201.0) is None
+
+
+def test_dhcp_a_client_gets_the_free_address_it_had_before_a_lost_database() -> None:
+    server = responder(first="10.0.1.1", last="10.0.1.50")
+    renewed = read(ask(server, Kind.REQUEST, SYSTEM, who=5, ciaddr=number("10.0.1.33")))
+    assert (renewed.kind, dotted(renewed.yiaddr)) == (Kind.ACK, "10.0.1.33")
+    assert ask(server, Kind.REQUEST, SYSTEM, who=6, ciaddr=number("10.0.1.33")) is None
+
+
+def test_dhcp_declined_address_rests() -> None:
+    server = responder(first="10.0.1.1", last="10.0.1.3")
+    taken = chain(server, PXE, who=10)
+    ask(server, Kind.DECLINE, {**PXE, 50: number(taken).to_bytes(4, "big")}, who=10)
+    assert taken not in {chain(server, PXE, who=who) for who in (10, 11)}
+    assert ask(server, Kind.DISCOVER, PXE, who=12) is None
+
+
+def test_dhcp_node_that_gains_an_address_leaves_its_lease() -> None:
+    known: dict[str, Reservation] = {}
+    server = responder(first="10.0.1.1", last="10.0.1.50", hosts=known)
+    assert chain(server, PXE, who=1).startswith("10.0.1.")
+    known[mac(1).hex(":")] = NODE
+    assert chain(server, PXE, who=1) == NODE.address
+    assert len(server.leases) == 0
+
+
+def test_dhcp_range_skips_addresses_of_nodes() -> None:
+    table = LeaseTable(number("10.0.1.1"), number("10.0.1.3"), reserved=lambda address: address % 256 == 2)
+    server = replace(responder(), leases=table)
+    assert {chain(server, PXE, who=who) for who in (10, 11)} == {"10.0.1.1", "10.0.1.3"}
+    assert ask(server, Kind.DISCOVER, {**PXE, 50: bytes((10, 0, 1, 2))}, who=12) is None

@@ -1,0 +1,111 @@
+"""The window state machine against peers and networks of every temper, on a virtual clock."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from support.tftp import Line, awful, fetch, perfect
+from wwfast.net.tftp import packet
+from wwfast.net.tftp.packet import Terms, negotiate, parse_request
+from wwfast.net.tftp.transfer import GIVE_UP, Receiver, Sender
+
+
+def pair(data: bytes, **options: str) -> tuple[Sender, Receiver]:
+    receiver = Receiver("x", options)
+    terms = negotiate(parse_request(receiver.start(0.0)[0]), len(data))
+    return Sender(data, terms, 0.0), receiver
+
+
+def content(size: int) -> bytes:
+    return (b"0123456789abcdef" * (size // 16 + 1))[:size]
+
+
+@pytest.mark.parametrize("size", [0, 1, 511, 512, 513, 1024, 100_000])
+@pytest.mark.parametrize("options", [{}, {"blksize": "1432", "tsize": "0"}, {"blksize": "1468", "windowsize": "4"}])
+def test_tftp_transfers_arrive_whole(size: int, options: dict[str, str]) -> None:
+    sender, receiver = pair(content(size), **options)
+    line = Line(perfect)
+    fetch(sender, receiver, line)
+    assert sender.done
+    assert receiver.data == content(size)
+    blocks = size // int(options.get("blksize", 512)) + 1
+    assert sum(1 for to, data in line.carried if to == "receiver" and data[1] == 3) == blocks, "no block goes twice"
+
+
+def test_tftp_block_numbers_roll_over() -> None:
+    sender, receiver = pair(content(8 * 70_000), blksize="8", windowsize="16")
+    fetch(sender, receiver, Line(perfect))
+    assert sender.done
+    assert receiver.data == content(8 * 70_000)
+
+
+@given(seed=st.integers(0, 1 << 32), window=st.sampled_from([1, 2, 4, 16]), size=st.integers(0, 30_000))
+def test_tftp_survives_loss_repetition_and_disorder(seed: int, window: int, size: int) -> None:
+    sender, receiver = pair(content(size), blksize="512", windowsize=str(window))
+    fetch(sender, receiver, Line(awful(seed, lose=0.05, repeat=0.05, jitter=0.004)))
+    assert receiver.data == content(size)
+
+
+@pytest.mark.parametrize("window", [1, 4])
+def test_tftp_one_duplicate_does_not_breed(window: int) -> None:
+    """The sorcerer's apprentice: every packet arrives twice, yet what is sent does not grow."""
+    sender, receiver = pair(content(200 * 512), blksize="512", windowsize=str(window))
+    line = Line(lambda data, index: [0.001, 0.0011])
+    fetch(sender, receiver, line)
+    sent = sum(1 for to, data in line.carried if to == "receiver" and data[1] == 3)
+    assert sender.done
+    assert sent == 201
+
+
+def test_tftp_lost_first_block_of_a_window_is_repeated_before_the_timeout() -> None:
+    sender, receiver = pair(content(40 * 512), blksize="512", windowsize="4")
+    lost = iter([True])
+    seconds = fetch(
+        sender, receiver, Line(lambda data, index: [] if data[:4] == b"\0\3\0\x09" and next(lost, False) else [0.001])
+    )
+    assert receiver.data == content(40 * 512)
+    assert seconds < 0.09, "by the repeated ACK, not by a timeout"
+
+
+def test_tftp_timeouts_double_and_end() -> None:
+    sender = Sender(content(5000), Terms(), 0.0)
+    times = []
+    now = 0.0
+    sender.start(now)
+    while not sender.failed:
+        now = sender.deadline
+        if sender.tick(now):
+            times.append(now)
+    gaps = [later - earlier for earlier, later in zip([0.0, *times], times, strict=False)]
+    assert gaps[:4] == [1.0, 2.0, 4.0, 4.0]
+    assert now >= GIVE_UP
+    assert sender.error == (0, "the peer stopped answering")
+
+
+def test_tftp_asked_timeout_is_kept() -> None:
+    sender = Sender(content(5000), Terms(timeout=5, oack={"timeout": "5"}), 0.0)
+    sender.start(0.0)
+    assert sender.deadline == 5.0
+    sender.receive(packet.ack(0), 0.001)
+    assert sender.deadline == pytest.approx(5.001)
+
+
+def test_tftp_size_probe_ends_after_the_oack() -> None:
+    sender, _ = pair(content(5000), tsize="0")
+    assert packet.parse_oack(sender.start(0.0)[0]) == {"tsize": "5000"}
+    assert sender.receive(packet.error(8, "User aborted the transfer"), 0.001) == []
+    assert sender.failed
+    assert sender.acked == 0
+
+
+@given(st.lists(st.binary(max_size=40), max_size=30))
+def test_tftp_noise_never_breaks_a_transfer(noise: list[bytes]) -> None:
+    sender, receiver = pair(content(3000), windowsize="4")
+    sender.start(0.0)
+    for data in noise:
+        if data[:2] != b"\0\5":
+            sender.receive(data, 0.001)
+            receiver.receive(data, 0.001)
+    assert not sender.failed
