@@ -1,0 +1,285 @@
+"""warewulf.conf: every key declared once, with its default; addresses derived as Warewulf derives them.
+
+Attributes are the YAML keys with `_` for blanks. wwfast's own settings stand under the key `wwfast`. Unknown keys are
+kept in the file and reported as warnings; wrong values are errors with file, line and key.
+"""
+
+# No `from __future__ import annotations`: msgspec reads the annotations of these classes when they are made.
+
+import logging
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import field
+
+from wwfast.config import checks, yaml
+from wwfast.config.schema import Cleaner, Doc, fields, shape
+from wwfast.errors import ConfigError
+from wwfast.paths import Paths
+
+log = logging.getLogger(__name__)
+
+
+def spaced(name: str) -> str:
+    return name.replace("_", " ")
+
+
+class Section(msgspec.Struct, frozen=True, rename=spaced):
+    """A section: an absent key keeps its default, so does an absent or empty section."""
+
+
+class Warewulf(Section, frozen=True):
+    port: Annotated[int, Doc("Port of the HTTP server.", check=checks.port)] = 9873
+    tls_port: Annotated[int, Doc("Port of the HTTPS server.", check=checks.port)] = 9874
+    secure: Annotated[bool, Doc("Give runtime overlays only to source ports below 1024.")] = True
+    secure_files: Annotated[bool | None, Doc("The same for /files/; unset: as `secure`.")] = None
+    tls: Annotated[bool, Doc("Serve HTTPS; runtime overlays then only over it.")] = False
+    update_interval: Annotated[int, Doc("Seconds between two fetches of the runtime overlay by a node.")] = 60
+    autobuild_overlays: Annotated[bool, Doc("Build overlays when they are asked for.")] = True
+    host_overlay: Annotated[bool, Doc("Apply the host overlay to this server.")] = True
+    grubboot: Annotated[bool, Doc("Boot by shim and GRUB instead of iPXE.")] = False
+    systemd_name: Annotated[str, Doc("Unit of the server.")] = ""
+
+
+class Api(Section, frozen=True):
+    enabled: Annotated[bool, Doc("Serve the API below /api/.")] = False
+    tls: Annotated[bool, Doc("Refuse the API over plain HTTP.")] = False
+    allowed_subnets: Annotated[list[str], Doc("Networks that may use the API.", check=checks.cidr)] = field(
+        default_factory=lambda: ["127.0.0.0/8", "::1/128"]
+    )
+
+
+class Dhcp(Section, frozen=True):
+    enabled: Annotated[bool, Doc("Serve DHCP.")] = True
+    template: Annotated[str, Doc("`static`: fixed leases for configured nodes only.")] = "default"
+    range_start: Annotated[str, Doc("First address of the pool.", check=checks.ip4)] = ""
+    range_end: Annotated[str, Doc("Last address of the pool.", check=checks.ip4)] = ""
+    range6_start: Annotated[str, Doc("First IPv6 address of the pool.", check=checks.ip6)] = ""
+    range6_end: Annotated[str, Doc("Last IPv6 address of the pool.", check=checks.ip6)] = ""
+    systemd_name: Annotated[str, Doc("Unit of an external DHCP server.")] = "dhcpd"
+
+
+# DHCP option 93 (architecture) -> iPXE binary, relative to `paths: ipxesource`.
+IPXE = {
+    "00:00": "undionly.kpxe",
+    "00:07": "ipxe-snponly-x86_64.efi",
+    "00:09": "ipxe-snponly-x86_64.efi",
+    "00:0B": "arm64-efi/snponly.efi",
+}
+
+
+class Tftp(Section, frozen=True):
+    enabled: Annotated[bool, Doc("Serve TFTP.")] = True
+    tftproot: Annotated[str, Doc("Directory of an external TFTP server.")] = ""
+    systemd_name: Annotated[str, Doc("Unit of an external TFTP server.")] = "tftp"
+    ipxe: Annotated[dict[str, str], Doc("iPXE binary by client architecture (DHCP option 93).")] = field(
+        default_factory=IPXE.copy
+    )
+
+
+class Export(Section, frozen=True):
+    path: Annotated[str, Doc("Directory to export.")] = ""
+    export_options: Annotated[str, Doc("Options of the export.")] = "rw,sync,no_subtree_check"
+
+
+class Nfs(Section, frozen=True):
+    enabled: Annotated[bool, Doc("Export directories by NFS.")] = True
+    export_paths: Annotated[list[Export], Doc("What to export.")] = []
+    systemd_name: Annotated[str, Doc("Unit of the NFS server.")] = "nfsd"
+
+
+class Ssh(Section, frozen=True):
+    key_types: Annotated[list[str], Doc("Types of the host keys to make.")] = field(
+        default_factory=lambda: ["ed25519", "ecdsa", "rsa"]
+    )
+
+
+class Mount(Section, frozen=True):
+    source: Annotated[str, Doc("Path on this server.")] = ""
+    dest: Annotated[str, Doc("Path in the image.")] = ""
+    readonly: Annotated[bool, Doc("Mount read-only.")] = False
+    options: Annotated[str, Doc("Accepted, not used.")] = ""
+    copy: Annotated[bool, Doc("Copy instead of mounting.")] = False
+
+
+class Locations(Section, frozen=True):
+    bindir: Annotated[str, Doc("Informational.")] = "/usr/bin"
+    sysconfdir: Annotated[str, Doc("Holds warewulf/nodes.conf.")] = "/etc"
+    localstatedir: Annotated[str, Doc("Informational.")] = "/var/lib"
+    cachedir: Annotated[str, Doc("Holds wwfast's caches.")] = "/var/cache"
+    ipxesource: Annotated[str, Doc("iPXE binaries; unset: searched where distributions put them.")] = ""
+    srvdir: Annotated[str, Doc("Informational.")] = "/var/lib"
+    firewallddir: Annotated[str, Doc("Informational.")] = "/usr/lib/firewalld/services"
+    systemddir: Annotated[str, Doc("Informational.")] = "/usr/lib/systemd/system"
+    datadir: Annotated[str, Doc("Informational.")] = "/usr/share"
+    wwoverlaydir: Annotated[str, Doc("Site overlays of an existing Warewulf (read only).")] = (
+        "/var/lib/warewulf/overlays"
+    )
+    wwchrootdir: Annotated[str, Doc("Images of an existing Warewulf (read only).")] = "/var/lib/warewulf/chroots"
+    wwprovisiondir: Annotated[str, Doc("Never touched.")] = "/var/lib/warewulf/provision"
+    wwclientdir: Annotated[str, Doc("Directory of the client on nodes.")] = "/warewulf"
+    wwfilesdir: Annotated[str, Doc("What /files/ serves.")] = "/var/lib/warewulf/files"
+
+
+class Client(Section, frozen=True):
+    port: Annotated[int, Doc("Fixed source port of wwclient; 0: a range below 1024.")] = 0
+
+
+class Own(Section, frozen=True):
+    """wwfast's own settings; Warewulf ignores them."""
+
+    history: Annotated[int, Doc("How many former versions of nodes.conf `wwfast undo` can go back.")] = 32
+
+
+RESOLV = Mount(source="/etc/resolv.conf", dest="/etc/resolv.conf")
+
+
+class Settings(Section, frozen=True):
+    comment: Annotated[str, Doc("Free text.")] = ""
+    ipaddr: Annotated[str, Doc("Address of this server on the cluster network.", check=checks.address)] = ""
+    netmask: Annotated[str, Doc("Netmask of the cluster network.", check=checks.mask)] = ""
+    network: Annotated[str, Doc("Address of the cluster network.", check=checks.ip4)] = ""
+    fqdn: Annotated[str, Doc("Name of this server in its certificate.")] = ""
+    ipaddr6: Annotated[str, Doc("IPv6 address of this server.", check=checks.cidr6)] = ""
+    prefixlen6: Annotated[str, Doc("IPv6 prefix length.", check=checks.prefix6)] = ""
+    warewulf: Annotated[Warewulf, Doc("The HTTP server.")] = Warewulf()
+    api: Annotated[Api, Doc("The API.")] = Api()
+    dhcp: Annotated[Dhcp, Doc("DHCP.")] = Dhcp()
+    tftp: Annotated[Tftp, Doc("TFTP.")] = Tftp()
+    nfs: Annotated[Nfs, Doc("NFS.")] = Nfs()
+    ssh: Annotated[Ssh, Doc("SSH host keys.")] = Ssh()
+    image_mounts: Annotated[list[Mount], Doc("What `image exec` and `image shell` mount into an image.")] = field(
+        default_factory=lambda: [RESOLV]
+    )
+    paths: Annotated[Locations, Doc("Where files are.")] = Locations()
+    wwclient: Annotated[Client, Doc("The client on nodes.")] = Client()
+    wwfast: Annotated[Own, Doc("wwfast's own settings.")] = Own()
+    # Computed:
+    locations: Paths = Paths.at()
+    written: frozenset[str] = frozenset()
+    warnings: tuple[str, ...] = ()
+
+    def is_written(self, key: str) -> bool:
+        """Whether the file itself says `key` (`ipaddr`, `dhcp.range start`), and not a default or a derivation."""
+        return key in self.written
+
+    @property
+    def network_cidr(self) -> str:
+        return cidr(self.network, self.netmask)
+
+    @property
+    def ip_cidr(self) -> str:
+        return cidr(self.ipaddr, self.netmask)
+
+    @property
+    def ip_cidr6(self) -> str:
+        return f"{self.ipaddr6}/{self.prefixlen6}" if self.ipv6 else ""
+
+    @property
+    def network6(self) -> str:
+        return self.network_cidr6.partition("/")[0]
+
+    @property
+    def network_cidr6(self) -> str:
+        from ipaddress import IPv6Network
+
+        return str(IPv6Network(self.ip_cidr6, strict=False)) if self.ipv6 else ""
+
+    @property
+    def ipv6(self) -> bool:
+        return bool(self.ipaddr6 and self.prefixlen6)
+
+
+def cidr(address: str, netmask: str) -> str:
+    bits = checks.MASKS.get(netmask)
+    return f"{address}/{bits}" if address and bits is not None else ""
+
+
+def load(paths: Paths) -> Settings:
+    """Read `paths.conf`; an absent file is all defaults. Raises ConfigError naming file, line and key."""
+    try:
+        data = paths.conf.read_bytes()
+    except FileNotFoundError:
+        data = b""
+    except OSError as error:
+        raise ConfigError(f"{paths.conf}: {error.strerror}") from error
+    return parse(data, paths)
+
+
+def parse(data: bytes, paths: Paths) -> Settings:
+    """Settings from the text of warewulf.conf; `paths` names it in messages and is the base of `locations`."""
+    name = str(paths.conf)
+    tree = yaml.load(data, name)
+    if tree is not None and not isinstance(tree, dict):
+        raise ConfigError(f"{name}: must be a map of keys, not {shape(tree)}")
+    cleaner = Cleaner()
+    clean = cleaner.struct(tree or {}, fields(Settings), ())
+    said = [(issue, f"{name}:{yaml.locate(data, issue.path)}: {issue}") for issue in cleaner.issues]
+    wrong = [text for issue, text in said if issue.fatal or not issue.message.startswith("unknown key")]
+    if wrong:
+        raise ConfigError("\n".join(wrong), hint=f"correct {name}; `wwfast genconfig man` lists every key")
+    warnings = tuple(text for _, text in said)
+    for text in warnings:
+        log.warning("%s", text)
+    values = derive(dict(clean))
+    if not values.get("tftp", {}).get("ipxe", True):
+        values["tftp"] = {key: value for key, value in values["tftp"].items() if key != "ipxe"}
+    settings: Settings = msgspec.convert(values, Settings)
+    return msgspec.structs.replace(
+        settings,
+        locations=locate(settings, paths),
+        written=frozenset(written(tree or {})),
+        warnings=warnings,
+    )
+
+
+def written(tree: Any, above: str = "") -> list[str]:
+    found: list[str] = []
+    for key, value in tree.items():
+        if value is not None and value != "":
+            found.append(above + key)
+            if isinstance(value, dict):
+                found += written(value, f"{above}{key}.")
+    return found
+
+
+def derive(values: dict[str, Any]) -> dict[str, Any]:
+    """What the addresses imply: `ipaddr` in CIDR form gives netmask and network, a netmask gives the network."""
+    from ipaddress import IPv4Interface, IPv6Address
+
+    bare, _, bits = values.get("ipaddr", "").partition("/")
+    if bare:
+        values["ipaddr"] = bare
+        if bits:
+            values["netmask"] = values.get("netmask") or str(IPv4Interface(f"{bare}/{bits}").netmask)
+            values["network"] = values.get("network") or str(IPv4Interface(f"{bare}/{bits}").network.network_address)
+        elif values.get("netmask") in checks.MASKS and not values.get("network"):
+            values["network"] = str(IPv4Interface(f"{bare}/{values['netmask']}").network.network_address)
+    bare, _, bits = values.get("ipaddr6", "").partition("/")
+    if bare:
+        values["ipaddr6"] = str(IPv6Address(bare))
+        values["prefixlen6"] = bits or values.get("prefixlen6", "")
+    return values
+
+
+def locate(settings: Settings, paths: Paths) -> Paths:
+    """Paths after the `paths:` section; what is not written there stays where `paths` has it."""
+    default, said = Locations(), settings.paths
+
+    def below(path: str) -> Path:
+        absolute = Path(path)
+        return absolute if absolute.is_relative_to(paths.root) else paths.root / absolute.relative_to("/")
+
+    changes: dict[str, Path | None] = {}
+    if said.sysconfdir != default.sysconfdir:
+        changes["etc"] = below(said.sysconfdir) / "warewulf"
+    if said.cachedir != default.cachedir:
+        changes["cache"] = below(said.cachedir) / "wwfast"
+    if said.wwoverlaydir != default.wwoverlaydir:
+        changes["warewulf_overlays"] = below(said.wwoverlaydir)
+    if said.wwchrootdir != default.wwchrootdir:
+        changes["warewulf_chroots"] = below(said.wwchrootdir)
+    if said.ipxesource:
+        changes["ipxe_source"] = below(said.ipxesource)
+    return paths.with_(**changes) if changes else paths

@@ -1,0 +1,170 @@
+"""The one YAML helper: text to plain trees and back, every scalar a string.
+
+A tree is dict | list | str | None. A schema types the strings; `typed()` does it for free-form data by YAML 1.2
+rules (`yes` and `010` stay what they are: text and ten). Quoted scalars are `Quoted`, null is None.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from wwfast._ext import yamlevents
+from wwfast._ext.yamlevents import Quoted
+from wwfast.errors import ConfigError
+
+__all__ = ["Quoted", "Tree", "YamlError", "compose", "dump", "load", "load_anchored", "locate", "scalar", "typed"]
+
+Tree = Any  # dict[str, Tree] | list[Tree] | str | None; mypy has no recursive alias that reads well here
+
+
+class YamlError(ConfigError):
+    """The text is no YAML; `line` and `column` count from 1."""
+
+    def __init__(self, name: str, problem: str, line: int, column: int) -> None:
+        super().__init__(f"{name}:{line}:{column}: {problem}")
+        self.line, self.column = line, column
+
+
+def load_anchored(data: bytes, name: str) -> tuple[Tree, bool]:
+    """The tree, and whether anchors or aliases occur in it. Raises YamlError naming `name`, line and column."""
+    try:
+        return yamlevents.load(data)
+    except yamlevents.Syntax as error:
+        problem, line, column = error.args
+        raise YamlError(name, problem, line + 1, column + 1) from None
+
+
+def load(data: bytes, name: str) -> Tree:
+    return load_anchored(data, name)[0]
+
+
+def compose(data: bytes) -> Any:
+    """The same with positions, see _ext.yamlevents; for editors and for locate()."""
+    return yamlevents.compose(data)
+
+
+def locate(data: bytes, path: Sequence[str | int]) -> int:
+    """The line (from 1) where `path` stands; the deepest part of it that exists, 1 for an empty text.
+
+    Slow by design: called only to word an error.
+    """
+    try:
+        node = compose(data)
+    except yamlevents.Syntax:
+        return 1
+    line = 0
+    for step in path:
+        found = None
+        if node and node[0] == "map":
+            found = next((pair for pair in node[6] if pair[0][6] == step or (pair[0][6] is None and step == "")), None)
+        elif node and node[0] == "list" and isinstance(step, int) and step < len(node[6]):
+            found = (node[6][step], node[6][step])
+        if found is None:
+            break
+        line, node = found[0][1], found[1]
+    return int(line) + 1
+
+
+INTEGER = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
+FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+SPECIAL = {".inf": float("inf"), "+.inf": float("inf"), "-.inf": float("-inf"), ".nan": float("nan")}
+TRUE, FALSE = ("true", "True", "TRUE"), ("false", "False", "FALSE")
+
+
+def typed(tree: Tree) -> Any:
+    """YAML 1.2 core schema: plain scalars become int, float, bool or text; quoted ones are text."""
+    if isinstance(tree, dict):
+        return {key: typed(value) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [typed(value) for value in tree]
+    if type(tree) is not str:
+        return str(tree) if isinstance(tree, Quoted) else tree
+    if tree in TRUE or tree in FALSE:
+        return tree in TRUE
+    if INTEGER.fullmatch(tree):
+        return int(tree, 0) if tree[:2] in ("0o", "0x") else int(tree)
+    if tree.lower() in SPECIAL and tree[-3:] in ("inf", "Inf", "INF", "nan", "NaN", "NAN"):
+        return SPECIAL[tree.lower()]
+    if FLOAT.fullmatch(tree):
+        return float(tree)
+    return tree
+
+
+# What may stand unquoted and means the same text to us, to YAML 1.1 and to YAML 1.2 readers.
+PLAIN = re.compile(r"[A-Za-z0-9_/.~][A-Za-z0-9_/.,()+@%^=~ -]*(:(?=[^\s:])[A-Za-z0-9_/.,()+@%^=~-]+)*")
+RESERVED = re.compile(r"~|null|Null|NULL|\.{1,3}|<<|=")
+# Texts that a typing reader would take for something else; only free-form data asks for quotes around them.
+TYPED = re.compile(
+    r"(?i:true|false|yes|no|on|off|y|n|\.inf|\.nan)|[-+]?[0-9._]*(e[-+]?[0-9]+)?|0[ox][0-9a-f]+|[0-9]+(:[0-9]+)+"
+    r"|[0-9]{4}-[0-9]{2}-[0-9]{2}.*"
+)
+ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\t": "\\t", "\r": "\\r", "\0": "\\0"}
+
+
+def scalar(value: Any) -> str:
+    """One scalar as YAML text: plain where every reader gets the same string back, otherwise quoted."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return repr(value) if value == value and abs(value) != float("inf") else f".{value}".replace(".-", "-.")
+    text = str(value)
+    if type(value) is Quoted and TYPED.fullmatch(text):
+        return f'"{text}"'
+    if PLAIN.fullmatch(text) and not text.endswith((" ", ":")) and not RESERVED.fullmatch(text):
+        return text
+    if all(letter.isprintable() and letter not in "\u2028\u2029\x85\ufeff" for letter in text):
+        if "'" not in text:
+            return f"'{text}'"
+        if '"' not in text and "\\" not in text:
+            return f'"{text}"'
+        return "'" + text.replace("'", "''") + "'"
+    return '"' + "".join(ESCAPES.get(c) or (c if c.isprintable() and c != "\ufeff" else escape(c)) for c in text) + '"'
+
+
+def escape(letter: str) -> str:
+    code = ord(letter)
+    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" if code < 65536 else f"\\U{code:08x}"
+
+
+def dump(tree: Tree, indent: int = 0) -> str:
+    """Block style, two blanks a level, in the order given; ends with a newline."""
+    lines: list[str] = []
+    block(tree, " " * indent, lines)
+    return "".join(f"{line}\n" for line in lines)
+
+
+def block(tree: Tree, margin: str, lines: list[str]) -> None:
+    if isinstance(tree, Mapping) and tree:
+        for key, value in tree.items():
+            nested(f"{margin}{scalar(Quoted(key)) if TYPED.fullmatch(key) else scalar(key)}:", value, margin, lines)
+    elif isinstance(tree, list | tuple) and tree:
+        for value in tree:
+            if isinstance(value, Mapping | list | tuple) and value:
+                inner: list[str] = []
+                block(value, margin + "  ", inner)
+                lines.append(f"{margin}- {inner[0][len(margin) + 2 :]}")
+                lines.extend(inner[1:])
+            else:
+                lines.append(f"{margin}- {leaf(value)}")
+    else:
+        lines.append(margin + leaf(tree))
+
+
+def nested(head: str, value: Tree, margin: str, lines: list[str]) -> None:
+    if isinstance(value, Mapping | list | tuple) and value:
+        lines.append(head)
+        block(value, margin + "  ", lines)
+    else:
+        lines.append(f"{head} {leaf(value)}")
+
+
+def leaf(value: Tree) -> str:
+    if isinstance(value, Mapping):
+        return "{}"
+    if isinstance(value, list | tuple):
+        return "[]"
+    return scalar(value) if value != "" else '""'

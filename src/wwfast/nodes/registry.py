@@ -1,0 +1,238 @@
+"""The registry: resolved nodes, found by name, hardware address, IP address.
+
+A Snapshot never changes as seen from outside; inside it resolves a node when it is first asked for, so that a
+command about one node costs one node. `Registry.reload()` resolves everything before it hands the new snapshot out,
+reusing every node whose own text and profiles are unchanged.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from wwfast.config.schema import Cleaner, Issue
+from wwfast.errors import WwfastError
+from wwfast.nodes import merge
+from wwfast.nodes.model import Node, Profile, mac
+from wwfast.nodes.source import NODES, NOUN, PROFILES, Source
+from wwfast.paths import Paths
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something wrong with one entry. A fatal one keeps the entry out of service."""
+
+    kind: str  # node, profile
+    id: str
+    message: str
+    fatal: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.id}: {self.message}"
+
+
+class NodeMap(Mapping[str, Node]):
+    """Nodes by id. Looking one up resolves that one; iteration is by cluster name, then id."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+
+    def __getitem__(self, name: str) -> Node:
+        node = self._snapshot._node(name)
+        if node is None:
+            raise KeyError(name)
+        return node
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._snapshot._order())
+
+    def __len__(self) -> int:
+        return len(self._snapshot._order())
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and self._snapshot._node(name) is not None
+
+
+class Snapshot:
+    """One version of nodes.conf, resolved."""
+
+    def __init__(self, source: Source, previous: Snapshot | None = None) -> None:
+        self.source = source
+        self.nodes: Mapping[str, Node] = NodeMap(self)
+        self._lock = threading.RLock()
+        self._problems: dict[tuple[str, str], list[Problem]] = {}
+        self._cleaner: Cleaner = Cleaner(known=previous._cleaner.known if previous else set())
+        self._bases: dict[tuple[str, ...], merge.Base] = {}
+        self._nodes: dict[str, Node | None] = {}
+        self._sorted: list[str] | None = None
+        self._macs: dict[str, Node] = {}
+        self._ips: dict[str, Node] = {}
+        self._bad: set[str] = set()
+        self._own_profiles = {name: self._clean(PROFILES, name) for name in source.trees[PROFILES]}
+        self._check_profiles()
+        if previous is not None:
+            self._inherit(previous)
+
+    @property
+    def digest(self) -> str:
+        return self.source.digest
+
+    @property
+    def profiles(self) -> dict[str, Profile]:
+        """Profiles as written (not merged with each other), by name."""
+        return {name: merge.resolve(name, own, merge.Base([], {})) for name, own in sorted(self._own_profiles.items())}
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        self._order()
+        return tuple(problem for each in self._problems.values() for problem in each)
+
+    def by_mac(self, address: str) -> Node | None:
+        """The node that owns a hardware address; a discoverable node is not found."""
+        self._order()
+        return self._macs.get(mac(address))
+
+    def by_ip(self, address: str) -> Node | None:
+        self._order()
+        return self._ips.get(address)
+
+    def discoverable(self) -> list[Node]:
+        """Nodes waiting for a hardware address, in order; only those with a network device."""
+        return [node for node in self.nodes.values() if node.is_discoverable and node.network_devices]
+
+    def own(self, section: str, name: str) -> merge.Own:
+        """What the entry itself says, cleaned."""
+        return self._own_profiles[name] if section == PROFILES else self._clean(NODES, name)
+
+    def chain(self, name: str) -> tuple[str, ...]:
+        """The profiles a node takes from, in merge order."""
+        return self._base(self.own(NODES, name).get("profiles", ())).chain
+
+    def _say(self, kind: str, name: str, message: str, fatal: bool = False) -> None:
+        self._problems.setdefault((kind, name), []).append(Problem(kind, name, message, fatal))
+
+    def _clean(self, section: str, name: str) -> merge.Own:
+        tree = self.source.trees[section][name]
+        cleaner = self._cleaner
+        clean = cleaner.struct(tree, merge.SCHEMA, ())
+        if cleaner.issues:
+            issues: list[Issue] = cleaner.issues[:]
+            cleaner.issues.clear()
+            self._problems.pop((NOUN[section], name), None)
+            for issue in issues:
+                line = self.source.line(section, name, *issue.path)
+                self._say(NOUN[section], name, f"{self.source.name}:{line}: {issue}", issue.fatal)
+                if issue.fatal and section == PROFILES:
+                    self._bad.add(name)
+        return clean
+
+    def _check_profiles(self) -> None:
+        for name, own in self._own_profiles.items():
+            for word in own.get("profiles", ()):
+                if word.lstrip("~") not in self._own_profiles:
+                    self._say("profile", name, f"no profile '{word.lstrip('~')}'")
+
+    def _base(self, words: tuple[str, ...] | list[str]) -> merge.Base:
+        key = tuple(words)
+        base = self._bases.get(key)
+        if base is None:
+            base = self._bases[key] = merge.Base(merge.expand(key, self._own_profiles), self._own_profiles)
+        return base
+
+    def _node(self, name: str) -> Node | None:
+        if name in self._nodes:
+            return self._nodes[name]
+        if name not in self.source.trees[NODES]:
+            return None
+        with self._lock:
+            node = self._nodes[name] = self._resolve(name)
+        return node
+
+    def _resolve(self, name: str) -> Node | None:
+        own = self._clean(NODES, name)
+        try:
+            base = self._base(own.get("profiles", ()))
+            for word in base.chain:
+                if word in self._bad:
+                    self._say("node", name, f"its profile '{word}' is unusable", fatal=True)
+                elif word not in self._own_profiles:
+                    self._say("node", name, f"no profile '{word}'")
+            if any(problem.fatal for problem in self._problems.get(("node", name), ())):
+                return None
+            return merge.resolve(name, own, base)
+        except merge.MergeError as error:
+            self._say("node", name, f"{self.source.name}:{self.source.line(NODES, name)}: {error}", fatal=True)
+            return None
+
+    def _inherit(self, previous: Snapshot) -> None:
+        """Take over the nodes whose own text and profiles did not change."""
+        if previous._own_profiles != self._own_profiles or previous._bad != self._bad:
+            return
+        before = previous.source.trees[NODES]
+        for name, tree in self.source.trees[NODES].items():
+            node = previous._nodes.get(name)
+            if node is not None and before[name] == tree and ("node", name) not in previous._problems:
+                self._nodes[name] = node
+
+    def _order(self) -> list[str]:
+        """Resolve everything, once; ids in order."""
+        if self._sorted is None:
+            with self._lock:
+                if self._sorted is None:
+                    nodes = [node for name in self.source.trees[NODES] if (node := self._node(name)) is not None]
+                    nodes.sort(key=lambda node: (node.cluster_name, node.id))
+                    self._index(nodes)
+                    self._sorted = [node.id for node in nodes]
+        return self._sorted
+
+    def _index(self, nodes: list[Node]) -> None:
+        """By address; the first in order keeps a duplicate, the others are reported."""
+        for node in nodes:
+            for device in node.network_devices.values():
+                if device.hwaddr and not node.is_discoverable:
+                    first = self._macs.setdefault(device.hwaddr, node)
+                    if first is not node:
+                        self._say("node", node.id, f"hardware address {device.hwaddr} also belongs to node {first.id}")
+                for address in (device.ipaddr, device.ipaddr6):
+                    if address and address != "0.0.0.0":
+                        first = self._ips.setdefault(address, node)
+                        if first is not node:
+                            self._say("node", node.id, f"address {address} also belongs to node {first.id}")
+
+
+class Registry:
+    """The current snapshot of nodes.conf."""
+
+    def __init__(self, paths: Paths) -> None:
+        self.paths = paths
+        self.error: WwfastError | None = None  # why the last reload failed
+        self._snapshot: Snapshot | None = None
+        self._lock = threading.Lock()
+
+    def snapshot(self) -> Snapshot:
+        """The current one; loads on first use. Raises ConfigError when that first load fails."""
+        if self._snapshot is None:
+            with self._lock:
+                if self._snapshot is None:
+                    self._snapshot = Snapshot(Source.read(self.paths.nodes_conf))
+        return self._snapshot
+
+    def reload(self) -> Snapshot:
+        """Read the file again; on error keep the last good snapshot and say why in `error`.
+
+        Raises ConfigError only when there is no good one yet.
+        """
+        with self._lock:
+            try:
+                source = Source.read(self.paths.nodes_conf)
+                if self._snapshot is None or self._snapshot.digest != source.digest:
+                    fresh = Snapshot(source, self._snapshot)
+                    len(fresh.nodes)
+                    self._snapshot = fresh
+                self.error = None
+            except WwfastError as error:
+                self.error = error
+                if self._snapshot is None:
+                    raise
+            return self._snapshot

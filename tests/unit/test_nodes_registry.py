@@ -1,0 +1,91 @@
+"""The registry: snapshots, indexes, isolation of bad entries, reload."""
+
+from __future__ import annotations
+
+import pytest
+
+from wwfast.config import settings
+from wwfast.errors import ConfigError
+from wwfast.nodes.registry import Registry
+from wwfast.paths import Paths
+
+GOOD = """\
+nodeprofiles:
+  default:
+    image name: rocky
+    kernel:
+      args: [quiet, crashkernel=no]
+    network devices:
+      default:
+        netmask: 255.255.255.0
+nodes:
+  n2:
+    profiles: [default]
+    cluster name: a
+    kernel:
+      args: ["~quiet", debug]
+    network devices:
+      default:
+        hwaddr: 52-54-00-00-00-AA
+        ipaddr: 10.0.0.2
+  n1:
+    profiles: [default]
+    cluster name: b
+    discoverable: true
+    network devices:
+      default: {ipaddr: 10.0.0.1}
+"""
+
+
+def write(paths: Paths, text: str) -> None:
+    paths.nodes_conf.write_text(text)
+
+
+def test_snapshot_resolves_and_indexes(paths: Paths) -> None:
+    write(paths, GOOD)
+    snapshot = Registry(paths).snapshot()
+    assert list(snapshot.nodes) == ["n2", "n1"]
+    node = snapshot.nodes["n2"]
+    assert node.image_name == "rocky"
+    assert node.kernel.args == ["crashkernel=no", "debug"]
+    assert node.network_devices["default"].ip_cidr == "10.0.0.2/24"
+    assert node.network_devices["default"].primary
+    assert node.primary_network == "default"
+    assert snapshot.by_mac("52:54:00:00:00:aa") is node
+    assert snapshot.by_ip("10.0.0.2") is node
+    assert [each.id for each in snapshot.discoverable()] == ["n1"]
+    assert snapshot.problems == ()
+
+
+def test_a_bad_node_is_reported_and_the_others_stay(paths: Paths) -> None:
+    write(paths, GOOD.replace("10.0.0.1", "10.0.0.999"))
+    snapshot = Registry(paths).snapshot()
+    assert list(snapshot.nodes) == ["n2"]
+    (problem,) = snapshot.problems
+    assert (problem.kind, problem.id, problem.fatal) == ("node", "n1", True)
+    assert "nodes.conf:24: network devices.default.ipaddr: '10.0.0.999' is not an IP address" in problem.message
+
+
+def test_reload_keeps_the_last_good_one(paths: Paths) -> None:
+    write(paths, GOOD)
+    registry = Registry(paths)
+    good = registry.reload()
+    write(paths, "nodes: [")
+    assert registry.reload() is good
+    assert isinstance(registry.error, ConfigError)
+    write(paths, GOOD.replace("10.0.0.1}", "10.0.0.7}"))
+    fresh = registry.reload()
+    assert registry.error is None
+    assert fresh.nodes["n2"] is good.nodes["n2"]
+    assert fresh.nodes["n1"].network_devices["default"].ipaddr == "10.0.0.7"
+
+
+def test_no_file_is_an_empty_registry(paths: Paths) -> None:
+    assert dict(Registry(paths).snapshot().nodes) == {}
+
+
+def test_settings_name_file_line_and_key(paths: Paths) -> None:
+    paths.conf.write_text("ipaddr: 10.0.0.1/24\nwarewulf:\n  prot: 1\n  port: none\n")
+    with pytest.raises(ConfigError) as caught:
+        settings.load(paths)
+    assert caught.value.message == f"{paths.conf}:4: warewulf.port: must be a whole number, not 'none'"
