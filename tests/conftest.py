@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from wwfast.demo import debian as debian_tree
 from wwfast.paths import Paths
 
 
@@ -23,6 +24,15 @@ def paths(tmp_path: Path) -> Paths:
     at = Paths.at(tmp_path)
     at.etc.mkdir(parents=True)
     return at
+
+
+@pytest.fixture(scope="session")
+def debian() -> debian_tree.Tree:
+    """The Debian 12 tree, made once and cached (about 40 s, root); never write into it.
+
+    The first test that asks for it needs `@pytest.mark.timeout(900)`.
+    """
+    return debian_tree.tree()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,0 +1,1 @@
+"""One real boot on this machine: the demo, and the laboratory its tests share."""

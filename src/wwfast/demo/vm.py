@@ -1,0 +1,171 @@
+"""Virtual machines that boot from the network: QEMU without KVM, BIOS or UEFI, seen through the serial console."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from subprocess import CompletedProcess, Popen
+from typing import Literal
+
+from wwfast.demo.netns import Namespace
+from wwfast.errors import WwfastError
+from wwfast.run import Argv
+
+OVMF = Path("/usr/share/OVMF")
+LOGIN = r"login: "
+
+
+class VmError(WwfastError):
+    """The machine did not show what was waited for; the message ends with the last lines of its console."""
+
+
+@dataclass(frozen=True)
+class Direct:
+    """Start a kernel without firmware or network boot."""
+
+    kernel: Path
+    initrds: Sequence[Path]
+    append: str = "console=ttyS0"
+
+
+@dataclass
+class Vm:
+    """One machine on a tap of `network`; entering starts it, leaving kills it.
+
+    `workdir` gets the console log <name>.log. `hwaddr` is also how the server knows it; `ipaddr` is for ssh only.
+    `uefi` boots by OVMF's own PXE stack, otherwise by SeaBIOS and the ROM of the network card.
+    """
+
+    network: Namespace
+    workdir: Path
+    name: str
+    hwaddr: str
+    ipaddr: str = ""
+    firmware: Literal["bios", "uefi"] = "bios"
+    memory: int = 3072  # MiB
+    cores: int = 2
+    direct: Direct | None = None
+    key: Path | None = None
+    extra: Sequence[str] = ()
+    process: Popen[bytes] | None = field(default=None, init=False)
+    started: float = field(default=0.0, init=False)
+
+    @property
+    def log(self) -> Path:
+        return self.workdir / f"{self.name}.log"
+
+    def argv(self) -> list[str | Path]:
+        # OVMF takes the ROM of the card, which is iPXE, unless there is none: romfile= tests the firmware itself.
+        rom = ",romfile=" if self.firmware == "uefi" else ""
+        argv: list[str | Path] = [
+            *("qemu-system-x86_64", "-name", self.name, "-nodefaults", "-nographic", "-monitor", "none"),
+            *("-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max"),
+            *("-m", str(self.memory), "-smp", str(self.cores)),
+            *("-serial", f"file:{self.log}", "-device", "virtio-rng-pci"),
+            *("-netdev", f"tap,id=net0,ifname={self.network.tap()},script=no,downscript=no"),
+            *("-device", f"virtio-net-pci,netdev=net0,mac={self.hwaddr},bootindex=0{rom}"),
+        ]
+        if self.firmware == "uefi":
+            variables = self.workdir / f"{self.name}.vars"
+            shutil.copyfile(OVMF / "OVMF_VARS_4M.fd", variables)
+            argv += ["-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={OVMF / 'OVMF_CODE_4M.fd'}"]
+            argv += ["-drive", f"if=pflash,unit=1,format=raw,file={variables}"]
+        if self.direct:
+            initrd = self.workdir / f"{self.name}.initrd"
+            with initrd.open("wb") as out:
+                for part in self.direct.initrds:
+                    with part.open("rb") as source:
+                        shutil.copyfileobj(source, out, 1 << 20)
+            argv += ["-kernel", self.direct.kernel, "-initrd", initrd, "-append", self.direct.append]
+        return [*argv, *self.extra]
+
+    def __enter__(self) -> Vm:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        self.workdir.mkdir(parents=True, exist_ok=True)
+        self.log.write_bytes(b"")
+        with self.log.with_suffix(".qemu").open("wb") as errors:
+            self.process = self.network.start(self.argv(), stdout=errors, stderr=errors, package="qemu-system-x86")
+        self.started = time.monotonic()
+
+    def stop(self) -> None:
+        """Pull the plug."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+    def console(self) -> str:
+        """What the machine wrote to its serial port so far."""
+        return self.log.read_bytes().decode(errors="replace")
+
+    def wait(self, pattern: str = LOGIN, timeout: float = 240.0, *, since: int = 0) -> re.Match[str]:
+        """Wait until the console shows `pattern` (a regular expression) at or after offset `since`.
+
+        Raises VmError on a kernel panic, when the machine ends, or after `timeout` seconds.
+        """
+        sought, panic = re.compile(pattern), "Kernel panic"
+        deadline = time.monotonic() + timeout
+        while True:
+            text = self.console()
+            if found := sought.search(text, since):
+                return found
+            if self.process is None or self.process.poll() is not None:
+                raise self._failure("ended", pattern, self.log.with_suffix(".qemu").read_text(errors="replace"))
+            if panic in text[since:]:
+                raise self._failure("panicked", pattern, text)
+            if time.monotonic() > deadline:
+                raise self._failure(f"took more than {timeout:g} s", pattern, text)
+            time.sleep(0.1)
+
+    def _failure(self, what: str, pattern: str, text: str) -> VmError:
+        tail = "\n".join(text.splitlines()[-40:])
+        return VmError(f"{self.name} {what} while waiting for {pattern!r}; its console ({self.log}) ends:\n{tail}")
+
+    def ssh(self, *command: str, timeout: float = 60.0, check: bool = True) -> str:
+        """The output of `command` (a shell line) run as root inside."""
+        done = self._ssh(command, timeout, check)
+        return done.stdout.decode(errors="replace")
+
+    def wait_ssh(self, timeout: float = 120.0) -> None:
+        """Wait until sshd answers."""
+        deadline = time.monotonic() + timeout
+        while (done := self._ssh(["true"], 30.0, False)).returncode:
+            if time.monotonic() > deadline:
+                raise self._failure(f"gave no ssh within {timeout:g} s", done.stderr.decode(), self.console())
+            time.sleep(0.5)
+
+    def wait_for(self, command: str, wanted: str, timeout: float, *, every: float = 0.5) -> float:
+        """Repeat `command` by ssh until its stripped output is `wanted`; the seconds it took."""
+        begin = time.monotonic()
+        while (got := self.ssh(command, check=False).strip()) != wanted:
+            if time.monotonic() - begin > timeout:
+                raise VmError(f"{self.name}: `{command}` still gives {got!r} after {timeout:g} s, wanted {wanted!r}")
+            time.sleep(every)
+        return time.monotonic() - begin
+
+    def _ssh(self, command: Sequence[str], timeout: float, check: bool) -> CompletedProcess[bytes]:
+        if self.key is None or not self.ipaddr:
+            raise ValueError("ssh needs the key and the address of the machine")
+        options = {
+            "IdentitiesOnly": "yes",
+            "StrictHostKeyChecking": "no",
+            "UserKnownHostsFile": "/dev/null",
+            "LogLevel": "ERROR",
+            "BatchMode": "yes",
+            "ConnectTimeout": "5",
+        }
+        argv: list[str | Path] = ["ssh", "-F", "/dev/null", "-i", self.key]
+        for key, value in options.items():
+            argv += ["-o", f"{key}={value}"]
+        whole: Argv = [*argv, f"root@{self.ipaddr}", *command]
+        return self.network.run(whole, check=check, timeout=timeout, package="openssh-client")
