@@ -14,6 +14,8 @@ from wwfast.errors import WwfastError
 log = logging.getLogger(__name__)
 
 Argv = Sequence[str | Path]
+Done = subprocess.CompletedProcess[bytes]
+Process = subprocess.Popen[bytes]
 
 
 def missing(program: str, package: str | None) -> WwfastError:
@@ -31,7 +33,7 @@ def run(
     env: Mapping[str, str] | None = None,
     timeout: float | None = None,
     package: str | None = None,
-) -> subprocess.CompletedProcess[bytes]:
+) -> Done:
     """Run one command to its end.
 
     With `capture` its output is returned as bytes, otherwise it goes to our own stdout and stderr.
@@ -73,7 +75,7 @@ def start(
     stdout: int | IO[bytes] | None = None,
     stderr: int | IO[bytes] | None = None,
     package: str | None = None,
-) -> subprocess.Popen[bytes]:
+) -> Process:
     """Start a long-running command; the caller owns and ends it."""
     words = [str(word) for word in argv]
     log.debug("start: %s", shlex.join(words))

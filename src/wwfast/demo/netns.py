@@ -10,11 +10,10 @@ import os
 import signal
 import time
 from pathlib import Path
-from subprocess import CompletedProcess, Popen
 from typing import Any
 
 from wwfast.errors import WwfastError
-from wwfast.run import Argv, run, start
+from wwfast.run import Argv, Done, Process, run, start
 
 NETNS = Path("/run/netns")
 _serial = itertools.count()
@@ -63,11 +62,11 @@ class Namespace:
         self.assert_private()
         return ["ip", "netns", "exec", self.name, "setpriv", "--pdeathsig", "KILL", *argv]
 
-    def run(self, argv: Argv, **options: Any) -> CompletedProcess[bytes]:
+    def run(self, argv: Argv, **options: Any) -> Done:
         """As wwfast.run.run, inside."""
         return run(self.within(argv), **options)
 
-    def start(self, argv: Argv, **options: Any) -> Popen[bytes]:
+    def start(self, argv: Argv, **options: Any) -> Process:
         """As wwfast.run.start, inside; ended with the namespace at the latest."""
         return start(self.within(argv), **options)
 
@@ -99,7 +98,7 @@ class Namespace:
         run(["ip", "netns", "delete", self.name])
 
 
-def stop(process: Popen[bytes], grace: float = 10.0) -> int:
+def stop(process: Process, grace: float = 10.0) -> int:
     """SIGTERM, then SIGKILL after `grace` seconds; the exit status."""
     if process.poll() is None:
         process.terminate()

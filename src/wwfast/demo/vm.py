@@ -8,12 +8,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from subprocess import CompletedProcess, Popen
 from typing import Literal
 
 from wwfast.demo.netns import Namespace
 from wwfast.errors import WwfastError
-from wwfast.run import Argv
+from wwfast.run import Argv, Done, Process
 
 OVMF = Path("/usr/share/OVMF")
 LOGIN = r"login: "
@@ -51,7 +50,7 @@ class Vm:
     direct: Direct | None = None
     key: Path | None = None
     extra: Sequence[str] = ()
-    process: Popen[bytes] | None = field(default=None, init=False)
+    process: Process | None = field(default=None, init=False)
     started: float = field(default=0.0, init=False)
 
     @property
@@ -153,7 +152,7 @@ class Vm:
             time.sleep(every)
         return time.monotonic() - begin
 
-    def _ssh(self, command: Sequence[str], timeout: float, check: bool) -> CompletedProcess[bytes]:
+    def _ssh(self, command: Sequence[str], timeout: float, check: bool) -> Done:
         if self.key is None or not self.ipaddr:
             raise ValueError("ssh needs the key and the address of the machine")
         options = {
