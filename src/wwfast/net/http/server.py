@@ -626,6 +626,7 @@ class HttpServer:
     def _reports(self) -> None:
         for sending in self.pump.reports():
             sending.context.reported(sending)
+        self._admit(time.monotonic())
 
     def _tick(self) -> None:
         now = time.monotonic()
@@ -633,6 +634,9 @@ class HttpServer:
         self._turn = (self._turn + 1) % SLICES
         for connection in list(self._connections[self._turn]):
             connection.look_after(now)
+        self._admit(now)
+
+    def _admit(self, now: float) -> None:
         if self.scheduler is not None:
             for key, verdict in self.scheduler.tick(self.pump.total, now):
                 for connection in self.waiting.pop(key, []):

@@ -1,0 +1,225 @@
+"""The wave scheduler on a virtual clock: a link of fixed rate, nodes that behave as their firmware does."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from itertools import count
+
+import pytest
+
+from wwfast.daemon.scheduler import GAP, HOLD, SMALL, STALL, WaveScheduler
+from wwfast.daemon.width import EPOCH, NARROWEST, Width
+from wwfast.net.http.admission import GO, Patience, Verdict
+
+MIB = 1 << 20
+
+
+class Link:
+    """Serves admitted transfers alike at `rate` bytes/s in all, at most `each` per node; ticks every 50 ms."""
+
+    def __init__(self, scheduler: WaveScheduler, rate: float, each: float = 1e18) -> None:
+        self.scheduler, self.rate, self.each = scheduler, rate, each
+        self.now = 0.0
+        self.sent = 0.0
+        self.left: dict[str, float] = {}
+        self.size: dict[str, int] = {}
+        self.stalled: set[str] = set()
+        self.done: dict[str, float] = {}
+        self.admitted: list[str] = []
+        self.held: dict[str, float] = {}
+        self.refused: dict[str, int] = {}
+        self.events: list[tuple[float, int, Callable[[], None]]] = []
+        self.order = count()
+        self.most = 0
+
+    def at(self, when: float, what: Callable[[], None]) -> None:
+        heapq.heappush(self.events, (when, next(self.order), what))
+
+    def ask(self, key: str, size: int, patience: Patience = Patience.RETRIES, share: str = "") -> None:
+        self.size[key] = size
+        self.obey(key, self.scheduler.ask(key, share, size, patience, self.now), patience, share)
+
+    def obey(self, key: str, verdict: Verdict, patience: Patience, share: str) -> None:
+        if verdict.go:
+            self.held.pop(key, None)
+            self.left[key] = self.size[key]
+            self.admitted.append(key)
+        elif verdict.retry_after:
+            assert patience is Patience.RETRIES
+            self.held.pop(key, None)
+            self.refused[key] = self.refused.get(key, 0) + 1
+            self.at(self.now + verdict.retry_after, lambda: self.ask(key, self.size[key], patience, share))
+        else:
+            self.held.setdefault(key, self.now)
+
+    def run(self, until: float, step: float = 0.05) -> None:
+        while self.now < until:
+            self.now += step
+            while self.events and self.events[0][0] <= self.now:
+                heapq.heappop(self.events)[2]()
+            self.most = max(self.most, len(self.left))
+            budget = self.rate * step
+            while budget >= 1 and (moving := [key for key in self.left if key not in self.stalled]):
+                share = min(budget / len(moving), self.each * step, min(self.left[key] for key in moving))
+                budget -= share * len(moving) if share < self.each * step else budget
+                for key in moving:
+                    self.left[key] -= share
+                    self.sent += share
+                    self.scheduler.progress(key, int(share), self.now)
+                    if self.left[key] < 1:
+                        del self.left[key]
+                        self.done[key] = self.now
+                        self.scheduler.finished(key, True, self.now)
+                self.tick()
+            self.tick()
+
+    def tick(self) -> None:
+        for key, verdict in self.scheduler.tick(int(self.sent), self.now):
+            self.obey(key, verdict, Patience.RETRIES, "")
+
+
+def test_a_storm_is_served_in_order_at_half_the_mean_and_nobody_is_lost() -> None:
+    link = Link(WaveScheduler(), 300e6)
+    nodes = [f"n{index:03}" for index in range(500)]
+    for node in nodes:
+        link.ask(node, 32 * MIB)
+    floor = 500 * 32 * MIB / 300e6
+    link.run(floor * 1.2)
+    assert sorted(link.done) == nodes
+    assert max(link.done.values()) <= floor * 1.05
+    assert sum(link.done.values()) / 500 <= 1.10 * floor * 501 / 1000
+    assert link.admitted == sorted(link.admitted, key=nodes.index)
+    assert link.refused, "beyond the work held open, iPXE is told to come again"
+
+
+def test_small_objects_never_wait() -> None:
+    scheduler = WaveScheduler()
+    for index in range(100):
+        scheduler.ask(f"n{index}", "", 64 * MIB, Patience.RETRIES, 0.0)
+    assert scheduler.ask("late", "", SMALL, Patience.RETRIES, 0.0) == GO
+
+
+def test_a_ticket_covers_the_whole_set() -> None:
+    scheduler = WaveScheduler(4)
+    assert scheduler.ask("a", "", 16 * MIB, Patience.RETRIES, 0.0) == GO
+    for index in range(50):
+        scheduler.ask(f"n{index}", "", 16 * MIB, Patience.RETRIES, 0.0)
+    scheduler.finished("a", False, 1.0)
+    assert scheduler.ask("a", "", 64 * MIB, Patience.RETRIES, 1.0 + GAP / 2) == GO
+    assert scheduler.standing("a") == (0, 0.0)
+    scheduler.finished("a", True, 2.0)
+    assert scheduler.standing("a") is None
+
+
+@pytest.mark.parametrize("patience", [Patience.SHORT, Patience.LONG])
+def test_grub_uefi_and_curl_never_get_a_503(patience: Patience) -> None:
+    link = Link(WaveScheduler(), 100e6)
+    for index in range(200):
+        link.ask(f"n{index}", 32 * MIB, patience)
+    link.run(3.2)
+    assert not link.refused
+    if patience is Patience.SHORT:
+        assert not link.held, "their headers are due within 4 s, whatever the queue"
+    else:
+        assert link.held
+
+
+def test_a_stalled_node_gives_up_its_slot_and_keeps_its_transfer() -> None:
+    link = Link(WaveScheduler(NARROWEST), 100e6)
+    for index in range(NARROWEST):
+        link.ask(f"stuck{index}", 32 * MIB)
+        link.stalled.add(f"stuck{index}")
+    link.ask("next", 32 * MIB)
+    link.run(STALL - 0.2)
+    assert "next" not in link.admitted
+    link.run(STALL + 0.2)
+    assert "next" in link.admitted
+    link.stalled.clear()
+    link.run(10)
+    assert len(link.done) == NARROWEST + 1
+
+
+def test_a_node_told_to_come_again_keeps_its_place() -> None:
+    link = Link(WaveScheduler(), 100e6)
+    for index in range(600):
+        link.ask(f"n{index:03}", 32 * MIB)
+    assert link.refused.get("n599")
+    assert not link.refused.get("n010")
+    link.run(5)
+    link.ask("late", 32 * MIB)
+    link.run(230)
+    assert len(link.done) == 601
+    order = sorted(link.size, key=lambda key: (key == "late", key))
+    assert max(abs(at - order.index(key)) for at, key in enumerate(link.admitted)) <= 30, "no more than a second off"
+
+
+def test_the_link_is_not_idle_while_nodes_are_away() -> None:
+    """Retry-After has whole seconds; the work held open covers it, also before the rate is known."""
+    link = Link(WaveScheduler(), 1.2e9)
+    for index in range(1000):
+        link.ask(f"n{index:03}", 32 * MIB)
+    link.run(1000 * 32 * MIB / 1.2e9 * 1.05)
+    assert len(link.done) == 1000
+
+
+def test_shares_are_served_alike_whatever_their_size() -> None:
+    link = Link(WaveScheduler(), 100e6)
+    for index in range(90):
+        link.ask(f"big{index}", 32 * MIB, Patience.LONG, "big")
+    for index in range(10):
+        link.ask(f"small{index}", 32 * MIB, Patience.LONG, "small")
+    link.run(10.0)
+    done = [key for key in link.done if key.startswith("small")]
+    assert len(done) >= 9
+
+
+def test_place_and_eta_are_told() -> None:
+    link = Link(WaveScheduler(4), 100e6)
+    for index in range(50):
+        link.ask(f"n{index:03}", 25_000_000)
+    link.run(2.05)
+    first, last = link.scheduler.standing("n020"), link.scheduler.standing("n049")
+    assert first is not None
+    assert last is not None
+    assert first.place < last.place == link.scheduler.figures["queued"]
+    assert last.eta == pytest.approx((50 - 8) * 0.25, rel=0.3)
+    assert first.eta < HOLD
+
+
+def test_a_closed_connection_keeps_its_place_for_a_while() -> None:
+    scheduler = WaveScheduler(4)
+    for index in range(6):
+        scheduler.ask(f"n{index}", "", 2 * MIB, Patience.RETRIES, 0.0)
+    scheduler.left("n4", 0.1)
+    scheduler.finished("n0", True, 0.2)
+    assert scheduler.tick(0, 0.2) == [("n5", GO)]
+    scheduler.finished("n1", True, 0.3)
+    assert scheduler.tick(0, 0.3) == []
+    assert scheduler.ask("n4", "", 2 * MIB, Patience.RETRIES, 0.4) == GO
+
+
+def test_everything_is_forgotten_in_the_end() -> None:
+    link = Link(WaveScheduler(), 100e6)
+    for index in range(50):
+        link.ask(f"n{index}", 4 * MIB)
+    link.scheduler.left("n49", 0.0)
+    link.run(60)
+    assert len(link.done) == 49
+    assert link.scheduler.tickets == {}
+    assert link.scheduler.figures["queued"] == 0
+    assert link.scheduler.figures["served"] == 0
+
+
+def test_width_grows_when_each_node_is_slow_and_shrinks_when_few_suffice() -> None:
+    slow = Link(WaveScheduler(), 1000e6, each=20e6)
+    for index in range(1500):
+        slow.ask(f"n{index}", 20 * MIB, Patience.LONG)
+    slow.run(25)
+    assert 40 <= slow.scheduler.width <= 110, "50 nodes of 20 MB/s fill a link of 1000 MB/s"
+    fast = Width(64)
+    now = 0.0
+    for _ in range(400):
+        now += EPOCH / 4
+        fast.measure(int(now * 300e6), now, queued=True)
+    assert fast.now <= 16
