@@ -7,7 +7,6 @@ neighbour table (1024 entries by default) nor broadcasts to every node stand bet
 from __future__ import annotations
 
 import asyncio
-import errno
 import json
 import logging
 import os
@@ -32,15 +31,14 @@ from wwfast.net.dhcp.packet import (
     parse,
 )
 from wwfast.net.dhcp.responder import CLIENT_PORT, PROXY_PORT, SERVER_PORT, Contact, Reply, Responder, Way
+from wwfast.net.listen import bind_error, grow_receive_buffer
 from wwfast.net.transfer import Outcome, Transfer
 from wwfast.run import run
 
 log = logging.getLogger(__name__)
 
-RECEIVE_BUFFER = 16 << 20
 #: Packets handled before other work of the event loop gets its turn.
 TURN = 256
-SO_RCVBUFFORCE = 33
 SO_RXQ_OVFL = 40
 IP_PKTINFO = 8
 ETH_P_IP = 0x0800
@@ -101,29 +99,8 @@ def _listen(interface: str, port: int) -> socket.socket:
         sock.bind(("", port))
     except OSError as error:
         sock.close()
-        raise bind_error("UDP", port, interface, error) from error
+        raise bind_error(port, interface, error) from error
     return sock
-
-
-def grow_receive_buffer(sock: socket.socket, size: int = RECEIVE_BUFFER) -> None:
-    """As root beyond net.core.rmem_max, otherwise up to it: a storm's requests wait in it while we answer."""
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, size)
-    except PermissionError:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
-
-
-def bind_error(protocol: str, port: int, where: str, error: OSError) -> WwfastError:
-    if error.errno == errno.EADDRINUSE:
-        return WwfastError(
-            f"{protocol} port {port} on {where} is in use by another program",
-            hint=f"see which one: ss -lunp 'sport = :{port}'; stop it, or disable the service in warewulf.conf",
-        )
-    if error.errno in (errno.EACCES, errno.EPERM):
-        return WwfastError(f"not permitted to open {protocol} port {port} on {where}", hint="start the server as root")
-    if error.errno == errno.ENODEV:
-        return WwfastError(f"there is no network interface {where}", hint="see the interfaces: ip -br link")
-    return WwfastError(f"cannot open {protocol} port {port} on {where}: {error.strerror}")
 
 
 class DhcpServer:
@@ -291,7 +268,7 @@ async def probe(interface: str, *, seconds: float = 3.0) -> list[str]:
         finally:
             loop.remove_reader(sock.fileno())
     except OSError as error:
-        raise bind_error("UDP", CLIENT_PORT, interface, error) from error
+        raise bind_error(CLIENT_PORT, interface, error) from error
     finally:
         sock.close()
     return sorted(found)

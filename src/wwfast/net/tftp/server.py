@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from wwfast.net.listen import bind_error, grow_receive_buffer
 from wwfast.net.tftp import packet
 from wwfast.net.tftp.packet import Error, Opcode, Refused
 from wwfast.net.tftp.transfer import Sender
@@ -18,6 +19,7 @@ from wwfast.net.transfer import Outcome, Transfer
 log = logging.getLogger(__name__)
 
 Peer = tuple[str, int]
+PORT = 69
 TICK = 0.02
 TURN = 256
 
@@ -27,6 +29,18 @@ class _Running:
     sender: Sender
     name: str
     started: float
+
+
+def open_socket(address: str, port: int = PORT) -> socket.socket:
+    """A socket for requests. Raises WwfastError naming the port when it is taken or privileged."""
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        grow_receive_buffer(sock)
+        sock.bind((address, port))
+    except OSError as error:
+        sock.close()
+        raise bind_error(port, address or "any address", error) from error
+    return sock
 
 
 class TftpServer:
