@@ -1,0 +1,162 @@
+"""Which kernels a tree holds, which of them is the default, and what each can do.
+
+Search order, version pattern and ordering are Warewulf's; what it got wrong is put right: links are followed
+inside the tree only, a version prefix ends at a component (`5.1` is not `5.14`) and picks the newest match, and
+kernels without a version in their name (`vmlinuz-linux`, `vmlinuz-lts`) tell it themselves.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from wwfast.images import inside
+
+PATTERNS = (
+    "/boot/Image-*",
+    "/boot/vmlinuz-linux*",
+    "/boot/vmlinuz-*",
+    "/lib/modules/*/vmlinuz",
+    "/lib/modules/*/vmlinuz.gz",
+)
+VERSION = re.compile(r"\d+\.\d+\.\d+(?:-[\d.]+|)")
+
+Key = tuple[bool, tuple[int, ...], bool, tuple[int, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """One kernel: `path` as seen inside the image, `file` where its bytes are.
+
+    `version` is `5.14.0-427.37.1` ("" when unknown), `release` what `uname -r` will say ("" when unknown) and the
+    name below lib/modules; `zstd`: its configuration says that it unpacks zstd.
+    """
+
+    path: str
+    file: Path
+    version: str
+    release: str
+    zstd: bool
+
+    @property
+    def debug(self) -> bool:
+        """Debug and rescue kernels are never chosen unless named by path."""
+        return "+debug" in self.path or "-rescue" in self.path
+
+    @property
+    def order(self) -> Key:
+        """Sorts kernels from oldest to newest: without a version first; a suffix sorts below none."""
+        numbers, _, suffix = self.version.partition("-")
+        return (
+            bool(self.version),
+            tuple(int(n) for n in numbers.split(".") if n),
+            not suffix,
+            tuple(int(n) for n in suffix.split(".") if n),
+        )
+
+    def answers_to(self, wanted: str) -> bool:
+        """True when `wanted` is a prefix of version or release that ends where a component ends."""
+        return any(
+            text.startswith(wanted) and not text[len(wanted) : len(wanted) + 1].isalnum()
+            for text in (self.version, self.release)
+            if text
+        )
+
+
+def kernels(root: Path) -> list[Kernel]:
+    """All kernels below `root`, in search order, each file once."""
+    found: dict[Path, Kernel] = {}
+    for pattern in PATTERNS:
+        for path in inside.matching(root, pattern):
+            file = inside.resolve(root, path)
+            if file is not None and file not in found and file.is_file():
+                found[file] = examine(root, path, file)
+    return list(found.values())
+
+
+def examine(root: Path, path: str, file: Path) -> Kernel:
+    release = _release(root, path, file)
+    match = VERSION.search(path) or VERSION.search(release)
+    return Kernel(path, file, match.group().rstrip(".") if match else "", release, _unpacks_zstd(root, release))
+
+
+def default(found: Iterable[Kernel]) -> Kernel | None:
+    """The newest kernel that is neither a debug nor a rescue one; the first found among equals."""
+    return max((k for k in found if not k.debug), key=lambda k: k.order, default=None)
+
+
+def choose(found: Sequence[Kernel], wanted: str) -> Kernel | None:
+    """The kernel a node gets: by exact path, else the newest whose version begins with `wanted`, else the default."""
+    if not wanted:
+        return default(found)
+    path = "/" + wanted.lstrip("/")
+    for kernel in found:
+        if kernel.path == path:
+            return kernel
+    return default(k for k in found if k.answers_to(wanted))
+
+
+def modules(root: Path, release: str) -> Path | None:
+    """The directory of the modules of `release` below root."""
+    if not release:
+        return None
+    real = inside.resolve(root, f"/lib/modules/{release}") or inside.resolve(root, f"/usr/lib/modules/{release}")
+    return real if real is not None and real.is_dir() else None
+
+
+def config(root: Path, release: str) -> Path | None:
+    """The configuration the kernel was built with, where its package ships it."""
+    if not release:
+        return None
+    for path in (f"/boot/config-{release}", f"/lib/modules/{release}/config", f"/usr/lib/modules/{release}/config"):
+        real = inside.resolve(root, path)
+        if real is not None and real.is_file():
+            return real
+    return None
+
+
+def by_path(root: Path, path: str) -> Kernel | None:
+    """Any file of the tree as the kernel, named by its path; None when there is no such file."""
+    path = "/" + path.lstrip("/")
+    file = inside.resolve(root, path)
+    return examine(root, path, file) if file is not None and file.is_file() else None
+
+
+def _release(root: Path, path: str, file: Path) -> str:
+    parts = path.split("/")
+    if parts[1:3] == ["lib", "modules"]:
+        return parts[3]
+    label = parts[-1].partition("-")[2].removesuffix(".gz")
+    if label[:1].isdigit() and VERSION.match(label):
+        return label
+    from_header = _header_release(file)
+    if from_header:
+        return from_header
+    # Arch writes the name of the kernel's package beside its modules.
+    for base in inside.matching(root, "/lib/modules/*/pkgbase"):
+        real = inside.resolve(root, base)
+        if real is not None and real.read_text(errors="replace").strip() == label:
+            return base.split("/")[3]
+    return ""
+
+
+def _header_release(file: Path) -> str:
+    """uname -r out of the header of an x86 bzImage (Linux/x86 boot protocol: HdrS at 0x202, kernel_version 0x20e)."""
+    try:
+        with file.open("rb") as stream:
+            head = stream.read(0x10000)
+    except OSError:
+        return ""
+    if head[0x202:0x206] != b"HdrS":
+        return ""
+    start = int.from_bytes(head[0x20E:0x210], "little") + 0x200
+    text = head[start : start + 128].split(b"\0", 1)[0].decode("ascii", "replace")
+    return text.split(" ", 1)[0]
+
+
+def _unpacks_zstd(root: Path, release: str) -> bool:
+    """CONFIG_RD_ZSTD=y in the configuration shipped beside the kernel; unknown means no, gzip always works."""
+    file = config(root, release)
+    return file is not None and b"\nCONFIG_RD_ZSTD=y\n" in b"\n" + file.read_bytes() + b"\n"

@@ -1,0 +1,145 @@
+"""Import: from any source to a new tree, swapped in when it is complete.
+
+Until that moment, and after any failure, the image that had the name is as it was, also with `update` and `force`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from wwfast.errors import NotFoundError, UsageError, WwfastError
+from wwfast.images import inside, names, work
+from wwfast.images.store import Image, ImageStore
+from wwfast.images.stream import opened
+from wwfast.images.unpack import Unpacker
+from wwfast.paths import Paths
+from wwfast.run import run
+
+# What is mounted on a node or in `image exec`; a tree without them boots into a confusing failure.
+MOUNT_POINTS = ("dev", "proc", "run", "sys")
+
+Progress = Callable[[str, int, int], None]
+
+
+def quiet(what: str, done: int, total: int) -> None:
+    """The progress of nobody: `what` is being read, `done` of `total` bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to reach a registry, which platform to take, how to tell about progress."""
+
+    platform: str = ""
+    username: str = ""
+    password: str = ""
+    plain_http: bool = False
+    stall: float = 60.0  # seconds without a byte after which a registry counts as dead
+    progress: Progress = quiet
+
+
+def default_name(source: str) -> str:
+    """The base name of the source; of a registry reference without its digest, of an archive without its suffixes."""
+    base = source.rstrip("/").rpartition("/")[2].partition("@")[0]
+    for suffix in (".gz", ".zst", ".xz", ".bz2", ".tgz", ".tar"):
+        base = base.removesuffix(suffix)
+    return base.rpartition(":")[2] if source.startswith(("oci:", "debian:")) else base
+
+
+def import_image(
+    paths: Paths, source: str, name: str, options: Options, *, force: bool = False, update: bool = False
+) -> Image:
+    """Make image `name` from `source`; `update` unpacks over a copy of what is there, `force` replaces it."""
+    names.check(name)
+    if force and update:
+        raise UsageError("--force and --update exclude each other")
+    place = paths.chroots / name
+    if place.exists() and not (force or update):
+        raise WwfastError(
+            f"there is an image {name} already", hint="use --force to replace it, or --update to unpack over it"
+        )
+    chroots(paths)
+    with work.locked(paths.run / "images", name, "image import"), work.directory(paths.chroots) as room:
+        new = room / "image"
+        new.mkdir(mode=0o755)
+        tree = new / "rootfs"
+        if update and place.exists():
+            copy_tree(place / "rootfs", tree)
+            if (place / "readonly").exists():
+                shutil.copy2(place / "readonly", new / "readonly")
+        fill(paths, source, tree, room, options)
+        complete(tree, source)
+        settle(new)
+        work.install(new, place)
+    return ImageStore(paths).get(name)
+
+
+def chroots(paths: Paths) -> Path:
+    """The directory of our trees: 0700, for old set-user-id programs in them are nobody's business."""
+    if not paths.chroots.exists():
+        paths.chroots.mkdir(parents=True, mode=0o700)
+    return paths.chroots
+
+
+def fill(paths: Paths, source: str, tree: Path, room: Path, options: Options) -> None:
+    """Bring what `source` names into `tree`, which may exist and then is unpacked over."""
+    path = Path(source.removeprefix("file://"))
+    if path.is_dir():
+        if inside.resolve(path, "/bin/sh") is None:
+            raise WwfastError(f"{path} has no /bin/sh inside, so it is no root file system")
+        copy_tree(path, tree)
+    elif path.is_file():
+        _archive(path, tree, options)
+    else:
+        raise NotFoundError(f"there is no {path}", hint="sources: a directory, a tar archive")
+
+
+def copy_tree(source: Path, tree: Path) -> None:
+    """Copy with owners, modes, times, links, devices and attributes; extents are shared where the file system can."""
+    if tree.resolve().is_relative_to(source.resolve()):
+        raise WwfastError(f"{source} holds the directory of images itself", hint="import a directory outside of it")
+    words: list[str | Path] = ["cp", "-a", "--reflink=auto", "--one-file-system", "--no-target-directory"]
+    run([*words, source, tree])
+
+
+def complete(tree: Path, source: str) -> None:
+    """Refuse what cannot be a root file system; add the mount points that are missing."""
+    if inside.resolve(tree, "/bin/sh") is None:
+        raise WwfastError(f"{source} has no /bin/sh inside, so it is no root file system")
+    status = tree.stat()
+    for point in MOUNT_POINTS:
+        if not os.path.lexists(tree / point):
+            (tree / point).mkdir(mode=0o755)
+            os.utime(tree / point, ns=(status.st_mtime_ns, status.st_mtime_ns))
+    os.utime(tree, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def settle(tree: Path) -> None:
+    """Have the file system write all of it out, so that a power failure after the swap finds it whole."""
+    fd = os.open(tree, os.O_RDONLY)
+    try:
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.syncfs(fd) != 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code), str(tree))
+    finally:
+        os.close(fd)
+
+
+def _archive(path: Path, tree: Path, options: Options) -> None:
+    tree.mkdir(mode=0o755, exist_ok=True)
+    total = path.stat().st_size
+    done = 0
+
+    def count(read: int) -> None:
+        nonlocal done
+        done += read
+        options.progress(path.name, done, total)
+
+    with opened(path, progress=count) as stream, Unpacker(tree) as unpacker:
+        unpacker.apply(stream)
+        unpacker.finish()

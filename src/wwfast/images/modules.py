@@ -1,0 +1,72 @@
+"""The modules of one kernel, complete: the files, an index that matches them, and the firmware they ask for."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from wwfast.errors import WwfastError
+from wwfast.images import detect, inside
+from wwfast.run import run
+
+NOT_MODULES = ("build", "source", "vmlinuz", "vmlinuz.gz")
+SUFFIXES = (".ko", ".ko.gz", ".ko.xz", ".ko.zst")
+
+
+def gather(root: Path, release: str, tree: Path, *, strip: bool = False) -> int:
+    """Copy the modules of `release` from the tree `root` to `tree`/lib, with firmware; return how many modules.
+
+    A kernel without modules (all built in) yields none. `strip` removes debugging symbols.
+    """
+    place = tree / "lib/modules"
+    place.mkdir(parents=True, exist_ok=True)
+    source = detect.modules(root, release)
+    if source is None:
+        return 0
+    target = place / release
+    run(["cp", "-a", "--reflink=auto", "--one-file-system", source, target])
+    for name in NOT_MODULES:
+        (target / name).unlink(missing_ok=True)
+    files = modules(target)
+    if strip:
+        plain = [file for file in files if file.suffix == ".ko"]
+        for batch in (plain[i : i + 500] for i in range(0, len(plain), 500)):
+            run(["strip", "--strip-debug", *batch], package="binutils")
+    if not index_matches(target, files):
+        run(["depmod", "-b", tree, release], package="kmod")
+        if not index_matches(target, files):
+            raise WwfastError(f"modules.dep of kernel {release} does not name the modules that are there")
+    _firmware(root, files, tree / "lib/firmware")
+    return len(files)
+
+
+def modules(place: Path) -> list[Path]:
+    return sorted(file for file in place.rglob("*.ko*") if file.name.endswith(SUFFIXES) and file.is_file())
+
+
+def index_matches(place: Path, files: list[Path]) -> bool:
+    """True when modules.dep names exactly the modules that are there."""
+    index = place / "modules.dep"
+    if not index.is_file():
+        return not files
+    named = {line.partition(":")[0] for line in index.read_text().splitlines() if ":" in line}
+    return named == {str(file.relative_to(place)) for file in files}
+
+
+def _firmware(root: Path, files: list[Path], target: Path) -> None:
+    """Copy what `modinfo -F firmware` names and the source has, plain or compressed; the rest was never there."""
+    place = inside.resolve(root, "/lib/firmware")
+    if place is None or not files:
+        return
+    wanted: set[str] = set()
+    for batch in (files[i : i + 500] for i in range(0, len(files), 500)):
+        listed = run(["modinfo", "-F", "firmware", *batch], package="kmod").stdout
+        wanted |= {line for line in listed.decode(errors="replace").splitlines() if line}
+    for name in sorted(wanted):
+        for path in inside.matching(root, f"/lib/firmware/{name}") if "*" in name else (f"/lib/firmware/{name}",):
+            for suffix in ("", ".xz", ".zst"):
+                real = inside.resolve(root, path + suffix)
+                if real is not None and real.is_file():
+                    copy = target / (path + suffix).removeprefix("/lib/firmware/")
+                    copy.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copy2(real, copy)

@@ -1,0 +1,25 @@
+"""Names of images, kernels and builds: what is allowed, and the NAME@BUILD form that pins a build."""
+
+from __future__ import annotations
+
+import re
+
+from wwfast.errors import WwfastError
+
+NAME = re.compile(r"[\w\-.:]+", re.ASCII)
+
+
+def check(name: str, kind: str = "image") -> str:
+    """Return `name`; raise WwfastError when it cannot be the name of a directory of ours."""
+    if not NAME.fullmatch(name) or name.startswith("."):
+        raise WwfastError(
+            f"{name!r} cannot be the name of an {kind}" if kind[0] in "aeiou" else f"{name!r} cannot name a {kind}",
+            hint="letters, digits, '_', '-', '.' and ':' are allowed, and no '.' at the start",
+        )
+    return name
+
+
+def split(reference: str) -> tuple[str, str | None]:
+    """`debian@20260102-030405` -> (`debian`, `20260102-030405`); without a build the second is None."""
+    name, at, build = reference.partition("@")
+    return name, build if at else None

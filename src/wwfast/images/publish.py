@@ -1,0 +1,176 @@
+"""Building: pack a tree, keep its kernels beside it, make it what nodes get, and keep a few predecessors."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+
+import msgspec
+
+from wwfast.errors import NotFoundError, WwfastError
+from wwfast.images import detect, inside, names, store, work
+from wwfast.images.detect import Kernel
+from wwfast.images.store import Build, BuildInfo, ImageStore, KernelInfo
+from wwfast.pack import build as packing
+from wwfast.pack.artefact import FORMATS
+from wwfast.paths import Paths
+
+KEEP = 3  # builds kept beside the current one and those that nodes name
+
+Progress = Callable[[int, int], None]
+
+
+def build(
+    paths: Paths,
+    name: str,
+    *,
+    formats: Sequence[str] = (),
+    force: bool = False,
+    level: int = 3,
+    in_use: Collection[str] = (),
+    progress: Progress | None = None,
+) -> tuple[Build, bool]:
+    """Pack the image's tree and publish it; (build, False) when nothing changed since the current one.
+
+    `formats`: by default the one its kernels can unpack. `in_use`: build ids of this image that nodes name; they
+    are never removed. Raises NotFoundError without such an image, WwfastError while somebody else works on it.
+    """
+    with work.locked(paths.run / "images", names.check(name), "image build"):
+        return build_locked(paths, name, formats=formats, force=force, level=level, in_use=in_use, progress=progress)
+
+
+def build_locked(
+    paths: Paths,
+    name: str,
+    *,
+    formats: Sequence[str] = (),
+    force: bool = False,
+    level: int = 3,
+    in_use: Collection[str] = (),
+    progress: Progress | None = None,
+) -> tuple[Build, bool]:
+    """As build(), for one who holds the image's lock."""
+    image = ImageStore(paths).get(name)
+    found = detect.kernels(image.rootfs)
+    place = paths.images / name
+    with work.directory(place) as room:
+        made = room / "build"
+        made.mkdir(mode=0o755)
+        manifest = packing.build(
+            image.rootfs,
+            made / "image",
+            name=name,
+            formats=tuple(formats) or default_formats(found),
+            level=level,
+            excludes=excludes(image.rootfs),
+            full=force,
+            frames=paths.frames,
+            progress=progress,
+        )
+        if image.build and not force and _same(image.build, manifest.digest, formats):
+            return image.build, False
+        info = BuildInfo(
+            created=int(time.time()),
+            kernels=_keep_kernels(found, made / "kernels"),
+            symlinks=sorted(store.symlinks(image.rootfs)),
+            arch=store.architecture(image.rootfs),
+        )
+        file = made / "info.json"
+        file.write_bytes(msgspec.json.encode(info))
+        work.sync(file)
+        work.sync(made)
+        place_of_build = place / _new_id(place)
+        made.rename(place_of_build)
+    published = Build(name, place_of_build)
+    make_current(paths, published)
+    prune(paths, name, in_use)
+    return published, True
+
+
+def default_formats(found: Sequence[Kernel]) -> tuple[str, ...]:
+    usable = [k for k in found if not k.debug]
+    if not usable:
+        return ("zst", "gz")  # the kernel comes from elsewhere: serve what it can unpack
+    return ("zst",) if all(k.zstd for k in usable) else ("gz",)
+
+
+def excludes(tree: Path) -> tuple[str, ...]:
+    """The patterns of /etc/warewulf/excludes of the image."""
+    real = inside.resolve(tree, "/etc/warewulf/excludes")
+    if real is None or not real.is_file():
+        return ()
+    return tuple(line.strip().strip("/") for line in real.read_text().splitlines() if line.strip().strip("/"))
+
+
+def make_current(paths: Paths, build: Build) -> None:
+    """From now on nodes get this build. One rename: a request sees the old build or the new one."""
+    link = build.path.parent / f".{store.CURRENT}.{os.getpid()}"
+    link.unlink(missing_ok=True)
+    link.symlink_to(build.id)
+    link.rename(build.path.parent / store.CURRENT)
+    work.sync(build.path.parent)
+
+
+def prune(paths: Paths, name: str, in_use: Collection[str], keep: int = KEEP) -> list[str]:
+    """Remove the oldest builds beyond `keep`; never the current one, never one that a node names. Returns their ids.
+
+    A transfer under way holds its files open and ends well.
+    """
+    current = store.current_id(paths, name)
+    spare = [b for b in ImageStore(paths).builds(name) if b.id != current and b.id not in in_use]
+    gone = spare[: max(len(spare) - keep, 0)]
+    for old in gone:
+        work.remove(old.path)
+    return [old.id for old in gone]
+
+
+def rollback(paths: Paths, name: str, build_id: str | None = None) -> Build:
+    """Serve an earlier build again: the one before the current one, or the one named."""
+    with work.locked(paths.run / "images", names.check(name), "image rollback"):
+        images = ImageStore(paths)
+        image = images.get(name)
+        kept = images.builds(name)
+        if build_id is None:
+            earlier = [b for b in kept if image.build is not None and b.id < image.build.id]
+            if not earlier:
+                raise WwfastError(f"image {name} has no earlier build", hint=f"see: wwfast image history {name}")
+            target = earlier[-1]
+        else:
+            match = [b for b in kept if b.id == build_id]
+            if not match:
+                raise NotFoundError(f"image {name} has no build {build_id}", hint=f"see: wwfast image history {name}")
+            target = match[0]
+        make_current(paths, target)
+        return target
+
+
+def in_use_of(name: str, references: Collection[str]) -> frozenset[str]:
+    """Build ids among image references (`NAME@BUILD`) that belong to the image."""
+    return frozenset(pin for ref in references for base, pin in [names.split(ref)] if base == name and pin)
+
+
+def _same(build: Build, digest: str, formats: Sequence[str]) -> bool:
+    return build.manifest().digest == digest and all(build.artefact(f) for f in formats if f in FORMATS)
+
+
+def _keep_kernels(found: Sequence[Kernel], place: Path) -> list[KernelInfo]:
+    place.mkdir()
+    kept = []
+    for number, kernel in enumerate(found):
+        copy = place / f"{number}-{kernel.file.name}"
+        shutil.copyfile(kernel.file, copy)
+        os.utime(copy, ns=(kernel.file.stat().st_mtime_ns,) * 2)
+        work.sync(copy)
+        kept.append(KernelInfo(kernel.path, copy.name, kernel.version, kernel.release, kernel.zstd))
+    return kept
+
+
+def _new_id(place: Path) -> str:
+    """UTC time to the second; a counter where two builds fall into one second. Ids sort by age."""
+    stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+    if not (place / stamp).exists():
+        return stamp
+    return next(i for n in range(1, 1000) if not (place / (i := f"{stamp}.{n:03d}")).exists())

@@ -1,0 +1,259 @@
+"""The images of this server: where each one's tree is, and which build of it is served.
+
+    chroots/NAME/rootfs/            the tree an admin changes (ours, or read-only that of an existing Warewulf)
+    images/NAME/BUILD/              one build: image/ (packed), kernels/ (copies), info.json
+    images/NAME/current -> BUILD    what nodes get; flipped by rename
+
+A build holds the kernels that were in the tree when it was packed, so kernel and modules of a node always match,
+whatever happens to the tree meanwhile.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from wwfast.errors import NotFoundError, WwfastError
+from wwfast.images import detect, inside, names
+from wwfast.images.detect import Kernel
+from wwfast.pack import build as packing
+from wwfast.pack.artefact import GZ, ZST, Artefact
+from wwfast.pack.manifest import Manifest
+from wwfast.paths import Paths
+
+CURRENT = "current"
+MACHINES = {3: "386", 40: "arm", 62: "amd64", 183: "arm64", 21: "ppc64le", 22: "s390x", 243: "riscv64"}
+
+
+class KernelInfo(msgspec.Struct, frozen=True):
+    path: str
+    file: str  # name below kernels/
+    version: str
+    release: str
+    zstd: bool
+
+
+class BuildInfo(msgspec.Struct, frozen=True):
+    """What a build knows beside its packed tree. `symlinks` are paths in file system encoding (surrogate escapes)."""
+
+    created: int
+    kernels: list[KernelInfo]
+    symlinks: list[str]
+    arch: str
+
+
+@dataclass(frozen=True)
+class Build:
+    """One published build; nothing in it ever changes."""
+
+    image: str
+    path: Path
+
+    @property
+    def id(self) -> str:
+        return self.path.name
+
+    @property
+    def info(self) -> BuildInfo:
+        return _info(self.path)
+
+    @cached_property
+    def kernels(self) -> list[Kernel]:
+        return [Kernel(k.path, self.path / "kernels" / k.file, k.version, k.release, k.zstd) for k in self.info.kernels]
+
+    @cached_property
+    def symlinks(self) -> frozenset[str]:
+        return frozenset(self.info.symlinks)
+
+    def manifest(self) -> Manifest:
+        return packing.manifest(self.path / "image")
+
+    def artefact(self, fmt: str) -> Artefact | None:
+        return packing.load(self.path / "image", fmt)
+
+
+class Image:
+    """One image as asked for by name: its tree and the build that nodes get (pinned, else the current one)."""
+
+    def __init__(self, name: str, rootfs: Path, build: Build | None, *, own: bool, pinned: bool) -> None:
+        self.name = name
+        self.rootfs = rootfs
+        self.build = build
+        self.own = own
+        self.pinned = pinned
+
+    @property
+    def reference(self) -> str:
+        return f"{self.name}@{self.build.id}" if self.pinned and self.build else self.name
+
+    @property
+    def readonly(self) -> bool:
+        """Marked by a file named `readonly` beside the tree, or not ours to write."""
+        return not self.own or (self.rootfs.parent / "readonly").exists()
+
+    def kernels(self) -> list[Kernel]:
+        """Those of the served build; before the first build, those of the tree."""
+        return self.build.kernels if self.build else detect.kernels(self.rootfs)
+
+    def default_kernel(self) -> Kernel | None:
+        return detect.default(self.kernels())
+
+    @property
+    def boot_format(self) -> str:
+        """zst where every kernel that may be chosen unpacks it, else gz."""
+        usable = [k for k in self.kernels() if not k.debug]
+        return ZST if usable and all(k.zstd for k in usable) else GZ
+
+    def manifest(self) -> Manifest | None:
+        return self.build.manifest() if self.build else None
+
+    def artefact(self, fmt: str) -> Artefact | None:
+        """The packed image in one format; None when it was not built in that format."""
+        return self.build.artefact(fmt) if self.build else None
+
+    def symlinks(self) -> frozenset[str]:
+        """Relative paths of the image that are symbolic links."""
+        return self.build.symlinks if self.build else self._links_now
+
+    @cached_property
+    def _links_now(self) -> frozenset[str]:
+        return frozenset(symlinks(self.rootfs))
+
+    @property
+    def arch(self) -> str:
+        return self.build.info.arch if self.build else architecture(self.rootfs)
+
+    @property
+    def min_ram(self) -> int:
+        """Bytes a node needs to boot: the unpacked tree, the archive twice (iPXE's copy, the kernel's), a rest."""
+        artefact = self.artefact(self.boot_format)
+        manifest = self.manifest()
+        if artefact is None or manifest is None:
+            return 0
+        return manifest.raw_size + 2 * artefact.size + (256 << 20)
+
+
+class ImageStore:
+    """Finds images: our own first, then those of an existing Warewulf."""
+
+    def __init__(self, paths: Paths) -> None:
+        self.paths = paths
+        self._known: dict[str, tuple[tuple[Any, ...], Image]] = {}
+
+    def names(self) -> list[str]:
+        found = set()
+        for place in (self.paths.chroots, self.paths.warewulf_chroots):
+            try:
+                with os.scandir(place) as entries:
+                    found |= {entry.name for entry in entries if names.NAME.fullmatch(entry.name)}
+            except OSError:
+                continue
+        return sorted(name for name in found if not name.startswith(".") and self._tree(name) is not None)
+
+    def __iter__(self) -> Iterator[Image]:
+        return (self.get(name) for name in self.names())
+
+    def get(self, reference: str) -> Image:
+        """The image called NAME or NAME@BUILD; NotFoundError when there is no such image or build.
+
+        Cheap to call for every request: two stats while nothing changes.
+        """
+        name, pin = names.split(reference)
+        names.check(name)
+        rootfs = self._tree(name)
+        if rootfs is None:
+            close = ", ".join(self.names()[:8]) or "none yet"
+            raise NotFoundError(
+                f"there is no image {name}",
+                hint=f"images here: {close}; import one with: wwfast image import SOURCE {name}",
+            )
+        build_id = pin if pin is not None else current_id(self.paths, name)
+        status = rootfs.stat()
+        state = (rootfs, status.st_ino, status.st_mtime_ns, status.st_ctime_ns, build_id)
+        known = self._known.get(reference)
+        if known is not None and known[0] == state:
+            return known[1]
+        build = self._build(name, build_id) if build_id else None
+        if pin is not None and build is None:
+            have = ", ".join(b.id for b in self.builds(name)) or "none"
+            raise NotFoundError(f"image {name} has no build {pin}", hint=f"builds kept: {have}")
+        own = rootfs.is_relative_to(self.paths.chroots)
+        image = Image(name, rootfs, build, own=own, pinned=pin is not None)
+        self._known[reference] = (state, image)
+        return image
+
+    def builds(self, name: str) -> list[Build]:
+        """All builds kept, oldest first."""
+        place = self.paths.images / name
+        if not place.is_dir():
+            return []
+        found = (self._build(name, entry.name) for entry in sorted(place.iterdir()) if not entry.is_symlink())
+        return [build for build in found if build is not None]
+
+    def _build(self, name: str, build_id: str) -> Build | None:
+        if "/" in build_id or build_id.startswith("."):
+            return None
+        path = self.paths.images / name / build_id
+        return Build(name, path) if (path / "info.json").is_file() else None
+
+    def _tree(self, name: str) -> Path | None:
+        for place in (self.paths.chroots, self.paths.warewulf_chroots):
+            rootfs = place / name / "rootfs"
+            if rootfs.is_dir():
+                return rootfs
+        return None
+
+
+def current_id(paths: Paths, name: str) -> str | None:
+    try:
+        return str((paths.images / name / CURRENT).readlink())
+    except OSError:
+        return None
+
+
+@lru_cache(maxsize=256)
+def _info(path: Path) -> BuildInfo:
+    try:
+        return msgspec.json.decode((path / "info.json").read_bytes(), type=BuildInfo)
+    except (OSError, msgspec.DecodeError) as error:
+        raise WwfastError(
+            f"build {path.name} of image {path.parent.name} cannot be read: {error}",
+            hint=f"build it again: wwfast image build --force {path.parent.name}",
+        ) from error
+
+
+def symlinks(tree: Path) -> Iterator[str]:
+    """Relative paths of all symbolic links of a tree."""
+    todo = [""]
+    while todo:
+        at = todo.pop()
+        try:
+            entries = os.scandir(os.path.join(tree, at))  # noqa: PTH118 - one per directory of a whole image
+        except OSError:
+            continue
+        with entries:
+            for entry in entries:
+                if entry.is_symlink():
+                    yield at + entry.name
+                elif entry.is_dir(follow_symlinks=False):
+                    todo.append(f"{at}{entry.name}/")
+
+
+def architecture(tree: Path) -> str:
+    """amd64, arm64 ... by the ELF header of the image's shell or init; "" when neither tells."""
+    for path in ("/bin/sh", "/usr/bin/sh", "/sbin/init", "/usr/lib/systemd/systemd"):
+        real = inside.resolve(tree, path)
+        if real is not None and real.is_file():
+            with real.open("rb") as stream:
+                head = stream.read(20)
+            if head[:4] == b"\x7fELF" and len(head) == 20:
+                order = "<" if head[5] == 1 else ">"
+                return MACHINES.get(struct.unpack_from(order + "H", head, 18)[0], "")
+    return ""

@@ -1,0 +1,116 @@
+"""Locks and work directories that a killed process cannot leave behind.
+
+A lock is a flock: the kernel gives it up with the process. A work directory is locked by its maker as long as
+that one lives; whoever needs one next removes those that nobody holds any more.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from wwfast.errors import WwfastError
+
+PREFIX = ".work-"
+AT_FDCWD = -100
+RENAME_EXCHANGE = 2
+
+
+@contextmanager
+def locked(directory: Path, name: str, purpose: str) -> Iterator[None]:
+    """Hold the lock of one image or kernel; raise WwfastError naming who has it when it is taken."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / f"{name}.lock").open("a+b") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().decode(errors="replace").strip() or "another process"
+            raise WwfastError(f"{name} is in use: {holder}", hint="wait until it has ended") from None
+        file.truncate(0)
+        file.write(f"{purpose} (process {os.getpid()})\n".encode())
+        file.flush()
+        yield
+
+
+@contextmanager
+def directory(parent: Path) -> Iterator[Path]:
+    """A new directory below parent (0700) that is gone afterwards, with what is then in it."""
+    parent.mkdir(parents=True, exist_ok=True)
+    guard = os.open(parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        # The guard closes the gap between making a directory and locking it.
+        fcntl.flock(guard, fcntl.LOCK_EX)
+        _sweep(parent)
+        made = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
+        held = os.open(made, os.O_RDONLY | os.O_DIRECTORY)
+        fcntl.flock(held, fcntl.LOCK_EX)
+    finally:
+        os.close(guard)
+    try:
+        yield made
+    finally:
+        remove(made)
+        os.close(held)
+
+
+def _sweep(parent: Path) -> None:
+    for left in parent.glob(PREFIX + "*"):
+        try:
+            held = os.open(left, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except OSError:
+            continue
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            remove(left)
+        except BlockingIOError:
+            pass
+        finally:
+            os.close(held)
+
+
+def remove(tree: Path) -> None:
+    """Remove a tree. One made by a user who is not root may hold directories without write permission."""
+    if os.geteuid() != 0:
+        for base, names, _ in os.walk(tree):
+            for name in names:
+                path = Path(base, name)
+                if not path.is_symlink():
+                    path.chmod(stat.S_IRWXU)
+    shutil.rmtree(tree)
+
+
+def install(new: Path, place: Path) -> None:
+    """Put the directory `new` where `place` is, in one step; what was there ends up at `new`."""
+    if not place.exists():
+        new.rename(place)
+        sync(place.parent)
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.renameat2(AT_FDCWD, os.fsencode(new), AT_FDCWD, os.fsencode(place), RENAME_EXCHANGE) != 0:
+        code = ctypes.get_errno()
+        if code not in (errno.EINVAL, errno.ENOSYS):
+            raise OSError(code, os.strerror(code), str(place))
+        # File systems without exchange: two renames, the gap between them is microseconds.
+        old = new.with_name(new.name + ".old")
+        place.rename(old)
+        new.rename(place)
+        old.rename(new)
+    sync(place.parent)
+
+
+def sync(path: Path) -> None:
+    """fsync a file or directory."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,131 @@
+"""Which kernels a tree holds and which one a node gets, on trees as distributions lay them out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from wwfast.images import detect, inside
+
+
+def plant(root: Path, *names: str, content: bytes = b"kernel") -> None:
+    for name in names:
+        file = root / name.lstrip("/")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+
+
+def bzimage(release: str) -> bytes:
+    head = bytearray(0x400)
+    head[0x202:0x206] = b"HdrS"
+    head[0x20E:0x210] = (0x300 - 0x200).to_bytes(2, "little")
+    head[0x300 : 0x300 + len(release) + 9] = f"{release} (builder)".encode()[: len(release) + 9]
+    return bytes(head)
+
+
+@pytest.mark.parametrize(
+    ("path", "version"),
+    [
+        ("/boot/vmlinuz-5.14.0-427.37.1.el9_4.x86_64", "5.14.0-427.37.1"),
+        ("/boot/vmlinuz-5.14.0-570.12.1.el9_8.0.1.x86_64", "5.14.0-570.12.1"),
+        ("/boot/vmlinuz-6.1.0-13-amd64", "6.1.0-13"),
+        ("/boot/vmlinuz-6.4.0-150600.21-default", "6.4.0-150600.21"),
+        ("/boot/Image-6.4.0-150600.21-default", "6.4.0-150600.21"),
+        ("/lib/modules/6.12.0-55.el10.x86_64/vmlinuz", "6.12.0-55"),
+        ("/lib/modules/6.12.0-55.el10.aarch64/vmlinuz.gz", "6.12.0-55"),
+        ("/boot/vmlinuz-6.6.9", "6.6.9"),
+    ],
+)
+def test_kernel_version_is_read_from_the_path(tmp_path: Path, path: str, version: str) -> None:
+    plant(tmp_path, path)
+    (found,) = detect.kernels(tmp_path)
+    assert (found.path, found.version) == (path, version)
+
+
+def test_kernel_without_a_version_in_its_name_tells_it_itself(tmp_path: Path) -> None:
+    plant(tmp_path, "/boot/vmlinuz-lts", content=bzimage("6.6.58-0-lts"))
+    plant(tmp_path, "/boot/vmlinuz-linux", content=bzimage("6.10.3-arch1-1"))
+    assert [(k.path, k.version, k.release) for k in detect.kernels(tmp_path)] == [
+        ("/boot/vmlinuz-linux", "6.10.3", "6.10.3-arch1-1"),
+        ("/boot/vmlinuz-lts", "6.6.58-0", "6.6.58-0-lts"),
+    ]
+
+
+def test_kernel_of_arch_is_matched_to_its_modules_by_package(tmp_path: Path) -> None:
+    plant(tmp_path, "/boot/vmlinuz-linux-zen", content=b"no header")
+    plant(tmp_path, "/lib/modules/6.10.1-zen1/pkgbase", content=b"linux-zen\n")
+    plant(tmp_path, "/lib/modules/6.10.2-arch1/pkgbase", content=b"linux\n")
+    (found,) = detect.kernels(tmp_path)
+    assert found.release == "6.10.1-zen1"
+
+
+def test_kernel_linked_from_boot_is_listed_once(tmp_path: Path) -> None:
+    plant(tmp_path, "/usr/lib/modules/6.4.0-1-default/vmlinuz")
+    (tmp_path / "lib").symlink_to("usr/lib")
+    (tmp_path / "boot").mkdir()
+    (tmp_path / "boot/vmlinuz-6.4.0-1-default").symlink_to("../usr/lib/modules/6.4.0-1-default/vmlinuz")
+    assert [k.path for k in detect.kernels(tmp_path)] == ["/boot/vmlinuz-6.4.0-1-default"]
+
+
+def test_kernel_order_is_numeric_and_a_suffix_sorts_below_none() -> None:
+    versions = ["", "5.9.2", "5.14.0-9", "5.14.0-70.1", "5.14.0-70.1.2", "5.14.0-427.37.1", "5.14.0", "6.1.0-13"]
+    made = [detect.Kernel(f"/boot/{v}", Path(v), v, v, False) for v in reversed(versions)]
+    assert [k.version for k in sorted(made, key=lambda k: k.order)] == versions
+
+
+def test_kernel_default_is_the_newest_but_never_debug_or_rescue(tmp_path: Path) -> None:
+    plant(
+        tmp_path,
+        "/boot/vmlinuz-5.14.0-70.el9.x86_64",
+        "/boot/vmlinuz-5.14.0-427.el9.x86_64",
+        "/boot/vmlinuz-5.14.0-500.el9.x86_64+debug",
+        "/boot/vmlinuz-0-rescue-4c7b",
+    )
+    found = detect.kernels(tmp_path)
+    assert len(found) == 4
+    newest = detect.default(found)
+    assert newest is not None
+    assert newest.version == "5.14.0-427"
+    assert detect.choose(found, "5.14.0-500") is None
+
+
+def test_kernel_by_prefix_is_the_newest_and_5_1_is_not_5_14(tmp_path: Path) -> None:
+    plant(tmp_path, *(f"/boot/vmlinuz-{v}" for v in ("5.1.20", "5.1.3", "5.14.1", "5.14.0-70.el9.x86_64")))
+    found = detect.kernels(tmp_path)
+
+    def pick(wanted: str) -> str | None:
+        kernel = detect.choose(found, wanted)
+        return kernel.version if kernel else None
+
+    assert pick("5.1") == "5.1.20"
+    assert pick("5.14") == "5.14.1"
+    assert pick("5.14.0-70.el9.x86_64") == "5.14.0-70"
+    assert pick("/boot/vmlinuz-5.1.3") == pick("boot/vmlinuz-5.1.3") == "5.1.3"
+    assert pick("5.2") is None
+
+
+def test_kernel_zstd_is_what_its_configuration_says(tmp_path: Path) -> None:
+    plant(tmp_path, "/boot/vmlinuz-6.1.1-a", "/boot/vmlinuz-4.18.0-b", "/boot/vmlinuz-6.2.0-c")
+    plant(tmp_path, "/boot/config-6.1.1-a", content=b"CONFIG_A=y\nCONFIG_RD_ZSTD=y\n")
+    plant(tmp_path, "/boot/config-4.18.0-b", content=b"# CONFIG_RD_ZSTD is not set\nCONFIG_RD_GZIP=y\n")
+    assert {k.release: k.zstd for k in detect.kernels(tmp_path)} == {
+        "6.1.1-a": True,
+        "4.18.0-b": False,
+        "6.2.0-c": False,
+    }
+
+
+def test_image_links_are_resolved_inside_the_image_only(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    plant(outside, "/vmlinuz-9.9.9", "/boot/vmlinuz-9.9.8")
+    root = tmp_path / "image"
+    plant(root, "/usr/lib/modules/6.1.0/vmlinuz")
+    (root / "boot").mkdir()
+    (root / "boot/vmlinuz-9.9.9").symlink_to(outside / "vmlinuz-9.9.9")
+    (root / "boot/vmlinuz-9.9.8").symlink_to("../../../../outside/boot/vmlinuz-9.9.8")
+    (root / "lib").symlink_to("/usr/lib")
+    (root / "loop").symlink_to("loop")
+    assert [k.path for k in detect.kernels(root)] == ["/lib/modules/6.1.0/vmlinuz"]
+    assert inside.resolve(root, "/loop/x") is None
+    assert inside.resolve(root, "../../lib/modules") == root / "usr/lib/modules"
