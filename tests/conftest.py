@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from support.lab import Laboratory, Namespace, stocked
 from wwfast.demo import debian as debian_tree
 from wwfast.paths import Paths
 
@@ -33,6 +35,19 @@ def debian() -> debian_tree.Tree:
     The first test that asks for it needs `@pytest.mark.timeout(900)`.
     """
     return debian_tree.tree()
+
+
+@pytest.fixture(scope="session")
+def lab(debian: debian_tree.Tree, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laboratory]:
+    """A serving wwfast in a namespace of its own, with one image for all; add nodes and profiles of your own names.
+
+    The first test that asks for it needs `@pytest.mark.timeout(900)`.
+    """
+    with Namespace(label="test") as network:
+        made = stocked(tmp_path_factory.mktemp("lab"), network, debian)
+        made.serve()
+        yield made
+        made.stop()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,0 +1,122 @@
+"""The whole chain on real parts: firmware, DHCP, TFTP, iPXE, HTTP, kernel, image, overlays, login, wwclient."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.lab import ABSENT, Laboratory
+from wwfast.demo.cluster import INTERVAL, KERNEL, hwaddr
+from wwfast.demo.vm import Vm
+
+pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(900)]
+
+# A changed runtime overlay is to be on the node within one interval and this, also on a machine that does more.
+APPLY_SECONDS = 5
+
+
+@pytest.fixture(scope="module")
+def overlay(lab: Laboratory) -> Path:
+    """A site overlay with one file and one template; `motd` goes into the runtime overlay."""
+    root = lab.paths.site_overlays / "motd/rootfs/etc"
+    root.mkdir(parents=True)
+    (root / "motd.j2").write_text("this is {{ id }} of {{ cluster_name }}\n")
+    (root / "note").write_text("first\n")
+    return root
+
+
+@pytest.fixture(scope="module")
+def pair(lab: Laboratory, overlay: Path) -> Iterator[tuple[Vm, Vm]]:
+    """A BIOS and a UEFI machine, up, of two profiles: one with a kernel apart."""
+    lab.wwfast("profile", "add", "apart", "--kerneloverride", KERNEL, "--cluster", "red", "--yes")
+    lab.wwfast("profile", "add", "plain", "--cluster", "blue", "--tagadd", "colour=blue", "--yes")
+    runtime = "hosts,ssh.authorized_keys,motd"
+    lab.add_node("red1", 1, "-P", "default,apart", "-R", runtime)
+    lab.add_node("blue1", 2, "-P", "default,plain", "-R", runtime)
+    with lab.machine("red1", 1) as bios, lab.machine("blue1", 2, firmware="uefi") as uefi:
+        for vm in (bios, uefi):
+            vm.wait(timeout=300)
+            vm.wait_ssh()
+        yield bios, uefi
+
+
+def stages(lab: Laboratory, node: str) -> list[str]:
+    return [part["stage"] for part in lab.status(node)["boot"]]
+
+
+def test_boot_bios_and_uefi_reach_login_through_every_stage(lab: Laboratory, pair: tuple[Vm, Vm]) -> None:
+    for name in ("red1", "blue1"):
+        lab.wait_stage(name, ["runtime"], 60)
+    # The ROM of the virtual card is iPXE already: only UEFI asks for a binary over TFTP.
+    assert [s for s in stages(lab, "red1") if s not in ("dhcp", "tftp")] == [
+        "ipxe",
+        "kernel",
+        "image",
+        "kmods",
+        "system",
+        "runtime",
+    ]
+    assert "tftp" in stages(lab, "blue1")
+    assert "kmods" not in stages(lab, "blue1")
+    shown = lab.wwfast("node", "status").stdout.decode()
+    assert shown.count("RUNTIME OVERLAY") == 2
+
+
+def test_boot_names_addresses_and_overlay_files_are_right(lab: Laboratory, pair: tuple[Vm, Vm]) -> None:
+    for vm, cluster in zip(pair, ("red", "blue"), strict=True):
+        assert vm.ssh("hostname").strip() == vm.name
+        assert vm.ssh("cat /etc/motd") == f"this is {vm.name} of {cluster}\n"
+        assert f"{vm.ipaddr}/24" in vm.ssh("ip -br -4 address")
+        assert vm.ssh("stat -c '%u %g %a' /root/.ssh/authorized_keys").strip() == "0 0 600"
+        served = (lab.paths.etc / "keys/ssh_host_ed25519_key.pub").read_text().split()[1]
+        assert vm.ssh("cat /etc/ssh/ssh_host_ed25519_key.pub").split()[1] == served
+
+
+def test_boot_units_all_work(pair: tuple[Vm, Vm]) -> None:
+    for vm in pair:
+        assert vm.ssh("systemctl --failed --no-legend --plain") == ""
+        assert vm.ssh("systemctl is-active wwclient").strip() == "active"
+
+
+def test_boot_modules_of_the_overriding_kernel_load(pair: tuple[Vm, Vm]) -> None:
+    apart, plain = pair
+    assert apart.ssh(f"modprobe {ABSENT} && echo $?").strip() == "0"
+    assert ABSENT in apart.ssh("lsmod")
+    assert plain.ssh(f"modprobe {ABSENT} 2>/dev/null || echo absent").strip() == "absent"
+    # A kmods overlay that held a directory /lib would have replaced the link, and with it every library.
+    assert apart.ssh("readlink /lib").strip() == "usr/lib"
+
+
+def test_boot_runtime_overlay_follows_its_source(overlay: Path, pair: tuple[Vm, Vm]) -> None:
+    (overlay / "note").write_text("second\n")
+    (overlay / "extra").write_text("new\n")
+    limit = INTERVAL + APPLY_SECONDS
+    begin = time.monotonic()
+    for vm in pair:
+        vm.wait_for("cat /etc/note", "second", limit + begin - time.monotonic())
+        assert vm.ssh("cat /etc/extra") == "new\n"
+    (overlay / "extra").unlink()
+    begin = time.monotonic()
+    for vm in pair:
+        vm.wait_for("test -e /etc/extra || echo gone", "gone", limit + begin - time.monotonic())
+        assert vm.ssh("cat /etc/note") == "second\n"
+
+
+def test_boot_runtime_overlay_survives_a_restart_of_the_server(
+    lab: Laboratory, overlay: Path, pair: tuple[Vm, Vm]
+) -> None:
+    assert lab.stop() == 0
+    time.sleep(INTERVAL)
+    (overlay / "note").write_text("third\n")
+    lab.serve()
+    pair[0].wait_for("cat /etc/note", "third", 4 * INTERVAL)
+
+
+def test_boot_runtime_overlay_only_for_privileged_ports(lab: Laboratory, pair: tuple[Vm, Vm]) -> None:
+    url = f"http://{lab.network.server}:9873/runtime/{hwaddr(1)}"
+    ask = "curl -s -o /dev/null -w '%{http_code}'"
+    assert pair[0].ssh(f"{ask} --local-port 20000-30000 {url}") == "401"
+    assert pair[0].ssh(f"{ask} --local-port 700-900 {url}") == "200"

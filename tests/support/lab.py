@@ -1,0 +1,37 @@
+"""The laboratory of the tests that boot machines: one image built for the whole session, one wwfast serving it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from wwfast.demo.cluster import IMAGE, Cluster
+from wwfast.demo.debian import Tree
+from wwfast.demo.netns import Namespace
+
+__all__ = ["ABSENT", "Laboratory", "Namespace", "Tree"]
+
+ABSENT = "dummy"  # a module that the image lacks and the kernel apart from it has
+
+
+class Laboratory(Cluster):
+    """A Cluster whose image lacks one module, so that a node shows where its modules come from."""
+
+    def populate(self) -> None:
+        super().populate()
+        (module,) = self.paths.chroots.glob(f"{IMAGE}/rootfs/lib/modules/*/kernel/drivers/net/{ABSENT}.ko")
+        module.unlink()
+        self.wwfast("image", "build", IMAGE, timeout=300)
+
+    def borrow(self, other: Cluster) -> None:
+        """Use the images and kernels of another one, which must not change them while this one serves."""
+        self.paths.state.mkdir(parents=True, exist_ok=True)
+        for theirs in (other.paths.chroots, other.paths.images, other.paths.kernels):
+            (self.paths.state / theirs.name).symlink_to(theirs)
+
+
+def stocked(root: Path, network: Namespace, tree: Tree) -> Laboratory:
+    """A configured laboratory with image, kernel and default profile, not yet serving."""
+    made = Laboratory(root, network, tree)
+    made.configure()
+    made.populate()
+    return made
