@@ -1,0 +1,31 @@
+#!/bin/sh
+# Runs the scripts that prepare a node before its root file system exists (disks, file systems), in the order of their
+# names. They find their files below $PREFIX. The first one that fails ends this, and with it the boot.
+
+PREFIX=${PREFIX-}
+export PREFIX
+LC_ALL=C
+export LC_ALL
+
+udev=''
+status=0
+for script in "$PREFIX"/warewulf/wwinit.d/*; do
+    [ -f "$script" ] || continue
+    # Disks and their links below /dev/disk appear through udev, which nobody else has started by now.
+    if [ -z "$udev" ] && [ ! -e /run/udev/control ]; then
+        for udev in /usr/lib/systemd/systemd-udevd /lib/systemd/systemd-udevd /sbin/udevd; do
+            [ -x "$udev" ] || continue
+            "$udev" --daemon && udevadm trigger --action=add && udevadm settle --timeout=60
+            break
+        done
+    fi
+    echo "wwinit: running ${script##*/}"
+    sh "$script"
+    status=$?
+    if [ "$status" -ne 0 ]; then
+        echo "wwinit: ${script#"$PREFIX"} failed with exit status $status"
+        break
+    fi
+done
+[ -z "$udev" ] || udevadm control --exit 2> /dev/null
+exit "$status"

@@ -1,0 +1,526 @@
+"""wwclient against a real server: what it fetches, how it puts files in place, how it ends. Under dash and busybox."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import os
+import random
+import shutil
+import signal
+import stat
+import subprocess
+import tarfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from wwfast.paths import SHARE
+
+CLIENT = SHARE / "overlays/wwclient/rootfs/warewulf/wwclient"
+SHELLS = [["dash"], ["busybox", "sh"]]
+WWID = "52:54:00:00:00:0a"
+ROOT = os.geteuid() == 0
+
+
+@dataclass
+class Asked:
+    path: str
+    query: dict[str, list[str]]
+    etag: str | None
+    port: int
+    status: int
+
+
+@dataclass
+class Overlay:
+    """What the server has: entries by path, sent as tar under the ETag of its bytes."""
+
+    entries: dict[str, tarfile.TarInfo] = field(default_factory=dict)
+    data: dict[str, bytes] = field(default_factory=dict)
+    status: int = 200
+    asked: list[Asked] = field(default_factory=list)
+    delay: float = 0
+
+    def put(self, path: str, data: bytes | str, mode: int = 0o644, owner: tuple[int, int] | None = None) -> None:
+        raw = data.encode() if isinstance(data, str) else data
+        self._add(path, tarfile.REGTYPE, mode, owner).size = len(raw)
+        self.data[path] = raw
+
+    def link(self, path: str, target: str) -> None:
+        self._add(path, tarfile.SYMTYPE, 0o777, None).linkname = target
+
+    def directory(self, path: str, mode: int = 0o755) -> None:
+        self._add(path, tarfile.DIRTYPE, mode, None)
+
+    def drop(self, path: str) -> None:
+        del self.entries[path]
+
+    def _add(self, path: str, kind: bytes, mode: int, owner: tuple[int, int] | None) -> tarfile.TarInfo:
+        info = tarfile.TarInfo(path)
+        info.type, info.mode = kind, mode
+        info.uid, info.gid = owner or (os.getuid(), os.getgid())
+        self.entries[path] = info
+        return info
+
+    def tar(self) -> bytes:
+        out = io.BytesIO()
+        with tarfile.open(fileobj=out, mode="w") as archive:
+            for path in sorted(self.entries):
+                archive.addfile(self.entries[path], io.BytesIO(self.data.get(path, b"")))
+        return out.getvalue()
+
+
+class Server:
+    """A small HTTP server of the test's own on loopback; `restart` keeps its port."""
+
+    def __init__(self, overlay: Overlay) -> None:
+        self.overlay = overlay
+        self.http: ThreadingHTTPServer | None = None
+        self.port = 0
+        self.start()
+
+    def start(self) -> None:
+        overlay = self.overlay
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                body = overlay.tar()
+                etag = f'"{hashlib.sha256(body).hexdigest()[:16]}"'
+                condition = self.headers["If-None-Match"]
+                status = 304 if overlay.status == 200 and condition == etag else overlay.status
+                url = urlsplit(self.path)
+                time.sleep(overlay.delay)
+                self.send_response(status)
+                self.send_header("ETag", etag)
+                self.send_header("Content-Length", str(len(body) if status == 200 else 0))
+                # The server closes first, as with a client that asks once a minute; TIME_WAIT is then on its side.
+                self.send_header("Connection", "close")
+                self.close_connection = True
+                self.end_headers()
+                if status == 200:
+                    self.wfile.write(body)
+                overlay.asked.append(Asked(url.path, parse_qs(url.query), condition, self.client_address[1], status))
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
+        self.port = self.http.server_address[1]
+        threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+
+    def stop(self) -> None:
+        if self.http is not None:
+            self.http.shutdown()
+            self.http.server_close()
+            self.http = None
+
+
+class Node:
+    """A root directory with what wwclient reads of a node, and the client run in it."""
+
+    def __init__(self, root: Path, shell: list[str], server: Server) -> None:
+        self.root, self.shell, self.server = root, shell, server
+        (root / "proc").mkdir(parents=True)
+        (root / "proc/cmdline").write_text(f"quiet wwid={WWID} console=ttyS0\n")
+        (root / "sys/class/dmi/id").mkdir(parents=True)
+        (root / "sys/class/dmi/id/chassis_asset_tag").write_text("Rack 7 & co\n")
+        (root / "sys/class/dmi/id/product_uuid").write_text("4c4c4544-0042\n")
+        (root / "etc").mkdir()
+        (root / "warewulf").mkdir()
+        self.configure()
+        self.running: list[subprocess.Popen[str]] = []
+
+    def configure(self, **changes: object) -> None:
+        values = {
+            "WWIPADDR": "127.0.0.1",
+            "WWPORT": self.server.port,
+            "WWSECURE": "false",
+            "WWINTERVAL": 2,
+            "WWTLS": "false",
+            **changes,
+        }
+        (self.root / "warewulf/config").write_text("".join(f"{key}='{value}'\n" for key, value in values.items()))
+
+    def argv(self, *words: str) -> list[str]:
+        return [*self.shell, str(CLIENT), "--root", str(self.root), *words]
+
+    def once(self) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(self.argv("--once"), capture_output=True, text=True, timeout=60, check=False)
+
+    def update(self) -> str:
+        done = self.once()
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert not done.stderr
+        return done.stdout
+
+    def start(self) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            self.argv(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        )
+        self.running.append(process)
+        return process
+
+    def end(self) -> None:
+        for process in self.running:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+
+    def read(self, path: str) -> str:
+        return (self.root / path).read_text()
+
+    def leftovers(self) -> list[Path]:
+        return list(self.root.rglob(".wwclient.*"))
+
+
+def until(condition: Callable[[], bool], seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def overlay() -> Overlay:
+    return Overlay()
+
+
+@pytest.fixture
+def server(overlay: Overlay) -> Iterator[Server]:
+    server = Server(overlay)
+    yield server
+    server.stop()
+
+
+@pytest.fixture(params=SHELLS, ids=["dash", "busybox"])
+def node(request: pytest.FixtureRequest, tmp_path: Path, server: Server) -> Iterator[Node]:
+    if not shutil.which(request.param[0]):
+        pytest.skip(f"{request.param[0]} is not installed")
+    node = Node(tmp_path / "node", request.param, server)
+    yield node
+    node.end()
+
+
+def test_client_places_files_with_mode_links_and_directories(node: Node, overlay: Overlay) -> None:
+    overlay.directory("etc")
+    overlay.directory("etc/secret", 0o700)
+    overlay.put("etc/secret/key", "private", 0o600)
+    overlay.put("etc/script with blank", "#!/bin/sh\n", 0o755)
+    overlay.put("etc/.hidden", "dot")
+    overlay.link("etc/localtime", "/usr/share/zoneinfo/Europe/Berlin")
+    overlay.put("etc/empty", "")
+    overlay.put("etc/suid", "x", 0o4755)
+    node.update()
+    assert node.read("etc/secret/key") == "private"
+    assert stat.S_IMODE((node.root / "etc/secret/key").stat().st_mode) == 0o600
+    assert stat.S_IMODE((node.root / "etc/secret").stat().st_mode) == 0o700
+    assert stat.S_IMODE((node.root / "etc/script with blank").stat().st_mode) == 0o755
+    assert stat.S_IMODE((node.root / "etc/suid").stat().st_mode) == 0o4755
+    assert node.read("etc/.hidden") == "dot"
+    assert (node.root / "etc/localtime").readlink() == Path("/usr/share/zoneinfo/Europe/Berlin")
+    assert node.read("etc/empty") == ""
+    assert not node.leftovers()
+
+
+@pytest.mark.skipif(not ROOT, reason="only root may give files away")
+def test_client_keeps_owners_and_notices_their_change(node: Node, overlay: Overlay) -> None:
+    overlay.put("etc/file", "same", 0o640, (1234, 4321))
+    node.update()
+    found = (node.root / "etc/file").stat()
+    assert (found.st_uid, found.st_gid) == (1234, 4321)
+    overlay.put("etc/file", "same", 0o640, (1, 2))
+    node.update()
+    found = (node.root / "etc/file").stat()
+    assert (found.st_uid, found.st_gid) == (1, 2)
+
+
+def test_client_asks_with_its_identity_and_the_etag_it_has(node: Node, overlay: Overlay) -> None:
+    overlay.put("etc/file", "one")
+    node.update()
+    before = (node.root / "etc/file").stat()
+    node.update()
+    first, second = overlay.asked
+    assert first.path == second.path == f"/runtime/{WWID}"
+    assert first.query["format"] == ["tar"]
+    assert first.query["assetkey"] == ["Rack_7_&_co"]
+    assert first.query["uuid"] == ["4c4c4544-0042"]
+    assert first.etag is None
+    assert second.status == 304
+    after = (node.root / "etc/file").stat()
+    assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
+
+
+def test_client_changes_in_one_step_and_leaves_equal_files_alone(node: Node, overlay: Overlay) -> None:
+    overlay.put("etc/changes", "one")
+    overlay.put("etc/stays", "same")
+    node.update()
+    held = (node.root / "etc/changes").open()
+    inode = (node.root / "etc/stays").stat().st_ino
+    overlay.put("etc/changes", "two, and longer")
+    node.update()
+    with held:
+        assert held.read() == "one", "who had the file open still reads all of the old one"
+    assert node.read("etc/changes") == "two, and longer"
+    assert (node.root / "etc/stays").stat().st_ino == inode
+
+
+def test_client_removes_what_left_the_overlay_and_gives_back_the_images_own(node: Node, overlay: Overlay) -> None:
+    (node.root / "etc/hosts").write_text("of the image\n")
+    (node.root / "etc/own").write_text("never in the overlay\n")
+    overlay.put("etc/hosts", "of the overlay\n")
+    overlay.directory("etc/new.d")
+    overlay.put("etc/new.d/file", "x")
+    overlay.link("etc/link", "nowhere")
+    node.update()
+    assert node.read("etc/hosts") == "of the overlay\n"
+    for path in list(overlay.entries):
+        overlay.drop(path)
+    node.update()
+    assert node.read("etc/hosts") == "of the image\n"
+    assert node.read("etc/own") == "never in the overlay\n"
+    assert not (node.root / "etc/new.d").exists()
+    assert not (node.root / "etc/link").is_symlink()
+    assert (node.root / "etc").is_dir()
+    node.update()
+    assert node.read("etc/hosts") == "of the image\n"
+
+
+def test_client_puts_back_what_was_changed_on_the_node(node: Node, overlay: Overlay) -> None:
+    overlay.put("etc/file", "right")
+    overlay.put("etc/gone", "here")
+    node.update()
+    (node.root / "etc/file").write_text("wrong")
+    (node.root / "etc/gone").unlink()
+    assert "put back" in node.update()
+    assert node.read("etc/file") == "right"
+    assert node.read("etc/gone") == "here"
+    assert [asked.status for asked in overlay.asked] == [200, 304]
+
+
+def test_client_takes_the_place_of_links_and_goes_through_linked_directories(node: Node, overlay: Overlay) -> None:
+    (node.root / "usr/lib").mkdir(parents=True)
+    (node.root / "lib").symlink_to("usr/lib")
+    (node.root / "elsewhere").mkdir()
+    (node.root / "etc/was-link-to-directory").symlink_to("../elsewhere")
+    (node.root / "etc/resolv.conf").symlink_to("../elsewhere/resolv.conf")
+    (node.root / "elsewhere/resolv.conf").write_text("of the image")
+    overlay.directory("lib", 0o700)
+    overlay.put("lib/module", "m")
+    overlay.put("etc/was-link-to-directory", "file")
+    overlay.put("etc/resolv.conf", "nameserver 10.0.0.1\n")
+    node.update()
+    assert (node.root / "lib").is_symlink()
+    assert node.read("usr/lib/module") == "m"
+    assert not list((node.root / "elsewhere").glob("was*"))
+    assert node.read("etc/was-link-to-directory") == "file"
+    assert not (node.root / "etc/resolv.conf").is_symlink()
+    assert node.read("elsewhere/resolv.conf") == "of the image"
+
+
+def test_client_goes_on_where_a_directory_is_in_the_way_and_tries_again(node: Node, overlay: Overlay) -> None:
+    (node.root / "etc/blocked").mkdir()
+    overlay.put("etc/blocked", "file")
+    overlay.put("etc/zfile", "placed all the same")
+    done = node.once()
+    assert done.returncode == 1
+    assert "/etc/blocked: a directory is in the way" in done.stdout
+    assert node.read("etc/zfile") == "placed all the same"
+    (node.root / "etc/blocked").rmdir()
+    node.update()
+    assert node.read("etc/blocked") == "file"
+
+
+def test_client_never_applies_half_an_overlay(node: Node, overlay: Overlay, server: Server) -> None:
+    overlay.put("etc/file", "whole")
+    node.update()
+    whole = overlay.tar
+    overlay.put("etc/file", "other")
+    cut = overlay.tar()[:700]
+    overlay.tar = lambda: cut  # type: ignore[method-assign]
+    done = node.once()
+    assert done.returncode == 1
+    assert "cannot be unpacked" in done.stdout
+    assert node.read("etc/file") == "whole"
+    overlay.tar = whole  # type: ignore[method-assign]
+    node.update()
+    assert node.read("etc/file") == "other"
+
+
+@pytest.mark.parametrize(("status", "words"), [(401, "port below 1024"), (503, "HTTP 503"), (404, "HTTP 404")])
+def test_client_says_why_it_is_refused_and_keeps_what_it_has(
+    node: Node, overlay: Overlay, status: int, words: str
+) -> None:
+    overlay.put("etc/file", "kept")
+    node.update()
+    overlay.status = status
+    done = node.once()
+    assert done.returncode == 1
+    assert words in done.stdout
+    assert node.read("etc/file") == "kept"
+
+
+@pytest.mark.skipif(not ROOT, reason="only root may bind ports below 1024")
+def test_client_asks_from_several_privileged_ports(node: Node, overlay: Overlay) -> None:
+    node.configure(WWSECURE="true", WWINTERVAL=1)
+    overlay.put("etc/file", "x")
+    process = node.start()
+    until(lambda: len(overlay.asked) >= 4)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(10) == 0
+    ports = [asked.port for asked in overlay.asked]
+    assert all(987 <= port <= 1022 for port in ports), ports
+    assert len(set(ports)) > 1, ports
+
+
+@pytest.mark.skipif(not ROOT, reason="only root may bind ports below 1024")
+def test_client_finds_a_port_when_almost_all_are_taken(node: Node, overlay: Overlay) -> None:
+    import socket
+
+    node.configure(WWSECURE="true")
+    taken = []
+    for port in range(987, 1023):
+        if port != 1001:
+            holder = socket.socket()
+            try:
+                holder.bind(("0.0.0.0", port))
+            except OSError:
+                holder.close()
+                continue
+            taken.append(holder)
+    try:
+        overlay.put("etc/file", "x")
+        node.update()
+    finally:
+        for holder in taken:
+            holder.close()
+    assert overlay.asked[0].port == 1001
+
+
+@pytest.mark.skipif(not ROOT, reason="only root may bind ports below 1024")
+def test_client_uses_the_port_of_the_configuration(node: Node, overlay: Overlay) -> None:
+    port = random.choice([port for port in range(600, 980) if port not in (623, 631, 636, 664, 853, 873)])
+    node.configure(WWSECURE="true", WWCLIENTPORT=port)
+    overlay.put("etc/file", "x")
+    node.update()
+    assert overlay.asked[0].port == port
+
+
+def test_client_updates_at_once_on_sighup(node: Node, overlay: Overlay) -> None:
+    node.configure(WWINTERVAL=3600)
+    overlay.put("etc/file", "one")
+    process = node.start()
+    until(lambda: (node.root / "run/wwclient/etag").exists() and (node.root / "etc/file").exists())
+    time.sleep(0.3)
+    overlay.put("etc/file", "two")
+    process.send_signal(signal.SIGHUP)
+    until(lambda: node.read("etc/file") == "two")
+    assert process.poll() is None
+
+
+def test_client_ends_at_once_on_sigterm_whatever_it_does(node: Node, overlay: Overlay, server: Server) -> None:
+    overlay.put("etc/file", "x")
+    overlay.delay = 30
+    fetching = node.start()
+    time.sleep(1)
+    begin = time.monotonic()
+    fetching.send_signal(signal.SIGTERM)
+    assert fetching.wait(10) == 0
+    assert time.monotonic() - begin < 5
+    overlay.delay = 0
+    node.configure(WWINTERVAL=3600)
+    sleeping = node.start()
+    until(lambda: (node.root / "etc/file").exists())
+    sleeping.send_signal(signal.SIGTERM)
+    assert sleeping.wait(10) == 0
+    assert not (node.root / "run/wwclient/pid").exists()
+
+
+@pytest.mark.slow
+def test_client_outlives_a_server_that_goes_away(node: Node, overlay: Overlay, server: Server) -> None:
+    node.configure(WWINTERVAL=1)
+    server.stop()
+    process = node.start()
+    time.sleep(1.5)
+    assert process.poll() is None
+    overlay.put("etc/file", "one")
+    server.start()
+    until(lambda: (node.root / "etc/file").exists())
+    server.stop()
+    time.sleep(1.5)
+    overlay.put("etc/file", "two")
+    server.start()
+    until(lambda: node.read("etc/file") == "two")
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=10)
+    assert output.count("does not answer") <= 4, "the same complaint is made once"
+
+
+@pytest.mark.slow
+def test_client_polls_at_a_phase_of_its_own(node: Node, overlay: Overlay) -> None:
+    node.configure(WWINTERVAL=4)
+    overlay.put("etc/file", "x")
+    node.start()
+    until(lambda: len(overlay.asked) >= 2, 30)
+    moments = []
+    for _ in range(2):
+        count = len(overlay.asked)
+        until(lambda count=count: len(overlay.asked) > count, 30)
+        moments.append(time.time())
+    phase = int(subprocess.run(["cksum"], input=WWID.encode(), capture_output=True, check=True).stdout.split()[0]) % 4
+    for moment in moments:
+        late = (moment - phase) % 4
+        assert late < 2 or late > 3.9, "the moment is that of the node, not of its start"
+
+
+def test_client_runs_once_at_a_time(node: Node, overlay: Overlay) -> None:
+    node.configure(WWINTERVAL=3600)
+    overlay.put("etc/file", "x")
+    process = node.start()
+    until(lambda: (node.root / "etc/file").exists())
+    done = node.once()
+    assert done.returncode == 1
+    assert f"already running as process {process.pid}" in done.stderr
+    process.kill()
+    process.wait()
+    node.update()
+
+
+def test_client_without_identity_or_configuration_says_so(node: Node) -> None:
+    (node.root / "proc/cmdline").write_text("quiet\n")
+    done = node.once()
+    assert done.returncode == 1
+    assert "no wwid=" in done.stderr
+    (node.root / "proc/cmdline").write_text("quiet wwid=[eth7]\n")
+    (node.root / "sys/class/net/eth7").mkdir(parents=True)
+    (node.root / "sys/class/net/eth7/address").write_text(f"{WWID}\n")
+    (node.root / "warewulf/config").unlink()
+    done = node.once()
+    assert done.returncode == 1
+    assert "warewulf/config is missing" in done.stdout
+    node.configure()
+    node.update()
+    assert node.server.overlay.asked[-1].path == f"/runtime/{WWID}"
+
+
+def test_client_scripts_are_clean_for_shellcheck() -> None:
+    if not shutil.which("shellcheck"):
+        pytest.skip("shellcheck is not installed")
+    scripts = [
+        path
+        for path in sorted((SHARE / "overlays").rglob("*"))
+        if path.is_file() and not path.name.endswith(".j2")
+        if path.parent.name in ("init.d", "wwinit.d") or path.read_bytes().startswith(b"#!/bin/sh")
+    ]
+    assert CLIENT in scripts
+    done = subprocess.run(["shellcheck", "-s", "sh", *scripts], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
