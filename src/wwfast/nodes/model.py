@@ -105,7 +105,7 @@ class Partition(msgspec.Struct, frozen=True, omit_defaults=True):
 
 class Disk(msgspec.Struct, frozen=True, omit_defaults=True):
     wipe_table: Annotated[bool | None, Doc("Overwrite the partition table.", "diskwipe", title="WipeTable")] = None
-    partitions: Annotated[dict[str, Partition], Doc("Partitions by label.", title="Partitions")] = {}
+    partitions: Annotated[dict[str, Partition], Doc("Partitions by label.", "part", title="Partitions")] = {}
     id: str = ""
 
     @property
@@ -199,13 +199,13 @@ class Node(msgspec.Struct, frozen=True, omit_defaults=True, rename=spaced, weakr
     ipmi: Annotated[Ipmi, Doc("Board management controller.", title="Ipmi")] = Ipmi()
     init: Annotated[str, Doc("Program started as init.", "init", "i", title="Init")] = ""
     root: Annotated[str, Doc("Root file system: initramfs, tmpfs or a device.", "root", title="Root")] = ""
-    network_devices: Annotated[dict[str, NetDev], Doc("Network devices by name.", title="NetDevs")] = {}
+    network_devices: Annotated[dict[str, NetDev], Doc("Network devices by name.", "net", title="NetDevs")] = {}
     tags: Annotated[dict[str, str], Doc("Tags for templates.", "tag", title="Tags")] = {}
     primary_network: Annotated[
         str, Doc("Name of the network device the node boots from.", "primarynet", "p", title="PrimaryNetDev")
     ] = ""
-    disks: Annotated[dict[str, Disk], Doc("Disks by device.", title="Disks")] = {}
-    filesystems: Annotated[dict[str, FileSystem], Doc("File systems by device.", title="FileSystems")] = {}
+    disks: Annotated[dict[str, Disk], Doc("Disks by device.", "disk", title="Disks")] = {}
+    filesystems: Annotated[dict[str, FileSystem], Doc("File systems by device.", "fs", title="FileSystems")] = {}
     resources: Annotated[dict[str, Any], Doc("Any data for templates (edit only).", title="Resources")] = {}
     id: str = ""
 

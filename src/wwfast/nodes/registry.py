@@ -88,6 +88,10 @@ class Snapshot:
         self._order()
         return tuple(problem for each in self._problems.values() for problem in each)
 
+    def found_problems(self) -> list[Problem]:
+        """Problems met so far: of the nodes that were looked up, and of all profiles."""
+        return [problem for each in self._problems.values() for problem in each]
+
     def by_mac(self, address: str) -> Node | None:
         """The node that owns a hardware address; a discoverable node is not found."""
         self._order()

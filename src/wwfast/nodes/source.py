@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import xxhash
 
 from wwfast.config import yaml
-from wwfast.config.schema import shape
+from wwfast.config.schema import Fields, shape
 from wwfast.config.yaml import Tree
 from wwfast.errors import ConfigError
+from wwfast.nodes.patch import rewrite
 
 NODES, PROFILES = "nodes", "nodeprofiles"
 SECTIONS = (PROFILES, NODES)
@@ -39,7 +41,7 @@ class Source:
                 line = yaml.locate(data, (section,))
                 raise ConfigError(f"{name}:{line}: {section}: must be a map of names, not {shape(entries)}")
             trees[section] = entries or {}
-        return cls(name, data, xxhash.xxh3_128_hexdigest(data), trees)
+        return cls(name, data, cls.digest_of(data), trees)
 
     @classmethod
     def read(cls, path: Path) -> Source:
@@ -51,6 +53,22 @@ class Source:
         except OSError as error:
             raise ConfigError(f"{path}: {error.strerror}") from error
         return cls.parse(data, str(path))
+
+    @staticmethod
+    def digest_of(data: bytes) -> str:
+        return xxhash.xxh3_128_hexdigest(data)
+
+    def rewrite(self, changes: Mapping[tuple[str, str], Tree], schema: Fields) -> bytes:
+        """The text with entries (by section and id) changed, made, or, where None, taken out."""
+        old = dict(yaml.load(self.data, self.name) or {})
+        new = dict(old)
+        for (section, name), tree in changes.items():
+            entries = new[section] = dict(new.get(section) or {})
+            if tree is None:
+                entries.pop(name, None)
+            else:
+                entries[name] = tree
+        return rewrite(self.data.decode(), old, new, schema, 2).encode()
 
     def line(self, *where: str | int) -> int:
         """The line of a place, from 1; slow, for messages."""

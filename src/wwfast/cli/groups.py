@@ -1,0 +1,60 @@
+"""Groups of commands: other names for them, a guess at a mistyped one, and commands imported when they run."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+from typing import Any
+
+import click
+
+
+class AliasGroup(click.Group):
+    """A group whose commands have aliases, and may live in modules that are imported only when asked for."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.aliases: dict[str, str] = {}
+        self.lazy: dict[str, tuple[str, str]] = {}  # name: (module:object, summary)
+
+    def add(self, command: click.Command, *aliases: str) -> None:
+        self.add_command(command)
+        assert command.name is not None
+        for alias in aliases:
+            self.aliases[alias] = command.name
+
+    def add_lazy(self, name: str, where: str, summary: str) -> None:
+        """`where` is `module:object`; the command is there only if the module is."""
+        if importlib.util.find_spec(where.partition(":")[0]) is not None:
+            self.lazy[name] = (where, summary)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*self.commands, *self.lazy})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        name = self.aliases.get(cmd_name, cmd_name)
+        if name in self.lazy:
+            module, _, attribute = self.lazy[name][0].partition(":")
+            command = getattr(importlib.import_module(module), attribute)
+            assert isinstance(command, click.Command)
+            return command
+        return super().get_command(ctx, name)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and self.get_command(ctx, args[0]) is None and not ctx.resilient_parsing:
+            close = difflib.get_close_matches(args[0], [*self.list_commands(ctx), *self.aliases], n=1)
+            also = f" Did you mean '{close[0]}'?" if close else ""
+            ctx.fail(f"No such command '{args[0]}'.{also}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        rows = []
+        for name in self.list_commands(ctx):
+            others = [alias for alias, target in self.aliases.items() if target == name]
+            summary = self.lazy[name][1] if name in self.lazy else self.commands[name].get_short_help_str(80)
+            rows.append((name, summary + (f" ({', '.join(others)})" if others else "")))
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)

@@ -1,0 +1,47 @@
+"""wwfast profile ..."""
+
+from __future__ import annotations
+
+import fnmatch
+
+import click
+
+from wwfast.cli.context import App, pass_app
+from wwfast.cli.edits import register
+from wwfast.cli.entries import names_of
+from wwfast.cli.fields import completer
+from wwfast.cli.groups import AliasGroup
+from wwfast.nodes.source import PROFILES
+
+
+@click.group(cls=AliasGroup, epilog="Example: wwfast profile set default --image rocky9")
+def profile() -> None:
+    """Settings shared by many nodes."""
+
+
+@profile.command("list", epilog="Example: wwfast profile list --all default")
+@click.argument("names", nargs=-1, metavar="[NAME...]", shell_complete=completer("profile"))
+@click.option("-a", "--all", "everything", is_flag=True, help="Every field.")
+@click.option("-y", "--yaml", "as_yaml", is_flag=True, help="As YAML.")
+@click.option("-j", "--json", "as_json", is_flag=True, help="As JSON.")
+@pass_app
+def list_(app: App, names: tuple[str, ...], everything: bool, as_yaml: bool, as_json: bool) -> None:
+    """List profiles."""
+    from wwfast.cli import views
+
+    snapshot = app.registry.snapshot()
+    wanted = names_of(PROFILES, names)
+    there = [
+        name for name in snapshot.profiles if not wanted or any(fnmatch.fnmatchcase(name, word) for word in wanted)
+    ]
+    if as_yaml or as_json:
+        entries = {name: snapshot.own(PROFILES, name) for name in there}
+        (views.as_yaml if as_yaml else views.as_json)(entries)
+    elif everything:
+        views.profiles_all(snapshot, there)
+    else:
+        views.profiles(snapshot, there)
+
+
+profile.aliases["ls"] = "list"
+register(profile, PROFILES)

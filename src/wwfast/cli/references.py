@@ -1,0 +1,84 @@
+"""What nodes and profiles refer to: does it exist, and is an address taken twice?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from wwfast.nodes.registry import Snapshot
+from wwfast.nodes.source import NODES, NOUN, PROFILES, Source
+from wwfast.nodes.store import Draft
+from wwfast.paths import Paths
+
+FIELDS = (
+    ("image name", "image"),
+    ("profiles", "profile"),
+    ("system overlay", "overlay"),
+    ("runtime overlay", "overlay"),
+)
+COMMAND = {"image": "wwfast image list", "overlay": "wwfast overlay list", "kernel": "wwfast kernel list"}
+
+
+def names(kind: str, paths: Paths) -> list[str]:
+    """What there is of a kind: node, profile, image, overlay, kernel; sorted."""
+    if kind in ("node", "profile"):
+        return sorted(Source.read(paths.nodes_conf).trees[NODES if kind == "node" else PROFILES])
+    if kind == "image":
+        return sorted({*directories(paths.chroots), *directories(paths.images), *directories(paths.warewulf_chroots)})
+    if kind == "overlay":
+        return sorted({name for place in paths.overlay_search for name in directories(place)})
+    return directories(paths.kernels)
+
+
+def directories(place: Path) -> list[str]:
+    return sorted(entry.name for entry in place.iterdir() if entry.is_dir()) if place.is_dir() else []
+
+
+def faults(draft: Draft, result: Source, paths: Paths) -> list[str]:
+    """What the changes of a draft refer to in vain, and the addresses they take twice."""
+    found: list[str] = []
+    there: dict[str, set[str]] = {}
+    addressed = False
+    for (section, name), (before, after) in draft.changes().items():
+        if after is None:
+            continue
+        old = before if isinstance(before, dict) else {}
+        for kind, value in references(after):
+            if (kind, value) in references(old):
+                continue
+            if kind not in there:
+                there[kind] = set(draft.names(PROFILES)) if kind == "profile" else set(names(kind, paths))
+            if (value.partition("@")[0] if kind == "image" else value) not in there[kind]:
+                found.append(f"{NOUN[section]} {name}: no {kind} '{value}'")
+        addressed = addressed or addresses(old) != addresses(after)
+    if addressed:
+        touched = {name for section, name in draft.changes() if section == NODES}
+        every = any(section == PROFILES for section, _ in draft.changes())
+        snapshot = Snapshot(result)
+        for problem in snapshot.problems:
+            if (problem.id in touched or every) and " also belongs to " in problem.message:
+                found.append(str(problem))
+    return found
+
+
+def references(tree: dict[str, object]) -> set[tuple[str, str]]:
+    """Every (kind, name) an entry refers to."""
+    found: set[tuple[str, str]] = set()
+    for key, kind in FIELDS:
+        value = tree.get(key) or ()
+        for item in [value] if isinstance(value, str) else value if isinstance(value, list) else ():
+            if isinstance(item, str) and item[:1] != "~":
+                found.add((kind, item))
+    kernel = tree.get("kernel")
+    if isinstance(kernel, dict) and isinstance(kernel.get("override"), str) and kernel["override"]:
+        found.add(("kernel", kernel["override"]))
+    return found
+
+
+def addresses(tree: dict[str, object]) -> list[object]:
+    """All that must be unique in a cluster, or decides whether it must."""
+    ipmi, devices = tree.get("ipmi"), tree.get("network devices")
+    taken: list[object] = [ipmi.get("ipaddr") if isinstance(ipmi, dict) else None, tree.get("discoverable")]
+    for device in devices.values() if isinstance(devices, dict) else ():
+        if isinstance(device, dict):
+            taken += [device.get(key) for key in ("hwaddr", "ipaddr", "ipaddr6")]
+    return taken

@@ -1,0 +1,36 @@
+"""wwfast undo."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from wwfast.cli.context import App, pass_app
+from wwfast.cli.entries import difference, store
+from wwfast.cli.output import confirm, table
+from wwfast.nodes.source import Source
+from wwfast.nodes.store import Version
+
+
+@click.command(epilog="Example: wwfast undo --yes")
+@click.option("-l", "--list", "show", is_flag=True, help="List the kept versions, newest first.")
+@click.option("-n", "--dry-run", is_flag=True, help="Print what would change back; write nothing.")
+@click.option("-f", "--force", is_flag=True, help="Even if the file was changed by other means since.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@pass_app
+def undo(app: App, show: bool, dry_run: bool, force: bool, yes: bool) -> None:
+    """Take back the last change of nodes.conf; repeat it to go back further."""
+    from datetime import datetime
+
+    target = store(app)
+    if show:
+        kept = [Version.read(path) for path in reversed(target.versions())]
+        table(("BEFORE", "AT"), [(each.why, datetime.fromtimestamp(each.at).isoformat(" ")) for each in kept])
+        return
+    version = target.recall()
+    now = Source.read(app.paths.nodes_conf)
+    sys.stdout.write(difference(now, Source.parse(version.data, now.name)))
+    if not dry_run and confirm(f"Take back '{version.why}'?", yes):
+        target.undo(version, force=force)
+        click.echo(f"took back: {version.why}")

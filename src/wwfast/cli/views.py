@@ -1,0 +1,145 @@
+"""What the list commands print."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from wwfast.cli.output import table
+from wwfast.config import yaml
+from wwfast.config.schema import Fields, Kind, fields
+from wwfast.nodes import hostlist, trace
+from wwfast.nodes.merge import SCHEMA
+from wwfast.nodes.model import Node
+from wwfast.nodes.registry import Snapshot
+from wwfast.nodes.source import NODES, PROFILES
+
+
+def select(snapshot: Snapshot, patterns: Sequence[str]) -> list[Node]:
+    """Effective nodes by hostlists and globs (`*`, `?`), in the order of the registry; all without a pattern."""
+    if not patterns:
+        return list(snapshot.nodes.values())
+    wanted = hostlist.expand(patterns)
+    globs = [name for name in wanted if "*" in name or "?" in name]
+    if globs:
+        plain = set(wanted)
+        return [
+            node
+            for node in snapshot.nodes.values()
+            if node.id in plain or any(fnmatch.fnmatchcase(node.id, glob) for glob in globs)
+        ]
+    found = [node for name in dict.fromkeys(wanted) if (node := snapshot.nodes.get(name)) is not None]
+    return sorted(found, key=lambda node: (node.cluster_name, node.id))
+
+
+def short(nodes: Iterable[Node]) -> None:
+    table(
+        ("NODE NAME", "PROFILES", "NETWORK"),
+        [(node.id, ",".join(node.profiles), ", ".join(sorted(node.network_devices))) for node in nodes],
+    )
+
+
+def long(nodes: Iterable[Node]) -> None:
+    table(
+        ("NODE NAME", "KERNEL VERSION", "IMAGE", "OVERLAYS (S/R)"),
+        [
+            (
+                node.id,
+                node.kernel.version,
+                node.image_name,
+                f"{','.join(node.system_overlay)}/{','.join(node.runtime_overlay)}",
+            )
+            for node in nodes
+        ],
+    )
+
+
+def net(nodes: Iterable[Node]) -> None:
+    table(
+        ("NODE", "NETWORK", "HWADDR", "IPADDR", "GATEWAY", "DEVICE"),
+        [
+            (node.id, name, it.hwaddr, it.ipaddr or "<nil>", it.gateway or "<nil>", it.device)
+            for node in nodes
+            for name, it in sorted(node.network_devices.items())
+        ],
+    )
+
+
+def ipmi(nodes: Iterable[Node]) -> None:
+    table(
+        ("NODE", "IPMI IPADDR", "IPMI PORT", "IPMI USERNAME", "IPMI INTERFACE"),
+        [(it.id, it.ipmi.ipaddr or "<nil>", it.ipmi.port, it.ipmi.username, it.ipmi.interface) for it in nodes],
+    )
+
+
+def kernel(nodes: Iterable[Node]) -> None:
+    table(
+        ("NODE", "KERNEL OVERRIDE", "KERNEL VERSION", "KERNEL ARGS"),
+        [(it.id, it.kernel.override, it.kernel.version, " ".join(it.kernel.args)) for it in nodes],
+    )
+
+
+def everything(snapshot: Snapshot, nodes: Iterable[Node]) -> None:
+    rows = []
+    for node in nodes:
+        layers = [(name, snapshot.own(PROFILES, name)) for name in snapshot.chain(node.id) if name in snapshot.profiles]
+        layers.append((node.id, snapshot.own(NODES, node.id)))
+        rows += [(node.id, *row) for row in trace.rows(layers, node.primary_network)]
+    table(("NODE", "FIELD", "PROFILE", "VALUE"), rows)
+
+
+def plain(node: Node) -> dict[str, Any]:
+    """What is set in an effective node, by YAML key."""
+    return declared(msgspec.to_builtins(node), SCHEMA)
+
+
+def declared(tree: dict[str, Any], schema: Fields) -> dict[str, Any]:
+    """Without computed fields and empty parts."""
+    out: dict[str, Any] = {}
+    for key, value in tree.items():
+        spec = schema.get(key)
+        if spec is None:
+            continue
+        if spec.kind is Kind.STRUCT and spec.struct is not None:
+            value = declared(value, fields(spec.struct))
+        elif spec.kind is Kind.STRUCTS and spec.struct is not None:
+            value = {name: declared(item, fields(spec.struct)) for name, item in value.items()}
+        if value not in ("", [], {}):
+            out[key] = value
+    return out
+
+
+def as_json(entries: dict[str, Any]) -> None:
+    import sys
+
+    sys.stdout.write(json.dumps(entries, indent=2, ensure_ascii=False, default=str) + "\n")
+
+
+def as_yaml(entries: dict[str, Any]) -> None:
+    import sys
+
+    sys.stdout.write(yaml.dump(entries))
+
+
+def profiles(snapshot: Snapshot, names: Sequence[str]) -> None:
+    table(
+        ("PROFILE NAME", "COMMENT/DESCRIPTION"),
+        [(name, snapshot.own(PROFILES, name).get("comment", "")) for name in names],
+    )
+
+
+def profiles_all(snapshot: Snapshot, names: Sequence[str]) -> None:
+    rows: list[tuple[str, str, str]] = []
+    for name in names:
+        found = {row.field: row.value for row in trace.rows([(name, snapshot.own(PROFILES, name))])}
+        rows += [
+            (name, title, found.pop(title, ""))
+            for title in trace.blank_rows()
+            if title not in ("Discoverable", "AssetKey")
+        ]
+        rows += [(name, title, value) for title, value in found.items()]
+    table(("PROFILE", "FIELD", "VALUE"), rows)

@@ -1,0 +1,290 @@
+"""Edits of nodes.conf: under a lock, on what the file says now, published whole or not at all.
+
+The order of one change: take the lock, read, edit the text, read the result back and compare, keep the old version
+in the history, write a temporary file, fsync, rename, fsync the directory. A crash at any point leaves the old file
+or the new one. Files that can hold a BMC password are 0600.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import fcntl
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from wwfast.config.yaml import Tree
+from wwfast.errors import ConfigError, NotFoundError, WwfastError
+from wwfast.nodes.merge import SCHEMA
+from wwfast.nodes.model import mac
+from wwfast.nodes.registry import Snapshot
+from wwfast.nodes.source import NODES, NOUN, PROFILES, Source
+from wwfast.paths import Paths
+
+Key = tuple[str, str]  # section, id
+
+
+@dataclass(slots=True)
+class Draft:
+    """A version of the file being changed: entries before and after, by section and id; None is no entry."""
+
+    source: Source
+    before: dict[Key, Tree] = field(default_factory=dict)
+    after: dict[Key, Tree] = field(default_factory=dict)
+
+    def get(self, section: str, name: str) -> Tree:
+        """The entry to change in place. Raises NotFoundError."""
+        key = (section, name)
+        if key not in self.after:
+            if name not in self.source.trees[section]:
+                raise NotFoundError(f"no {NOUN[section]} '{name}'", hint=f"wwfast {NOUN[section]} list")
+            tree = self.source.trees[section][name]
+            self.before[key] = tree
+            self.after[key] = copy.deepcopy(tree) if tree is not None else {}
+        tree = self.after[key]
+        if tree is None:
+            raise NotFoundError(f"no {NOUN[section]} '{name}'")
+        if not isinstance(tree, dict):
+            raise ConfigError(
+                f"{NOUN[section]} '{name}' is not a map of keys", hint=f"wwfast {NOUN[section]} edit {name}"
+            )
+        return tree
+
+    def has(self, section: str, name: str) -> bool:
+        key = (section, name)
+        return self.after[key] is not None if key in self.after else name in self.source.trees[section]
+
+    def names(self, section: str) -> list[str]:
+        mine = [name for (where, name), tree in self.after.items() if where == section and tree is not None]
+        return [name for name in self.source.trees[section] if self.has(section, name)] + [
+            name for name in mine if name not in self.source.trees[section]
+        ]
+
+    def put(self, section: str, name: str, tree: Tree) -> None:
+        """Make or replace an entry."""
+        key = (section, name)
+        if key not in self.before:
+            self.before[key] = self.source.trees[section].get(name)
+        self.after[key] = tree
+
+    def delete(self, section: str, name: str) -> None:
+        if not self.has(section, name):
+            raise NotFoundError(f"no {NOUN[section]} '{name}'", hint=f"wwfast {NOUN[section]} list")
+        self.put(section, name, None)
+
+    def changes(self) -> dict[Key, tuple[Tree, Tree]]:
+        """What really differs: before and after, in the order of editing."""
+        return {
+            key: (self.before[key], after)
+            for key, after in self.after.items()
+            if self.before[key] != after or (after is not None and key[1] not in self.source.trees[key[0]])
+        }
+
+    def result(self) -> Source:
+        """The file with the changes in it. Raises ConfigError when its form cannot take them in place."""
+        changes = self.changes()
+        if not changes:
+            return self.source
+        text = self.source.rewrite({key: after for key, (_, after) in changes.items()}, SCHEMA)
+        try:
+            fresh = Source.parse(text, self.source.name)
+        except ConfigError as error:
+            raise self.awkward(changes) from error
+        for section in (PROFILES, NODES):
+            wanted = {name: tree for name, tree in self.source.trees[section].items() if (section, name) not in changes}
+            wanted |= {
+                name: after for (where, name), (_, after) in changes.items() if where == section and after is not None
+            }
+            if fresh.trees[section] != wanted:
+                raise self.awkward(changes)
+        return fresh
+
+    def awkward(self, changes: Iterable[Key]) -> ConfigError:
+        return ConfigError(
+            f"{self.source.name}: cannot change {', '.join(name for _, name in changes)} in place: the text uses "
+            "anchors, merge keys or another form that entries share",
+            hint="change it with an editor",
+        )
+
+
+Change = Callable[[Draft], object]
+Review = Callable[[Draft, Source], bool]
+
+
+class Store:
+    """nodes.conf of an installation."""
+
+    def __init__(self, paths: Paths, *, history: int = 32) -> None:
+        self.paths = paths
+        self.keep = history
+
+    def change(self, change: Change, *, why: str, review: Review | None = None) -> Draft:
+        """Apply `change` to the file as it is now.
+
+        `review` sees the draft and its result before anything is written, without the lock (it may ask a person);
+        False leaves the file alone. If the file changed in the meantime the change is applied again to the new
+        file, and refused when an entry it touches is not what was reviewed.
+        """
+        reviewed: Draft | None = None
+        if review is not None:
+            reviewed, result = self.draft(change)
+            if not reviewed.changes() or not review(reviewed, result):
+                return reviewed
+        with self.locked():
+            draft, result = self.draft(change)
+            if reviewed is not None and draft.changes() != reviewed.changes():
+                raise WwfastError(
+                    "an entry was changed by someone else while you were asked; nothing was written", hint="try again"
+                )
+            if draft.changes():
+                self.publish(draft.source, result.data, why)
+            return draft
+
+    def draft(self, change: Change) -> tuple[Draft, Source]:
+        """What a change would do, without doing it."""
+        draft = Draft(Source.read(self.paths.nodes_conf))
+        change(draft)
+        return draft, draft.result()
+
+    def claim(self, address: str) -> str | None:
+        """Give a hardware address to the first discoverable node; its id, or None when there is none.
+
+        An address that is already known keeps its node, so that a claim may be repeated.
+        """
+        taken: str | None = None
+
+        def take(draft: Draft) -> None:
+            nonlocal taken
+            snapshot = Snapshot(draft.source)
+            known = snapshot.by_mac(address)
+            if known is not None:
+                taken = known.id
+                return
+            node = next(iter(snapshot.discoverable()), None)
+            if node is None:
+                return
+            taken = node.id
+            tree = draft.get(NODES, node.id)
+            tree.pop("discoverable", None)
+            devices = tree["network devices"] = tree.get("network devices") or {}
+            device = devices[node.primary_network] = devices.get(node.primary_network) or {}
+            device["hwaddr"] = mac(address)
+
+        self.change(take, why=f"discovery of {mac(address)}")
+        return taken
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """One writer at a time, in all processes of this machine."""
+        self.paths.state.mkdir(parents=True, exist_ok=True)
+        handle = os.open(self.paths.state / "nodes.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(handle)
+
+    def publish(self, before: Source, data: bytes, why: str) -> None:
+        """Replace the file; the caller holds the lock."""
+        target = Path(os.path.realpath(self.paths.nodes_conf))
+        self.remember(before, Source.digest_of(data), why)
+        replace(target, data)
+
+    # The history: NUMBER-SECONDS.zst, each one version of the file as it was before a change.
+
+    def remember(self, before: Source, becomes: str, why: str) -> None:
+        import msgspec
+        import zstandard
+
+        self.paths.history.mkdir(parents=True, exist_ok=True, mode=0o700)
+        versions = self.versions()
+        number = (int(versions[-1].name.partition("-")[0]) if versions else 0) + 1
+        head = msgspec.json.encode({"why": why, "becomes": becomes, "at": int(time.time())})
+        body = zstandard.ZstdCompressor(level=1).compress(before.data)
+        replace(self.paths.history / f"{number:08d}-{int(time.time())}", head + b"\n" + body, sync=False)
+        for old in versions[: max(0, len(versions) + 1 - self.keep)]:
+            old.unlink(missing_ok=True)
+
+    def versions(self) -> list[Path]:
+        """Kept versions, oldest first."""
+        if not self.paths.history.is_dir():
+            return []
+        return sorted(path for path in self.paths.history.iterdir() if path.name[:8].isdigit())
+
+    def recall(self) -> Version:
+        """The version before the last change. Raises NotFoundError when there is none."""
+        versions = self.versions()
+        if not versions:
+            raise NotFoundError("there is no change to take back", hint=f"the history is in {self.paths.history}")
+        return Version.read(versions[-1])
+
+    def undo(self, version: Version, *, force: bool = False) -> None:
+        """Put `version` (the last one) back. Raises when the file was changed by hand since, unless forced."""
+        with self.locked():
+            now = self.paths.nodes_conf.read_bytes() if self.paths.nodes_conf.exists() else b""
+            if Source.digest_of(now) != version.becomes and not force:
+                raise WwfastError(
+                    f"{self.paths.nodes_conf} was changed by other means after '{version.why}'",
+                    hint="--force puts the former version back all the same",
+                )
+            replace(Path(os.path.realpath(self.paths.nodes_conf)), version.data)
+            version.path.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One kept version: the file before the change `why`, which made it into a file of digest `becomes`."""
+
+    path: Path
+    why: str
+    becomes: str
+    at: int
+    data: bytes
+
+    @classmethod
+    def read(cls, path: Path) -> Version:
+        import msgspec
+        import zstandard
+
+        head, _, body = path.read_bytes().partition(b"\n")
+        try:
+            said = msgspec.json.decode(head)
+            data = zstandard.ZstdDecompressor().decompress(body, max_output_size=1 << 31)
+            return cls(path, said["why"], said["becomes"], said["at"], data)
+        except (msgspec.DecodeError, zstandard.ZstdError, KeyError) as error:
+            raise ConfigError(f"{path}: not a kept version: {error}", hint=f"remove {path}") from error
+
+
+def replace(target: Path, data: bytes, *, sync: bool = True) -> None:
+    """Write a file whole or not at all; mode and owner of the former one stay, a new one is 0600."""
+    try:
+        former: os.stat_result | None = target.stat()
+    except FileNotFoundError:
+        former = None
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    try:
+        with os.fdopen(handle, "wb") as out:
+            out.write(data)
+            if former is not None:
+                os.fchmod(handle, former.st_mode & 0o7777)
+                with contextlib.suppress(PermissionError):
+                    os.fchown(handle, former.st_uid, former.st_gid)
+            out.flush()
+            if sync:
+                os.fsync(handle)
+        Path(name).rename(target)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            Path(name).unlink()
+        raise
+    if sync:
+        directory = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)

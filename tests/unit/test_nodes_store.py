@@ -1,0 +1,135 @@
+"""Edits of nodes.conf: only touched lines change, nothing is lost, the last change can be taken back."""
+
+from __future__ import annotations
+
+import stat
+
+import pytest
+
+from wwfast.errors import ConfigError, WwfastError
+from wwfast.nodes.registry import Registry
+from wwfast.nodes.source import NODES
+from wwfast.nodes.store import Draft, Store
+from wwfast.paths import Paths
+
+TEXT = """\
+# the head
+nodeprofiles:
+  default:   # for all
+    image name: rocky   # nightly
+    unknown key: 5
+    kernel:
+      args:
+        - quiet
+        # about crash
+        - crashkernel=no
+nodes:
+  # first rack
+  n1:
+    profiles:
+    - default
+    tags: {a: b}   # tags
+    network devices:
+      default:
+        ipaddr: 10.0.0.1
+  n2: {}
+
+# the end
+"""
+
+
+def edit(paths: Paths, name: str, **values: object) -> None:
+    def change(draft: Draft) -> None:
+        draft.get(NODES, name).update({key.replace("_", " "): value for key, value in values.items()})
+
+    Store(paths).change(change, why="test")
+
+
+def test_only_the_touched_lines_change(paths: Paths) -> None:
+    paths.nodes_conf.write_text(TEXT)
+    edit(paths, "n1", tags={"a": "c", "d": "e, f"}, comment="it's", profiles=["default", "gpu"])
+    expected = TEXT.replace("tags: {a: b}", "tags: {a: c, d: 'e, f'}").replace(
+        "    - default\n", '    - default\n    - gpu\n    comment: "it\'s"\n'
+    )
+    assert paths.nodes_conf.read_text() == expected
+
+
+def test_entries_are_made_and_deleted_in_place(paths: Paths) -> None:
+    paths.nodes_conf.write_text(TEXT)
+    store = Store(paths)
+    store.change(lambda draft: draft.put(NODES, "n3", {"comment": "x"}), why="add")
+    assert paths.nodes_conf.read_text() == TEXT.replace("  n2: {}\n", "  n2: {}\n  n3:\n    comment: x\n")
+    store.change(lambda draft: draft.delete(NODES, "n3"), why="delete")
+    assert paths.nodes_conf.read_text() == TEXT
+
+
+def test_undo_goes_back_step_by_step(paths: Paths) -> None:
+    paths.nodes_conf.write_text(TEXT)
+    edit(paths, "n1", comment="one")
+    once = paths.nodes_conf.read_text()
+    edit(paths, "n1", comment="two")
+    store = Store(paths)
+    store.undo(store.recall())
+    assert paths.nodes_conf.read_text() == once
+    store.undo(store.recall())
+    assert paths.nodes_conf.read_text() == TEXT
+    with pytest.raises(WwfastError, match="no change to take back"):
+        store.recall()
+
+
+def test_undo_refuses_to_lose_an_edit_by_hand(paths: Paths) -> None:
+    paths.nodes_conf.write_text(TEXT)
+    edit(paths, "n1", comment="one")
+    paths.nodes_conf.write_text(paths.nodes_conf.read_text() + "# by hand\n")
+    store = Store(paths)
+    with pytest.raises(WwfastError, match="changed by other means"):
+        store.undo(store.recall())
+    store.undo(store.recall(), force=True)
+    assert paths.nodes_conf.read_text() == TEXT
+
+
+def test_history_is_private_and_bounded(paths: Paths) -> None:
+    paths.nodes_conf.write_text(TEXT)
+    store = Store(paths, history=3)
+    for number in range(6):
+        store.change(lambda draft, number=number: draft.get(NODES, "n1").update(comment=str(number)), why="x")
+    assert len(store.versions()) == 3
+    assert stat.S_IMODE(paths.history.stat().st_mode) == 0o700
+    assert {stat.S_IMODE(path.stat().st_mode) for path in store.versions()} == {0o600}
+
+
+def test_mode_stays_and_a_new_file_is_private(paths: Paths) -> None:
+    Store(paths).change(lambda draft: draft.put(NODES, "n1", {}), why="x")
+    assert stat.S_IMODE(paths.nodes_conf.stat().st_mode) == 0o600
+    assert paths.nodes_conf.read_text() == "nodes:\n  n1: {}\n"
+    paths.nodes_conf.chmod(0o640)
+    edit(paths, "n1", comment="x")
+    assert stat.S_IMODE(paths.nodes_conf.stat().st_mode) == 0o640
+
+
+def test_a_shared_anchor_is_refused_and_nothing_written(paths: Paths) -> None:
+    text = "nodes:\n  n1: &one\n    comment: x\n  n2: *one\n"
+    paths.nodes_conf.write_text(text)
+    with pytest.raises(ConfigError, match="cannot change n1 in place"):
+        edit(paths, "n1", comment="y")
+    assert paths.nodes_conf.read_text() == text
+
+
+def test_a_key_over_a_merged_one_is_written_locally(paths: Paths) -> None:
+    paths.nodes_conf.write_text("nodes:\n  n1: &one\n    comment: x\n  n2:\n    <<: *one\n    init: /sbin/init\n")
+    edit(paths, "n2", comment="y")
+    assert Registry(paths).snapshot().nodes["n2"].comment == "y"
+    assert Registry(paths).snapshot().nodes["n1"].comment == "x"
+
+
+def test_claim_takes_one_node_each_and_may_be_repeated(paths: Paths) -> None:
+    paths.nodes_conf.write_text(
+        "nodes:\n  n1:\n    discoverable: true\n    network devices: {default: {ipaddr: 10.0.0.1}}\n"
+        "  n2:\n    discoverable: true\n    network devices:\n      default:\n        ipaddr: 10.0.0.2\n"
+    )
+    store = Store(paths)
+    assert store.claim("52-54-00-00-00-AA") == "n1"
+    assert store.claim("52:54:00:00:00:aa") == "n1"
+    assert store.claim("52:54:00:00:00:bb") == "n2"
+    assert store.claim("52:54:00:00:00:cc") is None
+    assert Registry(paths).snapshot().nodes["n1"].network_devices["default"].hwaddr == "52:54:00:00:00:aa"
