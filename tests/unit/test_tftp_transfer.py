@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support.tftp import Line, awful, fetch, perfect
+from wwfast._ext.tftp import Engine
 from wwfast.net.tftp import packet
 from wwfast.net.tftp.packet import Terms, negotiate, parse_request
 from wwfast.net.tftp.transfer import GIVE_UP, Receiver, Sender
@@ -109,3 +110,101 @@ def test_tftp_noise_never_breaks_a_transfer(noise: list[bytes]) -> None:
             sender.receive(data, 0.001)
             receiver.receive(data, 0.001)
     assert not sender.failed
+
+
+class Both:
+    """A Sender and the native engine side by side: every step must give the same packets."""
+
+    def __init__(self, sender: Sender) -> None:
+        self.sender = sender
+        self.engine = Engine()
+
+    def _same(self, expected: list[bytes]) -> list[bytes]:
+        assert [data for _, _, _, data in self.engine.take()] == expected
+        return expected
+
+    def start(self, now: float) -> list[bytes]:
+        terms = self.sender.terms
+        oack = packet.oack(terms.oack) if terms.oack else b""
+        self.engine.start(0, 1, 2, self.sender.data, terms.blksize, terms.windowsize, terms.timeout, oack=oack, now=now)
+        return self._same(self.sender.start(now))
+
+    def receive(self, data: bytes, now: float) -> list[bytes]:
+        self.engine.feed(0, 1, 2, data, now)
+        if self.sender.done or self.sender.failed:
+            self.engine.take()  # nothing, or later "unknown transfer", which the specification leaves to the server
+            return []
+        return self._same(self.sender.receive(data, now))
+
+    def tick(self, now: float) -> list[bytes]:
+        self.engine.tick(now)
+        return self._same(self.sender.tick(now))
+
+    def __getattr__(self, name: str):
+        return getattr(self.sender, name)
+
+
+@given(
+    seed=st.integers(0, 1 << 32),
+    window=st.sampled_from([1, 2, 4, 16]),
+    size=st.integers(0, 30_000),
+    timeout=st.sampled_from([None, "1", "3"]),
+    lose=st.sampled_from([0.0, 0.05, 0.5, 1.0]),
+)
+def test_tftp_native_engine_sends_what_the_specification_says(seed, window, size, timeout, lose) -> None:
+    options = {"blksize": "512", "windowsize": str(window)} | ({"timeout": timeout} if timeout else {})
+    sender, receiver = pair(content(size), **options)
+    both = Both(sender)
+    fetch(both, receiver, Line(awful(seed, lose=lose, repeat=0.05, jitter=0.004)))
+    told = {what: (sent, code) for _, what, sent, code, _ in both.engine.drain()}
+    assert ("done" in told) == sender.done
+    assert ("failed" in told) == sender.failed
+    if sender.done:
+        assert told["done"] == (size, 0)
+
+
+def test_tftp_engine_refuses_strangers_and_forgives_the_late() -> None:
+    engine = Engine()
+    engine.start(0, 1, 2, b"x" * 100, 512, 1, now=0.0)
+    assert engine.take() == [(0, 1, 2, packet.data(1, b"x" * 100))]
+    engine.feed(0, 1, 3, packet.ack(1), 0.001)
+    assert engine.take() == [(0, 1, 3, packet.error(5, "unknown transfer"))]
+    engine.feed(0, 1, 3, packet.error(5, "no"), 0.001)
+    assert engine.take() == [], "an error is never answered with an error"
+    engine.feed(0, 1, 2, packet.ack(1), 0.002)
+    engine.feed(0, 1, 2, packet.ack(1), 0.003)
+    assert engine.take() == []
+    assert [what for _, what, *_ in engine.drain()] == ["begun", "done"]
+    engine.tick(10.0)
+    engine.feed(0, 1, 2, packet.ack(1), 10.0)
+    assert [data for *_, data in engine.take()] == [packet.error(5, "unknown transfer")]
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.binary(max_size=200)), max_size=60))
+def test_tftp_engine_takes_any_bytes(noise: list[tuple[int, bytes]]) -> None:
+    engine = Engine()
+    data = content(5000)
+    for peer in range(3):
+        engine.start(0, peer, 69, data, 512, 4, now=0.0)
+    for index, (peer, junk) in enumerate(noise):
+        engine.feed(0, peer, 69, junk, index / 10)
+        engine.tick(index / 10)
+        engine.take()
+    assert engine.live <= 3
+
+
+def test_tftp_engine_runs_many_transfers_through_its_wheel() -> None:
+    engine = Engine()
+    data = content(100)
+    for peer in range(2000):
+        engine.start(0, peer, 69, data, 512, 1, now=peer / 100)
+        engine.take()
+    now = 0.0
+    while engine.live:
+        now += 0.5
+        engine.tick(now)
+        engine.take()
+        assert now < 60
+    # Everything was sent, only its acknowledgement is missing: these count as done after five seconds.
+    assert {what for _, what, *_ in engine.drain()} == {"done"}
+    assert 24.5 <= now <= 30.0

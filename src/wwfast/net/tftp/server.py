@@ -1,33 +1,55 @@
-"""The TFTP sockets: requests on the given ones, transfers on a port of their own, files from memory."""
+"""The TFTP sockets: requests in the event loop, transfers in the native engine, files from memory.
+
+Transfers do not get a port each but share a few; a peer is told apart by its own address and port, and repeated
+requests from one port (PXE ROMs always use the same) go to the ports in turn. Ten thousand transfers need no
+ten thousand descriptors, and acknowledgements arrive in batches.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import socket
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from wwfast._ext.tftp import Engine
 from wwfast.net.listen import bind_error, grow_receive_buffer
 from wwfast.net.tftp import packet
-from wwfast.net.tftp.packet import Error, Opcode, Refused
-from wwfast.net.tftp.transfer import Sender
+from wwfast.net.tftp.packet import Error, Opcode, Refused, Request
 from wwfast.net.transfer import Outcome, Transfer
 
 log = logging.getLogger(__name__)
 
 Peer = tuple[str, int]
 PORT = 69
-TICK = 0.02
-TURN = 256
+#: Data ports for each served address.
+DATA_PORTS = 4
+SEND_BUFFER = 8 << 20
+#: Requests answered before other work of the event loop gets its turn.
+TURN = 128
+#: While acknowledgements wait, requests do: started transfers first (one retry breeds more). Firmware repeats its
+#: request after 1 to 4 s and gives up after five or more; a second of waiting is nothing to it.
+PAUSE = 0.005
+MOST_PAUSE = 1.0
+#: blksize for a path MTU that could not be learnt: Ethernet.
+BLKSIZE = 1468
+SO_SNDBUFFORCE = 32
+IP_MTU = 14
 
 
 @dataclass(slots=True)
 class _Running:
-    sender: Sender
+    """One transfer; holds the bytes that the engine sends from."""
+
+    peer: Peer
+    local: int
+    request: bytes
     name: str
+    data: bytes
     started: float
 
 
@@ -46,8 +68,8 @@ def open_socket(address: str, port: int = PORT) -> socket.socket:
 class TftpServer:
     """Answers read requests with what `lookup(name, peer address)` returns; None is "not found".
 
-    `name` has no leading slash and no way out of the tree. Every transfer is told to `on_transfer`, except size
-    probes (a client that aborts after our OACK).
+    `sockets` are bound to the addresses served. `name` has no leading slash and no way out of the tree. Every
+    transfer is told to `on_transfer`, except size probes (a client that aborts after our OACK).
     """
 
     def __init__(
@@ -61,46 +83,102 @@ class TftpServer:
         self._lookup = lookup
         self._on_transfer = on_transfer
         self._counts: Counter[str] = Counter()
-        self._running: dict[Peer, _Running] = {}
-        self._data: socket.socket | None = None
+        self._running: dict[int, _Running] = {}
+        self._peers: dict[Peer, int] = {}
+        self._data: list[socket.socket] = []
+        self._ports: dict[str, list[int]] = {}
+        self._next = 0
+        for sock in self.sockets:
+            address = sock.getsockname()[0]
+            if address not in self._ports:
+                self._ports[address] = [len(self._data) + index for index in range(DATA_PORTS)]
+                self._data += [self._data_socket(address) for _ in range(DATA_PORTS)]
+        self._scratch = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._engine = Engine([sock.fileno() for sock in self._data])
+        self._thread = threading.Thread(target=self._engine.serve, name="tftp", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._data = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-        self._data.bind((self.sockets[0].getsockname()[0], 0))
-        self._loop.add_reader(self._data.fileno(), self._acknowledged)
+        self._thread.start()
+        self._loop.add_reader(self._engine.fileno, self._drain)
         for sock in self.sockets:
             sock.setblocking(False)
             self._loop.add_reader(sock.fileno(), self._requested, sock)
-        self._timer = self._loop.call_later(TICK, self._tick)
 
     def stop(self) -> None:
-        if self._loop is None or self._data is None or self._timer is None:
-            return
-        self._timer.cancel()
-        for sock in (*self.sockets, self._data):
-            self._loop.remove_reader(sock.fileno())
+        """Forget what is under way and close the sockets."""
+        if self._loop is not None:
+            self._loop.remove_reader(self._engine.fileno)
+            for sock in self.sockets:
+                self._loop.remove_reader(sock.fileno())
+            self._loop = None
+            self._engine.stop()
+            self._thread.join()
+        for sock in (*self.sockets, *self._data, self._scratch):
             sock.close()
-        self._loop = None
 
     def stats(self) -> dict[str, int]:
-        return {**self._counts, "running": len(self._running)}
+        """Counters since the start, and the transfers under way."""
+        engine = self._engine
+        return {
+            **self._counts,
+            "running": engine.live,
+            "resent": engine.resent,
+            "unknown_tid": engine.strangers,
+            "send_errors": engine.send_errors,
+        }
+
+    def _data_socket(self, address: str) -> socket.socket:
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        grow_receive_buffer(sock)
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, SEND_BUFFER)
+        except PermissionError:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+        sock.bind((address, 0))
+        return sock
 
     def _requested(self, sock: socket.socket) -> None:
+        if self._engine.busy and self._loop is not None:
+            self._loop.remove_reader(sock.fileno())
+            self._loop.call_later(PAUSE, self._resume, sock, time.monotonic() + MOST_PAUSE)
+            return
+        self._read_requests(sock)
+
+    def _resume(self, sock: socket.socket, until: float) -> None:
+        if self._loop is None:
+            return
+        if self._engine.busy and time.monotonic() < until:
+            self._loop.call_later(PAUSE, self._resume, sock, until)
+            return
+        self._read_requests(sock)
+        self._loop.add_reader(sock.fileno(), self._requested, sock)
+
+    def _read_requests(self, sock: socket.socket) -> None:
+        ports = self._ports[sock.getsockname()[0]]
         for _ in range(TURN):
             try:
                 data, peer = sock.recvfrom(1024)
             except OSError:
                 return
+            self._next += 1
+            local = ports[self._next % len(ports)]
             try:
-                self._begin(data, peer)
+                self._begin(data, peer, local)
             except Refused as refused:
                 self._counts["refused"] += 1
-                self._send(packet.error(refused.code, refused.text), peer)
+                self._error(local, peer, refused)
 
-    def _begin(self, data: bytes, peer: Peer) -> None:
+    def _begin(self, data: bytes, peer: Peer, local: int) -> None:
+        former = self._running.get(self._peers.get(peer, 0))
+        if (
+            former is not None
+            and former.request == data
+            and self._engine.again(former.local, _number(peer[0]), peer[1])
+        ):
+            self._counts["repeated"] += 1
+            return
         request = packet.parse_request(data)
         if request.opcode == Opcode.WRQ:
             raise Refused(Error.ACCESS, "this server is read-only")
@@ -108,80 +186,81 @@ class TftpServer:
             raise Refused(Error.ILLEGAL, "unknown mode")
         name = packet.plain_name(request.name)
         content = self._lookup(name, peer[0])
-        now = time.time()
         if content is None:
             self._counts["not_found"] += 1
-            self._on_transfer(
-                Transfer("tftp", Outcome.FAILED, now, peer[0], sent="NOT_FOUND", detail=f"{name}: no such file")
-            )
-            self._send(packet.error(Error.NOT_FOUND, "no such file"), peer)
+            detail = f"{name}: no such file"
+            self._on_transfer(Transfer("tftp", Outcome.FAILED, time.time(), peer[0], sent="NOT_FOUND", detail=detail))
+            self._error(local, peer, Refused(Error.NOT_FOUND, "no such file"))
             return
         if request.mode == "netascii":
             content = packet.netascii(content)
-        sender = Sender(content, packet.negotiate(request, len(content)), time.monotonic())
-        self._running[peer] = _Running(sender, name, now)
+        self._start(_Running(peer, local, data, name, content, time.time()), request)
+
+    def _start(self, running: _Running, request: Request) -> None:
+        peer = running.peer
+        terms = packet.negotiate(request, len(running.data), max_blksize=self._max_blksize(peer))
+        begun = self._engine.start(
+            running.local,
+            _number(peer[0]),
+            peer[1],
+            running.data,
+            terms.blksize,
+            terms.windowsize,
+            terms.timeout,
+            packet.oack(terms.oack) if terms.oack else b"",
+        )
+        self._running[begun] = running
+        self._peers[peer] = begun
         self._counts["started"] += 1
-        self._event(Outcome.STARTED, peer, self._running[peer])
-        for reply in sender.start(time.monotonic()):
-            self._send(reply, peer)
 
-    def _acknowledged(self) -> None:
-        assert self._data is not None
-        for _ in range(TURN):
-            try:
-                data, peer = self._data.recvfrom(1024)
-            except OSError:
-                return
-            running = self._running.get(peer)
-            if running is None:
-                self._send(packet.error(Error.UNKNOWN_TID, "unknown transfer"), peer)
+    def _max_blksize(self, peer: Peer) -> int:
+        """What fits into one packet on the way to the peer: fragments are lost on PXE ROMs."""
+        try:
+            self._scratch.connect(peer)
+            return max(self._scratch.getsockopt(socket.IPPROTO_IP, IP_MTU) - packet.HEADERS, 512)
+        except OSError:
+            return BLKSIZE
+
+    def _drain(self) -> None:
+        for number, what, sent, code, text in self._engine.drain():
+            running = self._running[number]
+            if what == "begun":
+                self._tell(running, Outcome.STARTED, 0)
                 continue
-            self._out(peer, running, running.sender.receive(data, time.monotonic()))
-
-    def _tick(self) -> None:
-        assert self._loop is not None
-        now = time.monotonic()
-        for peer, running in list(self._running.items()):
-            if now >= running.sender.deadline:
-                self._out(peer, running, running.sender.tick(now))
-        self._timer = self._loop.call_later(TICK, self._tick)
-
-    def _out(self, peer: Peer, running: _Running, replies: list[bytes]) -> None:
-        for reply in replies:
-            self._send(reply, peer)
-        sender = running.sender
-        if sender.done:
-            del self._running[peer]
-            self._counts["done"] += 1
-            self._event(Outcome.DONE, peer, running)
-        elif sender.failed:
-            del self._running[peer]
-            if sender.acked == 0 and sender.error is not None and sender.error[0] == Error.OPTIONS:
+            del self._running[number]
+            if self._peers.get(running.peer) == number:
+                del self._peers[running.peer]
+            if what == "done":
+                self._counts["done"] += 1
+                self._tell(running, Outcome.DONE, len(running.data), text)
+            elif code == Error.OPTIONS and not sent:
                 self._counts["probes"] += 1
-                return
-            self._counts["failed"] += 1
-            self._event(Outcome.FAILED, peer, running, sender.error[1] if sender.error else "")
+            else:
+                self._counts["failed"] += 1
+                self._tell(running, Outcome.FAILED, sent, text)
 
-    def _event(self, outcome: Outcome, peer: Peer, running: _Running, detail: str = "") -> None:
+    def _tell(self, running: _Running, outcome: Outcome, sent: int, detail: str = "") -> None:
         now = time.time()
-        sender = running.sender
         self._on_transfer(
             Transfer(
                 stage="tftp",
                 outcome=outcome,
                 at=now,
-                peer=peer[0],
+                peer=running.peer[0],
                 sent=running.name,
-                sent_bytes=min(sender.acked * sender.terms.blksize, len(sender.data)),
-                total_bytes=len(sender.data),
+                sent_bytes=sent,
+                total_bytes=len(running.data),
                 seconds=now - running.started,
                 detail=detail,
             )
         )
 
-    def _send(self, data: bytes, peer: Peer) -> None:
-        assert self._data is not None
+    def _error(self, local: int, peer: Peer, refused: Refused) -> None:
         try:
-            self._data.sendto(data, peer)
+            self._data[local].sendto(packet.error(refused.code, refused.text), peer)
         except OSError as error:
             log.debug("tftp: send to %s: %s", peer, error)
+
+
+def _number(address: str) -> int:
+    return int.from_bytes(socket.inet_aton(address), "big")
