@@ -1,7 +1,7 @@
 """The native extensions: one per `src/wwfast/_ext/*.pyx`; everything else is in pyproject.toml.
 
 WWFAST_BUILD=release (default) | debug (assertions, line tracing of errors; benchmarks refuse it).
-libzstd and libyaml are linked by their stable sonames, so no -dev package is needed.
+libxxhash and libyaml are linked by their stable sonames, so no -dev package is needed.
 """
 
 import os
@@ -12,7 +12,7 @@ from setuptools import Extension, setup
 
 EXT = Path("src/wwfast/_ext")
 BUILD = os.environ.get("WWFAST_BUILD", "release")
-LINK = {"zstdframe": ["-l:libzstd.so.1"], "pack": ["-l:libzstd.so.1"], "yamlevents": ["-l:libyaml-0.so.2"]}
+LINK = {"tree": ["-l:libxxhash.so.0"], "yamlevents": ["-l:libyaml-0.so.2"]}
 CFLAGS = {"release": ["-O3", "-DNDEBUG"], "debug": ["-O0", "-g", "-DWWFAST_DEBUG"]}[BUILD]
 
 extensions = [

@@ -1,0 +1,352 @@
+"""Build an image's artefacts from its tree, publish them at once, and read them back.
+
+`build` makes a directory: the manifest, hard links to the packs of the frame cache that hold its bytes, and for
+gzip the member's two ends. It is complete and on disk before it gets its name, and nothing in it changes after.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import logging
+import os
+import shutil
+import time
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import xxhash
+
+from wwfast import __version__
+from wwfast._ext.tree import OTHER_TIMES, OVER_2G, SOCKETS, Tree
+from wwfast.errors import UsageError, WwfastError
+from wwfast.pack import excludes as rules
+from wwfast.pack import frames as codec
+from wwfast.pack import manifest, newc, xattrs
+from wwfast.pack.artefact import FORMATS, GZ, Artefact
+from wwfast.pack.cache import Frame, FrameCache, PackWriter, collect, frame_key, hold, intact
+from wwfast.pack.engine import SEGMENT, ChangedError, Engine, Packed, Progress, scan, trusted_before
+from wwfast.pack.manifest import Manifest, Piece, Segment, Stamp
+
+log = logging.getLogger(__name__)
+
+ATTEMPTS = 3
+EDGES = "edges"  # head and tail of the gzip member
+LOCK = ".pack.lock"
+UNFINISHED = ".unfinished"
+TAIL_SEGMENT = 2  # c_devminor of what we add ourselves: no segment of files has it (they are 0 or odd, or beside odd)
+CACHE_LIMIT = 32 << 30  # bytes of packs no image refers to that a build leaves behind
+PACKS_MAX = 16  # files one artefact is spread over, at most
+SKIPPED = {
+    SOCKETS: "{} sockets are not in the image",
+    OTHER_TIMES: "{} files have a time before 1970 or after 2106 and got the nearest",
+    OVER_2G: "{} files are over 2 GiB; Linux 5.9 to 6.8 cannot unpack them",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One call of `build`, checked."""
+
+    tree: Path
+    dest: Path
+    name: str
+    formats: list[str]
+    level: int
+    patterns: list[bytes]
+    skip_dirs: frozenset[str]
+    full: bool
+    check: bool
+    frames: Path
+    progress: Progress | None
+    epoch: int | None
+    segment: float
+
+
+def build(
+    tree: Path,
+    dest: Path,
+    *,
+    name: str,
+    formats: Collection[str],
+    frames: Path,
+    level: int = codec.DEFAULT_LEVEL,
+    excludes: Sequence[str] = (),
+    skip_dirs: frozenset[str] = frozenset(),
+    full: bool = False,
+    check: bool = False,
+    progress: Progress | None = None,
+    epoch: int | None = None,
+    segment: float = SEGMENT,
+) -> Manifest:
+    """Pack `tree` into the new directory `dest`.
+
+    `formats` of raw, zst, gz; `level` on zstd's scale for all; `excludes` beside the tree's own rules; `skip_dirs`
+    directories that get no entry; `full` uses nothing of earlier builds, `check` reads every file again but takes
+    frames from the cache; `frames` is the cache's directory; `epoch` (or SOURCE_DATE_EPOCH) the latest time written;
+    `segment` the mean raw bytes between cuts. `progress(done, total)` gets raw bytes.
+    Another build beside `dest` is waited for. Raises WwfastError naming the file, when the tree cannot be packed or
+    does not hold still; then nothing is left behind.
+    """
+    if wrong := sorted(set(formats) - set(FORMATS)):
+        raise UsageError(f"unknown format {wrong[0]}", hint=f"there are {', '.join(FORMATS)}")
+    if not formats:
+        raise UsageError(f"no format to build {name} in", hint=f"there are {', '.join(FORMATS)}")
+    if epoch is None and (given := os.environ.get("SOURCE_DATE_EPOCH")):
+        if not given.isdigit():
+            raise WwfastError(f"SOURCE_DATE_EPOCH is {given!r}", hint="it is a number of seconds since 1970")
+        epoch = int(given)
+    if not tree.is_dir():
+        raise WwfastError(f"cannot build {name}: no directory {tree}")
+    patterns, malformed = rules.compile([*rules.read(tree), *excludes])
+    for pattern in malformed:
+        log.warning("exclude rule %r of %s is not well formed and matches nothing", pattern, name)
+    order = [fmt for fmt in FORMATS if fmt in formats]
+    job = Job(tree, dest, name, order, level, patterns, skip_dirs, full, check, frames, progress, epoch, segment)
+    dest.parent.mkdir(parents=True, exist_ok=True)
+    with _alone(dest.parent / LOCK, name):
+        for rest in dest.parent.glob(f".*{UNFINISHED}"):
+            shutil.rmtree(rest)
+        if dest.exists():
+            raise WwfastError(f"{dest} exists already", hint="every build gets a directory of its own")
+        made = _attempts(job)
+    collect(frames, CACHE_LIMIT, wait=False)
+    return made
+
+
+@contextmanager
+def _alone(lock: Path, name: str) -> Iterator[None]:
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.warning("another build of %s is running; waiting for its end", name)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _attempts(job: Job) -> Manifest:
+    with hold(job.frames):
+        for attempt in range(ATTEMPTS):
+            writer = PackWriter(job.frames)
+            try:
+                return _attempt(job, writer)
+            except ChangedError as error:
+                if attempt + 1 == ATTEMPTS:
+                    raise
+                log.info("%s; trying again", error.message)
+            except OSError as error:
+                where = error.filename or job.frames
+                raise WwfastError(f"cannot build {job.name}: {where}: {error.strerror}") from error
+            finally:
+                writer.abandon()
+    raise AssertionError("unreachable")
+
+
+def _attempt(job: Job, writer: PackWriter) -> Manifest:
+    started, before = time.perf_counter(), trusted_before()
+    walked = scan(job.tree, patterns=job.patterns, skip_dirs=job.skip_dirs, epoch=job.epoch, segment=job.segment)
+    cache = FrameCache(job.frames)
+    if not (job.check or job.full):
+        walked.recall(cache.recall(job.tree))
+    engine = Engine(
+        job.tree,
+        walked,
+        cache,
+        writer,
+        formats=job.formats,
+        level=job.level,
+        full=job.full,
+        progress=job.progress,
+    )
+    packed = engine.run()
+    tail, raw_tail, warnings = _tail(job, engine, walked)
+    packed = _gather([*packed, tail], writer, job)
+    writer.finish()
+    seen = walked.remember(before)
+    warnings = [SKIPPED[kind].format(n) for kind, n in walked.skipped.items()] + warnings
+    for warning in warnings:
+        log.info("%s: %s", job.name, warning)
+    made = _publish(job, packed, _segments(walked, packed, raw_tail), walked, warnings, started)
+    cache.remember(job.tree, seen)
+    return made
+
+
+def _tail(job: Job, engine: Engine, walked: Tree) -> tuple[Packed, int, list[str]]:
+    """What ends every archive: the attributes newc cannot carry, as files, and the one TRAILER."""
+    capabilities, attributes, warnings = xattrs.gather(job.tree, walked.with_xattrs())
+    entries = []
+    if attributes:
+        if not os.path.lexists(job.tree / "warewulf"):
+            entries.append(newc.Entry(b"warewulf", 0o040755, 0, 0, 0))
+        entries += [
+            newc.Entry(path, 0o100600, 0, 0, 0, data)
+            for path, data in ((xattrs.CAPABILITIES, capabilities), (xattrs.XATTRS, attributes))
+            if data
+        ]
+    raw = newc.archive(entries, segment=TAIL_SEGMENT)
+    return engine.pack(xxhash.xxh3_128_digest(raw), memoryview(raw)), len(raw), warnings
+
+
+def _gather(packed: list[Packed], writer: PackWriter, job: Job) -> list[Packed]:
+    """Copy frames out of packs of which this image uses little, and keep the number of packs small.
+
+    Otherwise years of small updates would hold on to every pack there ever was.
+    """
+    used: Counter[Path] = Counter()
+    for segment in packed:
+        for frame in segment.frames.values():
+            used[frame.pack] += frame.length
+    used.pop(writer.path, None)
+    stale = {pack for pack, length in used.items() if length * 4 < pack.stat().st_size}
+    stale |= {pack for pack, _ in (used - Counter({p: used[p] for p in stale})).most_common()[PACKS_MAX - 1 :]}
+    if not stale:
+        return packed
+    return [
+        segment._replace(
+            frames={
+                fmt: writer.copy(frame_key(segment.key, fmt, job.level), frame) if frame.pack in stale else frame
+                for fmt, frame in segment.frames.items()
+            }
+        )
+        for segment in packed
+    ]
+
+
+def _segments(walked: Tree, packed: list[Packed], raw_tail: int) -> list[Segment]:
+    made = [
+        Segment(
+            walked.first(number).decode(errors="backslashreplace"),
+            walked.entries_of(number),
+            walked.size(number),
+            packed[number].key.hex(),
+        )
+        for number in range(walked.segments_count)
+    ]
+    return [*made, Segment("", 0, raw_tail, packed[-1].key.hex())]
+
+
+def _publish(
+    job: Job, packed: list[Packed], segments: list[Segment], walked: Tree, warnings: list[str], started: float
+) -> Manifest:
+    """Link the packs, write the manifest, bring all of it to the disk, give it its name."""
+    work = job.dest.parent / f".{job.dest.name}.{os.getpid()}{UNFINISHED}"
+    work.mkdir(mode=0o755)
+    try:
+        files: dict[str, Stamp] = {}
+        for pack in {frame.pack for segment in packed for frame in segment.frames.values()}:
+            _link(pack, work / pack.name)
+            files[pack.name] = _stamp(work / pack.name)
+        edges = b""
+        bodies: dict[str, manifest.Body] = {}
+        for fmt in job.formats:
+            frames = [segment.frames[fmt] for segment in packed]
+            pieces = [
+                Piece(frame.pack.name, frame.offset, frame.length, frame.xxh3.hex(), frame.sha256.hex())
+                for frame in frames
+            ]
+            if fmt == GZ:
+                head = codec.gz_head(sum(frame.length for frame in frames))
+                tail = codec.gz_tail(*codec.combine((frame.crc, frame.raw) for frame in frames))
+                edges = head + tail
+                pieces = [_edge(0, head), *pieces, _edge(len(head), tail)]
+            bodies[fmt] = manifest.body(pieces, job.level, codec.LIBRARIES[fmt])
+        if edges:
+            (work / EDGES).write_bytes(edges)
+            files[EDGES] = _stamp(work / EDGES)
+        packed_size = min(made.bytes for made in bodies.values())
+        made = Manifest(
+            name=job.name,
+            tool=f"wwfast {__version__}",
+            tree=str(job.tree),
+            created=time.time(),
+            seconds=time.perf_counter() - started,
+            entries=walked.written,
+            raw=sum(segment.raw for segment in segments),
+            unpacked=walked.unpacked,
+            least_ram=walked.unpacked + packed_size + manifest.RESERVE,
+            reused=sum(segment.reused for segment in packed),
+            packed=sum(not segment.reused for segment in packed),
+            epoch=job.epoch,
+            excludes=[os.fsdecode(pattern) for pattern in job.patterns],
+            skip_dirs=sorted(job.skip_dirs),
+            warnings=warnings,
+            formats=bodies,
+            segments=segments,
+            files=files,
+        )
+        (work / manifest.FILE).write_bytes(manifest.encode(made))
+        for path in (work / EDGES, work / manifest.FILE, work):
+            if path.exists():
+                _sync(path)
+        work.rename(job.dest)
+        _sync(job.dest.parent)
+    except BaseException:
+        shutil.rmtree(work, ignore_errors=True)
+        raise
+    return made
+
+
+def _edge(offset: int, data: bytes) -> Piece:
+    return Piece(EDGES, offset, len(data), xxhash.xxh3_128_hexdigest(data), hashlib.sha256(data).hexdigest())
+
+
+def _link(pack: Path, path: Path) -> None:
+    """A name of our own for the pack; a copy where the cache is on another file system."""
+    try:
+        path.hardlink_to(pack)
+    except OSError:
+        shutil.copy2(pack, path)
+        _sync(path)
+
+
+def _stamp(path: Path) -> Stamp:
+    facts = path.stat()
+    return Stamp(facts.st_size, facts.st_mtime_ns)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def load(dest: Path, fmt: str) -> Artefact | None:
+    """The artefact of one format; None when that format was not built.
+
+    Raises WwfastError when there is no build, or when its files are not what was published: a file whose size or
+    time differs is read and compared with its digests before it is believed.
+    """
+    listed = manifest.read(dest)
+    for name, stamp in listed.files.items():
+        try:
+            believed = _stamp(dest / name) == stamp
+        except FileNotFoundError:
+            believed = False
+        if not believed and (broken := damaged(dest, listed, name)):
+            raise WwfastError(broken, hint=f"build it again: wwfast image build {listed.name} --full")
+    return manifest.artefact(dest, listed, fmt)
+
+
+def damaged(dest: Path, listed: Manifest, name: str | None = None) -> str | None:
+    """Read what was published (or one file of it) and compare it with its digests; what is wrong, or None."""
+    for fmt, made in listed.formats.items():
+        for number, piece in enumerate(made.pieces):
+            if name in (None, piece.file):
+                frame = Frame(
+                    dest / piece.file,
+                    piece.offset,
+                    piece.length,
+                    0,
+                    0,
+                    bytes.fromhex(piece.xxh3),
+                    bytes.fromhex(piece.sha256),
+                )
+                if not intact(frame):
+                    return f"{dest / piece.file} is damaged: piece {number} of format {fmt} is not what was built"
+    return None

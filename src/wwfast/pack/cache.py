@@ -1,0 +1,247 @@
+"""The frame cache: compressed segments by content, shared by all images, safe to delete at any time.
+
+Frames live in pack files that are written once: one pack for all the new frames of a build, so that publishing
+costs one fsync and a node's download opens few files. `ID.pack` holds frames back to back, `ID.idx` says where.
+An image refers to the packs by hard links of its own; the cache only remembers. A pack whose size or time is not
+what its index says is not trusted: each of its frames is checked by digest before it is used again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import xxhash
+
+from wwfast.pack import frames
+
+MAGIC = b"wwframe1"
+HEAD = struct.Struct("<8s16sQQ")  # magic, xxh3 of what follows it, size and mtime (ns) of the pack
+RECORD = struct.Struct("<16sQQQI4x16s32s")  # key, offset, length, raw length, CRC-32 of raw, xxh3, sha256
+
+
+class Frame(NamedTuple):
+    """One compressed segment: `length` bytes at `offset` of the pack file `pack`."""
+
+    pack: Path
+    offset: int
+    length: int
+    raw: int
+    crc: int
+    xxh3: bytes
+    sha256: bytes
+
+
+def frame_key(segment: bytes, fmt: str, level: int) -> bytes:
+    """The frame's name: the segment's content and everything that decides how its bytes come out."""
+    return xxhash.xxh3_128_digest(b"%s\0%s\0%d\0%s" % (segment, fmt.encode(), level, frames.LIBRARIES[fmt].encode()))
+
+
+class PackWriter:
+    """Appends frames of many threads to one new pack; the file appears with the first frame."""
+
+    def __init__(self, directory: Path) -> None:
+        self.path = directory / f"{time.time_ns():016x}-{os.getpid()}.pack"
+        self._temporary = self.path.with_suffix(".new")
+        self._lock = threading.Lock()
+        self._file = -1
+        self._end = 0
+        self._records: list[bytes] = []
+
+    def _reserve(self, length: int) -> int:
+        with self._lock:
+            if self._file < 0:
+                self._file = os.open(self._temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+            offset = self._end
+            self._end += length
+            return offset
+
+    def _write(self, data: frames.Raw, offset: int) -> None:
+        view = memoryview(data)
+        while view:
+            done = os.pwrite(self._file, view, offset)
+            view, offset = view[done:], offset + done
+
+    def append(self, key: bytes, data: frames.Raw, raw: int, crc: int) -> Frame:
+        offset = self._reserve(len(memoryview(data)))
+        self._write(data, offset)
+        digest = xxhash.xxh3_128_digest(data), hashlib.sha256(data).digest()
+        return self._record(key, Frame(self.path, offset, len(memoryview(data)), raw, crc, *digest))
+
+    def append_stream(self, key: bytes, chunks: Iterator[bytes], raw: int, crc: Callable[[], int] = lambda: 0) -> Frame:
+        """A frame whose length is not known before; only one thread may write meanwhile. `crc` is asked at the end."""
+        start = self._reserve(0)
+        xxh3, sha256 = xxhash.xxh3_128(), hashlib.sha256()
+        for chunk in chunks:
+            self._write(chunk, self._reserve(len(chunk)))
+            xxh3.update(chunk)
+            sha256.update(chunk)
+        return self._record(key, Frame(self.path, start, self._end - start, raw, crc(), xxh3.digest(), sha256.digest()))
+
+    def copy(self, key: bytes, frame: Frame) -> Frame:
+        """Take over a frame from another pack."""
+        offset = self._reserve(frame.length)
+        with frame.pack.open("rb") as source:
+            done = 0
+            while done < frame.length:
+                done += os.copy_file_range(
+                    source.fileno(), self._file, frame.length - done, frame.offset + done, offset + done
+                )
+        return self._record(key, frame._replace(pack=self.path, offset=offset))
+
+    def _record(self, key: bytes, frame: Frame) -> Frame:
+        line = RECORD.pack(key, frame.offset, frame.length, frame.raw, frame.crc, frame.xxh3, frame.sha256)
+        with self._lock:
+            self._records.append(line)
+        return frame
+
+    def finish(self) -> None:
+        """Make the pack and its index durable and visible."""
+        if self._file < 0:
+            return
+        os.fchmod(self._file, 0o444)
+        os.fsync(self._file)
+        facts = os.fstat(self._file)
+        os.close(self._file)
+        self._file = -1
+        body = b"".join(self._records)
+        self._temporary.rename(self.path)
+        replace_file(
+            self.path.with_suffix(".idx"),
+            HEAD.pack(MAGIC, xxhash.xxh3_128_digest(body), facts.st_size, facts.st_mtime_ns) + body,
+        )
+
+    def abandon(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+            self._temporary.unlink(missing_ok=True)
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Write a small file durably: all of it or the old one."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.new")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+class FrameCache:
+    """The frames found in one directory; create it inside `hold()`."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.frames: dict[bytes, Frame] = {}
+        self._doubtful: set[Path] = set()
+        for index in sorted(directory.glob("*.idx")):
+            self._read(index)
+
+    def _read(self, index: Path) -> None:
+        pack = index.with_suffix(".pack")
+        data = index.read_bytes()
+        if len(data) < HEAD.size:
+            return
+        magic, digest, size, mtime_ns = HEAD.unpack_from(data)
+        body = memoryview(data)[HEAD.size :]
+        if magic != MAGIC or len(body) % RECORD.size or xxhash.xxh3_128_digest(body) != digest:
+            return
+        try:
+            facts = pack.stat()
+        except FileNotFoundError:
+            return
+        if (facts.st_size, facts.st_mtime_ns) != (size, mtime_ns):
+            self._doubtful.add(pack)
+        for key, *fields in RECORD.iter_unpack(body):
+            self.frames[key] = Frame(pack, *fields)
+
+    def find(self, key: bytes) -> Frame | None:
+        """The frame, if it is there and whole."""
+        frame = self.frames.get(key)
+        if frame is not None and frame.pack in self._doubtful and not intact(frame):
+            return None
+        return frame
+
+    def seen_file(self, tree: Path) -> Path:
+        """Where the digests of a tree's files are remembered."""
+        return self.directory / f"seen-{xxhash.xxh3_64_hexdigest(os.fsencode(tree.resolve()))}.bin"
+
+    def recall(self, tree: Path) -> bytes:
+        try:
+            data = self.seen_file(tree).read_bytes()
+        except FileNotFoundError:
+            return b""
+        return data[16:] if data[:16] == xxhash.xxh3_128_digest(memoryview(data)[16:]) else b""
+
+    def remember(self, tree: Path, seen: bytes) -> None:
+        path = self.seen_file(tree)
+        temporary = path.with_name(f"{path.name}.{os.getpid()}.new")
+        temporary.write_bytes(xxhash.xxh3_128_digest(seen) + seen)  # no fsync: torn, it is ignored
+        temporary.replace(path)
+
+
+def intact(frame: Frame) -> bool:
+    """Read the frame and compare it with its digest."""
+    try:
+        with frame.pack.open("rb") as file:
+            data = os.pread(file.fileno(), frame.length, frame.offset)
+    except OSError:
+        return False
+    return len(data) == frame.length and xxhash.xxh3_128_digest(data) == frame.xxh3
+
+
+@contextmanager
+def hold(directory: Path) -> Iterator[None]:
+    """Keep the cache from being collected; builds share it."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        yield
+
+
+class Collected(NamedTuple):
+    files: int
+    bytes: int
+
+
+def collect(directory: Path, keep: int = 0, *, wait: bool = True) -> Collected:
+    """Delete what no image refers to: packs without another link, the oldest first until at most `keep` bytes of
+    them are left, and the rests of builds that died. Running builds are waited for, or win if not `wait`."""
+    if not directory.is_dir():
+        return Collected(0, 0)
+    with (directory / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            return Collected(0, 0)
+        doomed = list(directory.glob("*.new"))
+        loose = [path for path in sorted(directory.glob("*.pack")) if path.stat().st_nlink == 1]
+        total = sum(path.stat().st_size for path in loose)
+        for path in loose:
+            if total > keep or not path.with_suffix(".idx").exists():
+                total -= path.stat().st_size
+                doomed.append(path)
+        if not keep:
+            doomed += directory.glob("seen-*.bin")
+        gone = set(doomed)
+        doomed += [
+            path
+            for path in directory.glob("*.idx")
+            if path.with_suffix(".pack") in gone or not path.with_suffix(".pack").exists()
+        ]
+        freed = sum(path.stat().st_size for path in doomed)
+        for path in doomed:
+            path.unlink()
+    return Collected(len(doomed), freed)

@@ -1,0 +1,133 @@
+"""The manifest of a built image: what it holds, where its bytes lie, and their digests."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import msgspec
+import xxhash
+
+from wwfast.errors import WwfastError
+from wwfast.pack.artefact import SUFFIX, Artefact, Extent
+
+FILE = "manifest.json"
+VERSION = 1
+RESERVE = 192 << 20  # bytes of RAM for the kernel, its page tables and the first processes
+
+
+class Segment(msgspec.Struct, frozen=True):
+    """A run of entries that was packed as one: its first name, its raw bytes, the name of its content (hex)."""
+
+    first: str
+    entries: int
+    raw: int
+    key: str
+
+
+class Piece(msgspec.Struct, frozen=True, array_like=True):
+    """`length` bytes at `offset` of a file beside the manifest, with their digests (hex)."""
+
+    file: str
+    offset: int
+    length: int
+    xxh3: str
+    sha256: str
+
+
+class Body(msgspec.Struct, frozen=True):
+    """One format of the image. `sha256` and `xxh3` (hex) are taken over the binary digests of the pieces in order,
+    so that a rebuild need not read what did not change. `library` made the bytes."""
+
+    bytes: int
+    level: int
+    library: str
+    sha256: str
+    xxh3: str
+    pieces: list[Piece]
+
+
+class Stamp(msgspec.Struct, frozen=True, array_like=True):
+    """Size and time (ns) of a file beside the manifest when it was published."""
+
+    size: int
+    mtime_ns: int
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """Sizes are bytes, `created` Unix seconds, `seconds` the duration of the build.
+
+    `unpacked` is what the tree takes in a tmpfs; `least_ram` what a node needs to unpack and start it. `entries`
+    counts names in the archive. `reused` and `packed` count segments taken from the cache and made anew.
+    `kernels` is for the owner of the image to fill.
+    """
+
+    version: int = VERSION
+    name: str
+    tool: str
+    tree: str
+    created: float
+    seconds: float
+    entries: int
+    raw: int
+    unpacked: int
+    least_ram: int
+    reused: int
+    packed: int
+    epoch: int | None
+    excludes: list[str]
+    skip_dirs: list[str]
+    kernels: list[str] = []
+    warnings: list[str]
+    formats: dict[str, Body]
+    segments: list[Segment]
+    files: dict[str, Stamp]
+
+    def with_kernels(self, kernels: list[str]) -> Manifest:
+        return msgspec.structs.replace(self, kernels=kernels)
+
+
+def body(pieces: list[Piece], level: int, library: str) -> Body:
+    return Body(
+        bytes=sum(piece.length for piece in pieces),
+        level=level,
+        library=library,
+        sha256=hashlib.sha256(b"".join(bytes.fromhex(piece.sha256) for piece in pieces)).hexdigest(),
+        xxh3=xxhash.xxh3_128_hexdigest(b"".join(bytes.fromhex(piece.xxh3) for piece in pieces)),
+        pieces=pieces,
+    )
+
+
+def encode(manifest: Manifest) -> bytes:
+    return msgspec.json.encode(manifest) + b"\n"
+
+
+def read(dest: Path) -> Manifest:
+    """The manifest in `dest`. Raises WwfastError when there is none or it is damaged."""
+    try:
+        return msgspec.json.decode((dest / FILE).read_bytes(), type=Manifest)
+    except FileNotFoundError as error:
+        raise WwfastError(f"{dest} holds no built image", hint="build it: wwfast image build NAME") from error
+    except msgspec.MsgspecError as error:
+        raise WwfastError(f"{dest / FILE} is damaged: {error}", hint="build the image again") from error
+
+
+def artefact(dest: Path, manifest: Manifest, fmt: str) -> Artefact | None:
+    """The artefact of one format, None when it was not built; neighbouring pieces become one extent."""
+    if (made := manifest.formats.get(fmt)) is None:
+        return None
+    extents: list[Extent] = []
+    for piece in made.pieces:
+        path = str(dest / piece.file)
+        if extents and extents[-1].path == path and extents[-1].offset + extents[-1].length == piece.offset:
+            extents[-1] = extents[-1]._replace(length=extents[-1].length + piece.length)
+        else:
+            extents.append(Extent(path, piece.offset, piece.length))
+    return Artefact(
+        name=f"{manifest.name}.img{SUFFIX[fmt]}",
+        format=fmt,
+        extents=tuple(extents),
+        digest=made.sha256,
+        formats=tuple(sorted(manifest.formats)),
+        mtime=int(manifest.created),
+    )
