@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 import zstandard
-from support import cpio, trees
 
+from support import cpio, trees
 from wwfast.errors import UsageError, WwfastError
 from wwfast.pack import excludes, manifest, xattrs
 from wwfast.pack.artefact import FORMATS

@@ -190,7 +190,7 @@ cdef int by_number(const void *a, const void *b) noexcept nogil:
     return -1 if x < y else (1 if x > y else 0)
 
 
-cdef inline uint64_t nanoseconds(timespec *t) noexcept nogil:
+cdef inline uint64_t nanoseconds(const timespec *t) noexcept nogil:
     return <uint64_t>(<int64_t>t.tv_sec * 1000000000 + t.tv_nsec)
 
 
