@@ -1,0 +1,96 @@
+"""Two network namespaces and a link of a given rate between them: the head node's side and the nodes' side."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import time
+from ipaddress import IPv4Network
+from pathlib import Path
+from typing import Any
+
+from wwfast.run import Argv, Done, Process, run, start
+
+SERVER = "10.210.0.1"
+GATEWAY = "10.210.0.2"  # stands for the nodes' side in the server's routes
+NODES = IPv4Network("10.211.0.0/16")
+_serial = itertools.count()
+
+
+def source(index: int) -> str:
+    """The address of node `index`, from 0."""
+    return str(NODES[index + 1])
+
+
+class Link:
+    """A context manager. `rate` is bits per second towards the nodes (tbf), or None for an unshaped link.
+
+    Needs root. Inside is nothing but this link: no traffic can leave it.
+    """
+
+    def __init__(self, rate: float | None = None) -> None:
+        tag = f"{os.getpid()}-{next(_serial)}"
+        self.server, self.nodes = f"wwstorm-s{tag}", f"wwstorm-n{tag}"
+        self.rate = rate
+
+    def __enter__(self) -> Link:
+        try:
+            for name in (self.server, self.nodes):
+                run(["ip", "netns", "add", name], package="iproute2")
+                run(["ip", "-netns", name, "link", "set", "lo", "up"])
+            run(["ip", "-netns", self.server, "link", "add", "s0", "type", "veth", "peer", "name", "n0"])
+            run(["ip", "-netns", self.server, "link", "set", "n0", "netns", self.nodes])
+            run(["ip", "-netns", self.server, "address", "add", f"{SERVER}/24", "dev", "s0"])
+            run(["ip", "-netns", self.server, "link", "set", "s0", "up"])
+            run(["ip", "-netns", self.nodes, "link", "set", "n0", "up"])
+            # Every address of NODES is the simulator's own; the server sees them behind one neighbour.
+            run(["ip", "-netns", self.nodes, "route", "add", "local", str(NODES), "dev", "lo"])
+            run(["ip", "-netns", self.nodes, "route", "add", f"{SERVER}/32", "dev", "n0"])
+            mac = self._mac(self.nodes, "n0")
+            run(["ip", "-netns", self.server, "route", "add", str(NODES), "dev", "s0", "via", GATEWAY, "onlink"])
+            run(["ip", "-netns", self.server, "neighbour", "replace", GATEWAY, "lladdr", mac, "dev", "s0"])
+            mac = self._mac(self.server, "s0")
+            run(["ip", "-netns", self.nodes, "neighbour", "replace", SERVER, "lladdr", mac, "dev", "n0"])
+            if self.rate:
+                # The burst must hold one 64 KiB segment of TSO; the limit is 20 ms of queue.
+                shape = ["rate", f"{self.rate:.0f}bit", "burst", "256kb", "latency", "20ms"]
+                run(["tc", "-netns", self.server, "qdisc", "add", "dev", "s0", "root", "tbf", *shape])
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _mac(self, namespace: str, device: str) -> str:
+        out = run(["ip", "-netns", namespace, "-brief", "link", "show", device]).stdout.decode()
+        return out.split()[2]
+
+    def serve(self, argv: Argv, **options: Any) -> Process:
+        """Start a command on the head node's side."""
+        return start(["ip", "netns", "exec", self.server, *argv], **options)
+
+    def play(self, argv: Argv, **options: Any) -> Process:
+        """Start a command on the nodes' side."""
+        return start(["ip", "netns", "exec", self.nodes, *argv], **options)
+
+    def run(self, argv: Argv, **options: Any) -> Done:
+        """Run a command on the head node's side to its end."""
+        return run(["ip", "netns", "exec", self.server, *argv], **options)
+
+    def close(self) -> None:
+        """End what still runs inside, remove both namespaces."""
+        for name in (self.server, self.nodes):
+            if not Path("/run/netns", name).exists():
+                continue
+            deadline = time.monotonic() + 10
+            while (pids := run(["ip", "netns", "pids", name]).stdout.split()) and time.monotonic() < deadline:
+                for pid in pids:
+                    try:
+                        os.kill(int(pid), signal.SIGKILL)
+                    except ProcessLookupError:
+                        pass
+                time.sleep(0.05)
+            run(["ip", "netns", "delete", name])

@@ -1,0 +1,243 @@
+"""The simulated node (sans-IO): it behaves as iPXE does, from its script to its last overlay.
+
+One connection, one request at a time; on 503 it waits the whole seconds of Retry-After and asks again on the same
+connection; when the connection breaks it starts the object from zero after a pause, as the boot script's
+`|| goto retry` does. It checks every length, and the digest of every body when `digests` is set.
+
+Told what happened by on_*(), it answers with what to do next; it knows neither sockets nor clocks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import NamedTuple
+
+IPXE = "iPXE"
+CLIENT = "wwclient"
+BACK_OFF = (1.0, 2.0, 4.0, 8.0)  # s before an object is started anew, the last for ever
+ATTEMPTS = 40
+_STATUS = re.compile(rb"HTTP/1\.1 (\d{3}) ")
+
+
+class Step(NamedTuple):
+    """One object to fetch. `agent` CLIENT comes from a connection of its own with a source port below 1024."""
+
+    stage: str
+    target: str
+    agent: str = IPXE
+    optional: bool = False  # the boot goes on when the server has none
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    name: str
+    user_agent: str
+    window: int  # bytes of receive buffer
+
+
+PROFILES = {
+    "bios": Profile("bios", "iPXE/1.0.0+git-20190125.36a4c85-5.1", 256 << 10),
+    "uefi": Profile("uefi", "iPXE/1.21.1+ (g9a4c85)", 2 << 20),
+}
+
+
+class Kind(Enum):
+    CONNECT = "connect"  # drop any connection and make one; `low` asks for a source port below 1024
+    SEND = "send"
+    SLEEP = "sleep"  # then call on_rested()
+    READ = "read"  # keep reading
+    OVER = "over"  # done, or failed for good
+
+
+class Action(NamedTuple):
+    kind: Kind
+    data: bytes = b""
+    seconds: float = 0.0
+    low: bool = False
+
+
+READ = Action(Kind.READ)
+OVER = Action(Kind.OVER)
+
+
+@dataclass(slots=True)
+class Record:
+    """What became of one node; times are the caller's."""
+
+    name: str
+    done: dict[str, float] = field(default_factory=dict)  # stage -> when its last byte was there
+    size: dict[str, int] = field(default_factory=dict)
+    etag: dict[str, str] = field(default_factory=dict)
+    digest: dict[str, str] = field(default_factory=dict)  # sha256 hex, where it was computed
+    told_to_wait: int = 0  # 503
+    restarts: int = 0  # connections that broke or could not be made
+    short: int = 0  # bodies that ended before their length: a kind of restart
+    failure: str = ""
+    finished: float = 0.0
+
+
+Follow = Callable[[str], Sequence[Step]]
+
+
+class SimNode:
+    """Fetches `steps`; the body of the first one is given to `follow`, if any, which names the steps after it."""
+
+    def __init__(
+        self,
+        name: str,
+        host: str,
+        steps: Sequence[Step],
+        profile: Profile,
+        *,
+        digests: bool = False,
+        expect: Mapping[str, str] | None = None,
+        follow: Follow | None = None,
+    ) -> None:
+        self.record = Record(name)
+        self.profile = profile
+        self.body_left = 0  # bytes of the body that on_body() may be told of without seeing them
+        self._host = host
+        self._steps = list(steps)
+        self._at = 0
+        self._digests = digests
+        self._expect = expect or {}
+        self._follow = follow
+        self._head = bytearray()
+        self._sha = hashlib.sha256()
+        self._kept = bytearray()
+        self._size = 0
+        self._attempts = 0
+        self._low = False
+        self._connected = False
+
+    @property
+    def step(self) -> Step:
+        return self._steps[self._at]
+
+    @property
+    def sees_bodies(self) -> bool:
+        """Whether bodies must be shown to on_data(); otherwise on_body() with their length will do."""
+        return self._digests or (self._follow is not None and self._at == 0)
+
+    def start(self) -> Action:
+        return self._connect()
+
+    def on_connected(self) -> Action:
+        self._connected = True
+        return self._request()
+
+    def on_rested(self) -> Action:
+        return self._request() if self._connected else self._connect()
+
+    def on_lost(self, why: str, now: float) -> Action:
+        """The connection broke, was closed, or could not be made."""
+        self._connected = False
+        if self._size and self.body_left:
+            self.record.short += 1
+        self.record.restarts += 1
+        return self._again(why, now)
+
+    def on_data(self, data: bytes | memoryview, now: float) -> Action:
+        """Bytes of the connection, heads and bodies."""
+        if not self.body_left:
+            self._head += data
+            end = self._head.find(b"\r\n\r\n")
+            if end < 0:
+                return READ
+            head, rest = bytes(self._head[:end]), bytes(self._head[end + 4 :])
+            self._head.clear()
+            answer = self._on_head(head, now)
+            if answer is not None:
+                return answer
+            if not rest:
+                return READ if self.body_left else self._complete(now)
+            data = rest
+        if len(data) > self.body_left:
+            return self._fail(f"{self.step.stage}: more bytes than announced", now)
+        if self._digests:
+            self._sha.update(data)
+        if self._follow is not None and self._at == 0:
+            self._kept += data
+        return self.on_body(len(data), now)
+
+    def on_body(self, size: int, now: float) -> Action:
+        """`size` bytes of the body arrived (at most body_left)."""
+        self.body_left -= size
+        return READ if self.body_left else self._complete(now)
+
+    # --- inside ----------------------------------------------------------------------------------------------
+
+    def _connect(self) -> Action:
+        self._low = self.step.agent == CLIENT
+        return Action(Kind.CONNECT, low=self._low)
+
+    def _request(self) -> Action:
+        agent = self.profile.user_agent if self.step.agent == IPXE else "wwclient/1 curl"
+        self.body_left = self._size = 0
+        self._head.clear()
+        return Action(
+            Kind.SEND,
+            f"GET {self.step.target} HTTP/1.1\r\nConnection: keep-alive\r\nUser-Agent: {agent}\r\n"
+            f"Host: {self._host}\r\n\r\n".encode(),
+        )
+
+    def _on_head(self, head: bytes, now: float) -> Action | None:
+        """None when a body (maybe of no bytes) follows that is the object."""
+        match = _STATUS.match(head)
+        lines = head.decode("latin-1").split("\r\n")[1:]
+        fields = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        if match is None or not fields.get("content-length", "").isdigit() or "content-type" not in fields:
+            return self._fail(f"{self.step.stage}: a response without status, length or type", now)
+        status, length = int(match[1]), int(fields["content-length"])
+        if status == 503 and length == 0:
+            self.record.told_to_wait += 1
+            wait = fields.get("retry-after", "")
+            return Action(Kind.SLEEP, seconds=float(wait) if wait.isdigit() else 5.0)
+        if status != 200:
+            if self.step.optional and length == 0:
+                return self._next(now)
+            return self._fail(f"{self.step.stage}: status {status}", now)
+        self.record.etag[self.step.stage] = fields.get("etag", "")
+        self._size = self.body_left = length
+        self._sha = hashlib.sha256()
+        self._kept.clear()
+        return None
+
+    def _complete(self, now: float) -> Action:
+        stage, record = self.step.stage, self.record
+        record.size[stage] = self._size
+        record.done[stage] = now
+        if self._digests:
+            record.digest[stage] = self._sha.hexdigest()
+            expected = self._expect.get(stage)
+            if expected and expected != record.digest[stage]:
+                return self._fail(f"{stage}: wrong digest", now)
+        if self._follow is not None and self._at == 0:
+            self._steps[1:] = self._follow(self._kept.decode(errors="replace"))
+        return self._next(now)
+
+    def _next(self, now: float) -> Action:
+        self._attempts = 0
+        self._at += 1
+        if self._at == len(self._steps):
+            self.record.finished = now
+            return OVER
+        if (self.step.agent == CLIENT) != self._low:
+            self._connected = False
+            return self._connect()
+        return self._request()
+
+    def _again(self, why: str, now: float) -> Action:
+        self._attempts += 1
+        if self._attempts >= ATTEMPTS:
+            return self._fail(f"{self.step.stage}: {why} ({ATTEMPTS} attempts)", now)
+        return Action(Kind.SLEEP, seconds=BACK_OFF[min(self._attempts, len(BACK_OFF)) - 1])
+
+    def _fail(self, why: str, now: float) -> Action:
+        self.record.failure = why
+        self.record.finished = now
+        return OVER

@@ -1,0 +1,63 @@
+"""What a storm plays: how many nodes, against which server, fetching what."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from wwfast.storm.link import source
+from wwfast.storm.node import PROFILES, SimNode, Step
+
+PREFIX = "02:57:57"  # locally administered ("WW"): the daemon neither discovers nor keeps these
+CHECKED = 0.05  # of the nodes compute the digest of every body
+
+Follow = Callable[[str, str], Sequence[Step]]
+
+
+def hwaddr(index: int) -> str:
+    """The MAC of simulated node `index`."""
+    return f"{PREFIX}:{index >> 16 & 255:02x}:{index >> 8 & 255:02x}:{index & 255:02x}"
+
+
+@dataclass
+class Plan:
+    """Plain data, so that it travels as JSON.
+
+    `steps` are (stage, target, agent, optional) of one node, where `{mac}` stands for its MAC; with `script` the
+    first one is a script and the others are what it names. `expect` maps a stage to the sha256 of its body.
+    """
+
+    address: str
+    port: int
+    count: int
+    steps: list[tuple[str, str, str, bool]]
+    profile: str = "bios"
+    jitter: float = 0.0
+    own_addresses: bool = True
+    script: bool = False
+    checked: float = CHECKED
+    expect: dict[str, str] = field(default_factory=dict)
+    stalling: list[int] = field(default_factory=list)
+    stall_after: int = 1 << 20
+    seed: int = 1
+
+    def nodes(self, follow: Follow) -> tuple[list[SimNode], list[str]]:
+        """The nodes and their source addresses."""
+        host = f"{self.address}:{self.port}"
+        every = max(1, round(1 / self.checked)) if self.checked else 0
+        nodes: list[SimNode] = []
+        for index in range(self.count):
+            mac = hwaddr(index)
+            steps = [Step(stage, target.format(mac=mac), agent, soft) for stage, target, agent, soft in self.steps]
+            nodes.append(
+                SimNode(
+                    f"n{index:05}",
+                    host,
+                    steps,
+                    PROFILES[self.profile],
+                    digests=bool(every) and index % every == 0,
+                    expect=self.expect,
+                    follow=(lambda text, mac=mac: follow(text, mac)) if self.script else None,  # type: ignore[misc]
+                )
+            )
+        return nodes, [source(index) for index in range(self.count)] if self.own_addresses else []
