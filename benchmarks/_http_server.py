@@ -1,7 +1,8 @@
 """Our HTTP server over a directory of files, for the benchmarks: `python -m benchmarks._http_server DIR PORT POLICY`.
 
 /NAME is DIR/NAME; with /NAME/MAC the transfer belongs to the node MAC and POLICY `wave` puts it in its turn. With
-DIR/MAC.NAME there, that is what is sent. `fair` is without a scheduler.
+DIR/MAC.NAME there, that is what is sent. `fair` is without a scheduler. A file MAC.NAME.cut puts a fault in: the
+first transfer of MAC.NAME ends in the middle, because the file is cut short while it is sent.
 """
 
 from __future__ import annotations
@@ -14,10 +15,14 @@ from pathlib import Path
 
 import uvloop
 
+from wwfast.daemon.handover import Offer, take
 from wwfast.daemon.scheduler import WaveScheduler
 from wwfast.net.http.message import Request, Response
 from wwfast.net.http.server import HttpServer, Limits, listen
+from wwfast.net.transfer import Outcome, Transfer
 from wwfast.pack.artefact import RAW, Artefact, Extent
+
+DRAIN = 30.0  # s that transfers under way may take when a successor has taken over
 
 
 def artefacts(tree: Path) -> dict[str, Artefact]:
@@ -48,14 +53,29 @@ async def serve(tree: Path, port: int, policy: str) -> None:
             last=name == last,
         )
 
+    def fault(event: Transfer) -> None:
+        victim = tree / f"{event.wwid}.{event.sent.rpartition('.')[2]}"
+        flag = victim.with_name(victim.name + ".cut")
+        if event.outcome is Outcome.STARTED and flag.exists():
+            flag.write_bytes(victim.read_bytes())
+            os.truncate(victim, event.total_bytes // 2)
+        elif event.outcome is Outcome.FAILED and flag.exists():
+            flag.rename(victim)
+
     scheduler = WaveScheduler() if policy == "wave" else None
-    server = HttpServer(listen([("0.0.0.0", port)]), handler, limits=Limits(send_threads=2), scheduler=scheduler)
+    way = tree / f"handover-{port}"
+    sockets = take(way) or {"http": listen([("0.0.0.0", port)])[0]}
+    server = HttpServer(
+        sockets.values(), handler, on_transfer=fault, limits=Limits(send_threads=2), scheduler=scheduler
+    )
     server.start()
     over = asyncio.Event()
+    offer = Offer(way, sockets, over.set)
+    offer.start()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, over.set)
-    print("ready", flush=True)
     await over.wait()
-    await server.close()
+    offer.close()
+    await server.drain(DRAIN)
 
 
 if __name__ == "__main__":

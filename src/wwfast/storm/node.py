@@ -113,6 +113,7 @@ class SimNode:
         self._attempts = 0
         self._low = False
         self._connected = False
+        self._closes = False  # the server said so: the next request needs a new connection
 
     @property
     def step(self) -> Step:
@@ -131,11 +132,13 @@ class SimNode:
         return self._request()
 
     def on_rested(self) -> Action:
-        return self._request() if self._connected else self._connect()
+        return self._request() if self._connected and not self._closes else self._connect()
 
     def on_lost(self, why: str, now: float) -> Action:
         """The connection broke, was closed, or could not be made."""
         self._connected = False
+        if self._closes and not self.body_left:  # while it rested, as announced
+            return READ
         if self._size and self.body_left:
             self.record.short += 1
         self.record.restarts += 1
@@ -173,6 +176,7 @@ class SimNode:
 
     def _connect(self) -> Action:
         self._low = self.step.agent == CLIENT
+        self._closes = False
         return Action(Kind.CONNECT, low=self._low)
 
     def _request(self) -> Action:
@@ -193,6 +197,7 @@ class SimNode:
         if match is None or not fields.get("content-length", "").isdigit() or "content-type" not in fields:
             return self._fail(f"{self.step.stage}: a response without status, length or type", now)
         status, length = int(match[1]), int(fields["content-length"])
+        self._closes = fields.get("connection", "").lower() == "close"
         if status == 503 and length == 0:
             self.record.told_to_wait += 1
             wait = fields.get("retry-after", "")
@@ -226,7 +231,7 @@ class SimNode:
         if self._at == len(self._steps):
             self.record.finished = now
             return OVER
-        if (self.step.agent == CLIENT) != self._low:
+        if self._closes or (self.step.agent == CLIENT) != self._low:
             self._connected = False
             return self._connect()
         return self._request()
