@@ -6,7 +6,9 @@ import os
 from collections import OrderedDict
 from collections.abc import Iterable
 
-from wwfast.pack.artefact import Extent
+from wwfast.pack.artefact import Artefact, Extent
+
+KEPT = 32 << 20  # bytes of small bodies in memory
 
 
 class OpenFile:
@@ -37,6 +39,8 @@ class FileCache:
     def __init__(self, limit: int = 512) -> None:
         self._limit = limit
         self._files: OrderedDict[str, OpenFile] = OrderedDict()
+        self._bodies: dict[tuple[str, tuple[Extent, ...]], bytes] = {}
+        self._kept = 0
 
     def __len__(self) -> int:
         return len(self._files)
@@ -72,6 +76,27 @@ class FileCache:
                 file.release()
             raise
         return files, spans
+
+    def whole(self, artefact: Artefact) -> bytes:
+        """The body of a small artefact, kept in memory with at most KEPT bytes of others. Raises OSError.
+
+        An artefact never changes: its digest and its extents say which bytes are meant.
+        """
+        key = (artefact.digest, artefact.extents)
+        body = self._bodies.get(key)
+        if body is None:
+            files, spans = self.spans(artefact.extents)
+            body = b"".join([os.pread(fd, length, offset) for fd, offset, length in spans])
+            for file in files:
+                file.release()
+            if len(body) != artefact.size:
+                raise OSError(0, "became shorter while it was read", artefact.name)
+            if self._kept + len(body) > KEPT:
+                self._bodies.clear()
+                self._kept = 0
+            self._bodies[key] = body
+            self._kept += len(body)
+        return body
 
     def close(self) -> None:
         while self._files:

@@ -7,15 +7,20 @@ missing or portless Host is fine because no URL is ever built from it, `//` is c
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 from urllib.parse import unquote, unquote_plus
 
 MAX_FIELDS = 64
 MAX_TARGET = 8192
-METHODS = frozenset({"GET", "HEAD"})
+METHODS = {b"GET": "GET", b"HEAD": "HEAD"}
+CONDITIONS = frozenset({"range", "if-match", "if-none-match", "if-modified-since", "if-unmodified-since", "if-range"})
+KNOWN = 256  # blocks of header lines kept parsed: all nodes of one firmware send the same
 
 _LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}) ([\x21-\x7e\x80-\xff]+) HTTP/1\.([01])")
 _FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00\r\n]*?)[ \t]*")
+_known: dict[bytes, Fields] = {}
 _SLASHES = re.compile(r"//+")
 
 
@@ -27,14 +32,23 @@ class HeadError(ValueError):
         self.status = status
 
 
+class Fields(NamedTuple):
+    """What follows the request line. `conditional`: there is something for conditions.select() to look at."""
+
+    headers: Mapping[str, str]
+    connection: str
+    conditional: bool
+
+
 class Head(NamedTuple):
     """One request head. `path` is decoded and cleaned; `query` keeps first values; header names are lower case."""
 
     method: str
     path: str
-    query: dict[str, str]
-    headers: dict[str, str]
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
     keep_alive: bool
+    conditional: bool
 
 
 class HeadReader:
@@ -74,13 +88,30 @@ class HeadReader:
 
 def parse(data: bytes) -> Head:
     """A head without its final empty line. Raises HeadError."""
-    first, *lines = data.split(b"\r\n")
+    first, _, block = data.partition(b"\r\n")
     match = _LINE.fullmatch(first)
     if match is None:
         raise HeadError(400, "malformed request line")
     method, target, minor = match.groups()
     if len(target) > MAX_TARGET:
         raise HeadError(414, "request target too long")
+    word = METHODS.get(method)
+    if word is None:
+        raise HeadError(405, f"method {method.decode('ascii')} is not offered")
+    fields = _known.get(block)
+    if fields is None:
+        fields = parse_fields(block)
+        if len(_known) >= KNOWN:
+            _known.clear()
+        _known[block] = fields
+    path, query = split_target(target.decode("latin-1"))
+    keep_alive = "close" not in fields.connection if minor == b"1" else "keep-alive" in fields.connection
+    return Head(word, path, query, fields.headers, keep_alive, fields.conditional)
+
+
+def parse_fields(block: bytes) -> Fields:
+    """The header lines of a head. Raises HeadError."""
+    lines = block.split(b"\r\n") if block else []
     if len(lines) > MAX_FIELDS:
         raise HeadError(431, "too many header fields")
     headers: dict[str, str] = {}
@@ -90,15 +121,10 @@ def parse(data: bytes) -> Head:
             raise HeadError(400, "malformed header field")
         name, value = field[1].decode("ascii").lower(), field[2].decode("latin-1")
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
-    word = method.decode("ascii")
-    if word not in METHODS:
-        raise HeadError(405, f"method {word} is not offered")
     if headers.get("content-length", "0") != "0" or "transfer-encoding" in headers:
         raise HeadError(413, "no request body is taken")
-    path, query = split_target(target.decode("latin-1"))
-    connection = headers.get("connection", "").lower()
-    keep_alive = "close" not in connection if minor == b"1" else "keep-alive" in connection
-    return Head(word, path, query, headers, keep_alive)
+    conditional = not CONDITIONS.isdisjoint(headers)
+    return Fields(MappingProxyType(headers), headers.get("connection", "").lower(), conditional)
 
 
 def split_target(target: str) -> tuple[str, dict[str, str]]:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from email.utils import formatdate
+from functools import lru_cache
 from http import HTTPStatus
 
 from wwfast.pack.artefact import Artefact
@@ -70,24 +71,15 @@ def render_head(
     status: int, content_type: str, length: int, fields: Mapping[str, str] = NOTHING, *, keep_alive: bool = True
 ) -> bytes:
     """The bytes of a response head. `length` is what Content-Length says, also when no body follows."""
-    lines = [
-        f"HTTP/1.1 {status} {REASON.get(status, 'Unknown')}",
-        f"Date: {_date(int(time.time()))}",
-        f"Content-Type: {content_type}",
-        f"Content-Length: {length}",
-    ]
-    lines += [f"{name}: {value}" for name, value in fields.items()]
-    lines.append("Connection: keep-alive\r\n\r\n" if keep_alive else "Connection: close\r\n\r\n")
-    return "\r\n".join(lines).encode("latin-1", "replace")
+    more = "".join([f"{name}: {value}\r\n" for name, value in fields.items()]) if fields else ""
+    return (
+        f"HTTP/1.1 {status} {REASON.get(status, 'Unknown')}\r\nDate: {http_date(int(time.time()))}\r\n"
+        f"Content-Type: {content_type}\r\nContent-Length: {length}\r\n{more}"
+        f"Connection: {'keep-alive' if keep_alive else 'close'}\r\n\r\n"
+    ).encode("latin-1", "replace")
 
 
-_DATES: dict[int, str] = {}
-
-
-def _date(second: int) -> str:
-    """RFC 9110 5.6.7, formatted once a second."""
-    text = _DATES.get(second)
-    if text is None:
-        _DATES.clear()
-        text = _DATES[second] = formatdate(second, usegmt=True)
-    return text
+@lru_cache(256)
+def http_date(second: int) -> str:
+    """RFC 9110 5.6.7."""
+    return formatdate(second, usegmt=True)

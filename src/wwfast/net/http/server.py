@@ -17,7 +17,6 @@ import socket
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from email.utils import formatdate
 from enum import Enum, auto
 
 from wwfast._ext.pump import Pump, Sending
@@ -26,9 +25,9 @@ from wwfast.net.http.admission import Admission, Verdict, patience
 from wwfast.net.http.conditions import cut, select
 from wwfast.net.http.files import FileCache, OpenFile
 from wwfast.net.http.head import Head, HeadError, HeadReader
-from wwfast.net.http.message import NOTHING, Request, Response, render_head
+from wwfast.net.http.message import NOTHING, Request, Response, http_date, render_head
 from wwfast.net.transfer import Outcome, Transfer
-from wwfast.pack.artefact import Artefact, Extent
+from wwfast.pack.artefact import Artefact
 
 log = logging.getLogger(__name__)
 
@@ -233,7 +232,7 @@ class Connection:
         size = response.size
         answer = Answer(response, head, response.status, 0, size, head.keep_alive)
         artefact = body if isinstance(body, Artefact) else None
-        if response.status == 200:
+        if head.conditional and response.status == 200:
             etag, mtime = (artefact.etag, artefact.mtime) if artefact else (response.etag, None)
             answer.status, answer.start, answer.length = select(head.headers, size, etag, mtime)
             if head.method == "HEAD" and answer.status in (206, 416):  # RFC 9110 14.2: Range is for GET alone
@@ -297,7 +296,7 @@ class Connection:
         body = response.body
         if isinstance(body, Artefact):
             fields["ETag"] = body.etag
-            fields["Last-Modified"] = formatdate(body.mtime, usegmt=True)
+            fields["Last-Modified"] = http_date(body.mtime)
         elif response.etag:
             fields["ETag"] = response.etag
         if response.status == 200:
@@ -310,35 +309,38 @@ class Connection:
         length = response.size if answer.status == 304 else answer.length  # RFC 9110 8.6
         return render_head(answer.status, response.content_type, length, fields, keep_alive=answer.keep_alive)
 
+    def _body(self, answer: Answer) -> tuple[bytes, list[tuple[int, int, int]]]:
+        """What of the body goes out from memory, and the spans of files for the rest. Raises OSError."""
+        body, start, end = answer.response.body, answer.start, answer.start + answer.length
+        if isinstance(body, bytes):
+            return body[start:end], []
+        if body.size <= self.server.limits.inline_bytes:
+            return self.server.files.whole(body)[start:end], []
+        parts = body.extents if answer.status != 206 else cut(body.extents, start, answer.length)
+        answer.files, spans = self.server.files.spans(parts)
+        return b"", spans
+
     def _send(self) -> None:
         answer = self.answer
         assert answer is not None
-        response, server = answer.response, self.server
+        response = answer.response
         memory = self._head_bytes(answer)
         answer.before = -len(memory)
-        spans: list[tuple[int, int, int]] = []
         answer.began = time.monotonic()
+        spans: list[tuple[int, int, int]] = []
         if answer.head.method == "GET":
             if answer.length:
-                body = response.body
-                if isinstance(body, bytes):
-                    memory += body[answer.start : answer.start + answer.length]
-                else:
-                    try:
-                        parts: Iterable[Extent] = body.extents
-                        if answer.status == 206:
-                            parts = cut(body.extents, answer.start, answer.length)
-                        answer.files, spans = server.files.spans(parts)
-                    except OSError as error:
-                        log.error("%s: %s: %s", body.name, error.filename, error.strerror or error)
-                        self._tell(Outcome.FAILED, detail=f"{error.filename}: {error.strerror or error}")
-                        self._forget()
-                        self.answer = Answer(Response(500), answer.head, 500, 0, 0, answer.keep_alive)
-                        self._send()
-                        return
-                    if answer.length <= server.limits.inline_bytes:
-                        memory += b"".join(os.pread(fd, length, offset) for fd, offset, length in spans)
-                        spans = []
+                try:
+                    part, spans = self._body(answer)
+                except OSError as error:
+                    why = f"{error.filename}: {error.strerror or error}"
+                    log.error("%s cannot be sent: %s", response.sent or answer.head.path, why)
+                    self._tell(Outcome.FAILED, detail=why)
+                    self._forget()
+                    self.answer = Answer(Response(500), answer.head, 500, 0, 0, answer.keep_alive)
+                    self._send()
+                    return
+                memory += part
             if response.effect is not None:
                 response.effect()
         if not spans:
@@ -357,9 +359,9 @@ class Connection:
             answer.before += done
         self._tell(Outcome.STARTED)
         self.state = State.SENDING
-        self.deadline = answer.began + server.limits.stall_seconds
+        self.deadline = answer.began + self.server.limits.stall_seconds
         answer.told = answer.began
-        self.sending = server.pump.send(self.fd, memory, spans, self)
+        self.sending = self.server.pump.send(self.fd, memory, spans, self)
 
     def reported(self, sending: Sending) -> None:
         """The pump is through with it."""
