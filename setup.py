@@ -19,7 +19,7 @@ extensions = [
     Extension(
         f"wwfast._ext.{source.stem}",
         [str(source), *sorted(str(c) for c in EXT.glob(f"c_{source.stem}*.c"))],
-        extra_compile_args=[*CFLAGS, "-Wno-unused-function"],
+        extra_compile_args=[*CFLAGS, "-Wno-unused-function", "-Wno-sign-compare"],
         extra_link_args=["-pthread", *LINK.get(source.stem, [])],
         depends=[str(d) for d in EXT.glob("*.pxd")] + [str(d) for d in EXT.glob("*.h")],
     )
