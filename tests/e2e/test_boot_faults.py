@@ -34,7 +34,7 @@ def test_boot_without_its_image_ends_at_kernel(lab: Laboratory) -> None:
 def test_boot_of_an_unknown_machine_waits_until_a_discoverable_node_takes_it(lab: Laboratory) -> None:
     with lab.machine("stranger", 6) as vm:
         vm.wait(r"(?i)unconfigured|not configured|unknown", 120)
-        lab.wwfast("node", "add", "found", "--ipaddr", lab.address(6), "--discoverable", "yes", "--yes")
+        lab.wwfast("node", "add", "found", "--ipaddr", lab.address(6), "--discoverable", "--yes")
         lab.wait_stage("found", ["kernel", "image", "system", "runtime"], 180)
     listed = lab.wwfast("node", "list", "-a", "found").stdout.decode()
     assert hwaddr(6) in listed

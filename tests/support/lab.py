@@ -16,11 +16,11 @@ ABSENT = "dummy"  # a module that the image lacks and the kernel apart from it h
 class Laboratory(Cluster):
     """A Cluster whose image lacks one module, so that a node shows where its modules come from."""
 
-    def populate(self) -> None:
-        super().populate()
-        (module,) = self.paths.chroots.glob(f"{IMAGE}/rootfs/lib/modules/*/kernel/drivers/net/{ABSENT}.ko")
+    def populate(self, image: str = IMAGE) -> None:
+        super().populate(image)
+        (module,) = self.paths.chroots.glob(f"{image}/rootfs/lib/modules/*/kernel/drivers/net/{ABSENT}.ko")
         module.unlink()
-        self.wwfast("image", "build", IMAGE, timeout=300)
+        self.wwfast("image", "build", image, timeout=300)
 
     def borrow(self, other: Cluster) -> None:
         """Use the images and kernels of another one, which must not change them while this one serves."""
@@ -33,5 +33,6 @@ def stocked(root: Path, network: Namespace, tree: Tree) -> Laboratory:
     """A configured laboratory with image, kernel and default profile, not yet serving."""
     made = Laboratory(root, network, tree)
     made.configure()
+    made.make_keys()
     made.populate()
     return made

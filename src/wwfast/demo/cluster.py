@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from wwfast.demo.debian import Tree
-from wwfast.demo.netns import Namespace, stop
+from wwfast.demo.netns import Loopback, Namespace, stop
 from wwfast.demo.vm import Vm
 from wwfast.errors import WwfastError
 from wwfast.paths import Paths
@@ -27,11 +27,12 @@ RUNTIME = "hosts,ssh.authorized_keys"
 class Cluster:
     """Everything goes through the command line and the network, as an admin and a node would do it.
 
-    The server runs in `network` on the address of its bridge; files are below `root` only.
+    The server runs in `network`, on its address; files are below `root` only.
     """
 
-    def __init__(self, root: Path, network: Namespace, tree: Tree) -> None:
+    def __init__(self, root: Path, network: Namespace | Loopback, tree: Tree, port: int = 9873) -> None:
         self.root = root
+        self.port = port
         self.network = network
         self.tree = tree
         self.paths = Paths.at(root)
@@ -42,19 +43,22 @@ class Cluster:
         return self.root / "server.log"
 
     def configure(self, **changes: object) -> None:
-        """Write warewulf.conf; `changes` replace whole sections. Host keys and the key for root are made once."""
+        """Write warewulf.conf; `changes` replace whole sections."""
         prefix = self.network.server.rpartition(".")[0]
         settings: dict[str, object] = {
             "ipaddr": self.network.server,
             "netmask": "255.255.255.0",
             "network": f"{prefix}.0",
-            "warewulf": {"port": 9873, "secure": True, "update interval": INTERVAL},
+            "warewulf": {"port": self.port, "secure": True, "update interval": INTERVAL},
             "dhcp": {"enabled": True, "range start": f"{prefix}.100", "range end": f"{prefix}.199"},
             "tftp": {"enabled": True},
             "nfs": {"enabled": False},
         }
         self.paths.etc.mkdir(parents=True, exist_ok=True)
         self.paths.conf.write_text(json.dumps(settings | changes, indent=2))  # JSON is YAML
+
+    def make_keys(self) -> None:
+        """The host keys of the nodes, and the key that opens them for root."""
         keys = self.paths.etc / "keys"
         keys.mkdir(mode=0o700, exist_ok=True)
         for kind in ("ed25519", "rsa"):
@@ -64,12 +68,14 @@ class Cluster:
         authorized.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(self.tree.key.with_suffix(".pub"), authorized)
 
-    def populate(self) -> None:
-        """The image, the kernel apart from it, and a default profile that uses both."""
-        self.wwfast("image", "import", self.tree.rootfs, IMAGE, timeout=300)
-        self.wwfast("image", "build", IMAGE, timeout=300)
-        self.wwfast("kernel", "import", self.tree.rootfs, KERNEL, timeout=300)
-        words = ["--image", IMAGE, "-O", SYSTEM, "-R", RUNTIME, "--kernelargs", "console=ttyS0"]
+    def populate(self, image: str = IMAGE) -> None:
+        """The image, the kernel apart from it, and a default profile with the image."""
+        if not (self.paths.chroots / image).exists():
+            self.wwfast("image", "import", self.tree.rootfs, image, timeout=300)
+        self.wwfast("image", "build", image, timeout=300)
+        if not (self.paths.kernels / KERNEL).exists():
+            self.wwfast("kernel", "import", self.tree.rootfs, KERNEL, timeout=300)
+        words = ["--image", image, "-O", SYSTEM, "-R", RUNTIME, "--kernelargs", "console=ttyS0"]
         self.wwfast("profile", "add", "default", *words, "--netmask", "255.255.255.0", "--yes")
 
     def wwfast(self, *words: str | Path, check: bool = True, timeout: float = 60.0) -> Done:
@@ -86,7 +92,9 @@ class Cluster:
         return f"{self.network.server.rpartition('.')[0]}.{10 + number}"
 
     def machine(self, name: str, number: int, **options: Any) -> Vm:
-        """A machine that is node `name`; not yet started."""
+        """A machine that is node `name`; not yet started. Needs a namespace."""
+        if isinstance(self.network, Loopback):
+            raise WwfastError("a machine needs a network of its own, and that needs root")
         options.setdefault("ipaddr", self.address(number))
         return Vm(self.network, self.root / "machines", name, hwaddr(number), key=self.tree.key, **options)
 
@@ -109,7 +117,7 @@ class Cluster:
 
     def fetch(self, path: str, *options: str, check: bool = True) -> Done:
         """GET `path` of the server with curl, from its own address."""
-        url = f"http://{self.network.server}:9873{path}"
+        url = f"http://{self.network.server}:{self.port}{path}"
         return self.network.run(["curl", "-sS", "--noproxy", "*", *options, url], check=check, package="curl")
 
     def status(self, node: str) -> dict[str, Any]:

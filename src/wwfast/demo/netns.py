@@ -16,6 +16,7 @@ from wwfast.errors import WwfastError
 from wwfast.run import Argv, Done, Process, run, start
 
 NETNS = Path("/run/netns")
+MORTAL = ("setpriv", "--pdeathsig", "KILL")  # ends with the thread that started it
 _serial = itertools.count()
 
 
@@ -60,7 +61,7 @@ class Namespace:
     def within(self, argv: Argv) -> list[str | Path]:
         """The command line that runs `argv` inside; it dies with the thread that started it."""
         self.assert_private()
-        return ["ip", "netns", "exec", self.name, "setpriv", "--pdeathsig", "KILL", *argv]
+        return ["ip", "netns", "exec", self.name, *MORTAL, *argv]
 
     def run(self, argv: Argv, **options: Any) -> Done:
         """As wwfast.run.run, inside."""
@@ -96,6 +97,18 @@ class Namespace:
                     pass
             time.sleep(0.05)
         run(["ip", "netns", "delete", self.name])
+
+
+class Loopback:
+    """What works without root: this machine's own 127.0.0.1, with the interface of a Namespace."""
+
+    server = "127.0.0.1"
+
+    def run(self, argv: Argv, **options: Any) -> Done:
+        return run(argv, **options)
+
+    def start(self, argv: Argv, **options: Any) -> Process:
+        return start([*MORTAL, *argv], **options)
 
 
 def stop(process: Process, grace: float = 10.0) -> int:

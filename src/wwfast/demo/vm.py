@@ -59,14 +59,14 @@ class Vm:
 
     def argv(self) -> list[str | Path]:
         # OVMF takes the ROM of the card, which is iPXE, unless there is none: romfile= tests the firmware itself.
-        rom = ",romfile=" if self.firmware == "uefi" else ""
+        boot = "" if self.direct else ",bootindex=0,romfile=" if self.firmware == "uefi" else ",bootindex=0"
         argv: list[str | Path] = [
             *("qemu-system-x86_64", "-name", self.name, "-nodefaults", "-nographic", "-monitor", "none"),
             *("-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max"),
             *("-m", str(self.memory), "-smp", str(self.cores)),
             *("-serial", f"file:{self.log}", "-device", "virtio-rng-pci"),
             *("-netdev", f"tap,id=net0,ifname={self.network.tap()},script=no,downscript=no"),
-            *("-device", f"virtio-net-pci,netdev=net0,mac={self.hwaddr},bootindex=0{rom}"),
+            *("-device", f"virtio-net-pci,netdev=net0,mac={self.hwaddr}{boot}"),
         ]
         if self.firmware == "uefi":
             variables = self.workdir / f"{self.name}.vars"
@@ -106,6 +106,10 @@ class Vm:
     def console(self) -> str:
         """What the machine wrote to its serial port so far."""
         return self.log.read_bytes().decode(errors="replace")
+
+    def shows(self, pattern: str) -> bool:
+        """Whether `pattern` (a regular expression) is on the console by now."""
+        return re.search(pattern, self.console()) is not None
 
     def wait(self, pattern: str = LOGIN, timeout: float = 240.0, *, since: int = 0) -> re.Match[str]:
         """Wait until the console shows `pattern` (a regular expression) at or after offset `since`.
