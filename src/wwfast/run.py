@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import shlex
+import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -74,9 +76,10 @@ def start(
     stdin: int | IO[bytes] | None = subprocess.DEVNULL,
     stdout: int | IO[bytes] | None = None,
     stderr: int | IO[bytes] | None = None,
+    tied: bool = False,
     package: str | None = None,
 ) -> Process:
-    """Start a long-running command; the caller owns and ends it."""
+    """Start a long-running command; the caller owns and ends it. With `tied` it dies with us, however we end."""
     words = [str(word) for word in argv]
     log.debug("start: %s", shlex.join(words))
     try:
@@ -87,6 +90,13 @@ def start(
             stdin=stdin,
             stdout=stdout,
             stderr=stderr,
+            preexec_fn=_dying_with_parent() if tied else None,
         )
     except FileNotFoundError as error:
         raise missing(words[0], package) from error
+
+
+def _dying_with_parent() -> Callable[[], None]:
+    """What a child calls before exec so that the kernel kills it when we die (prctl(2), PR_SET_PDEATHSIG)."""
+    prctl = ctypes.CDLL(None).prctl
+    return lambda: prctl(1, int(signal.SIGKILL))

@@ -1,13 +1,12 @@
-"""wwfast image: import, build, look at, change and remove operating system images."""
+"""wwfast image: import, build and look at operating system images."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import click
 
 from wwfast.cli.context import App, pass_app
-from wwfast.cli.output import confirm, dump_json, table
+from wwfast.cli.image_common import build_one, cell, facts, progress, size_text, text, users
+from wwfast.cli.output import dump_json, table
 
 
 @click.group(epilog="Example: wwfast image import docker://docker.io/library/debian:12 debian")
@@ -15,81 +14,94 @@ def image() -> None:
     """Operating system images of the nodes."""
 
 
-def size_text(count: int | None) -> str:
-    """1024-based, one decimal: `1.4 GiB`."""
-    if count is None:
-        return "--"
-    value, unit = float(count), "B"
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if value < 1024 or unit == "TiB":
-            break
-        value /= 1024
-    return f"{count} B" if unit == "B" else f"{value:.1f} {unit}"
-
-
-def references(app: App) -> dict[str, list[str]]:
-    """Which nodes name which image (`NAME` or `NAME@BUILD`), resolved."""
-    found: dict[str, list[str]] = {}
-    for node in app.registry.snapshot().nodes.values():
-        if node.image_name:
-            found.setdefault(node.image_name, []).append(node.id)
-    return found
-
-
-def users(app: App, name: str) -> list[str]:
-    """Nodes that use an image, in any of its builds."""
-    return [node for ref, nodes in references(app).items() if ref.partition("@")[0] == name for node in nodes]
-
-
-@image.command("import", epilog="Example: wwfast image import /srv/rocky9.tar.gz rocky9")
+@image.command("import", epilog="Example: wwfast image import docker://docker.io/library/debian:12 debian")
 @click.argument("source")
 @click.argument("name", required=False)
 @click.option("-f", "--force", is_flag=True, help="Replace an image of that name once the new one is complete.")
 @click.option("-u", "--update", is_flag=True, help="Unpack over what the image holds now.")
 @click.option("-b", "--build", is_flag=True, help="Build it afterwards.")
+@click.option("--syncuser", is_flag=True, help="Bring this server's users and groups into it.")
+@click.option("--platform", "--arch", envvar="WAREWULF_OCI_PLATFORM", default="", help="Such as arm64 or linux/arm64.")
+@click.option("--username", envvar="WAREWULF_OCI_USERNAME", default="", help="User at the registry.")
+@click.option(
+    "--password", "--passwd", envvar="WAREWULF_OCI_PASSWORD", default="", help="Seen by all: better by stdin."
+)
+@click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
+@click.option("--nohttps", is_flag=True, envvar="WAREWULF_OCI_NOHTTPS", help="Accept a registry without valid TLS.")
 @pass_app
-def import_(app: App, source: str, name: str | None, force: bool, update: bool, build: bool) -> None:
-    """Make an image from SOURCE: a directory or a tar archive of a root file system."""
-    from wwfast.images.importing import Options, default_name, import_image
+def import_(
+    app: App,
+    source: str,
+    name: str | None,
+    force: bool,
+    update: bool,
+    build: bool,
+    syncuser: bool,
+    platform: str,
+    username: str,
+    password: str,
+    password_stdin: bool,
+    nohttps: bool,
+) -> None:
+    """Make an image from SOURCE.
 
-    made = import_image(app.paths, source, name or default_name(source), Options(), force=force, update=update)
+    SOURCE is docker://REGISTRY/NAME:TAG (or @DIGEST), oci:DIR[:TAG], an archive of a container image or of a root
+    file system (plain, gz, zstd, xz), a directory, or debian:SUITE.
+    """
+    import sys
+
+    from wwfast.errors import UsageError
+    from wwfast.images.importing import default_name, import_image
+    from wwfast.images.options import Options
+
+    if password_stdin:
+        password = sys.stdin.readline().rstrip("\n")
+    if bool(username) != bool(password):
+        raise UsageError("give both a user name and a password", hint="--username NAME --password-stdin")
+    with progress() as shown:
+        options = Options(platform=platform, username=username, password=password, plain_http=nohttps, progress=shown)
+        made = import_image(app.paths, source, name or default_name(source), options, force=force, update=update)
     click.echo(f"imported {made.name}")
+    if syncuser:
+        from wwfast.images import users as accounts
+
+        accounts.sync(app.paths, made.name)
     if build:
-        build_one(app, made.name, force=False)
+        build_one(app, made.name)
 
 
 @image.command(epilog="Example: wwfast image build debian")
 @click.argument("names", nargs=-1)
 @click.option("-a", "--all", "every", is_flag=True, help="All images.")
-@click.option("-f", "--force", is_flag=True, help="Compress everything anew, also what did not change.")
+@click.option("-f", "--force", is_flag=True, help="Publish a new build also when nothing changed.")
+@click.option("--full", is_flag=True, help="Take nothing from earlier builds.")
+@click.option("--check", is_flag=True, help="Read every file again, also those whose times did not change.")
 @click.option("--format", "formats", multiple=True, type=click.Choice(["zst", "gz", "raw"]), help="Formats to make.")
+@click.option("--level", default=3, show_default=True, help="Compression level, 1 to 19.")
+@click.option("--syncuser", is_flag=True, help="Bring this server's users and groups into it first.")
 @pass_app
-def build(app: App, names: tuple[str, ...], every: bool, force: bool, formats: tuple[str, ...]) -> None:
+def build(
+    app: App,
+    names: tuple[str, ...],
+    every: bool,
+    force: bool,
+    full: bool,
+    check: bool,
+    formats: tuple[str, ...],
+    level: int,
+    syncuser: bool,
+) -> None:
     """Pack images for the nodes. The one served is replaced when the new one is complete."""
     from wwfast.errors import UsageError
+    from wwfast.images import users as accounts
     from wwfast.images.store import ImageStore
 
     if bool(names) == every:
         raise UsageError("name the images to build, or use --all", hint="wwfast image list")
     for name in ImageStore(app.paths).names() if every else names:
-        build_one(app, name, force=force, formats=formats)
-
-
-def build_one(app: App, name: str, *, force: bool, formats: tuple[str, ...] = ()) -> None:
-    import time
-
-    from wwfast.images import publish
-
-    begun = time.monotonic()
-    pinned = publish.in_use_of(name, references(app).keys())
-    made, changed = publish.build(app.paths, name, formats=formats, force=force, in_use=pinned)
-    if not changed:
-        click.echo(f"{name}: nothing changed since build {made.id}")
-        return
-    sizes = ", ".join(
-        f"{fmt} {size_text(artefact.size)}" for fmt in ("raw", "zst", "gz") if (artefact := made.artefact(fmt))
-    )
-    click.echo(f"{name}: build {made.id} in {time.monotonic() - begun:.1f} s, {sizes}")
+        if syncuser:
+            accounts.sync(app.paths, name)
+        build_one(app, name, force=force, full=full, check=check, formats=formats, level=level)
 
 
 @image.command("list", epilog="Example: wwfast image list --long")
@@ -130,34 +142,6 @@ def list_(
         table(["IMAGE NAME", "NODES", "KERNEL VERSION"], [[r["name"], r["nodes"], r["kernel"]] for r in rows])
     else:
         table(["IMAGE NAME", "NODES", "SIZE"], [[r["name"], r["nodes"], size_text(r["size"])] for r in rows])
-
-
-def facts(app: App, made: Any) -> dict[str, Any]:
-    """One image for list and show: counts, times as Unix seconds, sizes in bytes."""
-    default = made.default_kernel()
-    artefact = made.artefact(made.boot_format)
-    return {
-        "name": made.name,
-        "nodes": len(users(app, made.name)),
-        "kernel": (default.release or default.version) if default else "",
-        "arch": made.arch,
-        "created": int(made.rootfs.parent.stat().st_mtime),
-        "built": made.build.info.created if made.build else None,
-        "build": made.build.id if made.build else None,
-        "format": made.boot_format,
-        "size": artefact.size if artefact else 0,
-        "writable": not made.readonly,
-        "rootfs": str(made.rootfs),
-    }
-
-
-def cell(row: dict[str, Any], key: str) -> str:
-    import time
-
-    value = row[key]
-    if key in ("created", "built"):
-        return time.strftime("%d %b %y %H:%M %Z", time.localtime(value)) if value else ""
-    return size_text(value) if key == "size" else str(value)
 
 
 @image.command(epilog="Example: wwfast image show --all debian")
@@ -213,30 +197,22 @@ def kernels(app: App, names: tuple[str, ...], as_json: bool) -> None:
         table(["Image", "Kernel", "Version", "Default", "Nodes"], [list(map(text, row.values())) for row in rows])
 
 
-def text(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+def _add_the_rest() -> None:
+    from wwfast.cli import image_inside, image_manage
+
+    for module in (image_inside, image_manage):
+        for command in module.COMMANDS:
+            image.add_command(command)
+    for alias, name in {
+        "pull": "import", "cp": "copy", "rm": "delete", "remove": "delete", "del": "delete", "chroot": "shell",
+        "kernel": "kernels", "ls": "list", "mv": "rename",
+    }.items():  # fmt: skip
+        command = image.commands[name]
+        hidden = click.Command(
+            alias, callback=command.callback, params=command.params, help=command.help, hidden=True,
+            context_settings=command.context_settings,
+        )  # fmt: skip
+        image.add_command(hidden)
 
 
-@image.command(epilog="Example: wwfast image delete old")
-@click.argument("names", nargs=-1, required=True)
-@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
-@pass_app
-def delete(app: App, names: tuple[str, ...], yes: bool) -> None:
-    """Remove images and their builds. Refused while a node or profile names one."""
-    from wwfast.images import manage
-    from wwfast.images.store import ImageStore
-
-    store = ImageStore(app.paths)
-    for name in names:
-        store.get(name)
-    if confirm(f"Delete {', '.join(names)}?", yes):
-        for name in names:
-            manage.delete(app.paths, name, used_by=owners(app, name))
-            click.echo(f"deleted {name}")
-
-
-def owners(app: App, name: str) -> list[str]:
-    """Nodes and profiles that name an image."""
-    profiles = app.registry.snapshot().profiles
-    named = [f"profile {key}" for key, profile in profiles.items() if profile.image_name.partition("@")[0] == name]
-    return named + users(app, name)
+_add_the_rest()

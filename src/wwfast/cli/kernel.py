@@ -44,7 +44,7 @@ def import_(app: App, source: str, name: str, version: str, force: bool, strip_d
 @pass_app
 def list_(app: App, as_json: bool) -> None:
     """List the kernels that were imported."""
-    from wwfast.cli.image import size_text, text
+    from wwfast.cli.image_common import size_text, text
     from wwfast.images import detect
     from wwfast.images.kernels import KernelStore
 

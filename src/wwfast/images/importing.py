@@ -8,38 +8,20 @@ from __future__ import annotations
 import ctypes
 import os
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 from wwfast.errors import NotFoundError, UsageError, WwfastError
-from wwfast.images import inside, names, work
+from wwfast.images import debian, inside, names, oci, registry, work
+from wwfast.images.options import Options
 from wwfast.images.store import Image, ImageStore
-from wwfast.images.stream import opened
+from wwfast.images.stream import DamagedError, opened
 from wwfast.images.unpack import Unpacker
 from wwfast.paths import Paths
 from wwfast.run import run
 
 # What is mounted on a node or in `image exec`; a tree without them boots into a confusing failure.
 MOUNT_POINTS = ("dev", "proc", "run", "sys")
-
-Progress = Callable[[str, int, int], None]
-
-
-def quiet(what: str, done: int, total: int) -> None:
-    """The progress of nobody: `what` is being read, `done` of `total` bytes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """How to reach a registry, which platform to take, how to tell about progress."""
-
-    platform: str = ""
-    username: str = ""
-    password: str = ""
-    plain_http: bool = False
-    stall: float = 60.0  # seconds without a byte after which a registry counts as dead
-    progress: Progress = quiet
 
 
 def default_name(source: str) -> str:
@@ -87,15 +69,59 @@ def chroots(paths: Paths) -> Path:
 
 def fill(paths: Paths, source: str, tree: Path, room: Path, options: Options) -> None:
     """Bring what `source` names into `tree`, which may exist and then is unpacked over."""
+    scheme, colon, rest = source.partition(":")
+    if source.startswith("docker://"):
+        with registry.fetched(paths, source, options) as layers:
+            apply(layers, tree, options)
+        return
+    if scheme == "debian" and colon:
+        if tree.exists():
+            raise UsageError("debian: makes a new tree and cannot --update one", hint="use --force")
+        debian.bootstrap(rest, tree, options.platform)
+        return
+    reference = ""
+    if scheme in ("oci", "oci-archive", "docker-archive") and colon:
+        rest, _, reference = rest.partition(":")
+        source = rest
     path = Path(source.removeprefix("file://"))
     if path.is_dir():
-        if inside.resolve(path, "/bin/sh") is None:
+        if oci.is_layout(path):
+            apply(oci.layers(path, reference, options.platform), tree, options)
+        elif inside.resolve(path, "/bin/sh") is None:
             raise WwfastError(f"{path} has no /bin/sh inside, so it is no root file system")
-        copy_tree(path, tree)
+        else:
+            copy_tree(path, tree)
     elif path.is_file():
-        _archive(path, tree, options)
+        archive(path, reference, tree, room, options)
     else:
-        raise NotFoundError(f"there is no {path}", hint="sources: a directory, a tar archive")
+        raise NotFoundError(
+            f"there is no {path}",
+            hint="sources: docker://REGISTRY/NAME:TAG, oci:DIR, a directory, a tar archive, debian:SUITE",
+        )
+
+
+def apply(layers: Sequence[oci.Layer], tree: Path, options: Options) -> None:
+    """Unpack layers over each other, the lowest first; each must have the digest it is known by."""
+    tree.mkdir(mode=0o755, exist_ok=True)
+    total = sum(layer.size for layer in layers)
+    done = 0
+
+    def count(read: int) -> None:
+        nonlocal done
+        done += read
+        options.progress("unpacking", done, total)
+
+    with Unpacker(tree) as unpacker:
+        for layer in layers:
+            try:
+                with opened(layer.path, digest=layer.digest or None, progress=count) as stream:
+                    unpacker.apply(stream, layer=True)
+            except DamagedError:
+                # A damaged blob must not stay in the cache for the next try.
+                if layer.path.parent.parent.name == "blobs" and layer.path.parents[2].name == "layers":
+                    layer.path.unlink(missing_ok=True)
+                raise
+        unpacker.finish()
 
 
 def copy_tree(source: Path, tree: Path) -> None:
@@ -130,16 +156,28 @@ def settle(tree: Path) -> None:
         os.close(fd)
 
 
-def _archive(path: Path, tree: Path, options: Options) -> None:
-    tree.mkdir(mode=0o755, exist_ok=True)
+def archive(path: Path, reference: str, tree: Path, room: Path, options: Options) -> None:
+    """Unpack a tar archive: a root file system, or a container image whose layers are then applied."""
     total = path.stat().st_size
     done = 0
 
     def count(read: int) -> None:
         nonlocal done
         done += read
-        options.progress(path.name, done, total)
+        options.progress("reading", done, total)
 
-    with opened(path, progress=count) as stream, Unpacker(tree) as unpacker:
-        unpacker.apply(stream)
-        unpacker.finish()
+    def unpack(target: Path) -> None:
+        target.mkdir(mode=0o755, exist_ok=True)
+        with opened(path, progress=count) as stream, Unpacker(target) as unpacker:
+            unpacker.apply(stream)
+            unpacker.finish()
+
+    # What kind of archive it is shows only when it is unpacked: `docker save` writes its manifest last.
+    aside = room / "archive"
+    unpack(aside)
+    if oci.is_layout(aside):
+        apply(oci.layers(aside, reference, options.platform), tree, options)
+    elif tree.exists():
+        unpack(tree)
+    else:
+        aside.rename(tree)

@@ -5,9 +5,41 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from wwfast.errors import WwfastError
-from wwfast.images import work
-from wwfast.images.store import ImageStore
+from wwfast.images import importing, names, work
+from wwfast.images.store import Image, ImageStore
 from wwfast.paths import Paths
+
+
+def copy(paths: Paths, source: str, name: str) -> Image:
+    """A new image with the same tree; data is shared where the file system can (reflink). Builds are not copied."""
+    _free(paths, name)
+    image = ImageStore(paths).get(source)
+    importing.chroots(paths)
+    with (
+        work.locked(paths.run / "images", name, "image copy"),
+        work.locked(paths.run / "images", image.name, f"image copy to {name}"),
+        work.directory(paths.chroots) as room,
+    ):
+        new = room / "image"
+        new.mkdir(mode=0o755)
+        importing.copy_tree(image.rootfs, new / "rootfs")
+        importing.settle(new)
+        work.install(new, paths.chroots / name)
+    return ImageStore(paths).get(name)
+
+
+def rename(paths: Paths, old: str, new: str) -> Image:
+    """Give an image, with its builds, another name. Whoever names it must be told by the caller."""
+    _free(paths, new)
+    _own(ImageStore(paths).get(old), "rename")
+    with (
+        work.locked(paths.run / "images", new, f"image rename of {old}"),
+        work.locked(paths.run / "images", old, f"image rename to {new}"),
+    ):
+        (paths.chroots / old).rename(paths.chroots / new)
+        if (paths.images / old).exists():
+            (paths.images / old).rename(paths.images / new)
+    return ImageStore(paths).get(new)
 
 
 def delete(paths: Paths, name: str, used_by: Collection[str] = ()) -> None:
@@ -15,9 +47,7 @@ def delete(paths: Paths, name: str, used_by: Collection[str] = ()) -> None:
 
     An image that was never built goes like any other. Transfers under way end well.
     """
-    image = ImageStore(paths).get(name)
-    if not image.own:
-        raise WwfastError(f"image {name} belongs to {image.rootfs.parent}, which is only read", hint="remove it there")
+    _own(ImageStore(paths).get(name), "delete")
     if used_by:
         raise WwfastError(
             f"image {name} is used by {', '.join(sorted(used_by)[:8])}",
@@ -27,3 +57,15 @@ def delete(paths: Paths, name: str, used_by: Collection[str] = ()) -> None:
         (paths.chroots / name).rename(room / name)
         if (paths.images / name).exists():
             work.remove(paths.images / name)
+
+
+def _free(paths: Paths, name: str) -> None:
+    if names.check(name) in ImageStore(paths).names():
+        raise WwfastError(f"there is an image {name} already", hint=f"delete it first: wwfast image delete {name}")
+
+
+def _own(image: Image, verb: str) -> None:
+    if not image.own:
+        raise WwfastError(
+            f"image {image.name} belongs to {image.rootfs.parent}, which is only read", hint=f"{verb} it there"
+        )

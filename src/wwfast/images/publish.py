@@ -6,16 +6,17 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
 from wwfast.errors import NotFoundError, WwfastError
-from wwfast.images import detect, inside, names, store, work
+from wwfast.images import detect, names, store, work
 from wwfast.images.detect import Kernel
 from wwfast.images.store import Build, BuildInfo, ImageStore, KernelInfo
 from wwfast.pack import build as packing
-from wwfast.pack.artefact import FORMATS
+from wwfast.pack.manifest import Manifest
 from wwfast.paths import Paths
 
 KEEP = 3  # builds kept beside the current one and those that nodes name
@@ -23,55 +24,56 @@ KEEP = 3  # builds kept beside the current one and those that nodes name
 Progress = Callable[[int, int], None]
 
 
-def build(
-    paths: Paths,
-    name: str,
-    *,
-    formats: Sequence[str] = (),
-    force: bool = False,
-    level: int = 3,
-    in_use: Collection[str] = (),
-    progress: Progress | None = None,
-) -> tuple[Build, bool]:
+@dataclass(frozen=True, slots=True)
+class How:
+    """How to pack. `formats`: by default the one its kernels unpack; `full` takes nothing from earlier builds, `check`
+    reads every file again; `force` publishes also what did not change; `in_use` are image references that nodes name,
+    whose builds are never removed."""
+
+    formats: Sequence[str] = ()
+    level: int = 3
+    full: bool = False
+    check: bool = False
+    force: bool = False
+    in_use: Collection[str] = ()
+    progress: Progress | None = None
+
+
+DEFAULT = How()
+
+
+def build(paths: Paths, name: str, how: How = DEFAULT) -> tuple[Build, bool]:
     """Pack the image's tree and publish it; (build, False) when nothing changed since the current one.
 
-    `formats`: by default the one its kernels can unpack. `in_use`: build ids of this image that nodes name; they
-    are never removed. Raises NotFoundError without such an image, WwfastError while somebody else works on it.
+    Raises NotFoundError without such an image, WwfastError while somebody else works on it.
     """
     with work.locked(paths.run / "images", names.check(name), "image build"):
-        return build_locked(paths, name, formats=formats, force=force, level=level, in_use=in_use, progress=progress)
+        return build_locked(paths, name, how)
 
 
-def build_locked(
-    paths: Paths,
-    name: str,
-    *,
-    formats: Sequence[str] = (),
-    force: bool = False,
-    level: int = 3,
-    in_use: Collection[str] = (),
-    progress: Progress | None = None,
-) -> tuple[Build, bool]:
+def build_locked(paths: Paths, name: str, how: How) -> tuple[Build, bool]:
     """As build(), for one who holds the image's lock."""
     image = ImageStore(paths).get(name)
     found = detect.kernels(image.rootfs)
     place = paths.images / name
+    place.mkdir(parents=True, exist_ok=True, mode=0o700)  # an image holds /etc/shadow
     with work.directory(place) as room:
-        made = room / "build"
-        made.mkdir(mode=0o755)
         manifest = packing.build(
             image.rootfs,
-            made / "image",
+            room / "image",
             name=name,
-            formats=tuple(formats) or default_formats(found),
-            level=level,
-            excludes=excludes(image.rootfs),
-            full=force,
+            formats=tuple(how.formats) or default_formats(found),
+            level=how.level,
+            full=how.full,
+            check=how.check,
             frames=paths.frames,
-            progress=progress,
+            progress=how.progress,
         )
-        if image.build and not force and _same(image.build, manifest.digest, formats):
+        if image.build and not how.force and not how.full and _same(image.build.manifest(), manifest):
             return image.build, False
+        made = room / "build"
+        made.mkdir(mode=0o755)
+        (room / "image").rename(made / "image")
         info = BuildInfo(
             created=int(time.time()),
             kernels=_keep_kernels(found, made / "kernels"),
@@ -82,11 +84,10 @@ def build_locked(
         file.write_bytes(msgspec.json.encode(info))
         work.sync(file)
         work.sync(made)
-        place_of_build = place / _new_id(place)
-        made.rename(place_of_build)
-    published = Build(name, place_of_build)
+        published = Build(name, place / _new_id(place))
+        made.rename(published.path)
     make_current(paths, published)
-    prune(paths, name, in_use)
+    prune(paths, name, in_use_of(name, how.in_use))
     return published, True
 
 
@@ -95,14 +96,6 @@ def default_formats(found: Sequence[Kernel]) -> tuple[str, ...]:
     if not usable:
         return ("zst", "gz")  # the kernel comes from elsewhere: serve what it can unpack
     return ("zst",) if all(k.zstd for k in usable) else ("gz",)
-
-
-def excludes(tree: Path) -> tuple[str, ...]:
-    """The patterns of /etc/warewulf/excludes of the image."""
-    real = inside.resolve(tree, "/etc/warewulf/excludes")
-    if real is None or not real.is_file():
-        return ()
-    return tuple(line.strip().strip("/") for line in real.read_text().splitlines() if line.strip().strip("/"))
 
 
 def make_current(paths: Paths, build: Build) -> None:
@@ -152,8 +145,9 @@ def in_use_of(name: str, references: Collection[str]) -> frozenset[str]:
     return frozenset(pin for ref in references for base, pin in [names.split(ref)] if base == name and pin)
 
 
-def _same(build: Build, digest: str, formats: Sequence[str]) -> bool:
-    return build.manifest().digest == digest and all(build.artefact(f) for f in formats if f in FORMATS)
+def _same(old: Manifest, new: Manifest) -> bool:
+    """The same entries in the same order, and nothing missing in the old one that the new one has."""
+    return [s.key for s in old.segments] == [s.key for s in new.segments] and new.formats.keys() <= old.formats.keys()
 
 
 def _keep_kernels(found: Sequence[Kernel], place: Path) -> list[KernelInfo]:

@@ -24,6 +24,7 @@ from wwfast.errors import NotFoundError, WwfastError
 from wwfast.images import detect, inside, names
 from wwfast.images.detect import Kernel
 from wwfast.pack import build as packing
+from wwfast.pack import manifest as packed
 from wwfast.pack.artefact import GZ, ZST, Artefact
 from wwfast.pack.manifest import Manifest
 from wwfast.paths import Paths
@@ -73,10 +74,14 @@ class Build:
         return frozenset(self.info.symlinks)
 
     def manifest(self) -> Manifest:
-        return packing.manifest(self.path / "image")
+        return _manifest(self.path)
 
     def artefact(self, fmt: str) -> Artefact | None:
-        return packing.load(self.path / "image", fmt)
+        return _artefact(self.path, fmt)
+
+    def damage(self) -> str | None:
+        """Read all that is served and compare it with its digests: what is wrong, or None."""
+        return packing.damaged(self.path / "image", packed.read(self.path / "image"))
 
 
 class Image:
@@ -132,12 +137,9 @@ class Image:
 
     @property
     def min_ram(self) -> int:
-        """Bytes a node needs to boot: the unpacked tree, the archive twice (iPXE's copy, the kernel's), a rest."""
-        artefact = self.artefact(self.boot_format)
+        """Bytes of RAM a node needs to unpack and start it; 0 before the first build."""
         manifest = self.manifest()
-        if artefact is None or manifest is None:
-            return 0
-        return manifest.raw_size + 2 * artefact.size + (256 << 20)
+        return manifest.least_ram if manifest else 0
 
 
 class ImageStore:
@@ -227,6 +229,17 @@ def _info(path: Path) -> BuildInfo:
             f"build {path.name} of image {path.parent.name} cannot be read: {error}",
             hint=f"build it again: wwfast image build --force {path.parent.name}",
         ) from error
+
+
+# Builds never change, so neither does what was read from one.
+@lru_cache(maxsize=256)
+def _manifest(path: Path) -> Manifest:
+    return packed.read(path / "image")
+
+
+@lru_cache(maxsize=512)
+def _artefact(path: Path, fmt: str) -> Artefact | None:
+    return packing.load(path / "image", fmt)
 
 
 def symlinks(tree: Path) -> Iterator[str]:

@@ -18,21 +18,27 @@ from isal import igzip_lib
 from wwfast.errors import WwfastError
 
 CHUNK = 1 << 20
+GzipError: type[Exception] = cast(Any, igzip_lib).error  # declared as a value in the library's types
 LARGEST_HEADER = 16 << 20  # names and attributes of one entry; more would only fill memory
 AHEAD = 8  # chunks the thread may be ahead of the parser
+
+
+class DamagedError(WwfastError):
+    """A file that is not what it should be: another digest, or compressed data that does not decompress."""
 
 
 class Digested:
     """A raw file that hashes what is read from it."""
 
-    def __init__(self, raw: IO[bytes], algorithm: str, progress: Callable[[int], None] | None) -> None:
+    def __init__(self, raw: IO[bytes], algorithm: str | None, progress: Callable[[int], None] | None) -> None:
         self.raw = raw
-        self.hash = hashlib.new(algorithm)
+        self.hash = hashlib.new(algorithm) if algorithm else None
         self.progress = progress
 
     def read(self, size: int = -1) -> bytes:
         data = self.raw.read(CHUNK if size < 0 else size)
-        self.hash.update(data)
+        if self.hash is not None:
+            self.hash.update(data)
         if self.progress is not None:
             self.progress(len(data))
         return data
@@ -108,7 +114,7 @@ def plain_chunks(file: Digested, head: bytes) -> Iterator[bytes]:
         return
     plain: Any = file
     if head.startswith(b"\x28\xb5\x2f\xfd"):
-        plain = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True, read_size=CHUNK)
+        plain = zstandard.ZstdDecompressor().stream_reader(cast(Any, file), read_across_frames=True, read_size=CHUNK)
     elif head.startswith(b"\xfd7zXZ\0"):
         plain = lzma.LZMAFile(cast(Any, file))  # noqa: SIM115 - the file is its opener's to close
     elif head.startswith(b"BZh"):
@@ -141,8 +147,8 @@ def opened(
     `digest` (`sha256:hex`) is that of the file itself; leaving the block normally with another one raises
     WwfastError, as do damaged or truncated data. `progress` gets counts of bytes read from the file.
     """
-    algorithm, _, expected = (digest or "sha256:").partition(":")
-    if algorithm not in ("sha256", "sha512"):
+    algorithm, _, expected = (digest or "").partition(":")
+    if algorithm not in ("", "sha256", "sha512"):
         raise WwfastError(f"{path.name}: digest algorithm {algorithm} is not supported")
     chunks: queue.Queue[bytes | BaseException] = queue.Queue(AHEAD)
     stop = threading.Event()
@@ -157,7 +163,7 @@ def opened(
 
     def work(raw: IO[bytes]) -> None:
         try:
-            source = Digested(raw, algorithm, progress)
+            source = Digested(raw, algorithm or None, progress)
             head = raw.read(8)
             raw.seek(0)
             for data in plain_chunks(source, head):
@@ -166,15 +172,14 @@ def opened(
                 if data:
                     put(data)
             source.drain()
-            if expected and source.hash.hexdigest() != expected:
-                raise WwfastError(
-                    f"{path.name} is damaged: its {algorithm} is {source.hash.hexdigest()[:16]}..., "
-                    f"expected {expected[:16]}...",
+            if source.hash is not None and (actual := source.hash.hexdigest()) != expected:
+                raise DamagedError(
+                    f"{path.name} is damaged: its {algorithm} is {actual[:16]}..., expected {expected[:16]}...",
                     hint="the download or the copy was incomplete; fetch it again",
                 )
             put(b"")
-        except (OSError, EOFError, ValueError, lzma.LZMAError, zstandard.ZstdError, igzip_lib.error) as error:
-            put(WwfastError(f"{path} is damaged or cut short: {error}"))
+        except (OSError, EOFError, ValueError, lzma.LZMAError, zstandard.ZstdError, GzipError) as error:
+            put(DamagedError(f"{path} is damaged or cut short: {error}"))
         except BaseException as error:
             put(error)
 

@@ -1,0 +1,122 @@
+"""What the image and kernel commands share: references, sizes, a progress bar, building one image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from wwfast.cli.context import App
+
+
+def size_text(count: int | None) -> str:
+    """1024-based, one decimal: `1.4 GiB`."""
+    if count is None:
+        return "--"
+    value, unit = float(count), "B"
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if value < 1024 or unit == "TiB":
+            break
+        value /= 1024
+    return f"{count} B" if unit == "B" else f"{value:.1f} {unit}"
+
+
+def references(app: App) -> dict[str, list[str]]:
+    """Which nodes name which image (`NAME` or `NAME@BUILD`), resolved."""
+    found: dict[str, list[str]] = {}
+    for node in app.registry.snapshot().nodes.values():
+        if node.image_name:
+            found.setdefault(node.image_name, []).append(node.id)
+    return found
+
+
+def users(app: App, name: str) -> list[str]:
+    """Nodes that use an image, in any of its builds."""
+    return [node for ref, nodes in references(app).items() if ref.partition("@")[0] == name for node in nodes]
+
+
+def owners(app: App, name: str) -> list[str]:
+    """Nodes and profiles that name an image."""
+    profiles = app.registry.snapshot().profiles
+    named = [f"profile {key}" for key, profile in profiles.items() if profile.image_name.partition("@")[0] == name]
+    return named + users(app, name)
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar on a terminal's standard error; elsewhere nothing."""
+    import sys
+
+    if not sys.stderr.isatty():
+        yield lambda what, done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        tasks: dict[str, Any] = {}
+
+        def show(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=total or None)
+            bars.update(tasks[what], completed=done)
+
+        yield show
+
+
+def build_one(app: App, name: str, **how: Any) -> None:
+    import time
+
+    from wwfast.images import publish
+
+    begun = time.monotonic()
+    with progress() as shown:
+        made, changed = publish.build(
+            app.paths,
+            name,
+            publish.How(**how, in_use=references(app).keys(), progress=lambda a, b: shown("packing", a, b)),
+        )
+    if not changed:
+        click.echo(f"{name}: nothing changed since build {made.id}")
+        return
+    sizes = ", ".join(
+        f"{fmt} {size_text(artefact.size)}" for fmt in ("raw", "zst", "gz") if (artefact := made.artefact(fmt))
+    )
+    click.echo(f"{name}: build {made.id} in {time.monotonic() - begun:.1f} s, {sizes}")
+    for warning in made.manifest().warnings:
+        click.echo(f"warning: {name}: {warning}", err=True)
+
+
+def facts(app: App, made: Any) -> dict[str, Any]:
+    """One image for list and show: counts, times as Unix seconds, sizes in bytes."""
+    default = made.default_kernel()
+    artefact = made.artefact(made.boot_format)
+    return {
+        "name": made.name,
+        "nodes": len(users(app, made.name)),
+        "kernel": (default.release or default.version) if default else "",
+        "arch": made.arch,
+        "created": int(made.rootfs.parent.stat().st_mtime),
+        "built": made.build.info.created if made.build else None,
+        "build": made.build.id if made.build else None,
+        "format": made.boot_format,
+        "size": artefact.size if artefact else 0,
+        "writable": not made.readonly,
+        "rootfs": str(made.rootfs),
+    }
+
+
+def cell(row: dict[str, Any], key: str) -> str:
+    import time
+
+    value = row[key]
+    if key in ("created", "built"):
+        return time.strftime("%d %b %y %H:%M %Z", time.localtime(value)) if value else ""
+    return size_text(value) if key == "size" else str(value)
+
+
+def text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

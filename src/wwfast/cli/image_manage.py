@@ -1,0 +1,152 @@
+"""wwfast image copy, rename, delete, verify, history, rollback."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from wwfast.cli.context import App, pass_app
+from wwfast.cli.image_common import build_one, cell, owners, references, size_text
+from wwfast.cli.output import confirm, dump_json, table
+
+
+@click.command(epilog="Example: wwfast image copy debian debian-test")
+@click.argument("source")
+@click.argument("name")
+@click.option("-b", "--build", is_flag=True, help="Build the copy.")
+@pass_app
+def copy(app: App, source: str, name: str, build: bool) -> None:
+    """Copy an image; on file systems that can, the data is shared."""
+    from wwfast.images import manage
+
+    manage.copy(app.paths, source, name)
+    click.echo(f"copied {source} to {name}")
+    if build:
+        build_one(app, name)
+
+
+@click.command(epilog="Example: wwfast image rename debian debian12")
+@click.argument("old")
+@click.argument("new")
+@click.option("-b", "--build", is_flag=True, help="Build it afterwards.")
+@pass_app
+def rename(app: App, old: str, new: str, build: bool) -> None:
+    """Rename an image, and in nodes.conf wherever it is named."""
+    from wwfast.images import manage
+    from wwfast.nodes.source import NODES, PROFILES
+    from wwfast.nodes.store import Draft, Store
+
+    def rewrite(draft: Draft) -> None:
+        for section in (PROFILES, NODES):
+            for name, tree in draft.source.trees[section].items():
+                base, at, pin = str((tree or {}).get("image name", "") if isinstance(tree, dict) else "").partition("@")
+                if base == old:
+                    draft.get(section, name)["image name"] = f"{new}{at}{pin}"
+
+    manage.rename(app.paths, old, new)
+    try:
+        done = Store(app.paths).change(rewrite, why=f"image rename {old} {new}")
+    except BaseException:
+        manage.rename(app.paths, new, old)
+        raise
+    changed = len(done.changes())
+    click.echo(f"renamed {old} to {new}" + (f"; {changed} nodes and profiles changed" if changed else ""))
+    if build:
+        build_one(app, new)
+
+
+@click.command(epilog="Example: wwfast image delete old")
+@click.argument("names", nargs=-1, required=True)
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@pass_app
+def delete(app: App, names: tuple[str, ...], yes: bool) -> None:
+    """Remove images and their builds. Refused while a node or profile names one."""
+    from wwfast.images import manage
+    from wwfast.images.store import ImageStore
+
+    store = ImageStore(app.paths)
+    for name in names:
+        store.get(name)
+    if confirm(f"Delete {', '.join(names)}?", yes):
+        for name in names:
+            manage.delete(app.paths, name, used_by=owners(app, name))
+            click.echo(f"deleted {name}")
+
+
+@click.command(epilog="Example: wwfast image verify debian")
+@click.argument("names", nargs=-1)
+@pass_app
+def verify(app: App, names: tuple[str, ...]) -> None:
+    """Read all that is served of images and compare it with its digests. Exit status 1 when something is damaged."""
+    from wwfast.errors import WwfastError
+    from wwfast.images.store import ImageStore
+
+    store = ImageStore(app.paths)
+    broken = []
+    for name in names or store.names():
+        made = store.get(name)
+        wrong = made.build.damage() if made.build else "not built"
+        click.echo(f"{name}: {wrong or 'whole'}")
+        if wrong:
+            broken.append(name)
+    if broken:
+        raise WwfastError(
+            f"not as built: {', '.join(broken)}", hint=f"build again: wwfast image build --full {' '.join(broken)}"
+        )
+
+
+@click.command(epilog="Example: wwfast image history debian")
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@pass_app
+def history(app: App, name: str, as_json: bool) -> None:
+    """List the builds kept of an image, the newest first."""
+    from wwfast.images import detect
+    from wwfast.images.store import ImageStore, current_id
+
+    store = ImageStore(app.paths)
+    store.get(name)
+    current = current_id(app.paths, name)
+    used = references(app)
+    rows: list[dict[str, Any]] = []
+    for made in reversed(store.builds(name)):
+        kernel = detect.default(made.kernels)
+        sizes = [body.bytes for body in made.manifest().formats.values()]
+        nodes = used.get(f"{name}@{made.id}", []) + (used.get(name, []) if made.id == current else [])
+        rows.append(
+            {
+                "build": made.id,
+                "built": made.info.created,
+                "kernel": (kernel.release or kernel.version) if kernel else "",
+                "size": min(sizes, default=0),
+                "served": made.id == current,
+                "nodes": len(nodes),
+            }
+        )
+    if as_json:
+        dump_json(rows)
+        return
+    titles = ["BUILD", "CREATION TIME", "KERNEL VERSION", "SIZE", "SERVED", "NODES"]
+    table(
+        titles,
+        [
+            [r["build"], cell(r, "built"), r["kernel"], size_text(r["size"]), "*" if r["served"] else "", r["nodes"]]
+            for r in rows
+        ],
+    )
+
+
+@click.command(epilog="Example: wwfast image rollback debian")
+@click.argument("name")
+@click.argument("build", required=False)
+@pass_app
+def rollback(app: App, name: str, build: str | None) -> None:
+    """Serve the build before the current one again, or the one named; nodes get it from the next boot on."""
+    from wwfast.images import publish
+
+    made = publish.rollback(app.paths, name, build)
+    click.echo(f"{name}: build {made.id} is served now")
+
+
+COMMANDS = (copy, rename, delete, verify, history, rollback)

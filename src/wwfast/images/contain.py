@@ -1,0 +1,295 @@
+"""Running a command inside an image: own mount, PID, UTS and IPC namespaces, and a /dev that is not the server's.
+
+Three processes: we wait; a keeper makes the namespaces; the first process of the new PID namespace mounts, starts the
+command and reaps. Each dies with its parent (PR_SET_PDEATHSIG), and with the first process of the namespace the kernel
+ends the rest and drops the mounts: however we end, nothing is left.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import shutil
+import signal
+import stat
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NoReturn
+
+from wwfast.errors import WwfastError
+from wwfast.images import inside
+
+LIBC = ctypes.CDLL(None, use_errno=True)
+
+CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWPID = 0x20000, 0x4000000, 0x8000000, 0x20000000
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT = 1, 2, 4, 8, 32
+MS_BIND, MS_REC, MS_PRIVATE = 0x1000, 0x4000, 0x40000
+MNT_DETACH = 2
+PR_SET_PDEATHSIG, PR_CAPBSET_DROP = 1, 24
+# Loading modules, raw I/O, rebooting and setting the clock would reach the server through any namespace.
+DROPPED = {"CAP_SYS_MODULE": 16, "CAP_SYS_RAWIO": 17, "CAP_SYS_BOOT": 22, "CAP_SYS_TIME": 25}
+# Never the host's devtmpfs: a package's grub-install must not find the server's disks.
+DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
+LINKS = {"ptmx": "pts/ptmx", "fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2"}
+PATH = "/bin:/sbin:/usr/bin:/usr/sbin:/usr/local/bin:/usr/local/sbin"
+CANNOT_START = 127
+
+
+@dataclass(frozen=True, slots=True)
+class Bind:
+    """Something of the server made visible at `dest` of the image, or copied there for the time of the run."""
+
+    source: Path
+    dest: str
+    readonly: bool = False
+    copy: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> Bind:
+        """`source[:dest[:ro|copy]]`."""
+        source, _, rest = text.partition(":")
+        dest, _, how = rest.partition(":")
+        if not source.startswith("/") or how not in ("", "ro", "copy"):
+            raise WwfastError(f"--bind {text} is not understood", hint="--bind /SOURCE[:/DEST[:ro|copy]]")
+        return cls(Path(source), dest or source, how == "ro", how == "copy")
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Where and how to run: the tree, what is bound into it, what covers it.
+
+    `over`: trees laid over it, the first on top; then all is read-only, as it is with `readonly`.
+    """
+
+    name: str
+    rootfs: Path
+    binds: Sequence[Bind] = ()
+    readonly: bool = False
+    over: Sequence[Path] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+def run_inside(room: Room, command: Sequence[str]) -> int:
+    """Run a command in the image, on our terminal; return its exit status (128 + n when signal n ended it).
+
+    Needs root. Raises WwfastError when something bound does not exist. Mount points that had to be made and copies
+    that were not changed are taken away again.
+    """
+    if os.geteuid() != 0:
+        raise WwfastError("a command inside an image needs root", hint="run it with sudo")
+    for bind in room.binds:
+        if not bind.source.exists():
+            raise WwfastError(f"{bind.source} does not exist and cannot be bound into image {room.name}")
+    undo: list[Callable[[], None]] = []
+    try:
+        mounts = [(bind, _place(room, bind, undo)) for bind in room.binds]
+        sys.stdout.flush()
+        sys.stderr.flush()
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the command
+        try:
+            keeper = os.fork()
+            if keeper == 0:
+                _child(lambda: _keep(room, mounts, command))
+            return _status(os.waitpid(keeper, 0)[1])
+        finally:
+            signal.signal(signal.SIGINT, before)
+    finally:
+        for step in reversed(undo):
+            step()
+
+
+def environment(name: str, readonly: bool) -> dict[str, str]:
+    """What the command finds: Warewulf's PATH, prompt and history file, and the terminal's type."""
+    mark = "(ro)" if readonly else ""
+    found = {
+        "PATH": PATH,
+        "HOME": "/root",
+        "PS1": f"[warewulf:{name}{mark}] " + os.environ.get("WW_PS1", "\\w\\$ "),
+        "HISTFILE": os.environ.get("WW_HISTFILE", "/dev/null"),
+        "WW_IMAGE_SHELL": name,
+        "WW_CONTAINER_SHELL": name,
+    }
+    return found | {key: os.environ[key] for key in ("TERM", "LANG", "LC_ALL", "COLORTERM") if key in os.environ}
+
+
+def shell(rootfs: Path) -> str:
+    """The first of $SHELL, /bin/bash and /bin/sh that the image has."""
+    for path in (os.environ.get("SHELL", ""), "/bin/bash", "/bin/sh"):
+        if path.startswith("/") and inside.is_file(rootfs, path):
+            return path
+    raise WwfastError(f"{rootfs} has no shell")
+
+
+# -- before and after ------------------------------------------------------------------------------------------------
+
+
+def _place(room: Room, bind: Bind, undo: list[Callable[[], None]]) -> str | None:
+    """Make the place for a bind; its path relative to the image, or None when it was only copied or cannot be."""
+    there = inside.resolve(room.rootfs, bind.dest)
+    if there is not None:
+        return None if bind.copy else str(there.relative_to(room.rootfs))
+    parent = inside.resolve(room.rootfs, str(Path(bind.dest).parent))
+    if parent is None or not parent.is_dir() or room.readonly or room.over:
+        print(f"warning: {bind.dest} is not in image {room.name}: {bind.source} is left out", file=sys.stderr)
+        return None
+    there = parent / Path(bind.dest).name
+    if bind.copy:
+        shutil.copy2(bind.source, there)
+        original = _fingerprint(there)
+        undo.append(lambda: there.unlink() if there.exists() and _fingerprint(there) == original else None)
+        return None
+    times = parent.stat()
+    if bind.source.is_dir():
+        there.mkdir()
+        undo.append(lambda: _quietly(there.rmdir, parent, times))
+    else:
+        there.touch()
+        undo.append(lambda: _quietly(there.unlink, parent, times))
+    return str(there.relative_to(room.rootfs))
+
+
+def _fingerprint(file: Path) -> tuple[bytes, int]:
+    return file.read_bytes(), stat.S_IMODE(file.stat().st_mode)
+
+
+def _quietly(step: Callable[[], None], parent: Path, times: os.stat_result) -> None:
+    """Take a mount point of ours away; the directory looks as before, so the image counts as unchanged."""
+    try:
+        if parent.stat().st_mtime_ns >= times.st_mtime_ns:
+            step()
+            os.utime(parent, ns=(times.st_atime_ns, times.st_mtime_ns))
+    except OSError:
+        pass  # the command removed or filled it: then it is the image's
+
+
+def _status(status: int) -> int:
+    code = os.waitstatus_to_exitcode(status)
+    return 128 - code if code < 0 else code
+
+
+# -- the children: from here on everything ends in _exit -------------------------------------------------------------
+
+
+def _child(body: Callable[[], int]) -> NoReturn:
+    code = CANNOT_START
+    try:
+        code = body()
+    except OSError as error:
+        print(f"error: {error.strerror}: {error.filename or 'image'}", file=sys.stderr)
+    except WwfastError as error:
+        print(f"error: {error.message}", file=sys.stderr)
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _die_with_parent() -> None:
+    _check(LIBC.prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL)), "prctl")
+
+
+def _keep(room: Room, mounts: list[tuple[Bind, str | None]], command: Sequence[str]) -> int:
+    _die_with_parent()
+    _check(LIBC.unshare(CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID), "unshare")
+    first = os.fork()
+    if first == 0:
+        _child(lambda: _first(room, mounts, command))
+    return _status(os.waitpid(first, 0)[1])
+
+
+def _first(room: Room, mounts: list[tuple[Bind, str | None]], command: Sequence[str]) -> int:
+    """PID 1 of the namespace: it starts the command and reaps what the command leaves behind."""
+    _die_with_parent()
+    _furnish(room, mounts)
+    worker = os.fork()
+    if worker == 0:
+        _child(lambda: _work(room, command))
+    while True:
+        pid, status = os.wait()
+        if pid == worker:
+            return _status(status)
+
+
+def _work(room: Room, command: Sequence[str]) -> int:
+    for number in (signal.SIGINT, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_DFL)
+    for capability in DROPPED.values():
+        LIBC.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
+    surroundings = environment(room.name, room.readonly or bool(room.over)) | dict(room.environment)
+    try:
+        os.execvpe(command[0], list(command), surroundings)
+    except OSError as error:
+        if error.errno == errno.ENOEXEC:
+            raise WwfastError(f"{command[0]} is for another architecture, or no program") from error
+        raise WwfastError(f"cannot run {command[0]} in image {room.name}: {error.strerror}") from error
+
+
+def _furnish(room: Room, mounts: list[tuple[Bind, str | None]]) -> None:
+    root = room.rootfs
+    _mount(None, Path("/"), None, MS_REC | MS_PRIVATE)
+    if room.over:
+        layers = ":".join(str(layer).replace("\\", "\\\\").replace(":", "\\:") for layer in (*room.over, root))
+        _mount("overlay", root, "overlay", MS_RDONLY, f"lowerdir={layers}")
+    else:
+        _mount(str(root), root, None, MS_BIND)
+        if room.readonly:
+            _mount(None, root, None, MS_BIND | MS_REMOUNT | MS_RDONLY)
+    for name in ("dev", "proc", "sys", "run"):
+        if not (root / name).is_dir() or (root / name).is_symlink():
+            raise WwfastError(f"image {room.name} has no directory /{name}", hint=f"mkdir {root / name}")
+    _dev(root / "dev")
+    _mount("proc", root / "proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+    for name in ("proc/sys", "proc/sysrq-trigger"):  # these are the server's
+        if not (root / name).exists():
+            continue
+        _mount(str(root / name), root / name, None, MS_BIND)
+        _mount(None, root / name, None, MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC)
+    _mount("sysfs", root / "sys", "sysfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC)
+    _mount("tmpfs", root / "run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
+    for bind, place in mounts:
+        if place is not None:
+            _mount(str(bind.source.resolve()), root / place, None, MS_BIND | MS_REC)
+            if bind.readonly:
+                _mount(None, root / place, None, MS_BIND | MS_REMOUNT | MS_RDONLY)
+    LIBC.sethostname(room.name.encode()[:64], len(room.name.encode()[:64]))
+    os.chdir(root)
+    # pivot_root(2): with `.` twice the old root ends up on top and is detached at once.
+    _check(LIBC.pivot_root(b".", b"."), "pivot_root")
+    _check(LIBC.umount2(b".", MNT_DETACH), "umount")
+    os.chdir("/")
+
+
+def _dev(place: Path) -> None:
+    _mount("tmpfs", place, "tmpfs", MS_NOSUID | MS_NOEXEC, "mode=755,size=64k")
+    os.umask(0)
+    for name, (major, minor) in DEVICES.items():
+        os.mknod(place / name, 0o666 | stat.S_IFCHR, os.makedev(major, minor))
+    os.umask(0o022)
+    for name, target in LINKS.items():
+        (place / name).symlink_to(target)
+    for name, kind, options in (
+        ("pts", "devpts", "newinstance,ptmxmode=0666,mode=620,gid=5"),
+        ("shm", "tmpfs", "mode=1777"),
+    ):
+        (place / name).mkdir()
+        _mount(kind, place / name, kind, MS_NOSUID | MS_NOEXEC, options)
+
+
+def _mount(source: str | None, target: Path, kind: str | None, flags: int, options: str = "") -> None:
+    encode = os.fsencode
+    code = LIBC.mount(
+        encode(source) if source else None,
+        encode(target),
+        kind.encode() if kind else None,
+        ctypes.c_ulong(flags),
+        encode(options) if options else None,
+    )
+    _check(code, f"mount {kind or 'bind'} on {target}")
+
+
+def _check(code: int, what: str) -> None:
+    if code != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), what)
