@@ -6,11 +6,17 @@ import os
 import stat
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from support.cpio import Inode
 
 
-def read(root: Path, *, times: bool = True) -> dict[bytes, tuple[object, ...]]:
+def timeless(mode: int) -> bool:
+    """Unpackers do not set the times of these back."""
+    return stat.S_ISDIR(mode) or stat.S_ISLNK(mode)
+
+
+def read(root: Path) -> dict[bytes, tuple[Any, ...]]:
     """Everything an archive carries, by name: (mode, uid, gid, mtime, rdev, content, all names of the inode)."""
     base = os.fsencode(root)
     found: dict[bytes, tuple[os.stat_result, bytes]] = {}
@@ -32,7 +38,7 @@ def read(root: Path, *, times: bool = True) -> dict[bytes, tuple[object, ...]]:
             facts.st_mode,
             facts.st_uid,
             facts.st_gid,
-            int(facts.st_mtime) if times and not stat.S_ISDIR(facts.st_mode) else None,
+            None if timeless(facts.st_mode) else int(facts.st_mtime),
             (os.major(facts.st_rdev), os.minor(facts.st_rdev)),
             data,
             tuple(sorted(groups[facts.st_dev, facts.st_ino])) if not stat.S_ISLNK(facts.st_mode) else (),
@@ -42,7 +48,7 @@ def read(root: Path, *, times: bool = True) -> dict[bytes, tuple[object, ...]]:
     }
 
 
-def decoded(names: dict[bytes, Inode]) -> dict[bytes, tuple[object, ...]]:
+def decoded(names: dict[bytes, Inode]) -> dict[bytes, tuple[Any, ...]]:
     """A decoded archive in the form of `read`."""
     groups: dict[int, list[bytes]] = {}
     for name, inode in names.items():
@@ -52,7 +58,7 @@ def decoded(names: dict[bytes, Inode]) -> dict[bytes, tuple[object, ...]]:
             inode.mode,
             inode.uid,
             inode.gid,
-            None if stat.S_ISDIR(inode.mode) else inode.mtime,
+            None if timeless(inode.mode) else inode.mtime,
             inode.rdev,
             inode.data,
             tuple(sorted(groups[id(inode)])) if not stat.S_ISLNK(inode.mode) else (),

@@ -202,6 +202,19 @@ def test_pack_a_file_over_the_limit_of_the_format_is_an_error_that_names_it(buil
         builds()
 
 
+def test_pack_a_file_named_like_the_end_of_an_archive_is_an_error(builds: Builds, tree: Path) -> None:
+    (tree / "etc/TRAILER!!!").touch()
+    assert b"etc/TRAILER!!!" in cpio.decode(builds.raw()), "harmless below a directory"
+    (tree / "TRAILER!!!").touch()
+    with pytest.raises(WwfastError, match="TRAILER!!! has the name that ends an archive"):
+        builds()
+
+
+def test_pack_times_of_symbolic_links_are_kept(builds: Builds, tree: Path) -> None:
+    os.utime(tree / "bin", (77, 77), follow_symlinks=False)
+    assert cpio.decode(builds.raw())[b"bin"].mtime == 77
+
+
 def test_pack_hard_links_are_whole_within_one_segment_with_the_content_on_the_last(builds: Builds) -> None:
     raw = builds.raw(segment=512.0)
     fields = {}
@@ -290,9 +303,10 @@ def test_pack_build_refuses_a_directory_that_exists(builds: Builds, tree: Path) 
         build(tree, dest, name="test", formats=["raw"], frames=builds.base / "frames")
 
 
-def test_pack_published_files_are_not_writable(builds: Builds) -> None:
+def test_pack_published_files_are_nobodys_to_read_or_write(builds: Builds) -> None:
     for pack in builds().glob("*.pack"):
-        assert stat.S_IMODE(pack.stat().st_mode) == 0o444
+        assert stat.S_IMODE(pack.stat().st_mode) == 0o400
+    assert stat.S_IMODE((builds.base / "frames").stat().st_mode) == 0o700
 
 
 def test_pack_progress_reaches_the_end(builds: Builds) -> None:

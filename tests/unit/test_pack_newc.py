@@ -53,13 +53,14 @@ def test_pack_newc_only_the_last_part_has_a_trailer() -> None:
         Entry(b"", 0o100644, 0, 0, 0),
         Entry(b"/etc/passwd", 0o100644, 0, 0, 0),
         Entry(b"a\0b", 0o100644, 0, 0, 0),
+        Entry(b"TRAILER!!!", 0o100644, 0, 0, 0),
         Entry(b"n" * 4096, 0o100644, 0, 0, 0),
         Entry(b"l", 0o120777, 0, 0, 0, b""),
         Entry(b"l", 0o120777, 0, 0, 0, b"t" * 4096),
         Entry(b"f", 0o100644, -1, 0, 0),
         Entry(b"f", 0o100644, 0, 0, 1 << 32),
     ],
-    ids=["empty", "absolute", "nul", "long-name", "no-target", "long-target", "negative-uid", "year-2106"],
+    ids=["empty", "absolute", "nul", "trailer", "long-name", "no-target", "long-target", "negative-uid", "year-2106"],
 )
 def test_pack_newc_refuses_what_a_node_would_drop(entry: Entry) -> None:
     with pytest.raises(WwfastError, match="cannot be archived"):

@@ -479,7 +479,7 @@ cdef class Tree:
                 if entry.length == len(path) and memcmp(entry.path, <const char *>path, entry.length) == 0:
                     if entry.mode & S_IFMT == <uint32_t>kind:
                         entry.length = 0
-        cdef size_t sockets = 0, times = 0, over = 0, too_big = 0, bad = 0
+        cdef size_t sockets = 0, times = 0, over = 0, too_big = 0, bad = 0, trailer = 0
         with nogil:
             for i in range(self.count):
                 entry = &self.entries[i]
@@ -496,6 +496,8 @@ cdef class Tree:
                     times += 1
                 if entry.length > 4095:
                     bad = i + 1
+                if entry.name == 0 and strcmp(entry.path, b"TRAILER!!!") == 0:
+                    trailer = i + 1
                 if entry.mode & S_IFMT == S_IFREG:
                     if entry.known.size > TREE_U32:
                         too_big = i + 1
@@ -503,6 +505,8 @@ cdef class Tree:
                         over += 1
         if bad:
             raise ValueError(os.fsdecode(self.entries[bad - 1].path), "name")
+        if trailer:
+            raise ValueError(os.fsdecode(self.entries[trailer - 1].path), "trailer")
         if too_big:
             raise ValueError(os.fsdecode(self.entries[too_big - 1].path), "size")
         self.skipped = {name: n for name, n in ((SOCKETS, sockets), (OTHER_TIMES, times), (OVER_2G, over)) if n}

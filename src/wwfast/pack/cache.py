@@ -23,6 +23,7 @@ import xxhash
 
 from wwfast.pack import frames
 
+LOCK = ".lock"
 MAGIC = b"wwframe1"
 HEAD = struct.Struct("<8s16sQQ")  # magic, xxh3 of what follows it, size and mtime (ns) of the pack
 RECORD = struct.Struct("<16sQQQI4x16s32s")  # key, offset, length, raw length, CRC-32 of raw, xxh3, sha256
@@ -59,7 +60,7 @@ class PackWriter:
     def _reserve(self, length: int) -> int:
         with self._lock:
             if self._file < 0:
-                self._file = os.open(self._temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+                self._file = os.open(self._temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             offset = self._end
             self._end += length
             return offset
@@ -107,7 +108,7 @@ class PackWriter:
         """Make the pack and its index durable and visible."""
         if self._file < 0:
             return
-        os.fchmod(self._file, 0o444)
+        os.fchmod(self._file, 0o400)
         os.fsync(self._file)
         facts = os.fstat(self._file)
         os.close(self._file)
@@ -205,8 +206,8 @@ def intact(frame: Frame) -> bool:
 @contextmanager
 def hold(directory: Path) -> Iterator[None]:
     """Keep the cache from being collected; builds share it."""
-    directory.mkdir(parents=True, exist_ok=True)
-    with (directory / ".lock").open("w") as lock:
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)  # frames hold what /etc/shadow holds
+    with (directory / LOCK).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_SH)
         yield
 
@@ -216,12 +217,12 @@ class Collected(NamedTuple):
     bytes: int
 
 
-def collect(directory: Path, keep: int = 0, *, wait: bool = True) -> Collected:
+def collect(directory: Path, keep: int = 0, *, wait: bool = True, dry_run: bool = False) -> Collected:
     """Delete what no image refers to: packs without another link, the oldest first until at most `keep` bytes of
     them are left, and the rests of builds that died. Running builds are waited for, or win if not `wait`."""
     if not directory.is_dir():
         return Collected(0, 0)
-    with (directory / ".lock").open("w") as lock:
+    with (directory / LOCK).open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
@@ -242,6 +243,6 @@ def collect(directory: Path, keep: int = 0, *, wait: bool = True) -> Collected:
             if path.with_suffix(".pack") in gone or not path.with_suffix(".pack").exists()
         ]
         freed = sum(path.stat().st_size for path in doomed)
-        for path in doomed:
+        for path in () if dry_run else doomed:
             path.unlink()
     return Collected(len(doomed), freed)

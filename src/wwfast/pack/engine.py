@@ -92,6 +92,7 @@ def scan(
         limit = {
             "size": "is larger than 4 GiB - 1, the most an initramfs can carry; keep it on shared storage",
             "name": "has a path over 4095 bytes, which nodes would drop",
+            "trailer": "has the name that ends an archive; nodes would drop all that follows",
         }[why]
         raise WwfastError(f"{tree / path} {limit}", hint="or leave it out: add it to etc/warewulf/excludes") from error
     return walk

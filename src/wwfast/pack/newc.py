@@ -41,6 +41,8 @@ def problem(entry: Entry) -> str | None:
     name = entry.name
     if not name or name.startswith(b"/") or b"\0" in name:
         return "names are relative, not empty and without NUL"
+    if name == b"TRAILER!!!":
+        return "this name ends an archive"
     if len(name) >= PATH_MAX:
         return f"the name has {len(name)} bytes; Linux drops entries with a name over {PATH_MAX - 1}"
     if len(entry.data) > SIZE_MAX:
