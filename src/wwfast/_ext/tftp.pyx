@@ -16,6 +16,7 @@ from libc.string cimport memcpy, memset
 cdef extern from *:
     """
     #include <sys/socket.h>
+    #include <sys/epoll.h>
     #include <sys/eventfd.h>
     #include <netinet/in.h>
     #include <netinet/udp.h>
@@ -76,8 +77,20 @@ cdef extern from "poll.h" nogil:
         short events
         short revents
     int poll(pollfd *, unsigned long, int)
-    enum: POLLIN
     enum: POLLOUT
+
+cdef extern from "sys/epoll.h" nogil:
+    ctypedef union epoll_data_t:
+        uint32_t u32
+    struct epoll_event:
+        unsigned int events
+        epoll_data_t data
+    int epoll_create1(int)
+    int epoll_ctl(int, int, int, epoll_event *)
+    int epoll_wait(int, epoll_event *, int, int)
+    enum: EPOLL_CLOEXEC
+    enum: EPOLL_CTL_ADD
+    enum: EPOLLIN
 
 cdef extern from "sys/eventfd.h" nogil:
     int eventfd(unsigned int, int)
@@ -123,6 +136,7 @@ cdef enum:
     ROUNDS = 4        # batches read from one socket before others get their turn
     SLOTS = 1024
     BUCKETS = 65536
+    EVENTS = 64
 cdef double SLOT = 0.01   # seconds
 
 cdef enum:
@@ -185,7 +199,7 @@ cdef class Engine:
     cdef readonly uint64_t strangers, resent, send_errors
     cdef int *_sockets
     cdef int _count
-    cdef int _wake
+    cdef int _wake, _epoll
     cdef bint _stop, _segments, _busy
     cdef pthread_mutex_t _lock
     cdef Sending **_buckets
@@ -208,7 +222,8 @@ cdef class Engine:
 
     def __cinit__(self, sockets=(), *, bint segments=True):
         cdef int index
-        self._wake = self.fileno = -1
+        cdef epoll_event event
+        self._wake = self.fileno = self._epoll = -1
         self._count = len(sockets)
         self._sockets = <int *>calloc(max(self._count, 1), sizeof(int))
         self._buckets = <Sending **>calloc(BUCKETS, sizeof(Sending *))
@@ -221,8 +236,13 @@ cdef class Engine:
         pthread_mutex_init(&self._lock, NULL)
         self.fileno = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
         self._wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
-        if self.fileno < 0 or self._wake < 0:
-            raise OSError(errno, "eventfd")
+        self._epoll = epoll_create1(EPOLL_CLOEXEC)
+        if self.fileno < 0 or self._wake < 0 or self._epoll < 0:
+            raise OSError(errno, "eventfd or epoll")
+        for index in range(self._count + 1):
+            event.events, event.data.u32 = EPOLLIN, index
+            if epoll_ctl(self._epoll, EPOLL_CTL_ADD, self._wake if index == self._count else self._sockets[index], &event):
+                raise OSError(errno, "epoll")
         for index in range(BATCH):
             self._in_pieces[index].iov_base = self._in_data[index]
             self._in_pieces[index].iov_len = RECEIVE
@@ -249,6 +269,8 @@ cdef class Engine:
             close(self.fileno)
         if self._wake >= 0:
             close(self._wake)
+        if self._epoll >= 0:
+            close(self._epoll)
         pthread_mutex_destroy(&self._lock)
 
     # For the event loop's thread.
@@ -716,38 +738,34 @@ cdef class Engine:
         return count == BATCH
 
     cdef void _serve(self) noexcept nogil:
-        cdef pollfd *waits = <pollfd *>calloc(self._count + 1, sizeof(pollfd))
-        cdef int index, turn
+        cdef epoll_event events[EVENTS]
+        cdef int event, ready, turn
+        cdef uint32_t index
         cdef uint64_t dummy
         cdef double now
         cdef bint more
-        if waits == NULL:
-            return
-        for index in range(self._count):
-            waits[index].fd, waits[index].events = self._sockets[index], POLLIN
-        waits[self._count].fd, waits[self._count].events = self._wake, POLLIN
         while not self._stop:
-            poll(waits, self._count + 1, 10 if self._kept else -1)
-            if waits[self._count].revents:
-                read(self._wake, &dummy, 8)
+            ready = epoll_wait(self._epoll, events, EVENTS, 10 if self._kept else -1)
             now = monotonic()
             more = False
-            for index in range(self._count):
-                if waits[index].revents:
-                    for turn in range(ROUNDS):
-                        pthread_mutex_lock(&self._lock)
-                        if turn:
-                            now = monotonic()
-                        if not self._read(index, now):
-                            pthread_mutex_unlock(&self._lock)
-                            break
+            for event in range(ready):
+                index = events[event].data.u32
+                if index == <uint32_t>self._count:
+                    read(self._wake, &dummy, 8)
+                    continue
+                for turn in range(ROUNDS):
+                    pthread_mutex_lock(&self._lock)
+                    if turn:
+                        now = monotonic()
+                    if not self._read(index, now):
                         pthread_mutex_unlock(&self._lock)
-                    else:
-                        more = True
+                        break
+                    pthread_mutex_unlock(&self._lock)
+                else:
+                    more = True
             self._busy = more
             if <int64_t>(now / SLOT) > self._slot:
                 pthread_mutex_lock(&self._lock)
                 self._advance(now)
                 self._flush()
                 pthread_mutex_unlock(&self._lock)
-        free(waits)
