@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from wwfast.storm.link import source
 from wwfast.storm.node import PROFILES, SimNode, Step
 
-PREFIX = "02:57:57"  # locally administered ("WW"): the daemon neither discovers nor keeps these
+PREFIX = "02:77:77"  # locally administered ("ww"): the daemon neither discovers nor keeps these
 CHECKED = 0.05  # of the nodes compute the digest of every body
 
 Follow = Callable[[str, str], Sequence[Step]]

@@ -25,10 +25,16 @@ def follow(text: str, mac: str) -> Sequence[Step]:
             url = next((word for word in (expand(word, known) for word in words[1:]) if "://" in word), "")
             if url and url not in seen:
                 seen.add(url)
-                steps.append(step(url, optional="||" in words and words[0] != "kernel"))
-    if all(one.stage != "runtime" for one in steps):
-        steps.append(Step("runtime", f"/runtime/{mac}", CLIENT, optional=True))
+                steps.append(step(url, optional=goes_on(line)))
+    if steps and all(one.stage != "runtime" for one in steps):
+        steps.append(Step("runtime", f"/runtime/{mac}?format=tar", CLIENT))
     return steps
+
+
+def goes_on(line: str) -> bool:
+    """Whether the boot goes on when this command fails (`|| echo ...`, a bare `||`)."""
+    _, either, other = line.partition("||")
+    return bool(either) and (not other.strip() or other.split()[0] == "echo")
 
 
 def expand(word: str, known: dict[str, str]) -> str:

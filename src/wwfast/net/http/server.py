@@ -510,6 +510,7 @@ class HttpServer:
         self.limits = limits or Limits()
         self.scheduler = scheduler
         self.draining = False
+        self._closed = False
         self.refused = 0  # connections over the limit
         self.waiting: dict[str, list[Connection]] = {}
         self._connections: list[set[Connection]] = [set() for _ in range(SLICES)]
@@ -550,9 +551,10 @@ class HttpServer:
 
     def stop_accepting(self) -> None:
         """Leave the listening sockets alone, open: another process may have taken them over."""
-        self.draining = True
-        for one in self.sockets:
-            self.loop.remove_reader(one.fileno())
+        if not self.draining:
+            self.draining = True
+            for one in self.sockets:
+                self.loop.remove_reader(one.fileno())
 
     async def drain(self, seconds: float) -> None:
         """Stop accepting, let responses under way finish for at most `seconds`, then close everything."""
@@ -568,7 +570,10 @@ class HttpServer:
         await self.close()
 
     async def close(self) -> None:
-        """Close listeners and connections; transfers under way are cut and reported as failed."""
+        """Close listeners and connections; transfers under way are cut and reported as failed. Safe to repeat."""
+        if self._closed:
+            return
+        self._closed = True
         self.stop_accepting()
         if self._timer is not None:
             self._timer.cancel()

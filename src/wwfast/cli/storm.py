@@ -1,0 +1,141 @@
+"""wwfast storm: the boot of thousands of simulated nodes."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from wwfast.cli.output import dump_json, table
+from wwfast.errors import UsageError, WwfastError
+
+if TYPE_CHECKING:
+    from wwfast.storm.report import Report
+
+
+@click.command(epilog="Example: wwfast storm --nodes 1000 --png storm.png")
+@click.option("-n", "--nodes", default=200, show_default=True, type=click.IntRange(1, 60_000), help="How many.")
+@click.option("--profile", default="bios", show_default=True, type=click.Choice(["bios", "uefi"]), help="Firmware.")
+@click.option("--jitter", default=0.0, metavar="S", help="Switch the nodes on over so many seconds.")
+@click.option("--rate", default=2.5, show_default=True, metavar="GBIT", help="Rate of the link; 0: not shaped.")
+@click.option("--image-size", default=32, show_default=True, metavar="MIB", help="Size of the image.")
+@click.option("--clusters", default=1, show_default=True, type=click.IntRange(1), help="Clusters that share the link.")
+@click.option("--png", type=click.Path(path_type=Path), metavar="FILE", help="Draw how many nodes are through.")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--server", metavar="ADDR[:PORT]", help="A server that runs already, instead of one of its own.")
+@click.option("--i-own-it", is_flag=True, help="The server given by --server is yours, and may be loaded like this.")
+def storm(
+    nodes: int,
+    profile: str,
+    jitter: float,
+    rate: float,
+    image_size: int,
+    clusters: int,
+    png: Path | None,
+    as_json: bool,
+    server: str | None,
+    i_own_it: bool,
+) -> None:
+    """Simulate the boot of many nodes at once, and tell how long each stage took.
+
+    Starts its own server with a temporary --root in a network namespace and plays the nodes from another one, over
+    a link of the given rate: nothing reaches your network and nothing is left behind. Needs root.
+
+    With --server the script of each node is asked for over HTTP and whatever it names; the hardware addresses are
+    of a prefix (02:77:77) that wwfast never takes for a new node.
+    """
+    from wwfast.storm import play
+
+    display = Display(nodes, quiet=as_json)
+    if server is None:
+        report = play.own(
+            nodes,
+            profile=profile,
+            jitter=jitter,
+            rate=rate * 1e9 or None,
+            image_mib=image_size,
+            clusters=clusters,
+            on_progress=display.show,
+        )
+    else:
+        if not i_own_it:
+            raise UsageError(
+                f"{nodes} nodes at once are an attack on a server that is not yours",
+                hint=f"if {server} is yours, say so with --i-own-it",
+            )
+        host, _, port = server.rpartition(":") if server.count(":") == 1 else (server, "", "9873")
+        if not port.isdigit():
+            raise UsageError(f"'{port}' in --server {server} is not a port")
+        report = play.remote(
+            host.strip("[]"), int(port), nodes, profile=profile, jitter=jitter, on_progress=display.show
+        )
+    display.close()
+    if as_json:
+        dump_json(report.as_json())
+    else:
+        tell(report, nodes)
+    if png is not None:
+        from wwfast.storm.chart import curves
+
+        series = {stage: report.times(stage) for stage in report.stages}
+        curves(series, png, f"{nodes} nodes: which share of them is through each stage")
+    if report.failures or report.notes:
+        raise WwfastError(
+            "\n".join([f"{len(report.failures)} of {nodes} nodes failed", *report.failures[:5], *report.notes]),
+            hint="the messages name the stage that failed",
+        )
+
+
+def tell(report: Report, nodes: int) -> None:
+    table(("STAGE", "NODES", "T50 S", "T90 S", "T99 S", "LAST S"), report.rows())
+    gigabytes = report.received / 1e9
+    click.echo(
+        f"\n{nodes - len(report.failures)} of {nodes} nodes have all they need after {report.seconds:.1f} s; "
+        f"{gigabytes:.2f} GB at {gigabytes / report.seconds if report.seconds else 0:.2f} GB/s"
+    )
+    click.echo(f"told to come again: {report.told_to_wait}, connections made anew: {report.restarts}")
+    if report.server_cpu:
+        click.echo(
+            f"server: {report.server_cpu / gigabytes if gigabytes else 0:.2f} CPU s/GB, {report.server_rss:.0f} MiB"
+        )
+
+
+class Display:
+    """What happens meanwhile, on a terminal: nodes through each stage, rate, time left."""
+
+    def __init__(self, nodes: int, *, quiet: bool) -> None:
+        from rich.console import Console
+        from rich.live import Live
+
+        self.nodes = nodes
+        console = Console(stderr=True)
+        self.live = Live(console=console, transient=True) if console.is_terminal and not quiet else None
+        self.began = 0.0
+        if self.live is not None:
+            self.live.start()
+
+    def show(self, event: dict[str, Any]) -> None:
+        if self.live is None:
+            return
+        from rich.table import Table
+
+        if "doing" in event:
+            self.live.update(event["doing"])
+            return
+        now = time.monotonic()
+        self.began = self.began or now
+        spent = max(1e-3, now - self.began)
+        done: dict[str, int] = event["done"]
+        through = done.get("image", 0)
+        left = spent * (self.nodes - through) / through if through else 0.0
+        grid = Table("stage", "nodes", title=f"{self.nodes} nodes, {event['received'] / spent / 1e6:.0f} MB/s")
+        for stage, count in done.items():
+            grid.add_row(stage, f"{count} of {self.nodes}")
+        grid.caption = f"{spent:.0f} s, about {left:.0f} s left" if through else f"{spent:.0f} s"
+        self.live.update(grid)
+
+    def close(self) -> None:
+        if self.live is not None:
+            self.live.stop()
