@@ -130,6 +130,10 @@ class Own(Section, frozen=True):
     """wwfast's own settings; Warewulf ignores them."""
 
     history: Annotated[int, Doc("How many former versions of nodes.conf `wwfast undo` can go back.")] = 32
+    include: Annotated[list[str], Doc("Files of this server, by full path, that templates may include.")] = []
+    ignore_go_templates: Annotated[
+        bool, Doc("Use wwfast's overlay where the site's copy of it has Go templates (.ww).")
+    ] = False
 
 
 RESOLV = Mount(source="/etc/resolv.conf", dest="/etc/resolv.conf")

@@ -1,0 +1,174 @@
+"""What data a template can touch, read off its syntax tree.
+
+`tags.rack` reads the tag `rack` and nothing else of the node; `tags` used any other way reads all tags. The answer
+covers every branch, so it holds for every node: two nodes that agree on it get the same output, and an
+edit elsewhere cannot change it. Loops over `all_nodes` are followed one level: which fields of the nodes they read.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import jinja2
+from jinja2 import nodes as ast
+
+from wwfast.errors import ConfigError
+from wwfast.nodes.model import Node
+
+NODE_FIELDS = frozenset(Node.__struct_fields__)
+ALIASES = {"hostname": "id", "container_name": "image_name"}
+WHOLE = "*"
+
+# Fields that (nearly) every node has to itself. A template that reads one makes an output per node.
+UNIQUE = frozenset({WHOLE, "id", "network_devices", "ipmi", "asset_key", "comment"})
+# Fields of maps where one key is often all that is read.
+KEYED = frozenset({"tags", "resources", "kernel", "ipmi"})
+# Computed fields, and what they are computed from.
+COMPUTED = {
+    "primary": ("network_devices", "primary_network"),
+    "network_devices": ("network_devices", "primary_network"),
+}
+NEVER_CAUSES = frozenset({"build_time", "build_time_unix"})
+
+Read = tuple[str, ...]
+
+_DOC = re.compile(r"^\s*([A-Za-z0-9_.\[\]\"']+)\s*:\s*(.*)$", re.S)
+
+
+@dataclass(frozen=True)
+class Reads:
+    """`node`: fields of the node, `(field,)` or `(field, key)`; `cluster`: fields of every node, None if not at all;
+    `names`: everything else by its first name (settings and build facts)."""
+
+    node: frozenset[Read]
+    cluster: frozenset[str] | None
+    names: frozenset[str]
+
+    @property
+    def unique(self) -> bool:
+        return any(read[0] in UNIQUE for read in self.node)
+
+
+def parse(env: jinja2.Environment, source: str, name: str) -> ast.Template:
+    """The syntax tree. Raises ConfigError with overlay, file and line; refuses what needs other templates."""
+    try:
+        tree = env.parse(source, name)
+    except jinja2.TemplateSyntaxError as error:
+        raise ConfigError(f"{name}, line {error.lineno}: {error.message}") from error
+    for node in tree.find_all((ast.Include, ast.Import, ast.FromImport, ast.Extends)):
+        raise ConfigError(
+            f"{name}, line {node.lineno}: a template cannot include, import or extend another one",
+            hint="include(path) inserts the text of a file below /etc/warewulf",
+        )
+    return tree
+
+
+def reads(tree: ast.Template, known: frozenset[str]) -> Reads:
+    """What the template can touch; `known` are the functions of the environment."""
+    node: set[Read] = set()
+    cluster: set[str] | None = None
+    names: set[str] = set()
+    members = set(_cluster_names(tree))
+    for name, attribute, assigned in _uses(tree, None):
+        if assigned or (name in known and name != "ignition_json"):
+            continue
+        if name == "ignition_json":
+            node |= {("disks",), ("filesystems",)}
+        elif name in members:
+            cluster = (cluster or set()) | {_node_read(attribute)[0]}
+            node |= {(name,)} & {(field,) for field in NODE_FIELDS}
+            names.add(name)
+        elif name == "all_nodes":
+            cluster = cluster or set()
+            if attribute is not None:
+                cluster |= {WHOLE}
+        elif name == "this_node":
+            node.add(_node_read(attribute))
+        elif name in NODE_FIELDS or name in ALIASES:
+            node.add(_node_read((name, *(attribute or ()))))
+        else:
+            names.add(name)
+    for field, parts in COMPUTED.items():
+        if (field,) in node:
+            node = node - {(field,)} | {(part,) for part in parts}
+        if cluster is not None and field in cluster:
+            cluster = cluster - {field} | set(parts)
+    return Reads(frozenset(node), frozenset(cluster) if cluster is not None else None, frozenset(names - NEVER_CAUSES))
+
+
+def documentation(env: jinja2.Environment, source: str) -> tuple[list[str], dict[str, str]]:
+    """`wwdoc` texts and help by variable, from comments of the form `key: value`."""
+    general: list[str] = []
+    variables: dict[str, str] = {}
+    for _, kind, value in env.lex(source):
+        found = _DOC.match(value) if kind == "comment" else None
+        if found is None:
+            continue
+        key, said = found[1], " ".join(found[2].split())
+        if "wwdoc" in key:
+            general.append(said)
+        else:
+            variables[key] = said
+    return general, variables
+
+
+def _node_read(path: tuple[str, ...] | None) -> Read:
+    """A read of the node cut to the depth that is told apart."""
+    if not path:
+        return (WHOLE,)
+    field = ALIASES.get(path[0], path[0])
+    if field not in NODE_FIELDS and field not in COMPUTED:
+        return (WHOLE,)  # a property: computed from anything
+    return (field, path[1]) if len(path) > 1 and field in KEYED else (field,)
+
+
+def _cluster_names(tree: ast.Template) -> Iterator[str]:
+    """Loop variables that run over `all_nodes` itself."""
+    for loop in tree.find_all(ast.For):
+        if isinstance(loop.iter, ast.Name) and loop.iter.name == "all_nodes" and isinstance(loop.target, ast.Name):
+            yield loop.target.name
+
+
+def _uses(node: ast.Node, parent: ast.Node | None) -> Iterator[tuple[str, tuple[str, ...] | None, bool]]:
+    """Every use of a name: the constant attributes taken from it (None if used whole), and whether it is assigned."""
+    chain: list[str] = []
+    at = node
+    while isinstance(at, ast.Getattr | ast.Getitem):
+        chain.append(_constant(at))
+        at = at.node
+    if chain and isinstance(at, ast.Name):
+        path = list(reversed(chain))
+        if "" in path:
+            path = path[: path.index("")]
+        # A method of a map is no key; everything of the map may come out of it.
+        for place, word in enumerate(path):
+            if word in ("items", "keys", "values", "get"):
+                path = path[:place]
+                break
+        yield at.name, tuple(path) or None, False
+        for inner in _indices(node):
+            yield from _uses(inner, node)
+        return
+    if isinstance(node, ast.Name):
+        loop = isinstance(parent, ast.For) and node is parent.iter and node.name == "all_nodes"
+        counted = isinstance(parent, ast.Filter) and parent.name in ("length", "count") and node.name == "all_nodes"
+        whole: tuple[str, ...] | None = None if loop or counted else ((WHOLE,) if node.name == "all_nodes" else None)
+        yield node.name, whole, node.ctx != "load"
+        return
+    for child in node.iter_child_nodes():
+        yield from _uses(child, node)
+
+
+def _indices(node: ast.Node) -> Iterator[ast.Node]:
+    while isinstance(node, ast.Getattr | ast.Getitem):
+        if isinstance(node, ast.Getitem) and not isinstance(node.arg, ast.Const):
+            yield node.arg
+        node = node.node
+
+
+def _constant(node: ast.Getattr | ast.Getitem) -> str:
+    if isinstance(node, ast.Getattr):
+        return node.attr
+    return node.arg.value if isinstance(node.arg, ast.Const) and isinstance(node.arg.value, str) else ""

@@ -1,0 +1,153 @@
+"""What templates see of a node, the cluster, the settings and the build; and digests of the parts they read."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+import xxhash
+
+from wwfast.config.settings import Settings
+from wwfast.nodes.model import Node
+from wwfast.overlays.analysis import NODE_FIELDS, WHOLE, Read
+
+SERVER = (
+    "ipaddr",
+    "ip_cidr",
+    "netmask",
+    "network",
+    "network_cidr",
+    "ipaddr6",
+    "prefixlen6",
+    "ip_cidr6",
+    "network6",
+    "network_cidr6",
+    "ipv6",
+    "fqdn",
+    "warewulf",
+    "dhcp",
+    "tftp",
+    "nfs",
+    "ssh",
+    "paths",
+    "wwclient",
+)
+FIELDS = tuple(sorted(NODE_FIELDS))
+_encode = msgspec.msgpack.Encoder(order="deterministic", enc_hook=str).encode
+
+
+def digest(value: object) -> bytes:
+    """xxh3-128 of a value made of structs, maps, lists and scalars."""
+    return xxhash.xxh3_128_digest(_encode(value))
+
+
+class ServerData:
+    """Names that are the same for every node of one warewulf.conf."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.values: dict[str, Any] = {name: getattr(settings, name) for name in SERVER}
+        self.values["settings"] = settings
+        self.values["build_host"] = platform.node()
+
+    def digest_of(self, name: str) -> bytes:
+        value = self.values.get(name)
+        if isinstance(value, Settings):  # where the file is and what was wrong with it reaches no template
+            value = [
+                getattr(value, field) for field in value.__struct_fields__ if field not in ("locations", "written")
+            ]
+        return digest(value)
+
+    def digest(self, names: Sequence[str]) -> bytes:
+        return digest([(name, self.digest_of(name)) for name in names])
+
+
+class ClusterData:
+    """The nodes of one snapshot: views for templates, and digests of what templates read of them.
+
+    `kernel_of` gives the default kernel version of an image. Digests of unchanged nodes are taken over from
+    the former snapshot.
+    """
+
+    def __init__(
+        self,
+        nodes: Mapping[str, Node],
+        kernel_of: Callable[[str], str],
+        before: ClusterData | None = None,
+    ) -> None:
+        self.nodes = nodes
+        self._kernel_of = kernel_of
+        self._views: dict[str, tuple[Node, Node]] = {}
+        self._digests: dict[tuple[Any, ...], bytes] = {}
+        self._of_node: dict[frozenset[str], dict[str, tuple[Node, bytes]]] = before._of_node if before else {}
+        self._all: list[Node] | None = None
+        if before is not None:
+            self._views = {name: pair for name, pair in before._views.items() if nodes.get(name) is pair[0]}
+
+    def view(self, node: Node) -> Node:
+        """The node as templates see it: the kernel's version is that of the image when not set, maps in order."""
+        pair = self._views.get(node.id)
+        if pair is not None and pair[0] is node:
+            return pair[1]
+        changes: dict[str, Any] = {}
+        if not node.kernel.version and node.image_name and (version := self._kernel_of(node.image_name)):
+            changes["kernel"] = msgspec.structs.replace(node.kernel, version=version)
+        for field in ("network_devices", "tags", "disks", "filesystems", "resources"):
+            value = getattr(node, field)
+            if len(value) > 1 and (names := sorted(value)) != list(value):
+                changes[field] = {name: value[name] for name in names}
+        seen = msgspec.structs.replace(node, **changes) if changes else node
+        self._views[node.id] = (node, seen)
+        return seen
+
+    def all_nodes(self) -> list[Node]:
+        if self._all is None:
+            self._all = [self.view(node) for node in self.nodes.values()]
+        return self._all
+
+    def names(self, node: Node, server: ServerData) -> dict[str, Any]:
+        """Every name a template can use, for one node."""
+        view = self.view(node)
+        names: dict[str, Any] = dict(server.values)
+        for field in FIELDS:
+            names[field] = getattr(view, field)
+        names["hostname"] = view.id
+        names["container_name"] = view.image_name
+        names["this_node"] = view
+        return names
+
+    def values(self, node: Node, reads: Sequence[Read]) -> bytes:
+        """What the given reads give for this node, encoded."""
+        view = self.view(node)
+        found: list[Any] = []
+        for read in reads:
+            value: Any = view if read[0] == WHOLE else getattr(view, read[0])
+            if len(read) > 1:
+                value = value.get(read[1]) if isinstance(value, dict) else getattr(value, read[1], None)
+            found.append(value)
+        return _encode(found)
+
+    def cluster_digest(self, fields: frozenset[str]) -> bytes:
+        """Digest of these fields of all nodes, in their order."""
+        key = ("cluster", fields)
+        found = self._digests.get(key)
+        if found is None:
+            known = self._of_node.setdefault(fields, {})
+            reads = sorted((field,) for field in fields)
+            parts: list[bytes] = []
+            for name, node in self.nodes.items():
+                pair = known.get(name)
+                if pair is None or pair[0] is not node:
+                    pair = known[name] = (node, xxhash.xxh3_128_digest(self.values(node, reads)))
+                parts.append(pair[1])
+            found = self._digests[key] = xxhash.xxh3_128_digest(b"".join(parts))
+        return found
+
+
+def build_facts(names: dict[str, Any]) -> None:
+    """The moment of rendering; it never causes a rebuild."""
+    now = time.time()
+    names["build_time"] = time.strftime("%m-%d-%Y %H:%M:%S %Z", time.localtime(now))
+    names["build_time_unix"] = str(int(now))

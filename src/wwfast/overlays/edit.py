@@ -1,0 +1,162 @@
+"""Changing overlays. Only site overlays of wwfast are written; others are copied there first, whole."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+from pathlib import Path
+
+from wwfast.errors import NotFoundError, UsageError, WwfastError
+from wwfast.overlays import model
+from wwfast.overlays.model import Overlay
+from wwfast.paths import Paths
+
+
+def create(paths: Paths, name: str) -> Overlay:
+    """A new, empty site overlay. Raises when a site overlay of that name exists."""
+    model.check_name(name)
+    place = paths.site_overlays / name
+    if place.exists():
+        raise UsageError(f"overlay {name} exists already", hint=f"wwfast overlay list -a {name}")
+    (place / "rootfs").mkdir(parents=True, mode=0o755)
+    return model.find(paths, name)
+
+
+def writable(paths: Paths, name: str) -> tuple[Overlay, bool]:
+    """The site overlay of that name, copied from where it is found if need be (then True)."""
+    overlay = model.find(paths, name)
+    if overlay.site:
+        return overlay, False
+    clone(overlay, paths.site_overlays / name)
+    return model.find(paths, name), True
+
+
+def clone(overlay: Overlay, place: Path) -> None:
+    """Copy with the modes and owners that nodes would get; complete or not at all."""
+    paths = place.parent
+    paths.mkdir(parents=True, exist_ok=True)
+    work = paths / f".{place.name}-{secrets.token_hex(4)}"
+    try:
+        root = work / "rootfs"
+        root.mkdir(parents=True, mode=0o755)
+        for item in overlay.items():
+            target = root / item.path
+            if item.kind == model.DIRECTORY:
+                target.mkdir()
+            elif item.kind == model.LINK:
+                target.symlink_to(item.target)
+            else:
+                shutil.copyfile(item.source, target)
+                with contextlib.suppress(OSError):
+                    for attribute in os.listxattr(item.source):
+                        os.setxattr(target, attribute, os.getxattr(item.source, attribute))
+            if os.geteuid() == 0:
+                os.lchown(target, item.uid, item.gid)
+            if item.kind != model.LINK:
+                target.chmod(item.mode)
+        work.rename(place)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def replace(overlay: Overlay, target: Path, data: bytes, *, mode: int | None = None) -> None:
+    """Write a file whole or not at all, never seen half by a build; mode and owner of one that is replaced stay."""
+    st = target.stat() if target.is_file() else None
+    work = overlay.path.with_name(f".{overlay.name}-{secrets.token_hex(4)}")
+    try:
+        work.write_bytes(data)
+        work.chmod(mode if mode is not None else st.st_mode & 0o7777 if st else 0o644)
+        if st is not None and os.geteuid() == 0:
+            os.chown(work, st.st_uid, st.st_gid)
+        work.rename(target)
+    finally:
+        work.unlink(missing_ok=True)
+
+
+def parent_of(overlay: Overlay, target: Path, *, make: bool) -> None:
+    if target.parent.is_dir():
+        return
+    if not make:
+        raise NotFoundError(
+            f"overlay {overlay.name} has no directory {target.parent.relative_to(overlay.rootfs)}",
+            hint="make it, too, with --parents",
+        )
+    target.parent.mkdir(parents=True, mode=0o755)
+
+
+def import_file(
+    paths: Paths, name: str, source: Path, new: str | None, *, overwrite: bool, parents: bool
+) -> tuple[Path, bool]:
+    """Copy a file of the server into an overlay, to the same path or to `new` (a directory: under its own name)."""
+    if not source.is_file():
+        raise NotFoundError(f"{source} is not a file")
+    overlay, cloned = writable(paths, name)
+    target = overlay.inside(new if new is not None else str(source.resolve()))
+    if target.is_dir() or (new or "").endswith("/"):
+        target = overlay.inside(str(target.relative_to(overlay.rootfs) / source.name))
+    if target.exists() and not overwrite:
+        raise UsageError(
+            f"overlay {name} already has {target.relative_to(overlay.rootfs)}", hint="replace it with --overwrite"
+        )
+    parent_of(overlay, target, make=parents)
+    replace(overlay, target, source.read_bytes(), mode=source.stat().st_mode & 0o7777)
+    return target, cloned
+
+
+def delete(paths: Paths, name: str, path: str | None, *, force: bool, parents: bool) -> None:
+    """A file or directory of an overlay, or the whole site overlay."""
+    if path is None:
+        overlay = model.find(paths, name)
+        if not overlay.site:
+            kind = "distribution" if overlay.distribution else "Warewulf's"
+            raise UsageError(f"overlay {name} is a {kind} overlay: it stays", hint="take it out of the nodes' lists")
+        if not force and any(item.kind != model.DIRECTORY for item in overlay.items()):
+            raise UsageError(f"overlay {name} is not empty", hint="delete it with all its files: --force")
+        grave = overlay.path.with_name(f".{name}-{secrets.token_hex(4)}")
+        overlay.path.rename(grave)
+        shutil.rmtree(grave)
+        return
+    model.find(paths, name).find(path)
+    overlay, _ = writable(paths, name)
+    target = overlay.find(path)
+    if target == overlay.rootfs:
+        raise UsageError(f"that is the whole overlay {name}", hint=f"wwfast overlay delete {name}")
+    if target.is_dir() and not target.is_symlink():
+        if not force and any(target.iterdir()):
+            raise UsageError(f"{path} is a directory that is not empty", hint="delete it with all in it: --force")
+        shutil.rmtree(target)
+    else:
+        target.unlink()
+    above = target.parent
+    while parents and above != overlay.rootfs and not any(above.iterdir()):
+        above.rmdir()
+        above = above.parent
+
+
+def mkdir(paths: Paths, name: str, path: str, mode: int) -> bool:
+    """A directory and its parents; True when the overlay was copied to the site."""
+    overlay, cloned = writable(paths, name)
+    target = overlay.inside(path)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        target.chmod(mode)
+    except OSError as error:
+        raise WwfastError(f"overlay {name}: cannot make {path}: {error.strerror}") from error
+    return cloned
+
+
+def chmod(paths: Paths, name: str, path: str, mode: int) -> bool:
+    model.find(paths, name).find(path)
+    overlay, cloned = writable(paths, name)
+    overlay.find(path).chmod(mode)
+    return cloned
+
+
+def chown(paths: Paths, name: str, path: str, uid: int, gid: int) -> bool:
+    """-1 leaves one as it is."""
+    model.find(paths, name).find(path)
+    overlay, cloned = writable(paths, name)
+    os.lchown(overlay.find(path), uid, gid)
+    return cloned

@@ -1,0 +1,207 @@
+"""The Jinja2 environment of overlay templates: sandboxed, strict about undefined names, fast on our own data.
+
+`file`, `softlink`, `import_link` and `nobackup` act on the place where they stand in the output, also inside macros and
+blocks; so they return marks, which `outputs` finds again. A mark holds a number nobody can guess, so
+that no value of a node can pass for one.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+import secrets
+from collections.abc import Callable
+from types import BuiltinMethodType
+from typing import Any
+
+import jinja2
+import msgspec
+from jinja2.runtime import Context
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from wwfast.errors import ConfigError
+from wwfast.overlays import filters
+from wwfast.overlays.ignition import ignition_json
+from wwfast.overlays.model import FILE, LINK
+from wwfast.overlays.sources import Sources
+from wwfast.overlays.stack import Output
+
+_NONCE = secrets.token_hex(8)
+_MARK = re.compile(rf"\x00{_NONCE}([FLB])([^\x00]*)\x00")
+_METHODS = frozenset({"items", "keys", "values", "get"})
+
+
+class Abort(Exception):
+    """abort() was called: the template writes nothing."""
+
+
+class Environment(ImmutableSandboxedEnvironment):
+    """Structs and plain maps are read directly; everything else goes through Jinja2's sandbox."""
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        kind = type(obj)
+        if kind is dict:
+            if attribute in _METHODS:
+                return getattr(obj, attribute)
+            try:
+                return obj[attribute]
+            except KeyError:
+                return self.undefined(f"there is no {attribute!r} in this map", obj=obj, name=attribute)
+        if isinstance(obj, msgspec.Struct):
+            value = getattr(obj, attribute, _MISSING) if attribute[:1] != "_" else _MISSING
+            if value is _MISSING or callable(value):
+                return self.undefined(f"a {kind.__name__.lower()} has no {attribute!r}", obj=obj, name=attribute)
+            return value
+        return super().getattr(obj, attribute)
+
+    def getitem(self, obj: Any, argument: Any) -> Any:
+        if type(obj) is dict:
+            try:
+                return obj[argument]
+            except (KeyError, TypeError):
+                return self.undefined(f"there is no {argument!r} in this map", obj=obj, name=str(argument))
+        if isinstance(obj, msgspec.Struct):
+            return self.getattr(obj, str(argument))
+        return super().getitem(obj, argument)
+
+    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:
+        if type(__obj) is BuiltinMethodType and type(__obj.__self__) is dict:
+            return __obj(*args)  # Jinja2 adds keyword arguments of its own, for contexts
+        return super().call(__context, __obj, *args, **kwargs)
+
+
+_MISSING = object()
+
+
+def finalize(value: Any) -> Any:
+    """What is printed for nothing and for yes and no, as configuration files spell them."""
+    if value is None:
+        return ""
+    if value is True:
+        return "true"
+    return "false" if value is False else value
+
+
+def make(sources: Sources) -> Environment:
+    """The environment with every function and filter of the template contract."""
+    env = Environment(
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=finalize,
+        extensions=["jinja2.ext.do", "jinja2.ext.loopcontrols"],
+        autoescape=False,
+        cache_size=0,
+    )
+    env.globals.clear()
+    env.globals.update(functions(sources))
+    env.globals.update({"range": jinja2.sandbox.safe_range, "dict": dict, "namespace": jinja2.utils.Namespace})
+    env.filters.update(filters.FILTERS)
+    env.tests.update(filters.TESTS)
+    return env
+
+
+def functions(sources: Sources) -> dict[str, Callable[..., Any]]:
+    def one_newline_less(text: str | None) -> str:
+        return "" if text is None else text[:-1] if text.endswith("\n") else text
+
+    def include(path: str) -> str:
+        return one_newline_less(sources.server_text(path))
+
+    def include_from(image: str, path: str) -> str:
+        return one_newline_less(sources.image_text(image, path)) if image else ""
+
+    def include_block(path: str, marker: str) -> str:
+        text = sources.server_text(path)
+        if text is None:
+            return marker
+        before: list[str] = []
+        for line in text.split("\n"):
+            if marker in line:
+                break
+            before.append(line)
+        return "\n".join([*before, marker])
+
+    def readlink(path: str) -> str:
+        return sources.points_to(path) or ""
+
+    def import_link(path: str) -> str:
+        target = sources.points_to(path)
+        if target is None:
+            raise ConfigError(f"import_link: {path} does not exist on this server")
+        return mark("L", target)
+
+    def abort() -> str:
+        raise Abort
+
+    return {
+        **filters.FUNCTIONS,
+        "include": include,
+        "include_from": include_from,
+        "include_block": include_block,
+        "readlink": readlink,
+        "import_link": import_link,
+        "softlink": lambda target: mark("L", str(target)),
+        "file": lambda name: mark("F", str(name)),
+        "nobackup": lambda: mark("B", ""),
+        "abort": abort,
+        "ignition_json": jinja2.pass_context(lambda context: ignition_json(context["disks"], context["filesystems"])),
+    }
+
+
+def mark(kind: str, text: str) -> str:
+    if "\0" in text:
+        raise ConfigError("a file name or link target holds a NUL byte")
+    return f"\0{_NONCE}{kind}{text}\0"
+
+
+def outputs(text: str, path: str) -> tuple[Output, ...]:
+    """Cut a rendered text at its marks; `path` is where the unnamed output goes.
+
+    The unnamed output counts only when no file() was called, or when it became a link. A link and its text: the
+    link wins. Raises ConfigError for names that leave the root of the node.
+    """
+    if "\0" not in text:
+        return (Output(path, FILE, encode(text), True),)
+    pieces = _MARK.split(text)
+    backup = True
+    named = False
+    slots: list[tuple[str, bool, list[str], str | None]] = [(path, False, [pieces[0]], None)]
+    for at in range(1, len(pieces), 3):
+        kind, argument, following = pieces[at : at + 3]
+        if kind == "F":
+            named = True
+            slots.append((*place(argument, path), [], None))
+        elif kind == "L":
+            slots[-1] = (*slots[-1][:3], argument)
+        else:
+            backup = False
+        slots[-1][2].append(following)
+    if named and slots[0][3] is None:
+        del slots[0]
+    return tuple(
+        Output(
+            where, FILE if target is None else LINK, encode("".join(parts) if target is None else target), backup, up
+        )
+        for where, up, parts, target in slots
+    )
+
+
+def place(name: str, path: str) -> tuple[str, bool]:
+    """Path of an output called `name` by the template of `path`, and whether its parents are to be made."""
+    absolute = name.startswith("/")
+    joined = name if absolute else "/" + posixpath.join(posixpath.dirname(path), name)
+    clean = posixpath.normpath(joined).lstrip("/")
+    depth = 0
+    for piece in joined.split("/"):
+        depth += {"": 0, ".": 0, "..": -1}.get(piece, 1)
+        if depth < 0:
+            break
+    if depth < 0 or not clean or clean == "." or name.endswith("/"):
+        raise ConfigError(f"file({name!r}) does not name a file below the root of the node")
+    return clean, absolute
+
+
+def encode(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")

@@ -1,0 +1,50 @@
+"""What overlays ask of images: where the tree is, which paths are links, the default kernel."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from wwfast.errors import WwfastError
+from wwfast.paths import Paths
+
+if TYPE_CHECKING:
+    from wwfast.images.store import Image, ImageStore
+
+NONE: frozenset[str] = frozenset()
+
+
+class Images:
+    """Images by name; one that does not exist is as good as empty (its absence is reported where it is booted)."""
+
+    def __init__(self, paths: Paths) -> None:
+        self._paths = paths
+
+    @cached_property
+    def _store(self) -> ImageStore:
+        from wwfast.images.store import ImageStore  # only where a node names an image
+
+        return ImageStore(self._paths)
+
+    def get(self, name: str) -> Image | None:
+        """The same object as long as the image is unchanged."""
+        if not name:
+            return None
+        try:
+            return self._store.get(name)
+        except WwfastError:
+            return None
+
+    def rootfs(self, name: str) -> Path | None:
+        image = self.get(name)
+        return image.rootfs if image is not None else None
+
+    def symlinks(self, name: str) -> frozenset[str]:
+        image = self.get(name)
+        return image.symlinks() if image is not None else NONE
+
+    def kernel_version(self, name: str) -> str:
+        image = self.get(name)
+        kernel = image.default_kernel() if image is not None else None
+        return kernel.version if kernel is not None else ""

@@ -1,0 +1,87 @@
+"""Overlays in use: their entries, kept up to date by watching their directories."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+
+from wwfast.errors import ConfigError, WwfastError
+from wwfast.overlays import model
+from wwfast.overlays.model import Item
+from wwfast.overlays.watch import Watch
+from wwfast.paths import Paths
+
+log = logging.getLogger(__name__)
+
+
+class Overlays:
+    """Entries by overlay. The list of an unchanged overlay, and the entry of an unchanged file, stay the same."""
+
+    def __init__(self, paths: Paths, watch: Watch, *, ignore_go_templates: bool) -> None:
+        self._paths = paths
+        self._watch = watch
+        self._ignore_go = ignore_go_templates
+        self._lists: dict[str, list[Item] | WwfastError] = {}
+
+    def items(self, name: str) -> list[Item]:
+        """The entries of an overlay, in the order of their names. Raises what is wrong with it."""
+        if name not in self._lists:
+            self._watched_list(name)
+        found = self._lists[name]
+        if isinstance(found, WwfastError):
+            raise found
+        return found
+
+    def rescan(self) -> None:
+        for name in list(self._lists):
+            self._watched_list(name)
+
+    def _watched_list(self, name: str) -> None:
+        """List it; once more if a directory was not watched yet, for what happened before it was."""
+        while True:
+            self._lists[name] = self._list(name)
+            if not self._watch.add([*self._paths.overlay_search, *self._directories(name)]):
+                return
+
+    def _directories(self, name: str) -> Iterable[Path]:
+        try:
+            overlay = model.find(self._paths, name)
+        except WwfastError:
+            return
+        yield overlay.path
+        yield overlay.rootfs
+        items = self._lists[name]
+        if isinstance(items, list):
+            yield from (item.source for item in items if item.kind == model.DIRECTORY)
+
+    def _list(self, name: str) -> list[Item] | WwfastError:
+        try:
+            items = self._read(name)
+        except WwfastError as error:
+            return error
+        except OSError as error:
+            return WwfastError(f"overlay {name}: {error.strerror}: {error.filename}")
+        before = self._lists.get(name)
+        if not isinstance(before, list):
+            return items
+        known = {item.path: item for item in before}
+        same = [known[item.path] if known.get(item.path) == item else item for item in items]
+        return before if len(same) == len(before) and all(a is b for a, b in zip(same, before, strict=True)) else same
+
+    def _read(self, name: str) -> list[Item]:
+        items = model.find(self._paths, name).items()
+        foreign = [item.path for item in items if item.path.endswith(model.GO_TEMPLATE)]
+        if not foreign:
+            return items
+        shipped = model.distribution(self._paths, name)
+        if shipped is not None and self._ignore_go:
+            log.warning("overlay %s: the site's copy has Go templates, so the one of wwfast is used", name)
+            return shipped.items()
+        some = ", ".join(foreign[:3]) + (" ..." if len(foreign) > 3 else "")
+        raise ConfigError(
+            f"overlay {name} has Go templates, which wwfast does not run: {some}",
+            hint="wwfast has its own overlay of that name: remove the site's copy, or use --ignore-go-templates"
+            if shipped is not None
+            else "port them to Jinja2 (NAME.ww becomes NAME.j2; docs/templates.md), or take the overlay from the lists",
+        )

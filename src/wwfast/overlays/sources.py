@@ -1,0 +1,204 @@
+"""Files that templates may read: of the server, and of images. Nothing else, and never out of their roots.
+
+Everything read while a template renders is remembered as a `Dependency`, with the digest of what was seen: that is
+what makes a later build notice that the file changed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import xxhash
+
+from wwfast.errors import ConfigError
+from wwfast.overlays import beneath
+from wwfast.overlays.model import Signature
+from wwfast.overlays.packs import Seen
+from wwfast.paths import Paths
+
+# What the shipped overlays need beside /etc/warewulf.
+SHARED = ("/etc/passwd", "/etc/group", "/etc/localtime", "/root/.ssh/authorized_keys")
+LIMIT = 16 << 20
+
+SERVER, IMAGE, POINTS, KIND = "server", "image", "points", "kind"
+ABSENT = b""
+
+
+class Dependency(NamedTuple):
+    """What was looked at: text of a server file, of an image file, where a link points, the kind of an image path."""
+
+    what: str
+    image: str
+    path: str
+
+
+@dataclass
+class _Seen:
+    signature: Signature | None
+    text: str | None
+    digest: bytes
+
+
+class Sources:
+    """Reads, remembers, and says whether what was read is still the same."""
+
+    def __init__(self, paths: Paths, allowed: tuple[str, ...], rootfs: Callable[[str], Path | None]) -> None:
+        self._paths = paths
+        self._allowed = frozenset(SHARED) | frozenset(allowed)
+        self._rootfs = rootfs
+        self._seen: dict[Dependency, _Seen] = {}
+        self._checked: set[Dependency] = set()
+        self._places: set[Path] = set()
+        self.news = False  # something was looked at for the first time since `watched`
+        self._local = threading.local()
+
+    def forget_checks(self) -> None:
+        """From now on every file is looked at once more before it is believed."""
+        self._checked = set()
+
+    def allow(self, paths: tuple[str, ...]) -> None:
+        self._allowed = frozenset(SHARED) | frozenset(paths)
+
+    @contextlib.contextmanager
+    def recording(self) -> Iterator[Callable[[], Seen]]:
+        """Gives a function that tells what was looked at inside; it counts as looked at outside too."""
+        outer: dict[Dependency, bytes] | None = getattr(self._local, "found", None)
+        found: dict[Dependency, bytes] = {}
+        self._local.found = found
+        try:
+            yield lambda: tuple(sorted(((*what,), digest) for what, digest in found.items()))
+        finally:
+            self._local.found = outer
+            if outer is not None:
+                outer.update(found)
+
+    def record(self, seen: Seen) -> None:
+        """Count as looked at what was looked at when a kept output was made."""
+        found = getattr(self._local, "found", None)
+        if found is not None:
+            found.update((Dependency(*what), digest) for what, digest in seen)
+
+    def server_text(self, path: str) -> str | None:
+        """A file below /etc/warewulf or one of the allowed ones; None when it does not exist."""
+        return self._look(Dependency(SERVER, "", self._server_name(path))).text
+
+    def image_text(self, image: str, path: str) -> str | None:
+        return self._look(Dependency(IMAGE, image, os.path.normpath("/" + path))).text
+
+    def points_to(self, path: str) -> str | None:
+        """Where a path of the server finally leads; None when it does not exist."""
+        return self._look(Dependency(POINTS, "", self._server_name(path))).text
+
+    def kind(self, image: str, path: str, *, record: bool = True) -> str:
+        """`link`, `dir`, `file` or `` for a path of an image, its parent resolved inside the image."""
+        return self._look(Dependency(KIND, image, path), record=record).text or ""
+
+    def digest(self, dependency: Dependency) -> bytes:
+        """What the dependency looks like now."""
+        return self._look(dependency, record=False).digest
+
+    def watched(self) -> set[Path]:
+        """Directories in which something was looked at, by its name and by where links led."""
+        self.news = False
+        return {_existing(place) for place in self._places}
+
+    def _server_name(self, path: str) -> str:
+        name = os.path.normpath(path if path.startswith("/") else f"/etc/warewulf/{path}")
+        if name.startswith("/etc/warewulf/") or name in self._allowed:
+            return name
+        raise ConfigError(
+            f"templates may not read {path}: it is neither below /etc/warewulf nor listed",
+            hint=f"allow it in warewulf.conf: wwfast: {{include: [{name}]}}",
+        )
+
+    def _place(self, dependency: Dependency) -> tuple[Path | None, str]:
+        if dependency.what in (IMAGE, KIND):
+            return self._rootfs(dependency.image), dependency.path.lstrip("/")
+        if dependency.path.startswith("/etc/warewulf/"):
+            return self._paths.etc, dependency.path.removeprefix("/etc/warewulf/")
+        return self._paths.root, dependency.path.lstrip("/")
+
+    def _look(self, dependency: Dependency, *, record: bool = True) -> _Seen:
+        seen = self._seen.get(dependency)
+        if seen is None or dependency not in self._checked:
+            seen = self._read(dependency, seen)
+            self._seen[dependency] = seen
+            self._checked.add(dependency)
+            if record:
+                self._note(dependency)
+        if record and (found := getattr(self._local, "found", None)) is not None:
+            found[dependency] = seen.digest
+        return seen
+
+    def _note(self, dependency: Dependency) -> None:
+        root, relative = self._place(dependency)
+        if root is not None:
+            self._visit((root / relative).parent)
+
+    def _visit(self, place: Path) -> None:
+        if place not in self._places:
+            self._places.add(place)
+            self.news = True
+
+    def _read(self, dependency: Dependency, before: _Seen | None) -> _Seen:
+        root, relative = self._place(dependency)
+        if root is None or not relative:
+            return _Seen(None, None, ABSENT)
+        try:
+            if dependency.what == POINTS:
+                text = beneath.real_path(root, relative)
+                return _Seen(None, text, _digest(text))
+            if dependency.what == KIND:
+                return _kind(root, relative)
+            return self._text(root, relative, before, in_root=root != self._paths.etc)
+        except (FileNotFoundError, NotADirectoryError):
+            return _Seen(None, None, ABSENT)
+        except OSError as error:
+            where = f"image {dependency.image}: " if dependency.image else ""
+            raise ConfigError(
+                f"{where}cannot read {dependency.path} for a template: {error.strerror}",
+                hint="a link below /etc/warewulf must stay below it" if error.errno == 18 else None,
+            ) from error
+
+    def _text(self, root: Path, relative: str, before: _Seen | None, *, in_root: bool) -> _Seen:
+        fd = beneath.open_beneath(root, relative, os.O_RDONLY | os.O_NONBLOCK, in_root=in_root)
+        with open(fd, "rb") as file:  # noqa: PTH123 - a descriptor
+            st = os.fstat(fd)
+            if not stat.S_ISREG(st.st_mode):
+                return _Seen(None, None, ABSENT)
+            signature = Signature.of(st)
+            if before is not None and before.signature == signature:
+                return before
+            if st.st_size > LIMIT:
+                raise ConfigError(f"/{relative} is too large for a template ({st.st_size} bytes)")
+            data = file.read()
+            self._visit(Path(os.readlink(f"/proc/self/fd/{fd}")).parent)  # noqa: PTH115 - no file to ask
+        text = data.decode("utf-8", "surrogateescape")
+        return _Seen(signature, text, xxhash.xxh3_128_digest(data))
+
+
+def _existing(place: Path) -> Path:
+    while not place.is_dir() and place != place.parent:
+        place = place.parent
+    return place
+
+
+def _kind(root: Path, relative: str) -> _Seen:
+    fd = beneath.open_beneath(root, relative, os.O_PATH | os.O_NOFOLLOW, in_root=True)
+    try:
+        mode = os.fstat(fd).st_mode
+    finally:
+        os.close(fd)
+    text = "link" if stat.S_ISLNK(mode) else "dir" if stat.S_ISDIR(mode) else "file"
+    return _Seen(None, text, text.encode())
+
+
+def _digest(text: str) -> bytes:
+    return xxhash.xxh3_128_digest(text.encode("utf-8", "surrogateescape"))

@@ -1,0 +1,105 @@
+"""A relocated installation with overlays, nodes and a service, driven the way the daemon drives them."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+from wwfast.config.settings import load
+from wwfast.nodes.model import Node
+from wwfast.nodes.registry import Registry, Snapshot
+from wwfast.overlays.service import OverlayService
+from wwfast.pack.artefact import Artefact
+from wwfast.paths import Paths
+
+NODES = """\
+nodeprofiles:
+  all:
+    system overlay: [base]
+    runtime overlay: [live]
+nodes:
+  n1:
+    profiles: [all]
+    tags: {rack: r1}
+    network devices:
+      default: {device: eth0, ipaddr: 10.0.1.1, netmask: 255.255.0.0, hwaddr: "52:54:00:00:00:01"}
+  n2:
+    profiles: [all]
+    network devices:
+      default: {device: eth0, ipaddr: 10.0.1.2, netmask: 255.255.0.0, hwaddr: "52:54:00:00:00:02"}
+"""
+
+
+class Site:
+    """`put` writes overlay files, `nodes` writes nodes.conf; everything is taken in when next asked."""
+
+    def __init__(self, paths: Paths, *, conf: str = "ipaddr: 10.0.0.1/16\n", nodes: str = NODES) -> None:
+        paths.etc.mkdir(parents=True, exist_ok=True)
+        self.paths = paths
+        self.conf(conf)
+        paths.nodes_conf.write_text(nodes)
+        self.registry = Registry(paths)
+        self.snapshot: Snapshot = self.registry.snapshot()
+        self.service = self.new_service()
+
+    def conf(self, text: str) -> None:
+        self.paths.conf.write_text(text)
+
+    def new_service(self) -> OverlayService:
+        """Another process, as it were: same files, nothing in memory."""
+        self.service = OverlayService(self.paths, load(self.paths))
+        return self.service
+
+    def put(self, overlay: str, path: str, text: str | bytes = "", mode: int = 0o644) -> Path:
+        file = self.paths.site_overlays / overlay / "rootfs" / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(text if isinstance(text, bytes) else text.encode())
+        file.chmod(mode)
+        return file
+
+    def nodes(self, text: str) -> None:
+        self.paths.nodes_conf.write_text(text)
+        self.snapshot = self.registry.reload()
+
+    def node(self, name: str = "n1") -> Node:
+        return self.snapshot.nodes[name]
+
+    def ask(self, name: str = "n1", context: str = "system", fmt: str = "raw") -> Artefact:
+        return self.service.artefact(self.snapshot, self.node(name), context, fmt)
+
+    def text(self, path: str, name: str = "n1", context: str = "system") -> str:
+        """A file as the node would find it."""
+        return self.unpacked(name, context)[path].decode()
+
+    def unpacked(self, name: str = "n1", context: str = "system") -> dict[str, bytes]:
+        """Files by path, and targets of links as b'-> target'; by GNU cpio's eyes."""
+        return unpack(body(self.ask(name, context)), self.paths.root / "unpacked")
+
+
+def body(artefact: Artefact) -> bytes:
+    """Every byte a node would be sent."""
+    parts = []
+    for extent in artefact.extents:
+        with Path(extent.path).open("rb") as file:
+            file.seek(extent.offset)
+            parts.append(file.read(extent.length))
+    data = b"".join(parts)
+    assert len(data) == artefact.size
+    return data
+
+
+def unpack(newc: bytes, into: Path) -> dict[str, bytes]:
+    into.mkdir(exist_ok=True)
+    subprocess.run(["find", str(into), "-mindepth", "1", "-delete"], check=True)
+    done = subprocess.run(
+        ["cpio", "-idmu", "--quiet", "--no-absolute-filenames"], cwd=into, input=newc, capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    found: dict[str, bytes] = {}
+    for path in sorted(into.rglob("*")):
+        name = str(path.relative_to(into))
+        if path.is_symlink():
+            found[name] = f"-> {path.readlink()}".encode()
+        elif path.is_file():
+            found[name] = path.read_bytes()
+    return found

@@ -1,0 +1,209 @@
+"""Overlays from files to what a node is sent, and that it is always fresh."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import tarfile
+
+import pytest
+import zstandard
+
+from support.overlays import NODES, Site, body
+from wwfast.errors import WwfastError
+from wwfast.overlays import service
+from wwfast.paths import Paths
+
+HOSTS = """\
+{% for node in all_nodes %}
+{% for name, dev in node.network_devices.items() %}
+{{ dev.ipaddr }} {{ node.id }}
+{% endfor %}
+{% endfor %}
+"""
+
+
+@pytest.fixture
+def site(paths: Paths) -> Site:
+    made = Site(paths)
+    made.put("base", "etc/motd", "hello\n")
+    made.put("base", "etc/hostname.j2", "{{ id }}\n")
+    made.put("base", "etc/hosts.j2", HOSTS)
+    made.put("base", "etc/rack.j2", "{{ tags.rack | default('none') }}\n")
+    made.put("live", "etc/server.j2", "{{ ipaddr }} {{ warewulf.port }}\n")
+    return made
+
+
+def test_overlay_files_reach_the_node(site: Site) -> None:
+    assert site.unpacked() == {
+        "etc/motd": b"hello\n",
+        "etc/hostname": b"n1\n",
+        "etc/hosts": b"10.0.1.1 n1\n10.0.1.2 n2\n",
+        "etc/rack": b"r1\n",
+    }
+    assert site.text("etc/rack", "n2") == "none\n"
+    assert site.unpacked(context="runtime") == {"etc/server": b"10.0.0.1 9873\n"}
+
+
+def test_overlay_forms_hold_the_same(site: Site) -> None:
+    raw = body(site.ask(fmt="raw"))
+    assert gzip.decompress(body(site.ask(fmt="gz"))) == raw
+    frames = io.BytesIO(body(site.ask(fmt="zst")))
+    with zstandard.ZstdDecompressor().stream_reader(frames, read_across_frames=True) as reader:
+        assert reader.read() == raw
+    assert all(site.ask(fmt=fmt).size % 4 == 0 for fmt in ("raw", "gz"))
+    with tarfile.open(fileobj=io.BytesIO(body(site.ask(fmt="tar")))) as tar:
+        assert tar.extractfile("etc/hostname").read() == b"n1\n"  # type: ignore[union-attr]
+        assert [member.name for member in tar if member.issym()] == []
+    assert raw.count(b"TRAILER!!!") == 1
+
+
+def test_overlay_parts_are_shared_between_nodes(site: Site) -> None:
+    first, second = site.ask("n1"), site.ask("n2")
+    shared = set(first.extents) & set(second.extents)
+    assert len(shared) == 2  # files without template, and the hosts file
+    assert first.etag != second.etag
+
+
+def test_overlay_etag_changes_with_the_content_only(site: Site) -> None:
+    before = site.ask()
+    file = site.put("base", "etc/motd", "hello\n")
+    file.touch()
+    assert site.ask().etag == before.etag
+    site.put("base", "etc/motd", "changed\n")
+    assert site.ask().etag != before.etag
+    site.put("base", "etc/motd", "hello\n")
+    assert site.ask().etag == before.etag
+
+
+@pytest.mark.parametrize(
+    ("edit", "path", "expected"),
+    [
+        (lambda site: site.put("base", "etc/motd", "new\n"), "etc/motd", "new\n"),
+        (lambda site: site.put("base", "etc/hostname.j2", "x-{{ id }}\n"), "etc/hostname", "x-n1\n"),
+        (lambda site: site.put("base", "etc/new/deep", "deep\n"), "etc/new/deep", "deep\n"),
+        (lambda site: site.nodes(NODES.replace("r1", "r9")), "etc/rack", "r9\n"),
+        (lambda site: site.nodes(NODES.replace("10.0.1.2", "10.0.1.9")), "etc/hosts", "10.0.1.1 n1\n10.0.1.9 n2\n"),
+    ],
+    ids=["static", "template", "new directory", "tag", "address of another node"],
+)
+def test_overlay_edits_are_seen_at_once(site: Site, edit, path: str, expected: str) -> None:
+    site.ask()
+    assert site.service.peek(site.snapshot, site.node(), "system", "raw") is not None
+    edit(site)
+    assert site.service.peek(site.snapshot, site.node(), "system", "raw") is None
+    assert site.text(path) == expected
+    assert site.service.peek(site.snapshot, site.node(), "system", "raw") is not None
+
+
+def test_overlay_settings_are_part_of_the_key(site: Site) -> None:
+    from wwfast.config.settings import load
+
+    assert site.text("etc/server", context="runtime") == "10.0.0.1 9873\n"
+    kept = site.ask(context="system")
+    site.conf("ipaddr: 10.0.0.1/16\nwarewulf: {port: 80}\n")
+    site.service.reconfigure(load(site.paths))
+    assert site.text("etc/server", context="runtime") == "10.0.0.1 80\n"
+    assert site.ask(context="system").etag == kept.etag
+
+
+def test_overlay_included_file_is_part_of_the_key(site: Site) -> None:
+    note = site.paths.etc / "note"
+    note.write_text("one\n")
+    site.put("live", "etc/note.j2", "{{ include('note') }} for {{ id }}\n")
+    assert site.text("etc/note", context="runtime") == "one for n1\n"
+    note.write_text("two\n")
+    assert site.text("etc/note", context="runtime") == "two for n1\n"
+    site.new_service()
+    note.unlink()
+    assert site.text("etc/note", context="runtime") == " for n1\n"
+
+
+def test_overlay_cache_is_found_by_the_next_process(site: Site) -> None:
+    before = site.ask(fmt="zst")
+    site.new_service()
+    assert site.ask(fmt="zst").extents == before.extents
+    assert site.service._builder.runs == 0
+
+
+def test_overlay_damaged_cache_is_made_anew(site: Site) -> None:
+    good = body(site.ask())
+    site.service.close()
+    for pack in site.paths.overlay_cache.iterdir():
+        data = bytearray(pack.read_bytes())
+        for at in range(100, len(data), 50):
+            data[at] ^= 0xFF
+        pack.write_bytes(data)
+    site.new_service()
+    assert body(site.ask()) == good
+
+
+def test_overlay_failure_keeps_the_last_good_one(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    good = site.ask()
+    site.put("base", "etc/rack.j2", "one\n{{ tags.rak }}\n")
+    assert site.ask().etag == good.etag
+    failure = site.service.failures["n1", "system"]
+    assert "overlay base, etc/rack.j2, line 2, node n1" in failure.message
+    assert "'rak'" in failure.message
+    assert "overlay base, etc/rack.j2, line 2" in caplog.text
+    site.new_service()
+    assert site.ask().etag == good.etag, "also after a restart"
+    site.put("base", "etc/rack.j2", "fixed\n")
+    assert site.text("etc/rack") == "fixed\n"
+    assert not site.service.failures
+
+
+def test_overlay_without_anything_good_says_why(site: Site) -> None:
+    site.put("base", "etc/rack.j2", "{{ tags.rak }}\n")
+    with pytest.raises(WwfastError, match=r"etc/rack\.j2, line 1, node n1"):
+        site.ask()
+
+
+def test_overlay_autobuild_false_freezes_until_build(site: Site) -> None:
+    site.conf("ipaddr: 10.0.0.1/16\nwarewulf: {autobuild overlays: false}\n")
+    site.new_service()
+    with pytest.raises(WwfastError) as caught:
+        site.ask()
+    assert caught.value.hint == "wwfast overlay build n1"
+    site.service.build(site.snapshot)
+    frozen = site.ask()
+    site.put("base", "etc/motd", "later\n")
+    assert site.ask().etag == frozen.etag
+    site.service.build(site.snapshot)
+    assert site.text("etc/motd") == "later\n"
+
+
+def test_overlay_go_templates_are_refused_by_name(site: Site) -> None:
+    site.put("base", "etc/old.ww", "{{ .Id }}")
+    with pytest.raises(WwfastError, match=r"overlay base has Go templates.*etc/old\.ww"):
+        site.ask()
+
+
+def test_overlay_missing_is_named(site: Site) -> None:
+    site.nodes(NODES.replace("[live]", "[nowhere]"))
+    with pytest.raises(WwfastError, match="no overlay nowhere"):
+        site.ask(context="runtime")
+    site.put("nowhere", "etc/found", "yes\n")
+    assert site.text("etc/found", context="runtime") == "yes\n"
+
+
+def test_overlay_cache_is_private(site: Site) -> None:
+    site.ask()
+    assert site.paths.overlay_cache.stat().st_mode & 0o777 == 0o700
+    assert {pack.stat().st_mode & 0o777 for pack in site.paths.overlay_cache.iterdir()} == {0o600}
+
+
+def test_overlay_build_by_processes_equals_one(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "BATCH", 2)
+    nodes = "nodes:\n" + "".join(
+        f"  n{n}: {{system overlay: [base], runtime overlay: [live], tags: {{rack: r{n}}}}}\n" for n in range(1, 21)
+    )
+    site.nodes(nodes)
+    report = site.service.build(site.snapshot, processes=3)
+    assert (report.asked, report.changed, report.failures) == (40, 40, {})
+    digests = [site.ask(f"n{n}").etag for n in range(1, 21)]
+    site.service.close()
+    for pack in site.paths.overlay_cache.iterdir():
+        pack.unlink()
+    site.new_service()
+    assert [site.ask(f"n{n}").etag for n in range(1, 21)] == digests
