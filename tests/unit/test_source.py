@@ -10,11 +10,12 @@ import pytest
 SRC = Path(__file__).parents[2] / "src/wwfast"
 
 # folder -> folders it may import, beside its own and the common ground below.
-COMMON = {"errors", "paths", "run", "_ext"}
+COMMON = {"errors", "paths", "run", "watch", "_ext"}
 ALLOWED = {
     "errors": set(),
     "paths": set(),
     "run": set(),
+    "watch": set(),
     "_ext": set(),
     "config": set(),
     "nodes": {"config"},

@@ -99,6 +99,10 @@ def wwbool(text: str) -> str:
     return "" if known else f"'{text}' is neither true nor false"
 
 
+def download_order(text: str) -> str:
+    return "" if text in ("wave", "fair") else f"'{text}' is neither wave nor fair"
+
+
 def name(text: str) -> str:
     """Ids of nodes and profiles, names of overlays and images: they become file names and URLs."""
     return "" if NAME.fullmatch(text) and len(text) <= 253 else f"'{text}' cannot be a name (letters, digits, _ . -)"

@@ -134,6 +134,12 @@ class Own(Section, frozen=True):
     ignore_go_templates: Annotated[
         bool, Doc("Use wwfast's overlay where the site's copy of it has Go templates (.ww).")
     ] = False
+    download_order: Annotated[
+        str,
+        Doc("`wave`: nodes are served a few at a time, in order; `fair`: all at once.", check=checks.download_order),
+    ] = "wave"
+    client_rate: Annotated[int, Doc("Bytes a second to one node at most; 0: no limit. Some network cards hang.")] = 0
+    connections: Annotated[int, Doc("HTTP connections open at once at most.")] = 50_000
 
 
 RESOLV = Mount(source="/etc/resolv.conf", dest="/etc/resolv.conf")

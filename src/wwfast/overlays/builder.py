@@ -28,9 +28,9 @@ from wwfast.overlays.render import Template
 from wwfast.overlays.scan import Overlays
 from wwfast.overlays.sources import Dependency, Sources
 from wwfast.overlays.stack import Entry, Output, Rendered
-from wwfast.overlays.watch import Watch
 from wwfast.pack import frames
 from wwfast.paths import Paths
+from wwfast.watch import Watch
 
 if TYPE_CHECKING:
     from wwfast.images.store import Image

@@ -9,8 +9,8 @@ from pathlib import Path
 from wwfast.errors import ConfigError, WwfastError
 from wwfast.overlays import model
 from wwfast.overlays.model import Item
-from wwfast.overlays.watch import Watch
 from wwfast.paths import Paths
+from wwfast.watch import Watch
 
 log = logging.getLogger(__name__)
 

@@ -76,6 +76,11 @@ class LeaseTable:
     def get(self, mac: str) -> Lease | None:
         return self._by_mac.get(mac)
 
+    def owner(self, address: int) -> str | None:
+        """The MAC that has this address of the range."""
+        lease = self._by_address.get(address)
+        return lease.mac if lease is not None else None
+
     def all(self) -> list[Lease]:
         return [lease for lease in self._by_mac.values() if lease.bound]
 

@@ -56,6 +56,7 @@ class Response:
     node: str = ""
     stage: str = ""
     sent: str = ""
+    detail: str = ""  # for events only: why it is what it is
     share: str = ""
     waits: bool = True
     last: bool = False  # the node needs nothing large after this: its turn ends with it

@@ -435,7 +435,7 @@ class Connection:
                 answer.length,
                 seconds,
                 answer.status,
-                detail,
+                detail or response.detail,
             )
         )
 

@@ -57,6 +57,10 @@ class Watch:
                     self._poll(f"{name}: {os.strerror(code)}")
         return new
 
+    def fileno(self) -> int:
+        """For an event loop: readable when `changed` has something to say; -1 where only polling works."""
+        return int(self._fd)
+
     def changed(self) -> bool:
         """Whether anything happened since the last call."""
         found = False
@@ -79,7 +83,7 @@ class Watch:
             self._fd = -1
 
     def _poll(self, why: str) -> None:
-        log.info("changes of overlays are looked for every %g s: %s", POLL, why)
+        log.info("changes are looked for every %g s: %s", POLL, why)
         self._polling = True
 
 

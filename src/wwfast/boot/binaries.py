@@ -1,0 +1,74 @@
+"""Where the distributions keep their iPXE binaries."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from wwfast.errors import WwfastError
+
+# Debian and Ubuntu /usr/lib/ipxe and /boot; RHEL, Fedora and SUSE /usr/share/ipxe; then local builds.
+SEARCH = (
+    Path("/usr/share/ipxe"),
+    Path("/usr/lib/ipxe"),
+    Path("/boot"),
+    Path("/usr/local/share/ipxe"),
+    Path("/var/lib/tftpboot/warewulf"),
+)
+# The same binary under the names of several distributions; first match wins. snponly drives the one card the
+# firmware booted from with the firmware's driver, which is what most sites want.
+ALIASES: dict[str, tuple[str, ...]] = {
+    "undionly.kpxe": ("undionly.kpxe",),
+    "ipxe-snponly-x86_64.efi": ("ipxe-snponly-x86_64.efi", "snponly.efi", "x86_64-efi/snponly.efi", "ipxe.efi"),
+    "snponly.efi": ("snponly.efi", "ipxe-snponly-x86_64.efi"),
+    "ipxe-x86_64.efi": ("ipxe-x86_64.efi", "ipxe.efi"),
+    "arm64-efi/snponly.efi": ("arm64-efi/snponly.efi", "snp-arm64.efi", "ipxe-arm64.efi"),
+    "snp-arm64.efi": ("snp-arm64.efi", "arm64-efi/snponly.efi", "ipxe-arm64.efi"),
+}
+HINT = "install the package ipxe (Debian, Ubuntu) or ipxe-bootimgs (RHEL, SUSE), or set `paths: ipxesource`"
+
+
+@dataclass(frozen=True, slots=True)
+class Binary:
+    """One iPXE binary: `name` is what clients ask for, `path` where it lies."""
+
+    arch: str
+    name: str
+    path: Path
+
+    def read(self) -> bytes:
+        try:
+            return self.path.read_bytes()
+        except OSError as error:
+            raise WwfastError(f"cannot read the iPXE binary {self.path}: {error.strerror}", hint=HINT) from error
+
+
+def find(arch: str, wanted: str, source: Path | None) -> Binary | None:
+    """The file for one entry of `tftp: ipxe`: an absolute path as it is, else `source` and the search list."""
+    if Path(wanted).is_absolute():
+        return Binary(arch, Path(wanted).name, Path(wanted)) if Path(wanted).is_file() else None
+    folders = ((source,) if source else ()) + SEARCH
+    for name in ALIASES.get(wanted, (wanted,)):
+        for folder in folders:
+            if (folder / name).is_file():
+                return Binary(arch, flat_name(arch, name), folder / name)
+    return None
+
+
+def flat_name(arch: str, name: str) -> str:
+    """Clients ask for a base name; two architectures may have a file of the same name (snponly.efi)."""
+    base = Path(name).name
+    return f"arm64-{base}" if arch == "00:0B" and "arm" not in base else base
+
+
+def find_all(wanted: dict[str, str], source: Path | None) -> tuple[list[Binary], list[str]]:
+    """What was found, and one complaint per missing entry."""
+    found: list[Binary] = []
+    missing: list[str] = []
+    for arch, name in sorted(wanted.items()):
+        binary = find(arch, name, source)
+        if binary:
+            found.append(binary)
+        else:
+            missing.append(f"no iPXE binary {name} for architecture {arch}")
+    return found, missing

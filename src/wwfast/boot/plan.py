@@ -1,0 +1,208 @@
+"""BootPlan: the one answer to "this node is at this stage, what is sent?".
+
+`Planner.plan` never opens a socket and never waits unless told that it may; everything it hands out is a
+prebuilt artefact or a short script.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from wwfast.boot.script import Scripts
+from wwfast.boot.stages import Stage
+from wwfast.boot.urls import Urls
+from wwfast.errors import NotFoundError, WwfastError
+from wwfast.images.kernels import KernelStore, NodeKernel, for_node
+from wwfast.images.store import Image, ImageStore
+from wwfast.pack.artefact import FORMATS, Artefact
+
+if TYPE_CHECKING:
+    from wwfast.config.settings import Settings
+    from wwfast.nodes.model import Node
+    from wwfast.nodes.registry import Snapshot
+    from wwfast.overlays.service import OverlayService
+    from wwfast.paths import Paths
+
+RETRY_SECONDS = 30
+MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class BootPlan:
+    """What is sent: an artefact or a text, or why nothing is (`status` and `reason`).
+
+    `sent` is what the status table shows: the object's name, NOT_FOUND or BAD_REQUEST.
+    """
+
+    stage: Stage
+    node: str
+    status: int = 200
+    artefact: Artefact | None = None
+    text: str | None = None
+    sent: str = ""
+    reason: str = ""
+
+    @property
+    def failed(self) -> bool:
+        return self.status >= 400
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What a request adds to (node, stage): `compress` as asked, `memsize` in MiB (0 when the loader can't tell),
+    `tar` for the runtime overlay of wwclient."""
+
+    wwid: str
+    compress: str = ""
+    memsize: int = 0
+    tar: bool = False
+    ipv6: bool = False
+
+
+class Planner:
+    """The only policy of a boot: (node, stage) -> BootPlan."""
+
+    def __init__(self, paths: Paths, settings: Settings, overlays: OverlayService) -> None:
+        self.settings = settings
+        self.images = ImageStore(paths)
+        self.kernels = KernelStore(paths)
+        self.overlays = overlays
+        self.scripts = Scripts(paths)
+
+    def plan(
+        self, snapshot: Snapshot, node: Node | None, stage: Stage, ask: Ask, *, may_wait: bool = True
+    ) -> BootPlan | None:
+        """Decide. None only without `may_wait`: then an overlay must be built first, so call again from a thread."""
+        if node is None:
+            return self._unknown(stage, ask)
+        try:
+            if stage is Stage.IPXE:
+                return self._script(node, ask)
+            if stage is Stage.KERNEL:
+                return self._send(node, stage, self._kernel(node).artefact, ask)
+            if stage is Stage.IMAGE:
+                return self._image(node, ask)
+            if stage is Stage.KMODS:
+                return self._send(node, stage, self._kernel(node).kmods(ask.compress or "raw"), ask)
+            if stage in (Stage.SYSTEM, Stage.RUNTIME):
+                return self._overlay(snapshot, node, stage, ask, may_wait)
+        except NotFoundError as error:
+            return self.refuse(node.id, stage, 404, str(error))
+        except WwfastError as error:
+            return self.refuse(node.id, stage, 500, str(error))
+        return self.refuse(node.id, stage, 404, f"stage {stage} is not served")
+
+    @staticmethod
+    def refuse(node: str, stage: Stage, status: int, reason: str) -> BootPlan:
+        sent = "BAD_REQUEST" if status == 400 else "NOT_FOUND" if status == 404 else "ERROR"
+        return BootPlan(stage, node, status, sent=sent, reason=reason)
+
+    def _unknown(self, stage: Stage, ask: Ask) -> BootPlan:
+        """Facts of the routes: a script that says so, 400 for everything else, 404 for a GRUB configuration."""
+        if stage is Stage.IPXE:
+            variables = {"hwaddr": ask.wwid, "wait": RETRY_SECONDS, "script_url": self._urls(ask).script(ask.wwid)}
+            text = self.scripts.render("unconfigured", variables)
+            return BootPlan(stage, "", text=text, sent="unconfigured.ipxe", reason=f"no node has {ask.wwid}")
+        status = 404 if stage is Stage.GRUB else 400
+        return self.refuse("", stage, status, f"no node has {ask.wwid}")
+
+    def _urls(self, ask: Ask) -> Urls:
+        return Urls.of(self.settings, ipv6=ask.ipv6)
+
+    def _image_of(self, node: Node) -> Image:
+        if not node.image_name:
+            raise NotFoundError(f"node {node.id} has no image", hint=f"wwfast node set {node.id} --image NAME")
+        return self.images.get(node.image_name)
+
+    def _kernel(self, node: Node) -> NodeKernel:
+        return for_node(node, self.images, self.kernels)
+
+    def _script(self, node: Node, ask: Ask) -> BootPlan:
+        urls = self._urls(ask)
+        name = node.ipxe_template or "default"
+        try:
+            return self._boot_script(node, ask, urls, name)
+        except WwfastError as error:
+            # A node that can't boot must say why on its console and come back, never stop.
+            text = self._message(node, ask, [f"node {node.id} cannot boot yet:", *str(error).splitlines()])
+            return BootPlan(Stage.IPXE, node.id, text=text, sent="message.ipxe", reason=str(error))
+
+    def _boot_script(self, node: Node, ask: Ask, urls: Urls, name: str) -> BootPlan:
+        variables: dict[str, object] = {
+            "id": node.id,
+            "hostname": node.id,
+            "fqdn": node.id,
+            "cluster": node.cluster_name,
+            "hwaddr": ask.wwid,
+            "ipaddr": self.settings.ipaddr,
+            "ipaddr6": self.settings.ipaddr6,
+            "port": self.settings.warewulf.port,
+            "authority": urls.authority,
+            "script_url": urls.script(ask.wwid),
+            "tags": node.tags,
+            "network_devices": node.network_devices,
+            "kernel_args": " ".join(node.kernel.args),
+            "root": node.root,
+            "wait": RETRY_SECONDS,
+            "ipxe": name,
+        }
+        if name == "localdisk":
+            return BootPlan(Stage.IPXE, node.id, text=self.scripts.render(name, variables), sent=f"{name}.ipxe")
+        image = self._image_of(node)
+        kernel = self._kernel(node)
+        artefact = image.artefact(image.boot_format)
+        if artefact is None:
+            raise NotFoundError(f"image {image.name} is not built: run wwfast image build {image.name}")
+        least = image.min_ram // MIB
+        if ask.memsize and least > ask.memsize:
+            raise WwfastError(f"image {image.name} needs {least} MiB of memory and this node has {ask.memsize}")
+        stages = [Stage.IMAGE, *([Stage.KMODS] if node.kernel.override else []), Stage.SYSTEM]
+        variables |= {
+            "image_name": image.name,
+            "image_format": image.boot_format,
+            "kernel_version": kernel.version,
+            "stages": [stage.value for stage in stages],
+        }
+        return BootPlan(Stage.IPXE, node.id, text=self.scripts.render(name, variables), sent=f"{name}.ipxe")
+
+    def _message(self, node: Node, ask: Ask, lines: list[str]) -> str:
+        return self.scripts.render(
+            "message",
+            {
+                "id": node.id,
+                "message": [line.replace("$", "") for line in lines],
+                "wait": RETRY_SECONDS,
+                "script_url": self._urls(ask).script(ask.wwid),
+            },
+        )
+
+    def _image(self, node: Node, ask: Ask) -> BootPlan:
+        if not node.image_name:
+            return self.refuse(node.id, Stage.IMAGE, 400, f"node {node.id} has no image")
+        image = self._image_of(node)
+        fmt = ask.compress or "raw"
+        artefact = image.artefact(fmt)
+        if artefact is None:
+            reason = f"image {image.name} is not built as {fmt}: run wwfast image build --format {fmt} {image.name}"
+            return self.refuse(node.id, Stage.IMAGE, 404, reason)
+        return self._send(node, Stage.IMAGE, artefact, ask)
+
+    def _overlay(self, snapshot: Snapshot, node: Node, stage: Stage, ask: Ask, may_wait: bool) -> BootPlan | None:
+        fmt = "tar" if ask.tar else ask.compress or "raw"
+        if fmt != "tar" and fmt not in FORMATS:
+            return self.refuse(node.id, stage, 404, f"compress={ask.compress} is not known")
+        if may_wait:
+            artefact: Artefact | None = self.overlays.artefact(snapshot, node, stage.value, fmt)
+        else:
+            artefact = self.overlays.peek(snapshot, node, stage.value, fmt)
+            if artefact is None:
+                return None
+        return self._send(node, stage, artefact, ask)
+
+    def _send(self, node: Node, stage: Stage, artefact: Artefact | None, ask: Ask) -> BootPlan:
+        if artefact is None:
+            return self.refuse(
+                node.id, stage, 404, f"there is no {stage} for node {node.id} as {ask.compress or 'raw'}"
+            )
+        return BootPlan(stage, node.id, artefact=artefact, sent=artefact.name)

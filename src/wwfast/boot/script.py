@@ -1,0 +1,65 @@
+"""The text a node's iPXE runs: site templates over shipped ones, `<name>.ipxe.j2`.
+
+One form is right for every iPXE from 2019 on, BIOS and UEFI: `initrd --name X URL` with `initrd=X` on the
+kernel's command line. iPXE 1.0.0+git-20190125 on UEFI panics the kernel without `initrd=`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from jinja2 import StrictUndefined, TemplateError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from wwfast.errors import ConfigError, NotFoundError
+from wwfast.paths import SHARE, Paths
+
+SUFFIX = ".ipxe.j2"
+GO_SUFFIX = ".ipxe"
+
+
+class Scripts:
+    """Compiled iPXE templates; a site file that changes is compiled again."""
+
+    def __init__(self, paths: Paths) -> None:
+        self._site = paths.etc / "ipxe"
+        self._shipped = SHARE / "ipxe"
+        self._compiled: dict[str, tuple[tuple[int, int], object]] = {}
+        self._environment = ImmutableSandboxedEnvironment(
+            undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False
+        )
+
+    def names(self) -> list[str]:
+        found = {p.name.removesuffix(SUFFIX) for d in (self._site, self._shipped) for p in d.glob(f"*{SUFFIX}")}
+        return sorted(found)
+
+    def find(self, name: str) -> Path:
+        """The template file of a name. Raises NotFoundError; a Go template of the site is named as such."""
+        if "/" in name or name.startswith("."):
+            raise NotFoundError(f"iPXE template {name!r}: a name is wanted, not a path")
+        for folder in (self._site, self._shipped):
+            if (folder / f"{name}{SUFFIX}").is_file():
+                return folder / f"{name}{SUFFIX}"
+        unported = self._site / f"{name}{GO_SUFFIX}"
+        if unported.is_file():
+            raise NotFoundError(
+                f"iPXE template {name}: {unported} is a Go template, which wwfast does not read",
+                hint=f"port it to Jinja2 as {self._site / (name + SUFFIX)}",
+            )
+        raise NotFoundError(f"no iPXE template {name}", hint=f"there are: {', '.join(self.names())}")
+
+    def render(self, name: str, variables: Mapping[str, object]) -> str:
+        path = self.find(name)
+        try:
+            stat = path.stat()
+            key = (stat.st_mtime_ns, stat.st_size)
+            cached = self._compiled.get(str(path))
+            if cached is None or cached[0] != key:
+                cached = (key, self._environment.from_string(path.read_text()))
+                self._compiled[str(path)] = cached
+            return str(cached[1].render(variables))  # type: ignore[attr-defined]
+        except TemplateError as error:
+            line = getattr(error, "lineno", None)
+            where = f"{path}:{line}" if line else str(path)
+            raise ConfigError(f"iPXE template {where}, node {variables.get('id')}: {error}") from error

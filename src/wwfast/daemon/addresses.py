@@ -1,0 +1,150 @@
+"""The DHCP and TFTP side of the daemon: policy and registry plugged into the sans-IO responders.
+
+Safe on a real network: DHCP starts only where `ipaddr` and `network` are written in warewulf.conf, bound to the
+interface that carries ipaddr, and not beside another DHCP server unless forced.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from wwfast.boot.binaries import HINT, Binary, find_all
+from wwfast.boot.firmware import boot_file
+from wwfast.boot.urls import Urls
+from wwfast.daemon.guard import Guard
+from wwfast.errors import ConfigError, WwfastError
+from wwfast.net.dhcp.leases import Journal, LeaseTable
+from wwfast.net.dhcp.packet import ClientInfo, dotted, number
+from wwfast.net.dhcp.responder import BootFile, DhcpConfig, Reservation, Responder
+from wwfast.net.dhcp.server import DhcpServer, interface_of, open_sockets, probe
+from wwfast.net.transfer import Transfer
+
+if TYPE_CHECKING:
+    from wwfast.config.settings import Settings
+    from wwfast.nodes.registry import Registry
+    from wwfast.paths import Paths
+
+log = logging.getLogger(__name__)
+
+
+class BootFiles:
+    """The iPXE binaries in memory, under the names that clients ask for."""
+
+    def __init__(self, found: list[Binary]) -> None:
+        self.by_arch = {binary.arch: binary.name for binary in found}
+        self._data = {binary.name: binary.read() for binary in found}
+
+    @classmethod
+    def load(cls, settings: Settings, paths: Paths) -> BootFiles:
+        found, missing = find_all(settings.tftp.ipxe, paths.ipxe_source)
+        for complaint in missing:
+            log.warning("%s (%s)", complaint, HINT)
+        return cls(found)
+
+    def get(self, name: str) -> bytes | None:
+        """`snponly.efi`, `/snponly.efi` and Warewulf's `warewulf/snponly.efi` are one file; nothing else exists."""
+        return self._data.get(name.lstrip("/").removeprefix("warewulf/"))
+
+
+class Addresses:
+    """Our DHCP: who gets which address and boot file, from the registry as it is at that moment."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        paths: Paths,
+        registry: Registry,
+        files: BootFiles,
+        guard: Guard,
+        on_transfer: Callable[[Transfer], None],
+    ) -> None:
+        require_written(settings, paths)
+        self._registry = registry
+        self._files = files
+        self._guard = guard
+        self._urls = Urls.of(settings)
+        self._on_transfer = on_transfer
+        self._booting = ""  # the MAC whose request is being answered, when firmware or iPXE asked
+        self.interface = interface_of(settings.ipaddr)
+        self.journal = Journal(paths.database)
+        first, last = (
+            number(address) if address else 0 for address in (settings.dhcp.range_start, settings.dhcp.range_end)
+        )
+        self.leases = LeaseTable(
+            first,
+            last,
+            reserved=lambda address: registry.snapshot().by_ip(dotted(address)) is not None,
+            journal=self.journal,
+        )
+        self.responder = Responder(
+            DhcpConfig(settings.ipaddr, settings.netmask), self.reservation, self._boot, self.leases
+        )
+        self.server: DhcpServer | None = None
+
+    async def start(self, *, force: bool) -> None:
+        """Ask the network first, then serve it. Raises WwfastError naming another server that answers."""
+        others = await probe(self.interface)
+        if others and not force:
+            raise WwfastError(
+                f"another DHCP server answers on {self.interface}: {', '.join(others)}",
+                hint="stop it, or set `dhcp: enabled: false` in warewulf.conf, or start with --force-dhcp",
+            )
+        self.journal.start()
+        self.server = DhcpServer(open_sockets(self.interface), self.responder, on_transfer=self._event)
+        self.server.start()
+
+    def stop(self) -> None:
+        if self.server is not None:
+            self.server.stop()
+            self.journal.close()
+
+    def reservation(self, mac: str) -> Reservation | None:
+        node = self._registry.snapshot().by_mac(mac)
+        if node is None:
+            return None
+        device = next((device for device in node.network_devices.values() if device.hwaddr == mac), None)
+        if device is None:
+            return Reservation(node.id, hostname=node.id)
+        return Reservation(node.id, device.ipaddr, device.netmask, device.gateway, node.id)
+
+    def leased(self, mac: str) -> str:
+        """The address this MAC has from us, or ""."""
+        lease = self.leases.get(mac)
+        if lease is not None:
+            return dotted(lease.address)
+        fixed = self.reservation(mac)
+        return fixed.address if fixed else ""
+
+    def named(self, event: Transfer) -> Transfer:
+        """A TFTP event knows only an address: add the MAC and node behind it."""
+        snapshot = self._registry.snapshot()
+        node = snapshot.by_ip(event.peer)
+        if node is not None:
+            return replace(event, node=node.id)
+        mac = self.leases.owner(number(event.peer)) or ""
+        owner = snapshot.by_mac(mac) if mac else None
+        return replace(event, wwid=mac, node=owner.id if owner else "")
+
+    def _boot(self, client: ClientInfo, server_ip: str) -> BootFile | None:
+        self._booting = client.mac
+        name = boot_file(client, client.mac, self._urls, self._files.by_arch)
+        return BootFile(server_ip, name) if name else None
+
+    def _event(self, event: Transfer) -> None:
+        boots, self._booting = self._booting == event.wwid, ""
+        self._guard.saw_dhcp(event.wwid, boots=boots)
+        if boots or event.detail:
+            self._on_transfer(event)
+
+
+def require_written(settings: Settings, paths: Paths) -> None:
+    """DHCP on a network the admin did not write down could answer on the wrong one."""
+    missing = [key for key in ("ipaddr", "network") if not settings.is_written(key)]
+    if missing:
+        raise ConfigError(
+            f"{paths.conf}: DHCP needs {' and '.join(missing)} to be written down; nothing is guessed",
+            hint="add them, or set `dhcp: enabled: false`",
+        )

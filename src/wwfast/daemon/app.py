@@ -1,0 +1,243 @@
+"""The composition root: registry, planner and servers plugged together; start, reload and shutdown order.
+
+Start: registry, overlays, boot files, HTTP, TFTP, and DHCP last, so that nobody is told to come before all is up.
+Stop is the reverse: DHCP first, then HTTP until its transfers are done, bounded in time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from wwfast.boot.plan import Planner
+from wwfast.daemon import health
+from wwfast.daemon.addresses import Addresses, BootFiles
+from wwfast.daemon.database import PhaseStore
+from wwfast.daemon.discovery import Discovery
+from wwfast.daemon.guard import Guard
+from wwfast.daemon.routes import Routes
+from wwfast.daemon.scheduler import WaveScheduler
+from wwfast.daemon.system import notify
+from wwfast.daemon.timeline import Timeline
+from wwfast.net.http.server import HttpServer, Limits, listen
+from wwfast.net.tftp.server import TftpServer, open_socket
+from wwfast.net.transfer import Outcome, Transfer
+from wwfast.nodes.registry import Registry
+from wwfast.nodes.store import Store
+from wwfast.overlays.service import OverlayService
+from wwfast.watch import Watch
+
+if TYPE_CHECKING:
+    from wwfast.config.settings import Settings
+    from wwfast.paths import Paths
+
+log = logging.getLogger(__name__)
+
+DEBOUNCE = 0.05  # an editor's rename and chmod are one change
+SAVE_SECONDS = 2.0  # phases are written this often; what a crash loses is one boot's permission, asked for again
+DRAIN_SECONDS = 60.0
+BUILDERS = 4  # threads that build overlays; one key is built once whatever the number
+
+
+class Daemon:
+    """One server. `listeners` are given by tests, the storm simulator and a predecessor that hands over."""
+
+    def __init__(
+        self,
+        paths: Paths,
+        settings: Settings,
+        *,
+        listeners: list[socket.socket] | None = None,
+        force_dhcp: bool = False,
+        ignore_go_templates: bool | None = None,
+    ) -> None:
+        self.paths = paths
+        self.settings = settings
+        self._force_dhcp = force_dhcp
+        self._given = listeners
+        self._executor = ThreadPoolExecutor(BUILDERS, thread_name_prefix="build")
+        self.registry = Registry(paths)
+        self.overlays = OverlayService(paths, settings, ignore_go_templates=ignore_go_templates)
+        self.planner = Planner(paths, settings, self.overlays)
+        self.timeline = Timeline()
+        self.guard = Guard(settings.warewulf.secure, settings.dhcp.enabled)
+        self.files = BootFiles.load(settings, paths)
+        self.scheduler = WaveScheduler() if settings.wwfast.download_order == "wave" else None
+        self.phases = PhaseStore(paths.database)
+        self.http: HttpServer | None = None
+        self.tftp: TftpServer | None = None
+        self.dhcp: Addresses | None = None
+        self._watch: Watch | None = None
+        self._reloading: asyncio.TimerHandle | None = None
+        self._saver: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        loop = asyncio.get_running_loop()
+        snapshot = await loop.run_in_executor(self._executor, self.registry.reload)
+        self.timeline.seed(snapshot.nodes)
+        self.guard.restore(self.phases.load())
+        store = Store(self.paths)
+        routes = Routes(
+            registry=self.registry,
+            planner=self.planner,
+            guard=self.guard,
+            timeline=self.timeline,
+            discovery=Discovery(self.registry, store, self.guard, self._executor),
+            binaries=self.files.get,
+            executor=self._executor,
+            extra_status=self._extra_status,
+            problems=self._problems,
+            standing=self._standing,
+        )
+        port = self.settings.warewulf.port
+        sockets = self._given or listen([("0.0.0.0", port), *([("::", port)] if socket.has_ipv6 else [])])
+        own = self.settings.wwfast
+        limits = Limits(connections=own.connections, pacing_bytes=own.client_rate)
+        self.http = HttpServer(sockets, routes, on_transfer=self._record, limits=limits, scheduler=self.scheduler)
+        self.http.start()
+        if self.settings.tftp.enabled:
+            self.tftp = TftpServer([open_socket(self.settings.ipaddr)], self._tftp_file, on_transfer=self._tftp_event)
+            self.tftp.start()
+        if self.settings.dhcp.enabled:
+            self.dhcp = Addresses(self.settings, self.paths, self.registry, self.files, self.guard, self._record)
+            self.guard.leased = self.dhcp.leased
+            await self.dhcp.start(force=self._force_dhcp)
+        elif self.settings.warewulf.secure:
+            log.warning("DHCP is not ours: overlays are not bound to leased addresses, only to privileged ports")
+        self._watch = Watch()
+        self._watch.add([self.paths.etc])
+        if self._watch.fileno() >= 0:
+            loop.add_reader(self._watch.fileno(), self._changed)
+        self._saver = loop.create_task(self._save_phases())
+
+    async def stop(self, drain: float = DRAIN_SECONDS) -> None:
+        """Stop taking nodes in, finish what runs, close everything. Safe after a start that failed half way."""
+        if self.dhcp is not None:
+            self.dhcp.stop()
+        if self.tftp is not None:
+            self.tftp.stop()
+        if self.http is not None:
+            await self.http.drain(drain)
+            await self.http.close()
+        if self._saver is not None:
+            self._saver.cancel()
+            self.phases.save(self.guard.booting())
+        if self._reloading is not None:
+            self._reloading.cancel()
+        if self._watch is not None:
+            if self._watch.fileno() >= 0:
+                asyncio.get_running_loop().remove_reader(self._watch.fileno())
+            self._watch.close()
+        self._executor.shutdown(wait=False, cancel_futures=True)
+        self.overlays.close()
+
+    def reload(self) -> None:
+        """Re-read nodes.conf soon (SIGHUP, or the file changed)."""
+        if self._reloading is None:
+            self._reloading = asyncio.get_running_loop().call_later(DEBOUNCE, self._begin_reload)
+
+    def _begin_reload(self) -> None:
+        self._reloading = None
+        future = asyncio.get_running_loop().run_in_executor(self._executor, self.registry.reload)
+        future.add_done_callback(lambda done: self._reloaded())
+
+    def _reloaded(self) -> None:
+        if self.registry.error:
+            log.error("nodes.conf was not reloaded, the last good one stays: %s", self.registry.error)
+            return
+        snapshot = self.registry.snapshot()
+        self.timeline.seed(snapshot.nodes)
+        log.info("nodes.conf: %d nodes", len(snapshot.nodes))
+
+    def _changed(self) -> None:
+        assert self._watch is not None
+        if self._watch.changed():
+            self.reload()
+
+    def _record(self, event: Transfer) -> None:
+        self.timeline.record(event)
+        if event.outcome in (Outcome.DONE, Outcome.FAILED):
+            level = logging.INFO if event.outcome is Outcome.DONE else logging.WARNING
+            log.log(
+                level,
+                "%s %s %s %s %d/%d bytes in %.2f s %s",
+                event.node or event.wwid or event.peer,
+                event.stage,
+                event.outcome.value,
+                event.sent,
+                event.sent_bytes,
+                event.total_bytes,
+                event.seconds,
+                event.detail,
+            )
+
+    def _tftp_file(self, name: str, peer: str) -> bytes | None:
+        return self.files.get(name)
+
+    def _tftp_event(self, event: Transfer) -> None:
+        self._record(self.dhcp.named(event) if self.dhcp is not None else event)
+
+    def _problems(self) -> dict[str, str]:
+        """What keeps nodes from getting what they should, though nobody asked yet: entries and overlays."""
+        found = {problem.id: problem.message for problem in self.registry.snapshot().problems}
+        for (node, _), failure in self.overlays.failures.items():
+            found[node] = failure.message
+        return found
+
+    def _standing(self, wwid: str) -> tuple[int, float] | None:
+        return self.scheduler.standing(wwid) if self.scheduler is not None else None
+
+    def _extra_status(self) -> dict[str, object]:
+        extra: dict[str, object] = {"registry error": str(self.registry.error or "")}
+        if self.http is not None:
+            extra["http"] = dict(self.http.figures)
+        if self.scheduler is not None:
+            extra["queue"] = self.scheduler.figures
+        if self.dhcp is not None and self.dhcp.server is not None:
+            extra["dhcp"] = self.dhcp.server.stats()
+        if self.tftp is not None:
+            extra["tftp"] = self.tftp.stats()
+        return extra
+
+    async def _save_phases(self) -> None:
+        loop = asyncio.get_running_loop()
+        assert self._watch is not None
+        while True:
+            await asyncio.sleep(SAVE_SECONDS)
+            if self._watch.changed():  # where inotify does not work, and directories made again
+                self.reload()
+            self._watch.add([self.paths.etc])
+            await loop.run_in_executor(self._executor, self.phases.save, self.guard.booting())
+
+
+def serve(paths: Paths, settings: Settings, *, force_dhcp: bool, ignore_go_templates: bool, verbose: bool) -> None:
+    """Run in the foreground until SIGTERM or SIGINT. Raises WwfastError when it cannot start."""
+    import uvloop
+
+    logging.getLogger().setLevel(min(logging.getLogger().level, logging.INFO))
+    daemon = Daemon(paths, settings, force_dhcp=force_dhcp, ignore_go_templates=ignore_go_templates)
+    for finding in health.examine(health.Scene(paths, settings, daemon.registry.snapshot())):
+        log.warning("%s: %s", finding.message, finding.fix)
+    uvloop.run(_run(daemon))
+
+
+async def _run(daemon: Daemon) -> None:
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ended.set)
+    loop.add_signal_handler(signal.SIGHUP, daemon.reload)
+    began = time.monotonic()
+    try:
+        await daemon.start()
+        log.info("serving on port %d after %.2f s", daemon.settings.warewulf.port, time.monotonic() - began)
+        notify("READY=1")
+        await ended.wait()
+        notify("STOPPING=1")
+    finally:
+        await daemon.stop()

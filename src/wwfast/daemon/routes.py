@@ -1,0 +1,210 @@
+"""The HTTP surface: paths and queries to (stage, node), the checks in their order, the answer.
+
+Routes and status codes are those of Warewulf: /STAGE/WWID?..., /provision/WWID?stage=..., /status; /kmods/ is ours.
+A HEAD answers as GET does and changes nothing: no discovery, no event, no phase.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import logging
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from wwfast.boot.plan import Ask, BootPlan, Planner
+from wwfast.boot.stages import Stage
+from wwfast.daemon.discovery import Discovery
+from wwfast.daemon.guard import Guard
+from wwfast.daemon.identity import neighbour, normal
+from wwfast.daemon.timeline import Timeline
+from wwfast.net.http.message import Request, Response
+
+if TYPE_CHECKING:
+    from wwfast.nodes.model import Node
+    from wwfast.nodes.registry import Registry
+
+log = logging.getLogger(__name__)
+
+ALIASES = {
+    "provision": Stage.IPXE,
+    "container": Stage.IMAGE,
+    "overlay-system": Stage.SYSTEM,
+    "overlay-runtime": Stage.RUNTIME,
+}
+STAGES = {
+    stage.value: stage for stage in (Stage.IPXE, Stage.GRUB, Stage.KERNEL, Stage.INITRAMFS, Stage.IMAGE, Stage.KMODS)
+} | {"system": Stage.SYSTEM, "runtime": Stage.RUNTIME}
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A parsed provisioning request."""
+
+    stage: Stage
+    wwid: str
+    assetkey: str
+    ask: Ask
+
+
+class Routes:
+    """Answers requests; everything it needs is handed in by the composition root."""
+
+    def __init__(
+        self,
+        *,
+        registry: Registry,
+        planner: Planner,
+        guard: Guard,
+        timeline: Timeline,
+        discovery: Discovery,
+        binaries: Callable[[str], bytes | None],
+        executor: Executor,
+        extra_status: Callable[[], dict[str, object]],
+        problems: Callable[[], dict[str, str]],
+        standing: Callable[[str], tuple[int, float] | None],
+        neighbour: Callable[[str], str] = neighbour,
+    ) -> None:
+        self._registry = registry
+        self._planner = planner
+        self._guard = guard
+        self._timeline = timeline
+        self._discovery = discovery
+        self._binaries = binaries
+        self._executor = executor
+        self._extra_status = extra_status
+        self._problems = problems
+        self._standing = standing
+        self._neighbour = neighbour
+
+    def __call__(self, request: Request) -> Response | Awaitable[Response]:
+        parts = [part for part in request.path.split("/") if part]
+        if ".." in parts:
+            return _refusal(404, "no such path")
+        if parts == ["status"]:
+            return self._status(request)
+        if parts and parts[0] == "efiboot":
+            return self._binary("/".join(parts[1:]))
+        target = self._parse(parts, request)
+        if isinstance(target, Response):
+            return target
+        node = self._registry.snapshot().by_mac(target.wwid)
+        if node is None and target.stage is Stage.IPXE and not request.is_head:
+            return self._discover(target, request)
+        return self._answer(node, target, request)
+
+    def _parse(self, parts: list[str], request: Request) -> Target | Response:
+        if not parts or (parts[0] not in STAGES and parts[0] not in ALIASES):
+            return _refusal(404, "no such path")
+        name = request.query.get("stage", "ipxe") if parts[0] == "provision" else parts[0]
+        stage = STAGES.get(name) or ALIASES.get(name)
+        wwid = normal(parts[1] if len(parts) > 1 else request.query.get("wwid", "")) or self._neighbour(request.peer_ip)
+        if stage is None or not wwid:
+            return _refusal(400, "no stage" if stage is None else "no hardware address", stage=stage, wwid=wwid)
+        try:
+            memsize = int(request.query.get("memsize") or 0)
+        except ValueError:
+            memsize = 0
+        ask = Ask(
+            wwid=wwid,
+            compress=request.query.get("compress", ""),
+            memsize=memsize,
+            tar=request.query.get("format") == "tar",
+            ipv6=":" in request.peer_ip and not request.peer_ip.startswith("::ffff:"),
+        )
+        return Target(stage, wwid, request.query.get("assetkey", ""), ask)
+
+    async def _discover(self, target: Target, request: Request) -> Response:
+        node = await self._discovery.claim(target.wwid)
+        answer = self._answer(node, target, request)
+        return await answer if isinstance(answer, Awaitable) else answer
+
+    def _answer(self, node: Node | None, target: Target, request: Request) -> Response | Awaitable[Response]:
+        refusal = self._refusal(node, target, request)
+        if refusal is not None:
+            return refusal
+        snapshot = self._registry.snapshot()
+        plan = self._planner.plan(snapshot, node, target.stage, target.ask, may_wait=False)
+        if plan is not None:
+            return self._respond(plan, target)
+        build = partial(self._planner.plan, snapshot, node, target.stage, target.ask, may_wait=True)
+        return self._build(build, target)
+
+    async def _build(self, build: Callable[[], BootPlan | None], target: Target) -> Response:
+        plan = await asyncio.get_running_loop().run_in_executor(self._executor, build)
+        assert plan is not None
+        return self._respond(plan, target)
+
+    def _refusal(self, node: Node | None, target: Target, request: Request) -> Response | None:
+        """The checks of a known node before anything is looked up, in the order of the routes' facts."""
+        if node is None:
+            return None
+        refused = self._guard.refuses(node, target.stage, target.wwid, request.peer_ip, request.peer_port)
+        if refused is not None:
+            status, reason = refused
+            log.warning("refused %s to %s (%s): %s", target.stage, request.peer_ip, node.id, reason)
+            return _refusal(status, reason, stage=target.stage, wwid=target.wwid, node=node.id, sent="BAD_REQUEST")
+        if node.asset_key and not hmac.compare_digest(node.asset_key.encode(), target.assetkey.encode()):
+            log.warning("refused %s to %s (%s): wrong asset key", target.stage, request.peer_ip, node.id)
+            return _refusal(
+                401, "wrong asset key", stage=target.stage, wwid=target.wwid, node=node.id, sent="BAD_ASSET"
+            )
+        return None
+
+    def _respond(self, plan: BootPlan, target: Target) -> Response:
+        if plan.failed:
+            log.warning("%s for %s: %s", plan.stage, plan.node or target.wwid, plan.reason)
+            return _refusal(
+                plan.status, plan.reason, stage=plan.stage, wwid=target.wwid, node=plan.node, sent=plan.sent
+            )
+        effect = partial(self._guard.fetched_runtime, target.wwid) if plan.stage is Stage.RUNTIME else None
+        node = self._registry.snapshot().nodes.get(plan.node)
+        body = plan.artefact if plan.artefact is not None else (plan.text or "").encode()
+        return Response(
+            status=200,
+            body=body,
+            content_type="text/plain; charset=utf-8" if plan.text is not None else "application/octet-stream",
+            wwid=target.wwid,
+            node=plan.node,
+            stage=plan.stage.value,
+            sent=plan.sent,
+            detail=plan.reason,
+            share=node.cluster_name if node else "",
+            waits=plan.stage is not Stage.RUNTIME,
+            last=plan.stage is Stage.SYSTEM,
+            effect=effect,
+        )
+
+    def _binary(self, name: str) -> Response:
+        """iPXE binaries for UEFI HTTP boot: at once, with length, named .efi; never redirected, never refused late."""
+        data = self._binaries(name)
+        if data is None:
+            return _refusal(404, f"no boot file {name}")
+        return Response(status=200, body=data, content_type="application/efi", stage=Stage.EFIBOOT.value, sent=name)
+
+    def _status(self, request: Request) -> Response:
+        body = self._timeline.status(
+            node=request.query.get("node", ""), problems=self._problems(), standing=self._standing
+        )
+        body |= self._extra_status()
+        return Response(status=200, body=(json.dumps(body, indent=2) + "\n").encode(), content_type="application/json")
+
+
+def _refusal(
+    status: int, reason: str, *, stage: Stage | None = None, wwid: str = "", node: str = "", sent: str = ""
+) -> Response:
+    """Empty body, as the routes have it; the reason goes to the log and the status table."""
+    return Response(
+        status=status,
+        body=b"",
+        content_type="text/plain; charset=utf-8",
+        wwid=wwid,
+        node=node,
+        stage=stage.value if stage else "",
+        sent=sent or ("NOT_FOUND" if status == 404 else "BAD_REQUEST"),
+        detail=reason,
+    )

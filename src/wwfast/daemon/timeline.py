@@ -1,0 +1,192 @@
+"""The state of every boot: one entry per node, made of the Transfer events of all protocols.
+
+`stage` is the last stage whose bytes the node got; a failed one is told in `error` and does not advance it, so a
+node whose image is withheld stays at KERNEL with the reason beside it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from wwfast.boot.stages import Stage
+from wwfast.net.transfer import Outcome, Transfer
+
+# Unknown addresses are kept for the admin to see, but a scanner must not fill the memory.
+MAX_UNKNOWN = 1024
+STUCK_SECONDS = 120.0
+
+_BEGINS = (Stage.DHCP, Stage.TFTP, Stage.IPXE)
+
+
+@dataclass(slots=True)
+class StageRecord:
+    """One stage of the running boot: bytes got and asked, Unix seconds of start, seconds taken."""
+
+    stage: str
+    sent: str
+    at: float
+    sent_bytes: int = 0
+    total_bytes: int = 0
+    seconds: float = 0.0
+    outcome: str = Outcome.STARTED.value
+
+
+@dataclass(slots=True)
+class NodeStatus:
+    """What /status tells of one node. `last_seen` 0 means never."""
+
+    node: str
+    stage: str = ""
+    sent: str = ""
+    ipaddr: str = ""
+    wwid: str = ""
+    last_seen: float = 0.0
+    error: str = ""
+    error_at: float = 0.0
+    boot: list[StageRecord] = field(default_factory=list)
+
+    @property
+    def current(self) -> StageRecord | None:
+        return self.boot[-1] if self.boot else None
+
+    @property
+    def up(self) -> bool:
+        return self.stage == Stage.RUNTIME
+
+    def stuck(self, now: float) -> float:
+        """Seconds since a node that has not come up was last heard of; 0 for one that is up or was never seen."""
+        return 0.0 if self.up or not self.last_seen else now - self.last_seen
+
+    def failed(self, now: float) -> bool:
+        """A download was refused or cut and nothing came after it, or the boot stands still."""
+        return bool(self.error) or self.stuck(now) > STUCK_SECONDS
+
+    def as_json(self, now: float, *, detail: bool = False) -> dict[str, object]:
+        """Warewulf's keys first; ours after them."""
+        current = self.current
+        entry: dict[str, object] = {
+            "node name": self.node,
+            "stage": self.stage,
+            "sent": self.sent,
+            "ipaddr": self.ipaddr,
+            "last seen": int(self.last_seen),
+            "bytes": current.sent_bytes if current else 0,
+            "total": current.total_bytes if current else 0,
+            "stuck": round(self.stuck(now), 1),
+            "failed": self.failed(now),
+        }
+        if self.error:
+            entry["error"] = self.error
+        if detail:
+            entry["boot"] = [
+                {
+                    "stage": record.stage,
+                    "sent": record.sent,
+                    "at": round(record.at, 3),
+                    "bytes": record.sent_bytes,
+                    "total": record.total_bytes,
+                    "seconds": round(record.seconds, 3),
+                    "outcome": record.outcome,
+                }
+                for record in self.boot
+            ]
+        return entry
+
+
+class Timeline:
+    """All nodes' states; fed from the event loop only."""
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._nodes: dict[str, NodeStatus] = {}
+        self._unknown: OrderedDict[str, NodeStatus] = OrderedDict()
+
+    def seed(self, names: Iterable[str]) -> None:
+        """Known nodes keep their state; the ones no longer in nodes.conf are dropped."""
+        self._nodes = {name: self._nodes.get(name) or NodeStatus(name) for name in names}
+
+    def entry(self, node: str, wwid: str, peer: str) -> NodeStatus:
+        if node:
+            return self._nodes.setdefault(node, NodeStatus(node))
+        key = wwid or peer
+        entry = self._unknown.get(key)
+        if entry is None:
+            if len(self._unknown) >= MAX_UNKNOWN:
+                self._unknown.popitem(last=False)
+            entry = self._unknown[key] = NodeStatus(key)
+        self._unknown.move_to_end(key)
+        return entry
+
+    def record(self, event: Transfer) -> None:
+        """Take one event in. A firmware that starts over (DHCP after anything but DHCP and TFTP) starts a new boot."""
+        entry = self.entry(event.node, event.wwid, event.peer)
+        entry.last_seen = event.at
+        entry.wwid = event.wwid or entry.wwid
+        if event.stage != Stage.DHCP or not entry.ipaddr:
+            entry.ipaddr = event.peer.split("%")[0]
+        if event.outcome is Outcome.FAILED:
+            entry.error = f"{event.stage}: {event.detail or event.status}"
+            entry.error_at = event.at
+            if event.status >= 400:
+                entry.sent = event.sent
+                return
+        current = entry.current
+        if current is None or current.stage != event.stage or current.outcome == Outcome.DONE.value:
+            self._begin(entry, event)
+            current = entry.boot[-1]
+        current.sent_bytes = event.sent_bytes
+        current.total_bytes = event.total_bytes or current.total_bytes
+        current.seconds = event.seconds
+        current.outcome = event.outcome.value
+        current.sent = event.sent or current.sent
+        if event.outcome is not Outcome.FAILED:
+            entry.stage = event.stage
+            entry.sent = event.sent
+            if event.outcome is Outcome.DONE:
+                entry.error = ""
+
+    def _begin(self, entry: NodeStatus, event: Transfer) -> None:
+        began = entry.stage
+        if event.stage == Stage.DHCP and began not in ("", *_BEGINS):
+            entry.boot.clear()
+        if event.stage == Stage.RUNTIME and entry.boot and entry.boot[-1].stage == Stage.RUNTIME:
+            entry.boot.pop()  # the periodic fetch of a node that is up: the boot itself stays readable
+        elif event.stage == Stage.IPXE:
+            kept = [record for record in entry.boot if record.stage in (Stage.DHCP, Stage.TFTP)]
+            entry.boot[:] = kept
+        elif event.stage == Stage.DHCP and entry.boot and entry.boot[-1].stage == Stage.DHCP:
+            entry.boot.pop()
+        entry.boot.append(StageRecord(event.stage, event.sent, event.at - event.seconds))
+
+    def status(
+        self,
+        *,
+        node: str = "",
+        problems: Mapping[str, str] | None = None,
+        standing: Callable[[str], tuple[int, float] | None] = lambda wwid: None,
+    ) -> dict[str, object]:
+        """The body of GET /status; with `node`, that one only and with the stages of its boot.
+
+        `problems` are entries that could not be resolved or built: shown as the error of that node; `standing`
+        tells place and ETA of a MAC in the download queue.
+        """
+        now = self._clock()
+        chosen = [self._nodes[node]] if node in self._nodes else [] if node else [*self._nodes.values()]
+        nodes: dict[str, object] = {}
+        for entry in chosen:
+            nodes[entry.node] = shown = entry.as_json(now, detail=bool(node))
+            place = standing(entry.wwid) if entry.wwid else None
+            if place is not None and place[0]:
+                shown |= {"place": place[0], "eta": round(place[1], 1)}
+        for name, message in (problems or {}).items():
+            if not node or node == name:
+                known = nodes.setdefault(name, NodeStatus(name).as_json(now))
+                assert isinstance(known, dict)
+                known |= {"error": message, "failed": True}
+        body: dict[str, object] = {"nodes": nodes}
+        if not node:
+            body["unknown"] = {key: entry.as_json(now) for key, entry in self._unknown.items()}
+        return body

@@ -1,0 +1,89 @@
+"""The text that iPXE runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from wwfast.boot.script import Scripts
+from wwfast.errors import ConfigError, NotFoundError
+from wwfast.paths import Paths
+
+VARIABLES = {
+    "id": "n1",
+    "authority": "10.0.0.1:9873",
+    "image_name": "debian",
+    "image_format": "zst",
+    "kernel_version": "6.1.0",
+    "kernel_args": "quiet console=ttyS0",
+    "hwaddr": "52:54:00:00:00:01",
+    "stages": ["image", "kmods", "system"],
+    "script_url": "http://10.0.0.1:9873/ipxe/52:54:00:00:00:01",
+    "wait": 30,
+    "message": ["no luck"],
+}
+
+
+def test_the_default_script_names_every_initrd_twice(paths: Paths) -> None:
+    """Old UEFI iPXE needs `initrd=` per file, in order; --name makes the names sure."""
+    text = Scripts(paths).render("default", VARIABLES)
+    assert text.startswith("#!ipxe\n")
+    kernel = next(line for line in text.splitlines() if line.startswith("kernel"))
+    assert "initrd=image initrd=kmods initrd=system wwid=${hwaddr} quiet console=ttyS0" in kernel
+    files = [line.split()[2] for line in text.splitlines() if line.startswith("initrd --name")]
+    assert files == ["image", "kmods", "system"]
+
+
+@pytest.mark.parametrize("name", ["default", "message", "unconfigured", "localdisk"])
+def test_every_goto_has_its_label(paths: Paths, name: str) -> None:
+    """W-43: a jump to a label that is not there ends the boot."""
+    text = Scripts(paths).render(name, VARIABLES)
+    labels = {line[1:] for line in text.splitlines() if line.startswith(":")}
+    words = text.replace("||", " ").replace("&&", " ").split()
+    jumps = {words[index + 1] for index, word in enumerate(words) if word == "goto"}
+    assert jumps <= labels
+
+
+def test_asset_tags_are_encoded(paths: Paths) -> None:
+    """W-63: an asset tag with a blank or & must not break the query."""
+    assert "assetkey=${asset:uristring}" in Scripts(paths).render("default", VARIABLES)
+
+
+def test_a_template_of_the_site_wins_and_changes_are_seen(paths: Paths) -> None:
+    scripts = Scripts(paths)
+    site = paths.etc / "ipxe/default.ipxe.j2"
+    site.parent.mkdir()
+    site.write_text("#!ipxe\necho {{ id }}\n")
+    assert scripts.render("default", VARIABLES) == "#!ipxe\necho n1\n"
+    site.write_text("#!ipxe\necho changed {{ id }}\n")
+    assert scripts.render("default", VARIABLES) == "#!ipxe\necho changed n1\n"
+
+
+def test_a_go_template_is_named_with_a_hint(paths: Paths) -> None:
+    (paths.etc / "ipxe").mkdir()
+    (paths.etc / "ipxe/ours.ipxe").write_text("#!ipxe\necho {{.Id}}\n")
+    with pytest.raises(NotFoundError, match="Go template") as caught:
+        Scripts(paths).find("ours")
+    assert "ours.ipxe.j2" in (caught.value.hint or "")
+
+
+def test_errors_name_file_line_and_node(paths: Paths) -> None:
+    (paths.etc / "ipxe").mkdir()
+    (paths.etc / "ipxe/bad.ipxe.j2").write_text("#!ipxe\n{% if %}\n")
+    with pytest.raises(ConfigError, match=r"bad\.ipxe\.j2:2, node n1"):
+        Scripts(paths).render("bad", VARIABLES)
+    (paths.etc / "ipxe/undefined.ipxe.j2").write_text("{{ nothing }}")
+    with pytest.raises(ConfigError, match="'nothing' is undefined"):
+        Scripts(paths).render("undefined", VARIABLES)
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", ".hidden", "a/b"])
+def test_names_are_not_paths(paths: Paths, name: str) -> None:
+    with pytest.raises(NotFoundError):
+        Scripts(paths).find(name)
+
+
+def test_shipped_templates_exist() -> None:
+    names = Scripts(Paths.at(Path("/nonexistent"))).names()
+    assert {"default", "message", "unconfigured", "localdisk"} <= set(names)

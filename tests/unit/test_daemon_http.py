@@ -1,0 +1,283 @@
+"""The HTTP surface of a running daemon: routes, checks and codes, with a real image and real overlays."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import tarfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import zstandard
+
+from support.daemon import MAC, NODES, Serving, overlay, serving, tiny_image, write_conf
+from wwfast.images import publish
+from wwfast.paths import Paths
+
+DASHED = MAC.replace(":", "-").upper()
+
+
+@pytest.fixture(scope="module")
+def at(tmp_path_factory: pytest.TempPathFactory) -> Paths:
+    paths = Paths.at(tmp_path_factory.mktemp("site"))
+    paths.etc.mkdir(parents=True)
+    tiny_image(paths)
+    publish.build(paths, "tiny")
+    overlay(paths)
+    write_conf(paths)
+    paths.nodes_conf.write_text(NODES)
+    return paths
+
+
+@pytest.fixture(scope="module")
+def server(at: Paths) -> Iterator[Serving]:
+    with serving(at) as running:
+        yield running
+
+
+def test_http_a_whole_boot_is_served(server: Serving) -> None:
+    status, script, headers = server.get(f"/ipxe/{DASHED}?assetkey=&uuid=&memsize=")
+    assert status == 200
+    assert script.startswith(b"#!ipxe\n")
+    assert b"wwid=${hwaddr} quiet" in script
+    assert headers["content-type"].startswith("text/plain")
+    assert server.get(f"/kernel/{MAC}")[:2] == (200, b"kernel" * 1000)
+    status, image, _ = server.get(f"/image/{MAC}?compress=zst")
+    assert status == 200
+    raw = zstandard.ZstdDecompressor().decompressobj(read_across_frames=True).decompress(image)
+    assert b"ID=tiny" in raw
+    assert server.get(f"/kmods/{MAC}?compress=zst")[0] == 404  # no kernel apart from the image
+    status, system, headers = server.get(f"/system/{MAC}?compress=gz")
+    assert status == 200
+    assert b"n1 of tiny\n" in gzip.decompress(system)
+    status, runtime, headers = server.get(f"/runtime/{MAC}?format=tar")
+    assert status == 200
+    with tarfile.open(fileobj=io.BytesIO(runtime)) as archive:
+        assert archive.extractfile("etc/motd").read() == b"n1 of tiny\n"  # type: ignore[union-attr]
+    assert server.get(f"/runtime/{MAC}?format=tar", headers={"If-None-Match": headers["etag"]})[0] == 304
+    entry = server.status("n1")["nodes"]["n1"]
+    assert entry["stage"] == "runtime"
+    assert [part["stage"] for part in entry["boot"]][-5:] == ["ipxe", "kernel", "image", "system", "runtime"]
+
+
+def test_http_warewulfs_other_forms_of_a_route_answer_alike(server: Serving) -> None:
+    kernel = server.get(f"/kernel/{MAC}")[1]
+    for path in (
+        f"/kernel?wwid={MAC}",
+        f"/kernel/?wwid={DASHED}",
+        f"/provision/{MAC}?stage=kernel",
+        f"/provision?wwid={MAC}&stage=kernel",
+        f"//kernel/{MAC}",
+    ):
+        assert server.get(path)[1] == kernel, path
+    image = server.get(f"/image/{MAC}?compress=zst")[1]
+    assert server.get(f"/container/{MAC}?compress=zst")[1] == image
+    assert server.get(f"/overlay-system/{MAC}?compress=gz")[0] == 200
+    assert server.get(f"/overlay-runtime/{MAC}?compress=gz")[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/", 404),
+        ("/nothing/x", 404),
+        ("/provision/52:54:00:00:00:01?stage=efiboot", 400),
+        ("/kernel/52:54:00:00:00:99", 400),
+        ("/image/52:54:00:00:00:99?compress=zst", 400),
+        ("/system/52:54:00:00:00:99", 400),
+        ("/grub/52:54:00:00:00:99", 404),
+        ("/ipxe/52:54:00:00:00:99", 200),
+        ("/kernel/../../etc/passwd", 404),
+        ("/image/%2e%2e/%2e%2e/etc/passwd", 404),
+        ("/efiboot/../../../etc/passwd", 404),
+        ("/efiboot/nothing.efi", 404),
+        (f"/image/{MAC}?compress=xz", 404),
+        (f"/image/{MAC}", 404),
+        (f"/system/{MAC}?compress=xz", 404),
+    ],
+)
+def test_http_statuses(server: Serving, path: str, status: int) -> None:
+    """W-24: a compress value that is not known is 404 and nothing else."""
+    got, body, headers = server.get(path)
+    assert got == status
+    assert int(headers["content-length"]) == len(body)
+    if status >= 400:
+        assert b"root:" not in body
+        assert len(body) < 200
+
+
+def test_http_head_has_the_status_and_length_of_get_and_no_effect(server: Serving) -> None:
+    before = server.status()["nodes"]["n1"]["last seen"]
+    time.sleep(1.1)
+    for path in (
+        f"/ipxe/{MAC}",
+        f"/kernel/{MAC}",
+        f"/image/{MAC}?compress=zst",
+        f"/system/{MAC}?compress=zst",
+        "/none",
+    ):
+        head, get = server.get(path, method="HEAD"), None
+        assert head[1] == b""
+        if path == "/none":
+            get = server.get(path)
+            assert (head[0], head[2]["content-length"]) == (get[0], get[2]["content-length"])
+    assert server.status()["nodes"]["n1"]["last seen"] == before
+    for path in (f"/ipxe/{MAC}", f"/kernel/{MAC}", f"/image/{MAC}?compress=zst", f"/system/{MAC}?compress=zst"):
+        head, get = server.get(path, method="HEAD"), server.get(path)
+        assert (head[0], head[2]["content-length"]) == (get[0], str(len(get[1])))
+
+
+def test_http_an_unknown_mac_is_told_so_and_asks_again(server: Serving) -> None:
+    body = server.get("/ipxe/52:54:00:00:00:77")[1].decode()
+    assert "No node of this cluster has the address 52:54:00:00:00:77" in body
+    assert "chain --replace" in body
+    assert "52:54:00:00:00:77" in server.status()["unknown"]
+
+
+def test_http_too_little_memory_is_refused_in_words(server: Serving) -> None:
+    body = server.get(f"/ipxe/{MAC}?memsize=64")[1].decode()
+    assert "kernel --name" not in body
+    assert "needs" in body
+    assert "64" in body
+    assert "kernel --name" in server.get(f"/ipxe/{MAC}?memsize=65536")[1].decode()
+
+
+def test_http_a_format_not_built_names_the_command(server: Serving) -> None:
+    assert server.get(f"/image/{MAC}?compress=raw")[0] == 404
+    entry = server.status("n1")["nodes"]["n1"]
+    assert "wwfast image build" in entry["error"]
+    server.get(f"/image/{MAC}?compress=zst")
+
+
+def test_http_status_shows_no_secret(server: Serving) -> None:
+    text = server.get("/status")[1].decode()
+    assert "n1" in text
+    assert "password" not in text
+    assert "assetkey" not in text
+
+
+def site(paths: Paths, nodes: str = NODES, **conf: object) -> Paths:
+    tiny_image(paths)
+    publish.build(paths, "tiny")
+    overlay(paths)
+    write_conf(paths, **conf)
+    paths.nodes_conf.write_text(nodes)
+    return paths
+
+
+def wait_for(question: object, seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not question():  # type: ignore[operator]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_http_asset_keys_are_asked_for_at_every_stage(paths: Paths) -> None:
+    site(paths, NODES.replace("  n1:\n", "  n1:\n    asset key: s3cret\n"))
+    with serving(paths) as server:
+        for stage in ("ipxe", "kernel", "image", "system", "runtime"):
+            assert server.get(f"/{stage}/{MAC}?compress=zst")[0] == 401
+            assert server.get(f"/{stage}/{MAC}?compress=zst&assetkey=wrong")[0] == 401
+        assert server.status("n1")["nodes"]["n1"]["sent"] == "BAD_ASSET"
+        assert server.get(f"/kernel/{MAC}?assetkey=s3cret")[0] == 200
+        assert "s3cret" not in server.get("/status")[1].decode()
+
+
+@pytest.mark.root
+def test_http_a_runtime_overlay_needs_a_privileged_port(paths: Paths) -> None:
+    site(paths, warewulf={"secure": True})
+    with serving(paths) as server:
+        assert server.get(f"/runtime/{MAC}?format=tar")[0] == 401
+        assert server.get(f"/runtime/{MAC}?format=tar", source=989)[0] == 200
+
+
+def test_http_nodes_conf_is_taken_up_and_a_broken_one_is_not(paths: Paths) -> None:
+    """W-65: a file saved broken leaves the last good registry in place, and says so."""
+    site(paths)
+    with serving(paths) as server:
+        assert server.get("/kernel/52:54:00:00:00:02")[0] == 400
+        more = NODES + NODES.split("nodes:\n")[1].replace("n1:", "n2:").replace(":01", ":02").replace(".11", ".12")
+        paths.nodes_conf.write_text(more)
+        wait_for(lambda: server.get("/kernel/52:54:00:00:00:02")[0] == 200)
+        paths.nodes_conf.write_text("nodes: {n1: [")
+        wait_for(lambda: server.status()["registry error"])
+        assert "nodes.conf" in server.status()["registry error"]
+        assert server.get("/kernel/52:54:00:00:00:02")[0] == 200
+        paths.nodes_conf.write_text(NODES)
+        wait_for(lambda: server.get("/kernel/52:54:00:00:00:02")[0] == 400)
+        assert server.status()["registry error"] == ""
+
+
+def test_http_an_overlay_edit_is_served_without_a_build(paths: Paths) -> None:
+    """W-9: what an overlay depends on is its key, so nothing is ever stale."""
+    site(paths)
+    with serving(paths) as server:
+        before = server.get(f"/runtime/{MAC}?format=tar")
+        (paths.site_overlays / "motd/rootfs/etc/motd.j2").write_text("new {{ id }}\n")
+
+        def fresh() -> bool:
+            return b"new n1\n" in server.get(f"/runtime/{MAC}?format=tar")[1]
+
+        wait_for(fresh)
+        assert server.get(f"/runtime/{MAC}?format=tar")[2]["etag"] != before[2]["etag"]
+
+
+def test_http_a_broken_overlay_serves_the_last_good_one_and_shows_why(paths: Paths) -> None:
+    """W-78."""
+    site(paths)
+    with serving(paths) as server:
+        before = server.get(f"/runtime/{MAC}?format=tar")[1]
+        (paths.site_overlays / "motd/rootfs/etc/motd.j2").write_text("{{ nothing_of_that_name }}\n")
+        wait_for(
+            lambda: (
+                "nothing_of_that_name" in server.status()["nodes"]["n1"].get("error", "")
+                or not server.get(f"/runtime/{MAC}?format=tar")
+            )
+        )
+        status, body, _ = server.get(f"/runtime/{MAC}?format=tar")
+        assert (status, body) == (200, before)
+
+
+def test_http_a_rebuilt_image_is_served_at_once_and_transfers_keep_theirs(paths: Paths) -> None:
+    site(paths)
+    with serving(paths) as server:
+        first = server.get(f"/image/{MAC}?compress=zst")
+        (paths.chroots / "tiny/rootfs/etc/new").write_text("new\n")
+        publish.build(paths, "tiny")
+        second = server.get(f"/image/{MAC}?compress=zst")
+        assert first[2]["etag"] != second[2]["etag"]
+
+
+def test_http_discovery_gives_two_unknown_addresses_two_nodes(paths: Paths) -> None:
+    """W-5, W-14: only a valid address, only at the script stage, one node each."""
+    empty = "\n".join(
+        f"  d{number}:\n    discoverable: true\n    profiles: [default]\n    network devices: {{default: {{}}}}"
+        for number in (1, 2)
+    )
+    site(paths, NODES.rstrip() + "\n" + empty + "\n")
+    with serving(paths) as server:
+        server.get("/kernel/52:54:00:00:00:51")
+        server.get("/ipxe/not-a-mac")
+        server.get("/ipxe/52:54:00:00:00:51", method="HEAD")
+        assert "52:54:00:00:00:51" not in paths.nodes_conf.read_text()
+        for last in ("51", "52"):
+            assert b"kernel --name" in server.get(f"/ipxe/52:54:00:00:00:{last}")[1]
+        assert b"No node of this cluster" in server.get("/ipxe/52:54:00:00:00:53")[1]
+        text = paths.nodes_conf.read_text()
+        assert text.count("52:54:00:00:00:51") == 1
+        assert text.count("52:54:00:00:00:52") == 1
+        assert "not-a-mac" not in text
+
+
+def test_http_file_descriptors_are_given_back(paths: Paths) -> None:
+    site(paths)
+    with serving(paths) as server:
+        server.get(f"/image/{MAC}?compress=zst")
+        before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+        for _ in range(50):
+            server.get(f"/image/{MAC}?compress=zst")
+            server.get(f"/system/{MAC}?compress=zst")
+        wait_for(lambda: len(list(Path("/proc/self/fd").iterdir())) <= before + 4)

@@ -1,0 +1,120 @@
+"""The state of a boot, told by its events."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from wwfast.daemon.timeline import MAX_UNKNOWN, Timeline
+from wwfast.net.transfer import Outcome, Transfer
+
+MAC = "52:54:00:00:00:01"
+
+
+class Story:
+    """Plays events to a Timeline, one a second."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.timeline = Timeline(lambda: self.now)
+        self.timeline.seed(["n1", "n2"])
+
+    def tell(self, stage: str, outcome: Outcome = Outcome.DONE, **more: Any) -> None:
+        self.now += 1
+        fields: dict[str, Any] = {"peer": "10.0.0.11", "node": "n1", "wwid": MAC, "sent": f"{stage}.x"} | more
+        self.timeline.record(Transfer(stage=stage, outcome=outcome, at=self.now, **fields))
+
+    def node(self, name: str = "n1") -> Any:
+        return self.timeline.status(node=name)["nodes"][name]  # type: ignore[index]
+
+
+def boot(story: Story) -> None:
+    for stage in ("dhcp", "tftp", "dhcp", "ipxe", "kernel", "image", "kmods", "system", "runtime"):
+        story.tell(stage, sent_bytes=10, total_bytes=10)
+
+
+def test_a_whole_boot_reads_stage_by_stage() -> None:
+    story = Story()
+    boot(story)
+    entry = story.node()
+    assert entry["stage"] == "runtime"
+    assert [part["stage"] for part in entry["boot"]] == [
+        "dhcp", "tftp", "dhcp", "ipxe", "kernel", "image", "kmods", "system", "runtime",
+    ]  # fmt: skip
+    assert entry["failed"] is False
+    assert entry["last seen"] == 1009
+
+
+def test_never_seen_nodes_have_an_entry() -> None:
+    entry = Story().node("n2")
+    assert (entry["stage"], entry["last seen"], entry["failed"]) == ("", 0, False)
+
+
+def test_a_withheld_image_leaves_the_node_at_kernel_with_the_reason() -> None:
+    story = Story()
+    story.tell("ipxe")
+    story.tell("kernel")
+    story.tell("image", Outcome.FAILED, status=404, sent="NOT_FOUND", detail="image x is not built")
+    entry = story.node()
+    assert (entry["stage"], entry["sent"], entry["failed"]) == ("kernel", "NOT_FOUND", True)
+    assert entry["error"] == "image: image x is not built"
+    story.tell("image")
+    assert "error" not in story.node()
+
+
+def test_a_transfer_cut_short_is_an_error_until_it_succeeds() -> None:
+    story = Story()
+    story.tell("image", Outcome.STARTED, total_bytes=100)
+    story.tell("image", Outcome.FAILED, sent_bytes=40, total_bytes=100, detail="the client closed the connection")
+    entry = story.node()
+    assert (entry["bytes"], entry["total"], entry["failed"]) == (40, 100, True)
+
+
+def test_periodic_runtime_fetches_do_not_grow_the_boot() -> None:
+    story = Story()
+    boot(story)
+    for _ in range(50):
+        story.tell("runtime")
+    assert len(story.node()["boot"]) == 9
+
+
+def test_a_new_boot_starts_a_new_story() -> None:
+    story = Story()
+    boot(story)
+    story.tell("dhcp")
+    assert [part["stage"] for part in story.node()["boot"]] == ["dhcp"]
+    story.tell("tftp")
+    story.tell("dhcp")
+    story.tell("ipxe")
+    story.tell("ipxe")
+    assert [part["stage"] for part in story.node()["boot"]] == ["dhcp", "tftp", "dhcp", "ipxe"]
+
+
+def test_a_node_that_stands_still_is_failed() -> None:
+    story = Story()
+    story.tell("kernel")
+    story.now += 60
+    assert story.node()["failed"] is False
+    story.now += 61
+    assert story.node()["failed"] is True
+    assert story.node()["stuck"] == 121.0
+
+
+def test_reseeding_keeps_known_and_drops_gone_nodes() -> None:
+    story = Story()
+    story.tell("kernel")
+    story.timeline.seed(["n1", "n3"])
+    assert set(story.timeline.status()["nodes"]) == {"n1", "n3"}  # type: ignore[call-overload]
+    assert story.node()["stage"] == "kernel"
+
+
+def test_problems_of_nodes_conf_show_as_failed() -> None:
+    body = Story().timeline.status(problems={"n9": "bad address"})
+    assert body["nodes"]["n9"]["error"] == "bad address"  # type: ignore[index]
+    assert body["nodes"]["n9"]["failed"] is True  # type: ignore[index]
+
+
+def test_unknown_addresses_are_bounded() -> None:
+    story = Story()
+    for number in range(MAX_UNKNOWN + 10):
+        story.tell("ipxe", node="", wwid=f"52:54:00:01:{number >> 8:02x}:{number & 255:02x}")
+    assert len(story.timeline.status()["unknown"]) == MAX_UNKNOWN  # type: ignore[arg-type]
