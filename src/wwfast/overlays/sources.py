@@ -24,7 +24,7 @@ from wwfast.overlays.packs import Seen
 from wwfast.paths import Paths
 
 # What the shipped overlays need beside /etc/warewulf.
-SHARED = ("/etc/passwd", "/etc/group", "/etc/localtime", "/root/.ssh/authorized_keys")
+SHARED = ("/etc/passwd", "/etc/group", "/etc/hosts", "/etc/localtime", "/root/.ssh/authorized_keys")
 LIMIT = 16 << 20
 
 SERVER, IMAGE, POINTS, KIND = "server", "image", "points", "kind"

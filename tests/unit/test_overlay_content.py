@@ -1,0 +1,327 @@
+"""The shipped overlays: every template for every kind of node, and what each is there for."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+from xml.dom import minidom
+
+import pytest
+
+from support.shipped import NODES, SHIPPED, File, lay, write
+from wwfast.config import yaml
+from wwfast.overlays import environment, model
+from wwfast.overlays.analysis import documentation
+from wwfast.overlays.sources import Sources
+from wwfast.paths import SHARE, Paths
+
+ALL = """NetworkManager chrony debug fstab host hostname hosts ifcfg ifupdown ignition issue localtime netplan resolv
+ssh.authorized_keys ssh.host_keys syncuser systemd.mount systemd.netname systemd.networkd systemd.swap udev.netname
+wicked wwclient wwinit"""
+
+
+def test_overlays_of_the_distribution_are_all_there() -> None:
+    assert ALL.split() == SHIPPED
+
+
+@pytest.mark.parametrize("overlay", SHIPPED)
+def test_overlay_renders_for_every_kind_of_node(paths: Paths, overlay: str) -> None:
+    for node, files in lay(paths, [overlay]).items():
+        for path, file in files.items():
+            if file.directory or file.link is not None:
+                continue
+            text = file.text
+            assert "<nil>" not in text, (node, path)
+            assert not path.endswith(".j2")
+            if overlay != "debug":
+                assert "{{" not in text, (node, path)
+                assert not re.search(r"\bNone\b", text.replace("If-None-Match", "")), (node, path)
+            assert not text.startswith("\n") or path == "etc/exports", (node, path, "begins with an empty line")
+            assert text == "" or text.endswith("\n"), (node, path, "has no end of line")
+
+
+def test_overlays_of_a_whole_set_stack_without_clash(paths: Paths) -> None:
+    for files in lay(paths, [name for name in SHIPPED if name not in ("ignition", "host")]).values():
+        assert not [path for path in files if path.endswith(".wwbackup")]
+        assert files["etc/hostname"].text
+
+
+@pytest.mark.parametrize("overlay", SHIPPED)
+def test_overlay_says_what_it_is_for(paths: Paths, overlay: str) -> None:
+    env = environment.make(Sources(paths, (), lambda image: None))
+    texts: list[str] = []
+    for item in model.find(paths, overlay).items():
+        if item.template:
+            general, variables = documentation(env, item.read().decode())
+            texts += general
+            assert all(variables.values())
+    assert texts, f"no template of {overlay} has a comment wwdoc:"
+
+
+def test_overlay_permissions_name_files_that_exist(paths: Paths) -> None:
+    for overlay in SHIPPED:
+        found = model.find(paths, overlay)
+        known = {item.path for item in found.items()}
+        assert set(found._permissions()) <= known, overlay
+
+
+def one(paths: Paths, overlay: str, node: str) -> dict[str, File]:
+    return lay(paths, [overlay], {node: NODES[node]})[node]
+
+
+# ---- wwinit ------------------------------------------------------------------------------------------------------
+
+
+def test_overlay_wwinit_keeps_every_odd_word_of_a_node(paths: Paths, tmp_path: Path) -> None:
+    for node in ("full", "odd"):
+        config = one(paths, "wwinit", node)["warewulf/config"]
+        assert config.mode == 0o600
+        script = tmp_path / "config"
+        script.write_bytes(config.data)
+        names = ("WWHOSTNAME", "WWROOT", "WWIPMI_PASSWORD")
+        printed = "; ".join(f'printf "%s\\\\n" "${{{name}-}}"' for name in names)
+        said = subprocess.run(["sh", "-c", f". {script}; {printed}"], capture_output=True, text=True, check=True)
+        ipmi: dict[str, Any] = NODES[node].get("ipmi", {})
+        assert said.stdout.splitlines() == [node, NODES[node].get("root", ""), ipmi.get("password", "")]
+
+
+def test_overlay_wwinit_leaves_unset_addresses_of_the_bmc_empty(paths: Paths) -> None:
+    text = one(paths, "wwinit", "full")["warewulf/config"].text
+    assert "WWIPMI_GATEWAY=''" in text
+    assert "WWIPMI_WRITE=false" in one(paths, "wwinit", "static")["warewulf/config"].text
+
+
+def scripts(paths: Paths, root: Path, **wwinit: str) -> Path:
+    """The files of wwinit and ignition below `root`, with scripts of wwinit.d as given."""
+    write(one(paths, "wwinit", "static"), root)
+    folder = root / "warewulf/wwinit.d"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in wwinit.items():
+        (folder / name).write_text(text)
+    return root
+
+
+@pytest.mark.parametrize("shell", ["dash", "busybox sh"])
+def test_overlay_wwinit_stops_at_a_script_that_fails(paths: Paths, tmp_path: Path, shell: str) -> None:
+    root = scripts(paths, tmp_path / "node", a10="echo first $PREFIX\n", b20="exit 3\n", c30="echo never\n")
+    (root / "run").mkdir()
+    done = subprocess.run(
+        [*shell.split(), root / "warewulf/run-wwinit.d"],
+        env={"PREFIX": str(root), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 3
+    assert f"first {root}" in done.stdout
+    assert "/warewulf/wwinit.d/b20 failed with exit status 3" in done.stdout
+    assert "never" not in done.stdout
+
+
+def test_overlay_wwinit_gives_tmpfs_the_size_of_the_kernel_argument() -> None:
+    init = (SHARE / "overlays/wwinit/rootfs/init").read_text()
+    functions = init[init.index("# Value of NAME=") : init.index("mounted() {")].replace("/proc/cmdline", "$CMDLINE")
+    functions += init[init.index("mount_tmpfs() {") : init.index("mkdir -p /proc")]
+    script = f'{functions}\nmount() {{ echo "$@"; }}\nmount_tmpfs\n'
+    for words, options in (
+        ("quiet wwinit.tmpfs.size=25% x", "mode=0755,size=25%,mpol=interleave"),
+        ("quiet", "mode=0755,mpol"),
+    ):
+        done = subprocess.run(
+            ["sh", "-c", f'CMDLINE=$(mktemp); echo "{words}" > "$CMDLINE"; {script} rm "$CMDLINE"'],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert options in done.stdout
+
+
+# ---- Names, users, keys ------------------------------------------------------------------------------------------
+
+
+def test_overlay_hosts_names_every_device_of_every_node(paths: Paths) -> None:
+    lines = lay(paths, ["hosts"])["minimal"]["etc/hosts"].text.splitlines()
+    assert "10.0.1.4 full full-lan full-eth0" in lines
+    assert "fd00:1::4 full full-lan full-eth0" in lines
+    assert "10.3.1.4 full-bond full-bond0" in lines
+    assert "fd00:1::3 ipv6 ipv6-default ipv6-eth0" in lines
+    assert any(line.startswith("10.0.0.1 ") and line.endswith(" warewulf") for line in lines)
+
+
+def test_overlay_ssh_keys_are_private_and_never_empty(paths: Paths) -> None:
+    assert not [path for path, file in one(paths, "ssh.host_keys", "static").items() if not file.directory]
+    keys = paths.etc / "keys"
+    keys.mkdir()
+    (keys / "ssh_host_ed25519_key").write_text("PRIVATE\n")
+    (keys / "ssh_host_ed25519_key.pub").write_text("ssh-ed25519 PUBLIC\n")
+    files = {path: file for path, file in one(paths, "ssh.host_keys", "static").items() if not file.directory}
+    assert set(files) == {"etc/ssh/ssh_host_ed25519_key", "etc/ssh/ssh_host_ed25519_key.pub"}
+    assert files["etc/ssh/ssh_host_ed25519_key"] == File(0o600, b"PRIVATE\n")
+    assert files["etc/ssh/ssh_host_ed25519_key.pub"] == File(0o644, b"ssh-ed25519 PUBLIC\n")
+
+
+def test_overlay_authorized_keys_are_the_servers(paths: Paths) -> None:
+    (paths.root / "root/.ssh").mkdir(parents=True)
+    (paths.root / "root/.ssh/authorized_keys").write_text("ssh-ed25519 ME\n")
+    files = one(paths, "ssh.authorized_keys", "static")
+    assert files["root/.ssh/authorized_keys"] == File(0o600, b"ssh-ed25519 ME\n")
+    assert (files["root"].mode, files["root/.ssh"].mode) == (0o700, 0o700)
+
+
+def test_overlay_syncuser_takes_the_first_line_of_a_name(paths: Paths) -> None:
+    (paths.root / "etc/passwd").write_text("root:x:0:0:server:/root:/bin/sh\ngrace:x:1000:1000::/home/grace:/bin/sh\n")
+    (paths.root / "etc/group").write_text("root:x:0:\ngrace:x:1000:\n")
+    files = lay(paths, ["syncuser"])
+    full = files["full"]["etc/passwd"].text.splitlines()
+    assert full[0] == "root::0:0:root:/root:/bin/bash", "without a password, because the tag says so"
+    assert full[1:] == ["grace:x:1000:1000::/home/grace:/bin/sh", "ada:x:2001:2001:Ada L.:/home/ada:/bin/bash"]
+    assert files["full"]["etc/group"].text.splitlines()[1:] == [
+        "grace:x:1000:",
+        "ada:x:2001:",
+        "users2:x:2002:ada,root",
+    ]
+    assert files["static"]["etc/passwd"].text.startswith("root:x:0:0:server")
+
+
+def test_overlay_syncuser_never_writes_an_empty_file(paths: Paths) -> None:
+    assert "etc/passwd" not in one(paths, "syncuser", "static")
+
+
+def test_overlay_localtime_is_the_tag_or_the_servers(paths: Paths) -> None:
+    assert one(paths, "localtime", "full")["etc/localtime"].link == "/usr/share/zoneinfo/Europe/Berlin"
+    assert "etc/localtime" not in one(paths, "localtime", "static")
+
+
+def test_overlay_resolv_collects_servers_and_domains(paths: Paths) -> None:
+    text = one(paths, "resolv", "full")["etc/resolv.conf"].text
+    assert text == "search cluster.example example\nnameserver 10.0.0.1\nnameserver fd00:1::1\n"
+    assert "etc/resolv.conf" not in one(paths, "resolv", "minimal")
+
+
+def test_overlay_chrony_uses_tags_or_the_server(paths: Paths) -> None:
+    files = lay(paths, ["chrony"])
+    assert files["minimal"]["etc/chrony.conf"].text.startswith("server 10.0.0.1 iburst\ndriftfile")
+    assert files["full"]["etc/chrony/chrony.conf"].text.startswith("server 10.0.0.1 iburst\nserver 10.0.0.2 iburst\n")
+
+
+# ---- Disks -------------------------------------------------------------------------------------------------------
+
+
+def test_overlay_fstab_mounts_local_file_systems_with_their_options(paths: Paths) -> None:
+    lines = one(paths, "fstab", "full")["etc/fstab"].text.splitlines()
+    assert r"/dev/disk/by-partlabel/scratch /scratch\040space ext4 noatime,nofail 0 2" in lines
+    assert "/dev/disk/by-partlabel/swap none swap defaults,nofail 0 0" in lines
+    assert "warewulf:/home /home nfs defaults,nofail 0 0" in lines
+    assert r"warewulf:/my\040data /my\040data nfs4 defaults 0 0" in lines
+    assert not [line for line in lines if "noauto" in line]
+    assert one(paths, "fstab", "odd")["etc/fstab"].text.splitlines()[-1] == "/dev/c /c auto defaults,nofail 0 2"
+
+
+def test_overlay_ignition_describes_disks_and_links_its_units(paths: Paths) -> None:
+    files = one(paths, "ignition", "full")
+    document = json.loads(files["warewulf/ignition.json"].text)
+    partition = document["storage"]["disks"][0]["partitions"][0]
+    assert (partition["label"], partition["sizeMiB"], "startMiB" in partition) == ("scratch", 1024, False)
+    assert document["storage"]["filesystems"][0]["mountOptions"] == ["noatime", "nofail"]
+    units = "etc/systemd/system"
+    mount = r"scratch\x20space.mount"
+    assert files[f"{units}/local-fs.target.wants/{mount}"].link == f"../{mount}"
+    assert "Where=/scratch space" in files[f"{units}/{mount}"].text
+    assert "warewulf/ignition.json" not in one(paths, "ignition", "static")
+
+
+@pytest.mark.parametrize("overlay", ["wwclient", "ignition", "systemd.mount", "systemd.swap"])
+def test_overlay_links_of_units_point_to_units(paths: Paths, overlay: str) -> None:
+    files = one(paths, overlay, "full")
+    links = {path: file.link for path, file in files.items() if file.link is not None}
+    assert links
+    for path, target in links.items():
+        assert str(Path(path).parent.parent / Path(str(target)).name) in files, "no unit is wanted that is not there"
+
+
+# ---- Networks ----------------------------------------------------------------------------------------------------
+
+
+def test_overlay_wicked_is_well_formed_and_covers_every_kind(paths: Paths) -> None:
+    folder = "etc/wicked/ifconfig"
+    texts: dict[str, str] = {}
+    for node, files in lay(paths, ["wicked"]).items():
+        for path, file in files.items():
+            if path.endswith(".xml"):
+                # wicked's prefixes are no XML namespaces: declare them for the parser.
+                opening = '<interface xmlns:ipv4="4" xmlns:ipv6="6" '
+                minidom.parseString(file.text.replace("<interface ", opening))
+                texts[f"{node}/{Path(path).name}"] = file.text
+    assert not [name for name in texts if name.startswith("nodev")]
+    assert "<tag>101</tag>" in texts["full/ifcfg-storage.xml"]
+    assert "<mode>802.3ad</mode>" in texts["full/ifcfg-bond.xml"]
+    assert "<master>bond0</master>" in texts["full/ifcfg-one.xml"]
+    assert "<local>fd00:1::3/64</local>" in texts["ipv6/ifcfg-default.xml"]
+    assert "<mode>connected</mode>" in texts["full/ifcfg-fabric.xml"]
+    assert folder + "/ifcfg-lan.xml" in lay(paths, ["wicked"])["full"]
+
+
+def test_overlay_ifcfg_can_be_sourced_and_covers_every_kind(paths: Paths, tmp_path: Path) -> None:
+    folder = "etc/sysconfig/network-scripts"
+    for files in lay(paths, ["ifcfg"]).values():
+        for path, file in files.items():
+            if "/ifcfg-" in path:
+                subprocess.run(["sh", "-euc", file.text], check=True, cwd=tmp_path)
+    full = one(paths, "ifcfg", "full")
+    assert "BONDING_OPTS='mode=802.3ad miimon=50" in full[f"{folder}/ifcfg-bond.conf"].text
+    assert "MASTER=bond0\nSLAVE=yes\n" in full[f"{folder}/ifcfg-one.conf"].text
+    assert "PHYSDEV=eth0\nVLAN_ID=100\n" in full[f"{folder}/ifcfg-tagged.conf"].text
+    assert "CONNECTED_MODE=yes\n" in full[f"{folder}/ifcfg-fabric.conf"].text
+    assert "ONBOOT=no\n" in full[f"{folder}/ifcfg-later.conf"].text
+    assert full[f"{folder}/route-lan.conf"].text == "10.9.0.0/16 via 10.0.0.9\n"
+    assert full[f"{folder}/route6-lan.conf"].text == "fd00:9::/64 via fd00:1::9\n"
+    static = one(paths, "ifcfg", "static")[f"{folder}/ifcfg-default.conf"].text
+    for line in ("HWADDR=52:54:00:00:00:02", "IPADDR=10.0.1.2", "PREFIX=16", "MTU=9000", "DNS2=10.0.0.2"):
+        assert line in static.splitlines()
+    assert "BOOTPROTO=dhcp\n" in one(paths, "ifcfg", "minimal")[f"{folder}/ifcfg-default.conf"].text
+
+
+def test_overlay_names_of_devices_go_by_hardware_address(paths: Paths) -> None:
+    rules = one(paths, "udev.netname", "full")["etc/udev/rules.d/70-persistent-net.rules"].text
+    assert 'ATTR{address}=="52:54:00:00:00:04", ATTR{type}=="1", NAME="eth0"' in rules
+    assert 'ATTR{address}=="*00:11:22:33:44:55:66:77", ATTR{type}=="32", NAME="ib0"' in rules
+    assert "bond0" not in rules
+    assert "eth0.100" not in rules
+    link = one(paths, "systemd.netname", "static")["etc/systemd/network/10-warewulf-default.link"].text
+    assert link == "[Match]\nMACAddress=52:54:00:00:00:02\nType=ether\n\n[Link]\nName=eth0\n"
+
+
+def test_overlay_secrets_are_readable_by_root_alone(paths: Paths) -> None:
+    (paths.etc / "keys").mkdir()
+    (paths.etc / "keys/ssh_host_rsa_key").write_text("SECRET-KEY\n")
+    node = {**NODES["full"], "ipmi": {**NODES["full"]["ipmi"], "password": "SECRET-WORD"}}
+    for overlay in SHIPPED:
+        for path, file in lay(paths, [overlay], {"full": node})["full"].items():
+            if b"SECRET" in file.data:
+                assert file.mode & 0o077 == 0, (overlay, path)
+
+
+def test_overlay_debug_shows_what_there_is(paths: Paths) -> None:
+    text = one(paths, "debug", "full")["tstruct.md"].text
+    block = text.split("```yaml\n")[1].split("```")[0]
+    seen = yaml.load(block.encode(), "tstruct.md")
+    assert isinstance(seen, dict)
+    assert "network_devices.lan: primary true, ip_cidr 10.0.1.4/16" in text
+
+
+def test_overlay_host_is_for_the_server(paths: Paths) -> None:
+    (paths.root / "etc/hosts").write_text("127.0.0.1 localhost\n192.0.2.1 own\n# Do not edit after this line\nold\n")
+    files = lay(paths, ["host"])["static"]
+    hosts = files["etc/hosts"].text.splitlines()
+    assert hosts[:3] == ["127.0.0.1 localhost", "192.0.2.1 own", "# Do not edit after this line"]
+    assert "old" not in hosts
+    assert "10.0.1.2 static static-default static-eth0" in hosts
+    assert files["etc/exports"].text.splitlines() == [
+        "/home 10.0.0.0/16(rw,sync,no_subtree_check)",
+        "/opt 10.0.0.0/16(ro)",
+    ]
+    for shell, name in (("sh", "ssh_setup.sh"),):
+        subprocess.run([shell, "-n"], input=files[f"etc/profile.d/{name}"].data, check=True)
