@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import io
 import json
@@ -15,6 +14,8 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from isal import igzip
 
 from wwfast.run import run, start
 
@@ -130,7 +131,7 @@ class Layout:
             "schemaVersion": 2,
             "mediaType": f"{kind}.manifest.v1+json",
             "config": self.blob(json.dumps(config).encode(), f"{kind}.config.v1+json"),
-            "layers": [self.blob(gzip.compress(d, 1, mtime=0), f"{kind}.layer.v1.tar+gzip") for d in layers],
+            "layers": [self.blob(igzip.compress(d, 1, mtime=0), f"{kind}.layer.v1.tar+gzip") for d in layers],
         }
         return self.blob(json.dumps(manifest).encode(), f"{kind}.manifest.v1+json")
 

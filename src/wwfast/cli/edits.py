@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import shlex
 import sys
@@ -12,10 +11,10 @@ from typing import Any
 
 import click
 
-from wwfast.cli.completion import completer
 from wwfast.cli.context import App, pass_app
 from wwfast.cli.entries import count, found, names_of, write, write_options
-from wwfast.cli.fields import FieldCommand, set_options, set_request, unset_options, unset_request
+from wwfast.cli.fields import FieldCommand, completer, set_options, set_request, unset_options, unset_request
+from wwfast.cli.groups import AliasGroup
 from wwfast.cli.output import confirm
 from wwfast.config import checks, yaml
 from wwfast.errors import ConfigError, NotFoundError, UsageError, WwfastError
@@ -27,9 +26,8 @@ from wwfast.nodes.store import Draft
 COUNTED = ("ipaddr", "ipmiaddr")  # flags whose address is counted up over the nodes of one `node add`
 
 
-@functools.cache
-def commands(section: str) -> dict[str, click.Command]:
-    """The writing commands of a section by name."""
+def register(group: AliasGroup, section: str) -> None:
+    """Put the writing commands of a section into its group."""
     noun, example = NOUN[section], "n[01-10]" if section == NODES else "gpu"
     profile = section == PROFILES
     complete = completer(noun)
@@ -201,8 +199,13 @@ def commands(section: str) -> dict[str, click.Command]:
 
     import_.help = f"Take {noun}s from a YAML map of {noun}s; one that exists is replaced."
 
-    made = (add, set_, unset, delete, edit, export, import_)
-    return {command.name or "": command for command in made}
+    group.add(add, "new", "create")
+    group.add(set_, "modify")
+    group.add(unset)
+    group.add(delete, "rm", "del", "remove")
+    group.add(edit)
+    group.add(export)
+    group.add(import_)
 
 
 def read(path: Path) -> bytes:

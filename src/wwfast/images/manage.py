@@ -54,9 +54,11 @@ def delete(paths: Paths, name: str, used_by: Collection[str] = ()) -> None:
             hint="give them another with: wwfast node set --image NAME NODES",
         )
     with work.locked(paths.run / "images", name, "image delete"), work.directory(paths.chroots) as room:
-        (paths.chroots / name).rename(room / name)
+        # Builds first: killed in between, the image is there and not built; never builds without their image.
         if (paths.images / name).exists():
-            work.remove(paths.images / name)
+            with work.directory(paths.images) as builds:
+                (paths.images / name).rename(builds / name)
+        (paths.chroots / name).rename(room / name)
 
 
 def _free(paths: Paths, name: str) -> None:

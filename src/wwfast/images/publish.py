@@ -163,8 +163,10 @@ def _keep_kernels(found: Sequence[Kernel], place: Path) -> list[KernelInfo]:
 
 
 def _new_id(place: Path) -> str:
-    """UTC time to the second; a counter where two builds fall into one second. Ids sort by age."""
+    """UTC time to the second, with a counter where the clock did not advance: ids sort by age."""
     stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
-    if not (place / stamp).exists():
+    last = max((entry.name for entry in place.iterdir() if entry.name[0].isdigit()), default="")
+    if stamp > last:
         return stamp
-    return next(i for n in range(1, 1000) if not (place / (i := f"{stamp}.{n:03d}")).exists())
+    base, _, count = last.partition(".")
+    return f"{base}.{int(count or 0) + 1:03d}"

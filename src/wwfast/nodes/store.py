@@ -95,12 +95,11 @@ class Draft:
         except ConfigError as error:
             raise self.awkward(changes) from error
         for section in (PROFILES, NODES):
-            mine = {name: after for (where, name), (_, after) in changes.items() if where == section}
-            names = {*self.source.trees[section], *mine} - {name for name, after in mine.items() if after is None}
-            if names != set(fresh.trees[section]) or any(
-                fresh.trees[section][name] != mine[name] if name in mine else not fresh.same(self.source, section, name)
-                for name in names
-            ):
+            wanted = {name: tree for name, tree in self.source.trees[section].items() if (section, name) not in changes}
+            wanted |= {
+                name: after for (where, name), (_, after) in changes.items() if where == section and after is not None
+            }
+            if fresh.trees[section] != wanted:
                 raise self.awkward(changes)
         return fresh
 

@@ -1,0 +1,248 @@
+"""Commands inside an image, users synchronised, one image by three ways: on the real Debian tree where it matters."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from isal import igzip
+
+from support.oci import Layout, Registry, facts, small_tree, tar_of
+from wwfast.demo.debian import Tree
+from wwfast.errors import WwfastError
+from wwfast.images import contain, publish, users
+from wwfast.images.contain import Bind, Room, run_inside
+from wwfast.images.importing import copy_tree, import_image
+from wwfast.images.options import Options
+from wwfast.images.store import ImageStore
+from wwfast.paths import Paths
+from wwfast.run import run
+
+pytestmark = [pytest.mark.root, pytest.mark.slow]
+
+
+@pytest.fixture
+def box(tmp_path: Path) -> Path:
+    """A tree with nothing but busybox, quick to make."""
+    root = tmp_path / "box"
+    for name in ("bin", "etc", "dev", "proc", "sys", "run", "tmp"):
+        (root / name).mkdir(parents=True)
+    needed = re.findall(r"(/\S+) \(0x", run(["ldd", "/bin/busybox"], check=False).stdout.decode())
+    for file in ("/bin/busybox", *needed):
+        copy = root / file.lstrip("/")
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, copy)
+    for name in ("sh", "ls", "cat", "mount", "touch", "hostname", "id", "rm", "sleep", "ps", "mkdir"):
+        (root / "bin" / name).symlink_to("busybox")
+    return root
+
+
+def say(root: Path, script: str, **how: object) -> tuple[int, str]:
+    """Exit status and what a script inside says."""
+    room = Room("box", root, **how)  # type: ignore[arg-type]
+    (root / "tmp/said").unlink(missing_ok=True)
+    status = run_inside(room, ["/bin/sh", "-c", f"exec >/tmp/said 2>&1; {script}"])
+    return status, (root / "tmp/said").read_text()
+
+
+def running(words: str) -> list[str]:
+    """Processes of this machine whose command line holds `words`."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if words in (entry / "cmdline").read_text(errors="replace"):
+                found.append(entry.name)
+    return found
+
+
+def mounts() -> str:
+    return Path("/proc/self/mountinfo").read_text()
+
+
+def test_image_exec_has_its_own_devices_processes_and_name(box: Path) -> None:
+    before = mounts()
+    status, said = say(box, "ls /dev; hostname; ps; touch /sys/x; echo x >/proc/sys/kernel/hostname; exit 7")
+    assert status == 7
+    devices = "fd full null ptmx pts random shm stderr stdin stdout tty urandom zero"
+    assert said.split()[:14] == [*devices.split(), "box"]
+    assert len(re.findall(r"^ +\d+ ", said, re.M)) <= 4, "only processes of its own"
+    assert said.lower().count("read-only file system") == 2
+    assert mounts() == before
+
+
+def test_image_exec_reaches_no_disk_no_module_and_no_clock(box: Path) -> None:
+    said = say(box, "cat /proc/self/status")[1]
+    bounding = int(re.search(r"CapBnd:\s+(\w+)", said).group(1), 16)  # type: ignore[union-attr]
+    assert not any(bounding >> number & 1 for number in contain.DROPPED.values())
+    devices = [entry for entry in Path("/dev").iterdir() if entry.is_block_device()]
+    for device in devices:
+        assert say(box, f"cat {device}")[1].endswith("No such file or directory\n")
+
+
+def test_image_exec_status_of_signals_and_missing_commands(box: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run_inside(Room("box", box), ["/bin/sh", "-c", "kill -9 $$"]) == 137
+    assert run_inside(Room("box", box), ["nonsense"]) == contain.CANNOT_START
+    assert "cannot run nonsense in image box" in capfd.readouterr().err
+
+
+def test_image_exec_ends_what_the_command_leaves_running(box: Path) -> None:
+    marker = f"9{os.getpid()}"
+    say(box, f"sleep {marker} & exit 0")
+    assert not running(f"sleep\0{marker}")
+
+
+def test_image_exec_binds_are_there_and_leave_nothing(box: Path, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "file").write_text("of the server")
+    before = facts(box)
+    binds = [Bind.parse(f"{source}:/mnt"), Bind.parse(f"{source}/file:/etc/ro:ro")]
+    said = say(box, "cat /mnt/file; echo more >/mnt/new; echo no >/etc/ro", binds=binds)[1]
+    assert said.startswith("of the server")
+    assert "Read-only" in said
+    assert (source / "new").read_text() == "more\n"
+    (box / "tmp/said").unlink()
+    os.utime(box / "tmp", ns=(0, before["tmp"][3]))  # type: ignore[arg-type]
+    assert facts(box) == before
+
+
+def test_image_exec_copies_go_when_untouched_and_stay_when_changed(box: Path, tmp_path: Path) -> None:
+    for name in ("same", "changed"):
+        (tmp_path / name).write_text("first\n")
+    binds = [Bind.parse(f"{tmp_path}/{name}:/etc/{name}:copy") for name in ("same", "changed")]
+    say(box, "cat /etc/same; echo second >>/etc/changed", binds=binds)
+    assert not (box / "etc/same").exists()
+    assert (box / "etc/changed").read_text() == "first\nsecond\n"
+    assert (tmp_path / "changed").read_text() == "first\n"
+    say(box, "echo mine >/etc/changed", binds=binds)
+    assert (box / "etc/changed").read_text() == "mine\n", "what the image has is never replaced"
+
+
+def test_image_exec_read_only_and_with_a_tree_over_it(box: Path, tmp_path: Path) -> None:
+    assert run_inside(Room("box", box, readonly=True), ["/bin/touch", "/etc/x"]) == 1
+    over = tmp_path / "over: a"
+    (over / "etc").mkdir(parents=True)
+    (over / "etc/hostname").write_text("n1")
+    (box / "etc/hostname").write_text("image")
+    assert run_inside(Room("box", box, over=(over,)), ["/bin/sh", "-c", '[ "$(cat /etc/hostname)" = n1 ]']) == 0
+    assert run_inside(Room("box", box, over=(over,)), ["/bin/touch", "/etc/x"]) == 1
+    assert sorted(entry.name for entry in (box / "etc").iterdir()) == ["hostname"]
+
+
+@pytest.mark.timeout(900)
+def test_image_exec_installs_a_debian_package(paths: Paths, debian: Tree, tmp_path: Path) -> None:
+    package = tmp_path / "package"
+    (package / "DEBIAN").mkdir(parents=True)
+    (package / "DEBIAN/control").write_text(
+        "Package: wwfast-probe\nVersion: 1\nArchitecture: all\nMaintainer: Test <t@example.org>\nDescription: probe\n"
+    )
+    postinst = package / "DEBIAN/postinst"
+    postinst.write_text('#!/bin/sh\nset -e\n[ "$1" = configure ]\nid >/opt/installed-by\nls /dev >>/opt/installed-by\n')
+    postinst.chmod(0o755)
+    (package / "opt/probe").mkdir(parents=True)
+    (package / "opt/probe/file").write_text("packaged")
+    run(["dpkg-deb", "--root-owner-group", "--build", package, tmp_path / "probe.deb"])
+    image = import_image(paths, str(debian.rootfs), "deb", Options())
+    publish.build(paths, "deb")
+    bind = Bind.parse(f"{tmp_path}/probe.deb:/tmp/probe.deb:ro")
+    assert run_inside(Room("deb", image.rootfs, [bind]), ["dpkg", "-i", "/tmp/probe.deb"]) == 0
+    assert (image.rootfs / "opt/probe/file").read_text() == "packaged"
+    assert "uid=0(root)" in (image.rootfs / "opt/installed-by").read_text()
+    status = (image.rootfs / "var/lib/dpkg/status").read_text()
+    assert "Package: wwfast-probe\nStatus: install ok installed" in status
+    assert not (image.rootfs / "tmp/probe.deb").exists()
+    second, changed = publish.build(paths, "deb")
+    assert changed
+    assert second.manifest().reused > second.manifest().packed, "a rebuild compresses only what changed"
+
+
+@pytest.mark.timeout(900)
+def test_image_by_registry_archive_and_directory_is_one_and_the_same(
+    paths: Paths, debian: Tree, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    source = tmp_path / "source"
+    copy_tree(debian.rootfs, source)
+    os.setxattr(source / "usr/bin/env", "security.capability", b"\x01\0\0\2\0\4\0\0" + bytes(12))
+    packed = tar_of(source)
+    (tmp_path / "tree.tar.gz").write_bytes(igzip.compress(packed, 1))
+    layout = Layout(tmp_path / "layout")
+    layout.tag("v1", layout.image([packed]))
+    registry = Registry(tmp_path_factory.mktemp("registry"))
+    try:
+        reference = registry.push(layout, "v1")
+        import_image(paths, reference, "registry", Options(plain_http=True))
+    finally:
+        registry.stop()
+    import_image(paths, str(tmp_path / "tree.tar.gz"), "archive", Options())
+    import_image(paths, str(source), "directory", Options())
+    store = ImageStore(paths)
+    wanted = facts(source)
+    digests = set()
+    for name in store.names():
+        assert facts(store.get(name).rootfs) == wanted
+        made, _ = publish.build(paths, name, publish.How(formats=("raw",)))
+        artefact = made.artefact("raw")
+        assert artefact is not None
+        digests.add(artefact.digest)
+    assert len(digests) == 1
+
+
+@pytest.fixture
+def server(paths: Paths) -> Paths:
+    """A server whose slurm has another id than the image's."""
+    (paths.root / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/bash\nslurm:x:450:450::/:/bin/false\n")
+    (paths.root / "etc/group").write_text("root:x:0:\nslurm:x:450:\nextra:x:77:\n")
+    return paths
+
+
+def test_image_syncuser_changes_owners_and_never_follows_a_link(server: Paths, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "file").touch()
+    tree = small_tree(tmp_path / "tree")
+    (tree / "srv/escape").symlink_to(outside / "file")
+    (tree / "srv/dangling").symlink_to("/nowhere/at/all")
+    (tree / "srv/set").write_text("x")
+    (tree / "srv/mine").write_text("x")
+    for name in ("escape", "dangling", "set", "mine"):
+        os.chown(tree / "srv" / name, 900, 900 if name != "mine" else 31, follow_symlinks=False)
+    (tree / "srv/set").chmod(0o6755)
+    (tree / "etc/passwd").write_text(
+        "root:x:0:0:root:/root:/bin/sh\nslurm:x:900:900::/:/bin/false\nonly:x:31:31::/:/\n"
+    )
+    image = import_image(server, str(tree), "x", Options())
+    os.setxattr(image.rootfs / "srv/set", "security.capability", b"\x01\0\0\2\0\4\0\0" + bytes(12))
+    before = facts(image.rootfs)
+    planned = users.plan(server, "x")
+    assert planned.uids == {"slurm": (900, 450)}
+    assert {change.path for change in planned.changes} == {
+        *("srv/deep", "srv/away", "srv/escape", "srv/dangling", "srv/set", "srv/mine")
+    }
+    assert facts(image.rootfs) == before, "a plan changes nothing"
+    users.sync(server, "x")
+    owners = {name: (path.lstat().st_uid, path.lstat().st_gid) for name in ("escape", "dangling", "set", "mine")
+              for path in [image.rootfs / "srv" / name]}  # fmt: skip
+    assert owners == {"escape": (450, 450), "dangling": (450, 450), "set": (450, 450), "mine": (450, 31)}
+    assert (image.rootfs / "srv/deep").stat().st_gid == 901
+    assert (image.rootfs / "srv/set").stat().st_mode & 0o7777 == 0o6755
+    assert "security.capability" in os.listxattr(image.rootfs / "srv/set")
+    assert ((outside / "file").stat().st_uid, (outside / "file").stat().st_gid) == (0, 0)
+    assert (image.rootfs / "etc/passwd").read_text() == (
+        "root:x:0:0:root:/root:/bin/bash\nslurm:x:450:450::/:/bin/false\nonly:x:31:31::/:/\n"
+    )
+    assert "extra:x:77:" in (image.rootfs / "etc/group").read_text()
+    assert not users.sync(server, "x").needed
+
+
+def test_image_syncuser_refuses_an_id_that_is_somebody_elses(server: Paths, tmp_path: Path) -> None:
+    tree = small_tree(tmp_path / "tree")
+    (tree / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\nmunge:x:450:450::/:/bin/false\n")
+    image = import_image(server, str(tree), "x", Options())
+    before = facts(image.rootfs)
+    with pytest.raises(WwfastError, match="munge has the id 450, which is slurm"):
+        users.sync(server, "x")
+    assert facts(image.rootfs) == before
