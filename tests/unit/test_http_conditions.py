@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from wwfast.net.http.conditions import byte_range, cut, select
+from wwfast.net.http.conditions import byte_range, choose, cut
 from wwfast.pack.artefact import Extent
 
 STAMP = 1_700_000_000
@@ -57,7 +57,7 @@ def test_one_range(value: str, expected: tuple[int, int, int]) -> None:
     ],
 )
 def test_conditions(headers: dict[str, str], status: int) -> None:
-    assert select(headers, 100, '"d"', STAMP).status == status
+    assert choose(headers, 100, '"d"', STAMP).status == status
 
 
 def test_cut_is_slicing() -> None:

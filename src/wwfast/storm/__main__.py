@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import resource
 import sys
 from dataclasses import asdict
 from typing import Any
-
-import uvloop
 
 from wwfast.storm.driver import Driver
 from wwfast.storm.plan import Plan
@@ -34,7 +33,7 @@ def main() -> None:
     driver = Driver(
         (plan.address, plan.port), nodes, sources, plan.jitter, frozenset(plan.stalling), plan.stall_after, plan.seed
     )
-    records = uvloop.run(driver.run(progress))
+    records = asyncio.run(driver.run(progress))  # not uvloop: it does not tell of a connection that was reset
     usage = resource.getrusage(resource.RUSAGE_SELF)
     say(
         {

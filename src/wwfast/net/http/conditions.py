@@ -21,7 +21,7 @@ class Selection(NamedTuple):
     length: int
 
 
-def select(headers: Mapping[str, str], size: int, etag: str, mtime: int | None) -> Selection:
+def choose(headers: Mapping[str, str], size: int, etag: str, mtime: int | None) -> Selection:
     """Evaluate the preconditions in the order of RFC 9110 13.2.2, then the range."""
     if "if-match" in headers:
         if not _matches(headers["if-match"], etag, weak=False):

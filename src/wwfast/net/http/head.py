@@ -33,7 +33,7 @@ class HeadError(ValueError):
 
 
 class Fields(NamedTuple):
-    """What follows the request line. `conditional`: there is something for conditions.select() to look at."""
+    """What follows the request line. `conditional`: there is something for conditions.choose() to look at."""
 
     headers: Mapping[str, str]
     connection: str

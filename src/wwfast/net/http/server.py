@@ -13,6 +13,7 @@ import asyncio
 import errno
 import logging
 import os
+import select
 import socket
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -22,7 +23,7 @@ from enum import Enum, auto
 from wwfast._ext.pump import Pump, Sending
 from wwfast.errors import WwfastError
 from wwfast.net.http.admission import Admission, Verdict, patience
-from wwfast.net.http.conditions import cut, select
+from wwfast.net.http.conditions import choose, cut
 from wwfast.net.http.files import FileCache, OpenFile
 from wwfast.net.http.head import Head, HeadError, HeadReader
 from wwfast.net.http.message import NOTHING, Request, Response, http_date, render_head
@@ -35,6 +36,7 @@ TCP_NOTSENT_LOWAT = 25
 SO_MAX_PACING_RATE = 47
 SLICES = 20  # connections are looked after once a second, a slice of them every 1/SLICES s
 TICK = 1 / SLICES
+EVENTS = 256  # connections read per turn of the loop
 ACCEPTS = 64  # connections taken per wake-up of a listener
 LINGER = 2.0  # seconds to let a refused client read why
 PIPELINE = 4  # heads worth of bytes kept while a response is under way
@@ -142,7 +144,7 @@ class Connection:
         self.task: asyncio.Task[None] | None = None
         self.reading = True
         self.why = ""
-        server.loop.add_reader(self.fd, self.readable)
+        server.poller.register(self.fd, select.EPOLLIN)
 
     # --- reading ---------------------------------------------------------------------------------------------
 
@@ -195,7 +197,7 @@ class Connection:
 
     def _stop_reading(self) -> None:
         if self.reading:
-            self.server.loop.remove_reader(self.fd)
+            self.server.poller.unregister(self.fd)
             self.reading = False
 
     # --- answering -------------------------------------------------------------------------------------------
@@ -234,7 +236,7 @@ class Connection:
         artefact = body if isinstance(body, Artefact) else None
         if head.conditional and response.status == 200:
             etag, mtime = (artefact.etag, artefact.mtime) if artefact else (response.etag, None)
-            answer.status, answer.start, answer.length = select(head.headers, size, etag, mtime)
+            answer.status, answer.start, answer.length = choose(head.headers, size, etag, mtime)
             if head.method == "HEAD" and answer.status in (206, 416):  # RFC 9110 14.2: Range is for GET alone
                 answer.status, answer.start, answer.length = 200, 0, size
         server = self.server
@@ -386,7 +388,7 @@ class Connection:
         if not answer.keep_alive:
             self.close()
         elif not self.reading:
-            self.server.loop.add_reader(self.fd, self.readable)
+            self.server.poller.register(self.fd, select.EPOLLIN)
             self.reading = True
 
     def _broken(self, why: str) -> None:
@@ -513,8 +515,8 @@ class HttpServer:
         self._closed = False
         self.refused = 0  # connections over the limit
         self.waiting: dict[str, list[Connection]] = {}
-        self._connections: list[set[Connection]] = [set() for _ in range(SLICES)]
-        self._count = 0
+        self._connections: dict[int, Connection] = {}  # by descriptor
+        self._slices: list[set[Connection]] = [set() for _ in range(SLICES)]
         self._turn = 0
         self._timer: asyncio.TimerHandle | None = None
 
@@ -524,6 +526,10 @@ class HttpServer:
         self.files = FileCache()
         self.pump = Pump(self.limits.send_threads, self.limits.turn_bytes)
         self.loop.add_reader(self.pump.fileno(), self._reports)
+        # An epoll of our own behind one of the loop's: uvloop drops a descriptor in error without a word, so a
+        # reset would not be noticed, and one call for all that are readable costs less than one for each.
+        self.poller = select.epoll()
+        self.loop.add_reader(self.poller.fileno(), self._readable)
         for one in self.sockets:
             one.setblocking(False)
             one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted sockets inherit all of these
@@ -536,13 +542,13 @@ class HttpServer:
 
     @property
     def connections(self) -> int:
-        return self._count
+        return len(self._connections)
 
     @property
     def figures(self) -> Mapping[str, int]:
         """For /status: open connections, transfers under way, nodes kept waiting, bytes sent, refused."""
         return {
-            "connections": self._count,
+            "connections": len(self._connections),
             "transfers": len(self.pump),
             "waiting": len(self.waiting),
             "sent": self.pump.total,
@@ -560,12 +566,11 @@ class HttpServer:
         """Stop accepting, let responses under way finish for at most `seconds`, then close everything."""
         self.stop_accepting()
         end = time.monotonic() + seconds
-        while self._count and time.monotonic() < end:
-            for group in self._connections:
-                for connection in list(group):
-                    if connection.state is State.READING and not len(connection.reader):
-                        connection.close()
-            if self._count:
+        while self._connections and time.monotonic() < end:
+            for connection in list(self._connections.values()):
+                if connection.state is State.READING and not len(connection.reader):
+                    connection.close()
+            if self._connections:
                 await asyncio.sleep(TICK)
         await self.close()
 
@@ -577,20 +582,21 @@ class HttpServer:
         self.stop_accepting()
         if self._timer is not None:
             self._timer.cancel()
-        for group in self._connections:
-            for connection in list(group):
-                connection.close("the server stopped")
-        while self._count:  # those the pump had; it reports within a turn
+        for connection in list(self._connections.values()):
+            connection.close("the server stopped")
+        while self._connections:  # those the pump had; it reports within a turn
             await asyncio.sleep(0.005)
         self.loop.remove_reader(self.pump.fileno())
+        self.loop.remove_reader(self.poller.fileno())
+        self.poller.close()
         self.pump.close()
         self.files.close()
         for one in self.sockets:
             one.close()
 
     def closed(self, connection: Connection) -> None:
-        self._connections[connection.fd % SLICES].remove(connection)
-        self._count -= 1
+        del self._connections[connection.fd]
+        self._slices[connection.fd % SLICES].remove(connection)
 
     def stop_waiting(self, connection: Connection) -> None:
         answer = connection.answer
@@ -617,18 +623,24 @@ class HttpServer:
                 self.loop.remove_reader(listener.fileno())
                 self.loop.call_later(0.1, self._resume, listener)
                 return
-            if self._count >= self.limits.connections:
+            if len(self._connections) >= self.limits.connections:
                 self.refused += 1
                 sock.close()
                 continue
             sock.setblocking(False)
             connection = Connection(self, sock, address, now)
-            self._connections[connection.fd % SLICES].add(connection)
-            self._count += 1
+            self._connections[connection.fd] = connection
+            self._slices[connection.fd % SLICES].add(connection)
 
     def _resume(self, listener: socket.socket) -> None:
         if not self.draining:
             self.loop.add_reader(listener.fileno(), self._accept, listener)
+
+    def _readable(self) -> None:
+        for fd, _ in self.poller.poll(0, EVENTS):
+            connection = self._connections.get(fd)
+            if connection is not None:
+                connection.readable()
 
     def _reports(self) -> None:
         for sending in self.pump.reports():
@@ -639,7 +651,7 @@ class HttpServer:
         now = time.monotonic()
         self._timer = self.loop.call_later(TICK, self._tick)
         self._turn = (self._turn + 1) % SLICES
-        for connection in list(self._connections[self._turn]):
+        for connection in list(self._slices[self._turn]):
             connection.look_after(now)
         self._admit(now)
 
