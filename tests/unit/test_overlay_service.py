@@ -207,3 +207,13 @@ def test_overlay_build_by_processes_equals_one(site: Site, monkeypatch: pytest.M
         pack.unlink()
     site.new_service()
     assert [site.ask(f"n{n}").etag for n in range(1, 21)] == digests
+
+
+def test_overlay_functions_work_as_statements_too(site: Site) -> None:
+    """`{% do file(...) %}` and `{{ file(...) }}` are the same."""
+    site.put("base", "etc/many.j2", '{% do file("a") %}\nA {{ id }}\n{% do file("b") %}\nB\n')
+    site.put("base", "etc/link.j2", '{% do softlink("a") %}\n')
+    assert site.text("etc/a") == "A n1\n"
+    assert site.text("etc/b") == "B\n"
+    assert "etc/many" not in site.unpacked()
+    assert site.unpacked()["etc/link"] == b"-> a"

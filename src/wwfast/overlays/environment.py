@@ -16,6 +16,9 @@ from typing import Any
 
 import jinja2
 import msgspec
+from jinja2 import nodes
+from jinja2.ext import Extension
+from jinja2.parser import Parser
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -33,6 +36,21 @@ _METHODS = frozenset({"items", "keys", "values", "get"})
 
 class Abort(Exception):
     """abort() was called: the template writes nothing."""
+
+
+class Do(Extension):
+    """`{% do EXPRESSION %}`: of its value only marks are printed, so that `{% do file("x") %}` starts a file."""
+
+    tags = {"do"}  # noqa: RUF012 - as Jinja2 declares it
+
+    def parse(self, parser: Parser) -> nodes.Node:
+        line = next(parser.stream).lineno
+        only_marks = nodes.Filter(parser.parse_tuple(), "only_marks", [], [], None, None)
+        return nodes.Output([only_marks]).set_lineno(line)
+
+
+def only_marks(value: object) -> str:
+    return "".join(match[0] for match in _MARK.finditer(value)) if isinstance(value, str) else ""
 
 
 class Environment(ImmutableSandboxedEnvironment):
@@ -90,14 +108,14 @@ def make(sources: Sources) -> Environment:
         keep_trailing_newline=True,
         undefined=jinja2.StrictUndefined,
         finalize=finalize,
-        extensions=["jinja2.ext.do", "jinja2.ext.loopcontrols"],
+        extensions=[Do, "jinja2.ext.loopcontrols"],
         autoescape=False,
         cache_size=0,
     )
     env.globals.clear()
     env.globals.update(functions(sources))
     env.globals.update({"range": jinja2.sandbox.safe_range, "dict": dict, "namespace": jinja2.utils.Namespace})
-    env.filters.update(filters.FILTERS)
+    env.filters.update(filters.FILTERS, only_marks=only_marks)
     env.tests.update(filters.TESTS)
     return env
 
