@@ -7,7 +7,7 @@ import click
 from wwfast.cli.context import App, pass_app
 
 
-@click.command()
+@click.command(epilog="Example: wwfast clean --dry-run")
 @click.option("--keep", "keep_mib", type=click.IntRange(min=0), default=0, metavar="MIB", help="Leave this much.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
 @pass_app

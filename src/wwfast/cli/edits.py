@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shlex
 import sys
@@ -11,10 +12,10 @@ from typing import Any
 
 import click
 
+from wwfast.cli.completion import completer
 from wwfast.cli.context import App, pass_app
 from wwfast.cli.entries import count, found, names_of, write, write_options
-from wwfast.cli.fields import FieldCommand, completer, set_options, set_request, unset_options, unset_request
-from wwfast.cli.groups import AliasGroup
+from wwfast.cli.fields import FieldCommand, set_options, set_request, unset_options, unset_request
 from wwfast.cli.output import confirm
 from wwfast.config import checks, yaml
 from wwfast.errors import ConfigError, NotFoundError, UsageError, WwfastError
@@ -26,8 +27,9 @@ from wwfast.nodes.store import Draft
 COUNTED = ("ipaddr", "ipmiaddr")  # flags whose address is counted up over the nodes of one `node add`
 
 
-def register(group: AliasGroup, section: str) -> None:
-    """Put the writing commands of a section into its group."""
+@functools.cache
+def commands(section: str) -> dict[str, click.Command]:
+    """The writing commands of a section by name."""
     noun, example = NOUN[section], "n[01-10]" if section == NODES else "gpu"
     profile = section == PROFILES
     complete = completer(noun)
@@ -199,13 +201,8 @@ def register(group: AliasGroup, section: str) -> None:
 
     import_.help = f"Take {noun}s from a YAML map of {noun}s; one that exists is replaced."
 
-    group.add(add, "new", "create")
-    group.add(set_, "modify")
-    group.add(unset)
-    group.add(delete, "rm", "del", "remove")
-    group.add(edit)
-    group.add(export)
-    group.add(import_)
+    made = (add, set_, unset, delete, edit, export, import_)
+    return {command.name or "": command for command in made}
 
 
 def read(path: Path) -> bytes:

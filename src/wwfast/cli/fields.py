@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 import click
-from click.shell_completion import CompletionItem
 
+from wwfast.cli.completion import completer
 from wwfast.config.schema import Kind
 from wwfast.errors import UsageError
 from wwfast.nodes.change import Request
@@ -207,24 +207,3 @@ def pair(text: str, option: str) -> tuple[str, str]:
     if not equals or not key:
         raise UsageError(f"{option}: '{text}' is not KEY=VALUE")
     return key, value
-
-
-def completer(kind: str) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]]:
-    """Names of nodes, profiles, images, overlays or kernels that begin with what was typed."""
-
-    def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        from wwfast.cli.references import names
-        from wwfast.config.settings import load
-        from wwfast.errors import WwfastError
-        from wwfast.paths import Paths
-
-        top = ctx.find_root().params
-        head, comma, word = incomplete.rpartition(",")
-        try:
-            paths = load(Paths.from_environment(top.get("root"), top.get("warewulfconf"))).locations
-            found = names(kind, paths)
-        except (WwfastError, OSError):
-            return []
-        return [CompletionItem(f"{head}{comma}{name}") for name in found if name.startswith(word)]
-
-    return complete

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.util
-from typing import Any
+from typing import Any, ClassVar
 
 import click
 
@@ -58,3 +58,32 @@ class AliasGroup(click.Group):
             rows.append((name, summary + (f" ({', '.join(others)})" if others else "")))
         with formatter.section("Commands"):
             formatter.write_dl(rows)
+
+
+class EntryGroup(AliasGroup):
+    """The commands on one section of nodes.conf; those that write are made when one of them is asked for."""
+
+    WRITERS: ClassVar = {
+        "add": ("Add {}s.", ("new", "create")),
+        "set": ("Change {}s.", ("modify",)),
+        "unset": ("Clear own values of {}s.", ()),
+        "delete": ("Delete {}s.", ("rm", "del", "remove")),
+        "edit": ("Edit {}s as YAML in $EDITOR.", ()),
+        "export": ("Print {}s as they are written.", ()),
+        "import": ("Take {}s from a YAML file.", ()),
+    }
+
+    def __init__(self, *args: Any, section: str, noun: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.section = section
+        for name, (summary, aliases) in self.WRITERS.items():
+            self.lazy[name] = ("wwfast.cli.edits:commands", summary.format(noun))
+            self.aliases |= dict.fromkeys(aliases, name)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        name = self.aliases.get(cmd_name, cmd_name)
+        if name in self.WRITERS:
+            from wwfast.cli.edits import commands
+
+            return commands(self.section)[name]
+        return super().get_command(ctx, name)

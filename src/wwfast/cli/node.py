@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
+from wwfast.cli.completion import completer
 from wwfast.cli.context import App, pass_app
-from wwfast.cli.edits import register
-from wwfast.cli.fields import completer
-from wwfast.cli.groups import AliasGroup
-from wwfast.nodes.source import NODES
+from wwfast.cli.groups import EntryGroup
 
 
-@click.group(cls=AliasGroup, epilog="Example: wwfast node list --net n[01-10]")
+@click.group(cls=EntryGroup, section="nodes", noun="node", epilog="Example: wwfast node list --net n[01-10]")
 def node() -> None:
     """Nodes of the cluster."""
 
@@ -33,36 +29,18 @@ def node() -> None:
 @click.option("--tag", metavar="KEY[=VALUE]", multiple=True, help="Only nodes with this tag; may repeat.")
 @pass_app
 def list_(
-    app: App, /, patterns: tuple[str, ...], image: str, profile: str, cluster: str, tag: Any, **view: bool
+    app: App, /, patterns: tuple[str, ...], image: str, profile: str, cluster: str, tag: tuple[str, ...], **view: bool
 ) -> None:
     """List nodes, by hostlists (n[1-3]) and globs ('gpu*')."""
-    from wwfast.cli import views
+    from wwfast.cli import listing
 
-    snapshot = app.registry.snapshot()
-    nodes = views.select(snapshot, patterns)
-    tags = [word.partition("=") for word in tag]
-    if image or profile or cluster or tags:
-        nodes = [
-            each
-            for each in nodes
-            if (not image or each.image_name == image)
-            and (not profile or profile in snapshot.chain(each.id))
-            and (not cluster or each.cluster_name == cluster)
-            and all(key in each.tags and (not equals or each.tags[key] == value) for key, equals, value in tags)
-        ]
-    if view["as_yaml"] or view["as_json"]:
-        entries = {each.id: views.plain(each) for each in nodes}
-        (views.as_yaml if view["as_yaml"] else views.as_json)(entries)
-    elif view["everything"]:
-        views.everything(snapshot, nodes)
-    else:
-        name = next((name for name in ("kernel", "ipmi", "net", "long") if view[name]), "short")
-        getattr(views, name)(nodes)
-    for problem in snapshot.found_problems():
-        if not patterns or problem.kind == "profile" or problem.id in patterns:
-            click.echo(f"{'error' if problem.fatal else 'warning'}: {problem}", err=True)
+    shape = "yaml" if view["as_yaml"] else "json" if view["as_json"] else "all" if view["everything"] else ""
+    shape = shape or next((name for name in ("kernel", "ipmi", "net", "long") if view[name]), "short")
+    wanted = listing.Filter(image or "", profile or "", cluster or "", tag)
+    problems = listing.print_nodes(app, shape, patterns, wanted)
+    for problem in problems:
+        click.echo(problem, err=True)
 
 
 node.aliases["ls"] = "list"
-register(node, NODES)
 node.add_lazy("status", "wwfast.cli.status:status", "Where each node stands in its boot.")

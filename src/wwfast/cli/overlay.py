@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from wwfast.cli.completion import completer
 from wwfast.cli.context import App, pass_app
-from wwfast.cli.fields import completer
 from wwfast.cli.groups import AliasGroup
 from wwfast.cli.output import dump_json, table
 

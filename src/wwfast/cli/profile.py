@@ -6,15 +6,14 @@ import fnmatch
 
 import click
 
+from wwfast.cli.completion import completer
 from wwfast.cli.context import App, pass_app
-from wwfast.cli.edits import register
-from wwfast.cli.entries import names_of
-from wwfast.cli.fields import completer
-from wwfast.cli.groups import AliasGroup
-from wwfast.nodes.source import PROFILES
+from wwfast.cli.groups import EntryGroup
 
 
-@click.group(cls=AliasGroup, epilog="Example: wwfast profile set default --image rocky9")
+@click.group(
+    cls=EntryGroup, section="nodeprofiles", noun="profile", epilog="Example: wwfast profile set default --image rocky9"
+)
 def profile() -> None:
     """Settings shared by many nodes."""
 
@@ -28,9 +27,10 @@ def profile() -> None:
 def list_(app: App, names: tuple[str, ...], everything: bool, as_yaml: bool, as_json: bool) -> None:
     """List profiles."""
     from wwfast.cli import views
+    from wwfast.nodes.source import PROFILES
 
     snapshot = app.registry.snapshot()
-    wanted = names_of(PROFILES, names)
+    wanted = [name for word in names for name in word.split(",") if name]
     there = [
         name for name in snapshot.profiles if not wanted or any(fnmatch.fnmatchcase(name, word) for word in wanted)
     ]
@@ -44,4 +44,3 @@ def list_(app: App, names: tuple[str, ...], everything: bool, as_yaml: bool, as_
 
 
 profile.aliases["ls"] = "list"
-register(profile, PROFILES)

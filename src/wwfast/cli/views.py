@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -36,51 +36,49 @@ def select(snapshot: Snapshot, patterns: Sequence[str]) -> list[Node]:
     return sorted(found, key=lambda node: (node.cluster_name, node.id))
 
 
-def short(nodes: Iterable[Node]) -> None:
-    table(
-        ("NODE NAME", "PROFILES", "NETWORK"),
-        [(node.id, ",".join(node.profiles), ", ".join(sorted(node.network_devices))) for node in nodes],
-    )
+Table = tuple[tuple[str, ...], list[tuple[str, ...]]]  # header, rows
 
 
-def long(nodes: Iterable[Node]) -> None:
-    table(
-        ("NODE NAME", "KERNEL VERSION", "IMAGE", "OVERLAYS (S/R)"),
-        [
-            (
-                node.id,
-                node.kernel.version,
-                node.image_name,
-                f"{','.join(node.system_overlay)}/{','.join(node.runtime_overlay)}",
-            )
-            for node in nodes
-        ],
-    )
+def short(nodes: Iterable[Node]) -> Table:
+    return ("NODE NAME", "PROFILES", "NETWORK"), [
+        (node.id, ",".join(node.profiles), ", ".join(sorted(node.network_devices))) for node in nodes
+    ]
 
 
-def net(nodes: Iterable[Node]) -> None:
-    table(
-        ("NODE", "NETWORK", "HWADDR", "IPADDR", "GATEWAY", "DEVICE"),
-        [
-            (node.id, name, it.hwaddr, it.ipaddr or "<nil>", it.gateway or "<nil>", it.device)
-            for node in nodes
-            for name, it in sorted(node.network_devices.items())
-        ],
-    )
+def long(nodes: Iterable[Node]) -> Table:
+    return ("NODE NAME", "KERNEL VERSION", "IMAGE", "OVERLAYS (S/R)"), [
+        (it.id, it.kernel.version, it.image_name, f"{','.join(it.system_overlay)}/{','.join(it.runtime_overlay)}")
+        for it in nodes
+    ]
 
 
-def ipmi(nodes: Iterable[Node]) -> None:
-    table(
-        ("NODE", "IPMI IPADDR", "IPMI PORT", "IPMI USERNAME", "IPMI INTERFACE"),
-        [(it.id, it.ipmi.ipaddr or "<nil>", it.ipmi.port, it.ipmi.username, it.ipmi.interface) for it in nodes],
-    )
+def net(nodes: Iterable[Node]) -> Table:
+    return ("NODE", "NETWORK", "HWADDR", "IPADDR", "GATEWAY", "DEVICE"), [
+        (node.id, name, it.hwaddr, it.ipaddr or "<nil>", it.gateway or "<nil>", it.device)
+        for node in nodes
+        for name, it in sorted(node.network_devices.items())
+    ]
 
 
-def kernel(nodes: Iterable[Node]) -> None:
-    table(
-        ("NODE", "KERNEL OVERRIDE", "KERNEL VERSION", "KERNEL ARGS"),
-        [(it.id, it.kernel.override, it.kernel.version, " ".join(it.kernel.args)) for it in nodes],
-    )
+def ipmi(nodes: Iterable[Node]) -> Table:
+    return ("NODE", "IPMI IPADDR", "IPMI PORT", "IPMI USERNAME", "IPMI INTERFACE"), [
+        (it.id, it.ipmi.ipaddr or "<nil>", it.ipmi.port, it.ipmi.username, it.ipmi.interface) for it in nodes
+    ]
+
+
+def kernel(nodes: Iterable[Node]) -> Table:
+    return ("NODE", "KERNEL OVERRIDE", "KERNEL VERSION", "KERNEL ARGS"), [
+        (it.id, it.kernel.override, it.kernel.version, " ".join(it.kernel.args)) for it in nodes
+    ]
+
+
+TABLES: dict[str, Callable[[Iterable[Node]], Table]] = {
+    "short": short,
+    "long": long,
+    "net": net,
+    "ipmi": ipmi,
+    "kernel": kernel,
+}
 
 
 def everything(snapshot: Snapshot, nodes: Iterable[Node]) -> None:

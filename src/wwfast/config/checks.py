@@ -45,7 +45,7 @@ def ip4(text: str) -> str:
 
 
 def mask(text: str) -> str:
-    return ip(text) or ("" if text in MASKS or ":" in text else f"'{text}' is not a netmask")
+    return "" if text in MASKS else ip(text) or ("" if ":" in text else f"'{text}' is not a netmask")
 
 
 def hwaddr(text: str) -> str:

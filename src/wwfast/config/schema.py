@@ -18,6 +18,7 @@ from typing import Any
 
 import msgspec
 
+from wwfast._ext import accept
 from wwfast.config import checks
 from wwfast.config.yaml import Quoted, Tree, typed
 
@@ -58,6 +59,8 @@ class Field:
     kind: Kind
     doc: Doc
     struct: type[msgspec.Struct] | None = None
+    check: checks.Check | None = None  # of a TEXT field
+    is_text: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +93,7 @@ def fields(struct: type[msgspec.Struct]) -> dict[str, Field]:
         doc = next((extra for extra in getattr(hints[attr], "__metadata__", ()) if isinstance(extra, Doc)), None)
         if doc is not None:
             kind, inner = kind_of(typing.get_args(hints[attr])[0])
-            found[key] = Field(key, attr, kind, doc, inner)
+            found[key] = Field(key, attr, kind, doc, inner, doc.check, kind is Kind.TEXT)
     return found
 
 
@@ -109,6 +112,30 @@ def kind_of(hint: Any) -> tuple[Kind, type[msgspec.Struct] | None]:
     return (Kind.STRUCTS, last) if is_struct else (Kind.TAGS, None) if last is str else (Kind.FREE, None)
 
 
+CODES = {
+    Kind.LIST: accept.LIST,
+    Kind.TAGS: accept.TAGS,
+    Kind.STRUCT: accept.STRUCT,
+    Kind.STRUCTS: accept.STRUCTS,
+}
+
+
+@functools.cache
+def plan(struct: type[msgspec.Struct]) -> dict[str, tuple[int, Any]]:
+    """The schema as `_ext.accept` reads it."""
+    made: dict[str, tuple[int, Any]] = {}
+    for key, spec in fields(struct).items():
+        if spec.is_text:
+            native: dict[checks.Check, int] = {checks.ip: accept.ADDRESS, checks.hwaddr: accept.HWADDR}
+            code = native.get(spec.check, accept.CHECKED) if spec.check else accept.TEXT
+            made[key] = (code, spec.check)
+        elif spec.kind is Kind.LIST and spec.doc.check is not None:
+            made[key] = (accept.OTHER, None)
+        else:
+            made[key] = (CODES.get(spec.kind, accept.OTHER), plan(spec.struct) if spec.struct else None)
+    return made
+
+
 BOOLS = dict.fromkeys(("true", "True", "TRUE", "yes", "Yes", "YES", "on", "On", "ON", "y", "Y"), True)
 BOOLS |= dict.fromkeys(("false", "False", "FALSE", "no", "No", "NO", "off", "Off", "OFF", "n", "N"), False)
 
@@ -123,7 +150,6 @@ class Cleaner:
     """
 
     issues: list[Issue] = field(default_factory=list)
-    known: set[tuple[int, str]] = field(default_factory=set)  # (check, value) that passed: netmasks, gateways
 
     def say(self, path: tuple[str | int, ...], message: str, fatal: bool = True) -> None:
         self.issues.append(Issue(path, message, fatal))
@@ -136,6 +162,10 @@ class Cleaner:
         changed: dict[str, Any] | None = None
         for key, value in tree.items():
             spec = schema.get(key)
+            if value.__class__ is str and spec is not None and spec.is_text:  # nearly all there is
+                if spec.check is not None and value and (wrong := spec.check(value)):
+                    self.say((*path, key), wrong, checks.fatal(spec.check, value))
+                continue
             if spec is None:
                 self.say((*path, key), unknown(key, schema), fatal=False)
             elif value is not None:
@@ -161,14 +191,8 @@ class Cleaner:
                 self.say((*path, spec.key), f"must be a single value, not {shape(value)}")
                 return None
             check = spec.doc.check
-            if check is not None and value:
-                mark = (id(check), value)
-                if mark not in self.known:
-                    wrong = check(value)
-                    if wrong:
-                        self.say((*path, spec.key), wrong, checks.fatal(check, value))
-                    else:
-                        self.known.add(mark)
+            if check is not None and value and (wrong := check(value)):
+                self.say((*path, spec.key), wrong, checks.fatal(check, value))
             return str(value) if value.__class__ is Quoted else value
         return METHODS[kind](self, value, spec, (*path, spec.key))
 

@@ -93,7 +93,7 @@ def typed(tree: Tree) -> Any:
 
 
 # What may stand unquoted and means the same text to us, to YAML 1.1 and to YAML 1.2 readers.
-PLAIN = re.compile(r"[A-Za-z0-9_/.~][A-Za-z0-9_/.,()+@%^=~ -]*(:(?=[^\s:])[A-Za-z0-9_/.,()+@%^=~-]+)*")
+PLAIN = re.compile(r"[A-Za-z0-9_/.~][A-Za-z0-9_/.,()+@%^=~ -]*(:+[A-Za-z0-9_/.,()+@%^=~-]+)*")
 RESERVED = re.compile(r"~|null|Null|NULL|\.{1,3}|<<|=")
 # Texts that a typing reader would take for something else; only free-form data asks for quotes around them.
 TYPED = re.compile(

@@ -8,13 +8,16 @@ and one network device is the primary one.
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Iterable, Mapping
+from copy import copy
 from typing import Any
 
 import msgspec
+from msgspec.structs import force_setattr as set_
 
 from wwfast.config.schema import Fields, Kind, fields
-from wwfast.nodes.model import Node, mac
+from wwfast.nodes.model import Ipmi, Kernel, NetDev, Node, mac
 
 Own = dict[str, Any]
 SCHEMA = fields(Node)
@@ -55,14 +58,16 @@ def over(base: Own, own: Own, schema: Fields = SCHEMA) -> Own:
     """`own` laid over `base`; neither is changed, parts of both are shared with the result."""
     out = base.copy()
     for key, value in own.items():
-        out[key] = one(out.get(key), value, key, schema)
+        if value.__class__ is str:
+            if value or key not in out:
+                out[key] = value
+        else:
+            out[key] = one(out.get(key), value, key, schema)
     return out
 
 
 def one(before: Any, value: Any, key: str, schema: Fields) -> Any:
-    """The value of one key after `value` was laid over `before` (None when there was none)."""
-    if value.__class__ is str:
-        return value or before or ""
+    """The value of one key, no text, after `value` was laid over `before` (None when there was none)."""
     if before is None:
         return value
     spec = schema[key]
@@ -104,9 +109,9 @@ def free(before: Any, value: Any, name: str) -> Any:
 
 
 class Base:
-    """All profiles of one list of profile names, merged; `finished` has the negations applied."""
+    """All profiles of one list of profile names, merged: as trees, and as the node that adds nothing to them."""
 
-    __slots__ = ("chain", "finished", "raw")
+    __slots__ = ("chain", "devices", "node", "raw")
 
     def __init__(self, chain: list[str], profiles: Mapping[str, Own]) -> None:
         self.chain = tuple(chain)
@@ -117,7 +122,8 @@ class Base:
         for key in ("profiles", "comment", "discoverable", "asset key"):
             raw.pop(key, None)
         self.raw = raw
-        self.finished = {key: finish(key, value) for key, value in raw.items()}
+        self.node: Node = msgspec.convert({key: finish(key, value) for key, value in raw.items()}, Node)
+        self.devices: dict[str, Any] = finish("network devices", raw.get("network devices", {}))
 
 
 def finish(key: str, value: Any) -> Any:
@@ -138,21 +144,47 @@ def finish(key: str, value: Any) -> Any:
     if key == "filesystems":
         return {name: {**it, "id": name} for name, it in value.items()}
     if key == "network devices":
-        return {name: {**it, "hwaddr": mac(it["hwaddr"])} if "hwaddr" in it else it for name, it in value.items()}
+        odd = {name: low for name, it in value.items() if "hwaddr" in it and (low := mac(it["hwaddr"])) != it["hwaddr"]}
+        return (
+            {name: {**it, "hwaddr": odd[name]} if name in odd else it for name, it in value.items()} if odd else value
+        )
     return value
 
 
+READY = (Kind.TAGS, Kind.LIST)  # cleaned, these are what the node holds
+PLAIN: dict[str, type[msgspec.Struct]] = {"ipmi": Ipmi, "kernel": Kernel}  # structs whose keys are their attributes
+TYPES = typing.get_type_hints(Node)
+
+
 def resolve(name: str, own: Own, base: Base) -> Node:
-    """The effective node. Raises MergeError."""
-    raw, out = base.raw, base.finished.copy()
+    """The effective node: what it says itself, laid over `base`; the rest is shared with all nodes of that base.
+
+    Raises MergeError.
+    """
+    raw, node = base.raw, copy(base.node)
+    devices, primary = base.devices, ""
     for key, value in own.items():
-        out[key] = finish(key, one(raw.get(key), value, key, SCHEMA))
-    out["id"] = name
-    devices = out.get("network devices")
-    primary = out.get("primary network")
+        spec = SCHEMA[key]
+        if spec.is_text:
+            if value:
+                set_(node, spec.attr, value)
+            continue
+        merged = finish(key, one(raw.get(key), value, key, SCHEMA))
+        if key == "network devices":
+            devices = merged
+        elif spec.kind in READY:
+            set_(node, spec.attr, merged)
+        elif key in PLAIN:
+            set_(node, spec.attr, PLAIN[key](**merged))
+        else:
+            set_(node, spec.attr, msgspec.convert(merged, TYPES[spec.attr]))
     if devices:
+        primary = node.primary_network
         if primary not in devices:
-            primary = out["primary network"] = min(devices)
-        out["network devices"] = devices = devices.copy()
-        devices[primary] = {**devices[primary], "primary": True}
-    return msgspec.convert(out, Node)
+            primary = min(devices)
+            set_(node, "primary_network", primary)
+        built = {each: NetDev(**it) for each, it in devices.items()}
+        set_(built[primary], "primary", True)
+        set_(node, "network_devices", built)
+    set_(node, "id", name)
+    return node

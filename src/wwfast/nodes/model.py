@@ -20,7 +20,7 @@ def spaced(name: str) -> str:
     return name.replace("_", " ")
 
 
-class Kernel(msgspec.Struct, frozen=True, omit_defaults=True):
+class Kernel(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     version: Annotated[
         str, Doc("Kernel version, or its beginning, or a path in the image.", "kernelversion", title="Kernel.Version")
     ] = ""
@@ -36,7 +36,7 @@ class Kernel(msgspec.Struct, frozen=True, omit_defaults=True):
     ] = ""
 
 
-class Ipmi(msgspec.Struct, frozen=True, omit_defaults=True):
+class Ipmi(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     username: Annotated[str, Doc("User name at the BMC.", "ipmiuser", title="Ipmi.UserName")] = ""
     password: Annotated[str, Doc("Password at the BMC.", "ipmipass", title="Ipmi.Password")] = ""
     ipaddr: Annotated[str, Doc("Address of the BMC.", "ipmiaddr", title="Ipmi.Ipaddr", check=checks.ip)] = ""
@@ -54,7 +54,7 @@ class Ipmi(msgspec.Struct, frozen=True, omit_defaults=True):
     tags: Annotated[dict[str, str], Doc("Tags of the BMC: vlan, bit-rate.", "ipmitag", title="Ipmi.Tags")] = {}
 
 
-class NetDev(msgspec.Struct, frozen=True, omit_defaults=True):
+class NetDev(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     type: Annotated[str, Doc("Kind of device: ethernet, infiniband, bond, vlan.", "type", "T", title="Type")] = ""
     onboot: Annotated[str, Doc("Bring the device up at boot.", "onboot", title="OnBoot", check=checks.wwbool)] = ""
     device: Annotated[str, Doc("Name of the interface.", "netdev", "N", title="Device")] = ""
@@ -83,7 +83,7 @@ class NetDev(msgspec.Struct, frozen=True, omit_defaults=True):
         return f"{self.ipaddr6}/{self.prefixlen6}" if usable else ""
 
 
-class Partition(msgspec.Struct, frozen=True, omit_defaults=True):
+class Partition(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     number: Annotated[
         str, Doc("Number of the partition; 0 is the next free one.", "partnumber", title="Number", check=checks.number)
     ] = ""
@@ -103,7 +103,7 @@ class Partition(msgspec.Struct, frozen=True, omit_defaults=True):
     id: str = ""
 
 
-class Disk(msgspec.Struct, frozen=True, omit_defaults=True):
+class Disk(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     wipe_table: Annotated[bool | None, Doc("Overwrite the partition table.", "diskwipe", title="WipeTable")] = None
     partitions: Annotated[dict[str, Partition], Doc("Partitions by label.", "part", title="Partitions")] = {}
     id: str = ""
@@ -117,7 +117,7 @@ class Disk(msgspec.Struct, frozen=True, omit_defaults=True):
         )
 
 
-class FileSystem(msgspec.Struct, frozen=True, omit_defaults=True):
+class FileSystem(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     format: Annotated[str, Doc("File system: ext4, xfs, btrfs, vfat, swap.", "fsformat", title="Format")] = ""
     path: Annotated[str, Doc("Where it is mounted.", "fspath", title="Path")] = ""
     wipe_filesystem: Annotated[
@@ -130,7 +130,7 @@ class FileSystem(msgspec.Struct, frozen=True, omit_defaults=True):
     id: str = ""
 
 
-class Node(msgspec.Struct, frozen=True, omit_defaults=True, rename=spaced, weakref=True):
+class Node(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, rename=spaced):
     """A node; a profile is the same without its `node_only` fields."""
 
     discoverable: Annotated[

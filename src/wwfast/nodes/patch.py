@@ -114,7 +114,8 @@ class Patch:
             before = (
                 [present[other] for other in order[: order.index(name)] if other in present] if name in order else []
             )
-            at = max(before, default=top) if name in order else last(mark) + 1
+            known = name in order and any(other in present for other in order)
+            at = max(before, default=top) if known else last(mark) + 1
             if at == top and self.lines[first.line][: first.column].strip():
                 raise Awkward
             self.edits.append(Edit(at, at, split(text)))
@@ -126,8 +127,8 @@ class Patch:
         mine: list[Edit] = []
         inner = Patch(self.lines, mine)
         try:
-            if value.anchored and value.kind != "scalar":
-                raise Awkward
+            if (value.anchored and value.kind != "scalar") or (value.flow and not value.value):
+                raise Awkward  # `{}` gives way to a block
             if value.kind == "map" and not value.flow and isinstance(new, dict) and new:
                 inner.map(value, old, new, schema, depth)
             elif value.kind == "list" and not value.flow and isinstance(new, list) and new:

@@ -7,16 +7,34 @@ reusing every node whose own text and profiles are unchanged.
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import cast
 
-from wwfast.config.schema import Cleaner, Issue
+from wwfast._ext.accept import accepts
+from wwfast.config.schema import Cleaner, Issue, plan
 from wwfast.errors import WwfastError
 from wwfast.nodes import merge
 from wwfast.nodes.model import Node, Profile, mac
 from wwfast.nodes.source import NODES, NOUN, PROFILES, Source
 from wwfast.paths import Paths
+
+PLAN = plan(Node)
+
+
+@contextlib.contextmanager
+def uncollected() -> Iterator[None]:
+    """No garbage collection while very many objects are made that all stay: it would look at them in vain."""
+    running = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if running:
+            gc.enable()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +80,11 @@ class Snapshot:
         self.nodes: Mapping[str, Node] = NodeMap(self)
         self._lock = threading.RLock()
         self._problems: dict[tuple[str, str], list[Problem]] = {}
-        self._cleaner: Cleaner = Cleaner(known=previous._cleaner.known if previous else set())
+        self._cleaner = Cleaner()
         self._bases: dict[tuple[str, ...], merge.Base] = {}
         self._nodes: dict[str, Node | None] = {}
         self._sorted: list[str] | None = None
+        self._indexed = False
         self._macs: dict[str, Node] = {}
         self._ips: dict[str, Node] = {}
         self._bad: set[str] = set()
@@ -85,8 +104,13 @@ class Snapshot:
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        self._order()
+        self._index()
         return tuple(problem for each in self._problems.values() for problem in each)
+
+    @property
+    def asked(self) -> set[str]:
+        """Ids that were looked up so far, found or not usable."""
+        return set(self._nodes)
 
     def found_problems(self) -> list[Problem]:
         """Problems met so far: of the nodes that were looked up, and of all profiles."""
@@ -94,11 +118,11 @@ class Snapshot:
 
     def by_mac(self, address: str) -> Node | None:
         """The node that owns a hardware address; a discoverable node is not found."""
-        self._order()
+        self._index()
         return self._macs.get(mac(address))
 
     def by_ip(self, address: str) -> Node | None:
-        self._order()
+        self._index()
         return self._ips.get(address)
 
     def discoverable(self) -> list[Node]:
@@ -118,6 +142,8 @@ class Snapshot:
 
     def _clean(self, section: str, name: str) -> merge.Own:
         tree = self.source.trees[section][name]
+        if accepts(tree, PLAN):
+            return cast(merge.Own, tree)
         cleaner = self._cleaner
         clean = cleaner.struct(tree, merge.SCHEMA, ())
         if cleaner.issues:
@@ -173,10 +199,13 @@ class Snapshot:
         """Take over the nodes whose own text and profiles did not change."""
         if previous._own_profiles != self._own_profiles or previous._bad != self._bad:
             return
-        before = previous.source.trees[NODES]
-        for name, tree in self.source.trees[NODES].items():
+        for name in self.source.trees[NODES]:
             node = previous._nodes.get(name)
-            if node is not None and before[name] == tree and ("node", name) not in previous._problems:
+            if (
+                node is not None
+                and ("node", name) not in previous._problems
+                and self.source.same(previous.source, NODES, name)
+            ):
                 self._nodes[name] = node
 
     def _order(self) -> list[str]:
@@ -184,15 +213,24 @@ class Snapshot:
         if self._sorted is None:
             with self._lock:
                 if self._sorted is None:
-                    nodes = [node for name in self.source.trees[NODES] if (node := self._node(name)) is not None]
+                    with uncollected():
+                        nodes = [node for name in self.source.trees[NODES] if (node := self._node(name)) is not None]
                     nodes.sort(key=lambda node: (node.cluster_name, node.id))
-                    self._index(nodes)
                     self._sorted = [node.id for node in nodes]
         return self._sorted
 
-    def _index(self, nodes: list[Node]) -> None:
-        """By address; the first in order keeps a duplicate, the others are reported."""
-        for node in nodes:
+    def _index(self) -> None:
+        """By address, once; the first in order keeps a duplicate, the others are reported."""
+        if self._indexed:
+            return
+        with self._lock:
+            if not self._indexed:
+                self._index_all()
+                self._indexed = True
+
+    def _index_all(self) -> None:
+        bmcs: dict[str, Node] = {}
+        for node in self.nodes.values():
             for device in node.network_devices.values():
                 if device.hwaddr and not node.is_discoverable:
                     first = self._macs.setdefault(device.hwaddr, node)
@@ -203,6 +241,9 @@ class Snapshot:
                         first = self._ips.setdefault(address, node)
                         if first is not node:
                             self._say("node", node.id, f"address {address} also belongs to node {first.id}")
+            bmc = node.ipmi.ipaddr
+            if bmc and bmc != "0.0.0.0" and (first := bmcs.setdefault(bmc, node)) is not node:
+                self._say("node", node.id, f"BMC address {bmc} also belongs to node {first.id}")
 
 
 class Registry:
@@ -232,7 +273,7 @@ class Registry:
                 source = Source.read(self.paths.nodes_conf)
                 if self._snapshot is None or self._snapshot.digest != source.digest:
                     fresh = Snapshot(source, self._snapshot)
-                    len(fresh.nodes)
+                    fresh._index()
                     self._snapshot = fresh
                 self.error = None
             except WwfastError as error:

@@ -1,16 +1,22 @@
-"""nodes.conf as text: its two sections and the tree of each entry, with what is wrong in them."""
+"""nodes.conf as text: its two sections and the tree of each entry, with where they stand.
+
+A file in everyday form (see _ext.yamlblocks) is cut into entries, and an entry is parsed when it is asked for; an
+entry in another form goes through libyaml alone. A file whose entries do not stand alone (anchors, a bracket or quote
+over several entries, anything libyaml refuses) goes through libyaml as a whole. The trees are the same either way.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import xxhash
 
+from wwfast._ext import yamlblocks
 from wwfast.config import yaml
 from wwfast.config.schema import Fields, shape
-from wwfast.config.yaml import Tree
+from wwfast.config.yaml import Tree, YamlError
 from wwfast.errors import ConfigError
 from wwfast.nodes.patch import rewrite
 
@@ -18,30 +24,65 @@ NODES, PROFILES = "nodes", "nodeprofiles"
 SECTIONS = (PROFILES, NODES)
 NOUN = {NODES: "node", PROFILES: "profile"}
 
+Range = tuple[int, int]
 
-@dataclass(slots=True)
+
+class Entries(Mapping[str, Tree]):
+    """The entries of one section, each parsed when it is first asked for. Raises YamlError then."""
+
+    def __init__(self, name: str, data: bytes, ranges: dict[str, Range]) -> None:
+        self.name = name
+        self.data = data
+        self.ranges = ranges
+        self.parsed: dict[str, Tree] = {}
+
+    def __getitem__(self, name: str) -> Tree:
+        if name in self.parsed:
+            return self.parsed[name]
+        start, end = self.ranges[name]
+        found = yamlblocks.parse(self.data, start, end)
+        if found is None:
+            if not self.stands_alone(name):
+                yaml.load(self.data, self.name)  # raises, naming the line
+            return self.parsed[name]
+        self.parsed[name] = found[0]
+        return found[0]
+
+    def stands_alone(self, name: str) -> bool:
+        """Parse one entry by libyaml; False when it is no YAML of its own or shares anchors."""
+        start, end = self.ranges[name]
+        try:
+            tree, anchored = yaml.load_anchored(self.data[start:end], self.name)
+        except YamlError:
+            return False
+        if anchored or not isinstance(tree, dict) or list(tree) != [name]:
+            return False
+        self.parsed[name] = tree[name]
+        return True
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.ranges)
+
+    def __len__(self) -> int:
+        return len(self.ranges)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.ranges
+
+
+@dataclass(slots=True, eq=False)
 class Source:
     """One version of the file. `trees[section][id]` is the entry as written (None for an empty one)."""
 
     name: str
     data: bytes
     digest: str
-    trees: dict[str, dict[str, Tree]] = field(default_factory=dict)
+    trees: dict[str, Mapping[str, Tree]]
 
     @classmethod
     def parse(cls, data: bytes, name: str) -> Source:
         """Raises YamlError when the text is no YAML, ConfigError when it is not two maps of entries."""
-        top = yaml.load(data, name)
-        if top is not None and not isinstance(top, dict):
-            raise ConfigError(f"{name}: must be a map of nodeprofiles and nodes, not {shape(top)}")
-        trees = {}
-        for section in SECTIONS:
-            entries = (top or {}).get(section)
-            if entries is not None and not isinstance(entries, dict):
-                line = yaml.locate(data, (section,))
-                raise ConfigError(f"{name}:{line}: {section}: must be a map of names, not {shape(entries)}")
-            trees[section] = entries or {}
-        return cls(name, data, cls.digest_of(data), trees)
+        return cls(name, data, cls.digest_of(data), cut(data, name) or whole(data, name))
 
     @classmethod
     def read(cls, path: Path) -> Source:
@@ -58,8 +99,53 @@ class Source:
     def digest_of(data: bytes) -> str:
         return xxhash.xxh3_128_hexdigest(data)
 
+    def fragment(self, section: str, name: str) -> bytes | None:
+        """The text of an entry, if it stands alone."""
+        entries = self.trees[section]
+        if not isinstance(entries, Entries) or name not in entries.ranges:
+            return None
+        start, end = entries.ranges[name]
+        return self.data[start:end]
+
+    def same(self, other: Source, section: str, name: str) -> bool:
+        """Whether an entry says the same in two versions; cheap when its text is the same."""
+        mine, theirs = self.fragment(section, name), other.fragment(section, name)
+        if mine is not None and mine == theirs:
+            return True
+        return (
+            name in self.trees[section]
+            and name in other.trees[section]
+            and self.trees[section][name] == other.trees[section][name]
+        )
+
     def rewrite(self, changes: Mapping[tuple[str, str], Tree], schema: Fields) -> bytes:
         """The text with entries (by section and id) changed, made, or, where None, taken out."""
+        edits: list[tuple[Range, bytes]] = []
+        for section in SECTIONS:
+            mine = {name: tree for (where, name), tree in changes.items() if where == section}
+            entries = self.trees[section]
+            if not mine:
+                continue
+            if not isinstance(entries, Entries) or not entries.ranges:
+                return self.rewrite_whole(changes, schema)
+            last = next(reversed(entries.ranges))
+            made = {name: tree for name, tree in mine.items() if name not in entries.ranges and tree is not None}
+            for name in dict.fromkeys([*(name for name in mine if name in entries.ranges), *([last] if made else [])]):
+                after = {name: mine.get(name, entries[name])}
+                after = {key: tree for key, tree in after.items() if tree is not None or key not in mine}
+                if name == last:
+                    after |= made
+                start, end = entries.ranges[name]
+                text = rewrite(self.data[start:end].decode(), {name: entries[name]}, after, schema, 1)
+                edits.append(((start, end), text.encode()))
+        out, at = [], 0
+        for (start, end), fresh in sorted(edits):
+            out += [self.data[at:start], fresh]
+            at = end
+        return b"".join([*out, self.data[at:]])
+
+    def rewrite_whole(self, changes: Mapping[tuple[str, str], Tree], schema: Fields) -> bytes:
+        """The same for a file whose entries do not stand alone."""
         old = dict(yaml.load(self.data, self.name) or {})
         new = dict(old)
         for (section, name), tree in changes.items():
@@ -70,6 +156,38 @@ class Source:
                 entries[name] = tree
         return rewrite(self.data.decode(), old, new, schema, 2).encode()
 
-    def line(self, *where: str | int) -> int:
+    def line(self, section: str, name: str, *path: str | int) -> int:
         """The line of a place, from 1; slow, for messages."""
-        return yaml.locate(self.data, where)
+        fragment = self.fragment(section, name)
+        if fragment is None:
+            return yaml.locate(self.data, (section, name, *path))
+        entries = self.trees[section]
+        assert isinstance(entries, Entries)
+        return self.data.count(b"\n", 0, entries.ranges[name][0]) + yaml.locate(fragment, (name, *path))
+
+
+def cut(data: bytes, name: str) -> dict[str, Mapping[str, Tree]] | None:
+    """The sections as entries that stand alone; None when the text is not of that form."""
+    found = yamlblocks.split(data)
+    if found is None:
+        return None
+    ranges, odd = found
+    sections = {section: Entries(name, data, ranges.get(section, {})) for section in SECTIONS}
+    for section, entry in odd:
+        if section not in sections or not sections[section].stands_alone(entry):
+            return None
+    return dict(sections)
+
+
+def whole(data: bytes, name: str) -> dict[str, Mapping[str, Tree]]:
+    top = yaml.load(data, name)
+    if top is not None and not isinstance(top, dict):
+        raise ConfigError(f"{name}: must be a map of nodeprofiles and nodes, not {shape(top)}")
+    sections: dict[str, Mapping[str, Tree]] = {}
+    for section in SECTIONS:
+        entries = (top or {}).get(section)
+        if entries is not None and not isinstance(entries, dict):
+            line = yaml.locate(data, (section,))
+            raise ConfigError(f"{name}:{line}: {section}: must be a map of names, not {shape(entries)}")
+        sections[section] = entries or {}
+    return sections

@@ -95,11 +95,12 @@ class Draft:
         except ConfigError as error:
             raise self.awkward(changes) from error
         for section in (PROFILES, NODES):
-            wanted = {name: tree for name, tree in self.source.trees[section].items() if (section, name) not in changes}
-            wanted |= {
-                name: after for (where, name), (_, after) in changes.items() if where == section and after is not None
-            }
-            if fresh.trees[section] != wanted:
+            mine = {name: after for (where, name), (_, after) in changes.items() if where == section}
+            names = {*self.source.trees[section], *mine} - {name for name, after in mine.items() if after is None}
+            if names != set(fresh.trees[section]) or any(
+                fresh.trees[section][name] != mine[name] if name in mine else not fresh.same(self.source, section, name)
+                for name in names
+            ):
                 raise self.awkward(changes)
         return fresh
 
@@ -191,6 +192,8 @@ class Store:
     def publish(self, before: Source, data: bytes, why: str) -> None:
         """Replace the file; the caller holds the lock."""
         target = Path(os.path.realpath(self.paths.nodes_conf))
+        for left in target.parent.glob(f".{target.name}.*"):  # of a writer that was killed; we hold the lock
+            left.unlink(missing_ok=True)
         self.remember(before, Source.digest_of(data), why)
         replace(target, data)
 

@@ -1,0 +1,13 @@
+from typing import Any
+
+TEXT: int
+CHECKED: int
+ADDRESS: int
+HWADDR: int
+LIST: int
+TAGS: int
+STRUCT: int
+STRUCTS: int
+OTHER: int
+
+def accepts(tree: Any, plan: dict[str, tuple[int, Any]]) -> bool: ...

@@ -1,0 +1,6 @@
+from typing import Any
+
+Range = tuple[int, int]
+
+def split(data: bytes) -> tuple[dict[str, dict[str, Range]], set[tuple[str, str]]] | None: ...
+def parse(data: bytes, start: int, end: int) -> tuple[Any] | None: ...

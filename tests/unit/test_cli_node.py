@@ -1,0 +1,521 @@
+"""node and profile commands: what they make of nodes.conf, written out; what they refuse, and how."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from wwfast.cli.main import cli, main
+from wwfast.paths import Paths
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(paths: Paths, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command; -> status, stdout, stderr. Words are split at blanks unless given one by one."""
+
+    def call(*words: str) -> tuple[int, str, str]:
+        argv = words[0].split() if len(words) == 1 else list(words)
+        with pytest.raises(SystemExit) as caught:
+            main(["--root", str(paths.root), *argv])
+        out, err = capsys.readouterr()
+        assert "Traceback" not in err
+        return int(caught.value.code or 0), out, err
+
+    return call
+
+
+def text(paths: Paths) -> str:
+    return paths.nodes_conf.read_text()
+
+
+def node_text(paths: Paths, name: str = "n1") -> str:
+    """The lines of one entry, without its name."""
+    lines = text(paths).splitlines()
+    start = lines.index(f"  {name}:") + 1
+    return "\n".join(line[4:] for line in lines[start:] if line.startswith("    "))
+
+
+FIELDS = {
+    "text and list flags": (
+        "--comment x --cluster c -i /init --root tmpfs --ipxe local -A quiet,splash -A ro",
+        """\
+comment: x
+cluster name: c
+ipxe template: local
+kernel:
+  args:
+    - quiet
+    - splash
+    - ro
+init: /init
+root: tmpfs""",
+    ),
+    "quotes protect commas": (
+        ("--kernelargs", '"console=ttyS0,115200",quiet'),
+        """\
+kernel:
+  args:
+    - console=ttyS0,115200
+    - quiet""",
+    ),
+    "a network device": (
+        "--netname ib0 -T infiniband -N ib0 -H 52:54:00:00:00:01 -I 10.0.0.1 -M 255.255.0.0 -G "
+        "10.0.0.254 --mtu 2044 --ipaddr6 fd00::1 --prefixlen6 64 --gateway6 fd00::2 --onboot --nettagadd "
+        "vlan=7 -p ib0",
+        """\
+network devices:
+  ib0:
+    type: infiniband
+    onboot: true
+    device: ib0
+    hwaddr: 52:54:00:00:00:01
+    ipaddr: 10.0.0.1
+    netmask: 255.255.0.0
+    gateway: 10.0.0.254
+    ipaddr6: fd00::1
+    prefixlen6: 64
+    gateway6: fd00::2
+    mtu: 2044
+    tags:
+      vlan: 7
+primary network: ib0""",
+    ),
+    "the device default when none is named": (
+        "-I=10.0.0.1 --onboot=false",
+        """\
+network devices:
+  default:
+    onboot: false
+    ipaddr: 10.0.0.1""",
+    ),
+    "a BMC": (
+        "--ipmiuser root --ipmipass calvin --ipmiaddr 10.1.0.1 --ipminetmask 255.255.0.0 --ipmigateway "
+        "10.1.0.254 --ipmiport 623 --ipmiinterface lanplus --ipmiescapechar ! --ipmiwrite=yes "
+        "--ipmitemplate x.tmpl --ipmitagadd vlan=5",
+        """\
+ipmi:
+  username: root
+  password: calvin
+  ipaddr: 10.1.0.1
+  gateway: 10.1.0.254
+  netmask: 255.255.0.0
+  port: 623
+  interface: lanplus
+  escapechar: '!'
+  write: true
+  template: x.tmpl
+  tags:
+    vlan: 5""",
+    ),
+    "disks and file systems": (
+        "--diskname /dev/sda --diskwipe --partname root --partnumber 1 --partsize 1024 --parttype 0FC6 "
+        "--partwipe=false --partcreate --fsname root --fsformat ext4 --fspath / --fswipe",
+        """\
+disks:
+  /dev/sda:
+    wipe_table: true
+    partitions:
+      root:
+        number: 1
+        size_mib: 1024
+        type_guid: 0FC6
+        wipe_partition_entry: false
+        should_exist: true
+filesystems:
+  /dev/disk/by-partlabel/root:
+    format: ext4
+    path: /
+    wipe_filesystem: true""",
+    ),
+    "tags and discovery": (
+        "--tagadd a=1,b=x=y -e --asset s3cret",
+        """\
+discoverable: true
+asset key: s3cret
+tags:
+  a: 1
+  b: x=y""",
+    ),
+}
+
+
+@pytest.mark.parametrize(("flags", "expected"), FIELDS.values(), ids=FIELDS.keys())
+@pytest.mark.parametrize("verb", ["add", "set"])
+def test_node_add_and_set_write_every_field(run: Run, paths: Paths, verb: str, flags: object, expected: str) -> None:
+    words = flags.split() if isinstance(flags, str) else list(flags)  # type: ignore[call-overload]
+    if verb == "set":
+        run("node add n1")
+    status, _, err = run("node", verb, "n1", "--yes", *words)
+    assert (status, err) == (0, "")
+    assert node_text(paths) == expected
+
+
+def test_node_add_counts_addresses_up_and_takes_the_default_profile(run: Run, paths: Paths) -> None:
+    run("profile add default --comment all")
+    assert run("node add n[1-3] -I 10.0.0.254 --ipmiaddr 10.1.0.1 --tagadd a=b")[0] == 0
+    assert text(paths).split("nodes:\n")[1] == "".join(
+        f"  n{number}:\n    profiles:\n      - default\n    ipmi:\n      ipaddr: 10.1.0.{number}\n"
+        f"    network devices:\n      default:\n        ipaddr: {address}\n    tags:\n      a: b\n"
+        for number, address in ((1, "10.0.0.254"), (2, "10.0.0.255"), (3, "10.0.1.0"))
+    )
+
+
+def test_node_add_counts_ipv6_up_too(run: Run, paths: Paths) -> None:
+    assert run("node add n[1-2] --ipaddr fd00::ffff")[0] == 0
+    assert "ipaddr: fd00::1:0" in text(paths)
+
+
+REFUSED = {
+    "an existing node": ("node add n1", 1, "node 'n1' exists"),
+    "a name that cannot be one": ("node add ../x", 2, "'../x' cannot be a name"),
+    "a bad address": ("node set n1 --ipaddr 10.0.0.999 --yes", 2, "--ipaddr: '10.0.0.999' is not an IP address"),
+    "a bad MAC": ("node set n1 --hwaddr 0:1 --yes", 2, "is not a hardware address"),
+    "a bad netmask": ("node set n1 --netmask 255.0.255.0 --yes", 2, "is not a netmask"),
+    "a bad MTU": ("node set n1 --mtu 1 --yes", 2, "is not an MTU"),
+    "a bad boolean": ("node set n1 --onboot=maybe --yes", 2, "'maybe' is neither true nor false"),
+    "no node named": ("node set --comment x", 2, "which nodes?"),
+    "unknown nodes only": ("node set x[1-2] --comment x --yes", 1, "no node of that name"),
+    "an unknown image": ("node set n1 --image nowhere --yes", 1, "node n1: no image 'nowhere'"),
+    "an unknown profile": ("node set n1 --profile nowhere --yes", 1, "node n1: no profile 'nowhere'"),
+    "an unknown overlay": ("node set n1 -O nowhere --yes", 1, "node n1: no overlay 'nowhere'"),
+    "an unknown kernel": ("node set n1 --kerneloverride nowhere --yes", 1, "node n1: no kernel 'nowhere'"),
+    "a taken MAC": ("node add n3 --hwaddr 52-54-00-00-00-01", 1, "hardware address 52:54:00:00:00:01 also belongs to"),
+    "a taken address": ("node set n2 --ipaddr 10.0.0.1 --yes", 1, "address 10.0.0.1 also belongs to node"),
+    "a taken BMC address": ("node set n2 --ipmiaddr 10.1.0.1 --yes", 1, "BMC address 10.1.0.1 also belongs to"),
+    "a partition without a disk": ("node set n1 --partname x --partsize 1 --yes", 2, "a partition needs --diskname"),
+    "a file system of no device": ("node set n1 --fsname x --fspath / --yes", 2, "--fsname x is neither below /dev"),
+    "a tag without a value": ("node set n1 --tagadd x --yes", 2, "'x' is not KEY=VALUE"),
+    "removing a device that is not there": ("node set n1 --netdel x --yes", 1, "no network device 'x' here"),
+    "an unknown flag": ("node set n1 --ipadr 1", 2, "No such option"),
+    "an unknown command": ("node lst", 2, "Did you mean 'list'?"),
+    "unset of nothing": ("node unset n1 --yes", 2, "nothing to clear"),
+    "unset of an unknown node": ("node unset x --comment --yes", 1, "no node 'x'"),
+    "a profile in use": ("profile delete p --yes", 1, "profile 'p' is used by n1"),
+    "an import that is no map": ("node import /dev/null/x --yes", 1, "Not a directory"),
+    "a range too large": ("node list n[1-99999999]", 2, "is larger than"),
+}
+BASE = """\
+nodeprofiles:
+  p: {}
+nodes:
+  n1:  # the first
+    profiles:
+      - p
+    ipmi:
+      ipaddr: 10.1.0.1
+    network devices:
+      default:
+        hwaddr: 52:54:00:00:00:01
+        ipaddr: 10.0.0.1
+  n2: {}
+"""
+
+
+@pytest.mark.parametrize(("command", "status", "message"), REFUSED.values(), ids=REFUSED.keys())
+def test_node_commands_refuse_in_words_and_change_nothing(
+    run: Run, paths: Paths, command: str, status: int, message: str
+) -> None:
+    paths.nodes_conf.write_text(BASE)
+    found, _, err = run(command)
+    assert message in err
+    assert found == status
+    assert text(paths) == BASE
+
+
+def test_node_set_forced_warns_and_writes(run: Run, paths: Paths) -> None:
+    paths.nodes_conf.write_text(BASE)
+    status, _, err = run("node set n2 --image nowhere --force --yes")
+    assert (status, err) == (0, "warning: node n2: no image 'nowhere'\n")
+    assert "  n2:\n    image name: nowhere\n" in text(paths)
+
+
+def test_node_image_may_name_a_build(run: Run, paths: Paths) -> None:
+    (paths.chroots / "rocky/rootfs").mkdir(parents=True)
+    assert run("node add n1 --image rocky@20240101")[0] == 0
+    assert run("node add n2 --image rock@20240101")[0] == 1
+
+
+def test_node_set_shows_asks_and_without_a_terminal_writes_nothing(run: Run, paths: Paths) -> None:
+    paths.nodes_conf.write_text(BASE)
+    status, out, err = run("node set n[1-2] --comment x")
+    assert status == 0
+    assert out.splitlines()[2:] == ["node n[1-2]  comment  <unset>  x"]
+    assert "use --yes" in err
+    assert text(paths) == BASE
+
+
+def test_node_dry_run_prints_the_difference(run: Run, paths: Paths) -> None:
+    paths.nodes_conf.write_text(BASE)
+    status, out, _ = run("node set n1 --ipaddr 10.0.0.9 --dry-run")
+    assert status == 0
+    assert out.splitlines()[2:] == [
+        "@@ -9,5 +9,5 @@",
+        "     network devices:",
+        "       default:",
+        "         hwaddr: 52:54:00:00:00:01",
+        "-        ipaddr: 10.0.0.1",
+        "+        ipaddr: 10.0.0.9",
+        "   n2: {}",
+    ]
+    assert text(paths) == BASE
+
+
+UNSET = {
+    "a field": ("--hwaddr", BASE.replace("        hwaddr: 52:54:00:00:00:01\n", "")),
+    "UNDEF clears as unset does": ("SET --hwaddr UNDEF", BASE.replace("        hwaddr: 52:54:00:00:00:01\n", "")),
+    "a list": ("--profile", BASE.replace("    profiles:\n      - p\n", "")),
+    "the last field of a map takes the map": ("--ipmiaddr", BASE.replace("    ipmi:\n      ipaddr: 10.1.0.1\n", "")),
+    "a whole device": ("--netname default", BASE[: BASE.index("    network")] + "  n2: {}\n"),
+    "a whole device by set": ("SET --netdel default", BASE[: BASE.index("    network")] + "  n2: {}\n"),
+}
+
+
+@pytest.mark.parametrize(("flags", "expected"), UNSET.values(), ids=UNSET.keys())
+def test_node_unset(run: Run, paths: Paths, flags: str, expected: str) -> None:
+    paths.nodes_conf.write_text(BASE)
+    verb = "set" if flags.startswith("SET ") else "unset"
+    assert run(f"node {verb} n1 --yes {flags.removeprefix('SET ')}")[0] == 0
+    assert text(paths) == expected
+
+
+def test_tags_are_added_changed_and_deleted_where_they_belong(run: Run, paths: Paths) -> None:
+    """W-50, W-51: there node add loses them, profile set puts them on the device as well."""
+    run("profile add q --tagadd a=1,b=2 --nettagadd n=1 --ipmitagadd i=1")
+    run("profile set q --tagadd a=9 --tagdel b --nettagadd m=2 --nettagdel n --yes")
+    assert text(paths) == (
+        "nodeprofiles:\n  q:\n    ipmi:\n      tags:\n        i: 1\n    network devices:\n"
+        "      default:\n        tags:\n          m: 2\n    tags:\n      a: 9\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "key"),
+    [("--container x", "image name: x"), ("-C x", "image name: x"), ("--wwinit x", "- x"), ("--runtime x", "- x")],
+)
+@pytest.mark.parametrize("command", ["node add n1", "node set n0", "profile set p", "profile add q"])
+def test_retired_flags_still_work(run: Run, paths: Paths, command: str, old: str, key: str) -> None:
+    """W-49: there they are silently ignored by most commands."""
+    paths.nodes_conf.write_text("nodeprofiles:\n  p:\n    comment: x\nnodes:\n  n0:\n    comment: x\n")
+    assert run(f"{command} {old} --yes --force")[0] == 0
+    assert key in text(paths)
+
+
+def test_profile_delete_forced_leaves_no_reference(run: Run, paths: Paths) -> None:
+    """W-53: there the references stay."""
+    paths.nodes_conf.write_text(BASE)
+    assert run("profile delete p --yes --force")[0] == 0
+    assert "p" not in [line.strip(" -") for line in text(paths).splitlines()]
+
+
+def test_undo_takes_back_a_command(run: Run, paths: Paths) -> None:
+    paths.nodes_conf.write_text(BASE)
+    run("node delete n1 --yes")
+    assert "n1" not in text(paths)
+    assert "node delete n1" in run("undo --list")[1]
+    assert run("undo --yes")[0] == 0
+    assert text(paths) == BASE
+
+
+def test_node_export_comes_back_the_same(run: Run, paths: Paths, tmp_path: Path) -> None:
+    """W-52: there an export is merged, and import appends its lists to the inherited ones."""
+    paths.nodes_conf.write_text(BASE)
+    exported = run("node export")[1]
+    (tmp_path / "nodes.yaml").write_text(exported)
+    assert run(f"node import {tmp_path}/nodes.yaml --yes")[1] == "no changes\n"
+    assert text(paths) == BASE
+    run("node delete n1 n2 --yes")
+    assert run(f"node import {tmp_path}/nodes.yaml --yes")[0] == 0
+    assert run("node export")[1] == exported
+
+
+def test_node_edit_changes_deletes_and_keeps_comments(
+    run: Run, paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths.nodes_conf.write_text(BASE)
+    editor = tmp_path / "editor"
+    editor.write_text("#!/bin/sh\nsed -i -e '/n2/d' -e 's/10.0.0.1/10.0.0.5/' \"$1\"\n")
+    editor.chmod(0o755)
+    monkeypatch.setenv("EDITOR", str(editor))
+    assert run("node edit --yes")[0] == 0
+    assert text(paths) == BASE.replace("10.0.0.1", "10.0.0.5").replace("  n2: {}\n", "")
+
+
+LIST = """\
+nodeprofiles:
+  p:
+    comment: for all
+    image name: rocky
+    kernel:
+      args: [quiet]
+    network devices:
+      default: {netmask: 255.255.255.0, gateway: 10.0.0.254}
+nodes:
+  b1:
+    profiles: [p]
+    tags: {rack: r1}
+    kernel: {args: [~quiet, ro], version: 6.1}
+    network devices:
+      default: {hwaddr: 52:54:00:00:00:01, ipaddr: 10.0.0.1, gateway: 10.0.0.253, device: eth0}
+  a2:
+    cluster name: z
+    ipmi: {ipaddr: 10.1.0.2, username: root, password: "100%d"}
+"""
+LISTS = {
+    "node list": """\
+NODE NAME  PROFILES  NETWORK
+---------  --------  -------
+b1         p         default
+a2         --        --
+""",
+    "node list -l b1": """\
+NODE NAME  KERNEL VERSION  IMAGE  OVERLAYS (S/R)
+---------  --------------  -----  --------------
+b1         6.1             rocky  /
+""",
+    "node ls -n": """\
+NODE  NETWORK  HWADDR             IPADDR    GATEWAY     DEVICE
+----  -------  ------             ------    -------     ------
+b1    default  52:54:00:00:00:01  10.0.0.1  10.0.0.253  eth0
+""",
+    "node list -i a2": """\
+NODE  IPMI IPADDR  IPMI PORT  IPMI USERNAME  IPMI INTERFACE
+----  -----------  ---------  -------------  --------------
+a2    10.1.0.2     --         root           --
+""",
+    "node list -k b*": """\
+NODE  KERNEL OVERRIDE  KERNEL VERSION  KERNEL ARGS
+----  ---------------  --------------  -----------
+b1    --               6.1             ro
+""",
+    "node list -a b1": """\
+NODE  FIELD                     PROFILE     VALUE
+----  -----                     -------     -----
+b1    Profiles                  --          p
+b1    ImageName                 p           rocky
+b1    Kernel.Version            --          6.1
+b1    Kernel.Args               p,b1        quiet,~quiet,ro
+b1    NetDevs[default].Device   --          eth0
+b1    NetDevs[default].Hwaddr   --          52:54:00:00:00:01
+b1    NetDevs[default].Ipaddr   --          10.0.0.1
+b1    NetDevs[default].Netmask  p           255.255.255.0
+b1    NetDevs[default].Gateway  SUPERSEDED  10.0.0.253
+b1    Tags[rack]                --          r1
+b1    PrimaryNetDev             --          default
+""",
+    "node list -y a2": """\
+a2:
+  cluster name: z
+  ipmi:
+    username: root
+    password: 100%d
+    ipaddr: 10.1.0.2
+""",
+    "node list -j a2": """\
+{
+  "a2": {
+    "cluster name": "z",
+    "ipmi": {
+      "username": "root",
+      "password": "100%d",
+      "ipaddr": "10.1.0.2"
+    }
+  }
+}
+""",
+    "node list nowhere": """\
+NODE NAME  PROFILES  NETWORK
+---------  --------  -------
+""",
+    "profile list": """\
+PROFILE NAME  COMMENT/DESCRIPTION
+------------  -------------------
+p             for all
+""",
+}
+
+
+@pytest.mark.parametrize(("command", "expected"), LISTS.items(), ids=LISTS.keys())
+def test_node_lists(run: Run, paths: Paths, command: str, expected: str) -> None:
+    paths.nodes_conf.write_text(LIST)
+    assert run(command) == (0, expected, "")
+
+
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        ("--image rocky", "b1"),
+        ("--profile p", "b1"),
+        ("--cluster z", "a2"),
+        ("--tag rack", "b1"),
+        ("--tag rack=r2", ""),
+        ("*[1-2]", "b1 a2"),
+        ("?2", "a2"),
+        ("a2 b1", "b1 a2"),
+    ],
+)
+def test_node_list_filters(run: Run, paths: Paths, options: str, names: str) -> None:
+    paths.nodes_conf.write_text(LIST)
+    out = run(f"node list {options}")[1]
+    assert [line.split()[0] for line in out.splitlines()[2:]] == names.split()
+
+
+def test_node_list_kept_is_never_wrong_and_may_be_deleted(run: Run, paths: Paths) -> None:
+    paths.nodes_conf.write_text(LIST)
+    first = run("node list")
+    kept = paths.cache / "registry/short.msgpack"
+    assert kept.stat().st_mode & 0o777 == 0o600
+    assert run("node list") == first
+    paths.nodes_conf.write_text(LIST.replace("b1:", "c1:"))
+    assert "c1" in run("node list")[1]
+    for damage in (b"", b"\x00junk", kept.read_bytes()[:-3]):
+        kept.write_bytes(damage)
+        paths.nodes_conf.write_text(LIST)
+        assert run("node list") == first
+    kept.unlink()
+    assert run("node list") == first
+
+
+def test_node_list_names_the_bad_one_and_lists_the_others(run: Run, paths: Paths) -> None:
+    paths.nodes_conf.write_text(LIST.replace("10.1.0.2", "10.1.0"))
+    for _ in range(2):  # read, then kept
+        status, out, err = run("node list")
+        assert (status, out.splitlines()[-1].split()[0]) == (0, "b1")
+        assert err == f"error: node a2: {paths.nodes_conf}:18: ipmi.ipaddr: '10.1.0' is not an IP address\n"
+
+
+def test_malformed_yaml_names_file_line_and_column(run: Run, paths: Paths) -> None:
+    paths.nodes_conf.write_text("nodes:\n  n1:\n    comment: 'x\n")
+    status, _, err = run("node list")
+    assert status == 1
+    assert err.startswith(f"error: {paths.nodes_conf}:4:1: found unexpected end of stream")
+
+
+def test_unknown_keys_are_named_with_a_guess_and_kept(run: Run, paths: Paths) -> None:
+    """W-4: there they vanish silently with the next write."""
+    paths.nodes_conf.write_text("nodes:\n  n1:\n    commnet: x   # mine\n    WW_INTERNAL: 45\n")
+    err = run("node list n1")[2]
+    assert f"{paths.nodes_conf}:3: unknown key 'commnet', did you mean 'comment'?" in err
+    run("node set n1 --init /init --yes")
+    assert text(paths) == "nodes:\n  n1:\n    commnet: x   # mine\n    WW_INTERNAL: 45\n    init: /init\n"
+
+
+def commands(command: click.Command, name: str) -> Iterator[tuple[str, click.Command]]:
+    yield name, command
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for each in command.list_commands(context):
+            child = command.get_command(context, each)
+            assert child is not None
+            if child.hidden:
+                continue
+            yield from commands(child, f"{name} {each}")
+
+
+def test_cli_help_of_each_command_has_an_example() -> None:
+    missing = [name for name, command in commands(cli, "wwfast") if "Example: wwfast" not in (command.epilog or "")]
+    assert missing == []
