@@ -250,7 +250,7 @@ def test_pack_capabilities_and_attributes_travel_inside_the_image(builds: Builds
     os.setxattr(tree / "usr", "trusted.note", b"a b")
     dest = builds()
     names = cpio.decode(contents(dest, "raw"))
-    assert names[b"warewulf/capabilities"].data == b"cap_net_raw=ep usr/bin/sh\n", "one name of an inode is enough"
+    assert names[b"warewulf/capabilities"].data == b"cap_net_raw=ep /usr/bin/sh\n", "one name of an inode is enough"
     assert b"# file: usr\ntrusted.note=0x612062\n" in names[b"warewulf/xattrs"].data
     assert "no setcap" in " ".join(manifest.read(dest).warnings)
     (tree / "usr/sbin").mkdir()

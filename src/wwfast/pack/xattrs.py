@@ -1,6 +1,6 @@
 """What newc cannot carry: extended attributes, written into the image as two files.
 
-`/warewulf/capabilities`: file capabilities, one `TEXT PATH` a line, TEXT as setcap(8) takes it; the node's start
+`/warewulf/capabilities`: file capabilities, one `TEXT /PATH` a line, TEXT as setcap(8) takes it; the node's start
 scripts restore them. `/warewulf/xattrs`: every attribute, in the form setfattr(1) restores from.
 """
 
@@ -74,7 +74,7 @@ def gather(root: Path, paths: Sequence[bytes]) -> tuple[bytes, bytes, list[str]]
                 if b"\n" in path:
                     warnings.append(f"{os.fsdecode(path)!r}: its capability is not restored (a newline in its name)")
                 else:
-                    capabilities.append(b"%s %s" % (text.encode(), path))
+                    capabilities.append(b"%s /%s" % (text.encode(), path))
         if block:
             attributes.append(b"\n".join([b"# file: " + quoted(path), *block]) + b"\n")
     if capabilities and not any(os.path.lexists(root / program) for program in SETCAP):
