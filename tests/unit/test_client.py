@@ -164,9 +164,14 @@ class Node:
         assert not done.stderr
         return done.stdout
 
-    def start(self) -> subprocess.Popen[str]:
+    def start(self, **environment: str) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            self.argv(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+            self.argv(),
+            env={**os.environ, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
         )
         self.running.append(process)
         return process
@@ -512,6 +517,28 @@ def test_client_without_identity_or_configuration_says_so(node: Node) -> None:
     node.configure()
     node.update()
     assert node.server.overlay.asked[-1].path == f"/runtime/{WWID}"
+
+
+def test_client_unit_is_never_given_up() -> None:
+    unit = (CLIENT.parents[1] / "etc/systemd/system/wwclient.service").read_text().splitlines()
+    for line in ("Restart=always", "StartLimitIntervalSec=0", "TimeoutStartSec=infinity"):
+        assert line in unit
+
+
+def test_client_tells_systemd_when_the_overlay_is_in_place(node: Node, overlay: Overlay, tmp_path: Path) -> None:
+    if not shutil.which("systemd-notify"):
+        pytest.skip("systemd is not installed")
+    overlay.put("etc/file", "x")
+    overlay.status = 503
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+        notify.bind(str(tmp_path / "notify"))
+        notify.settimeout(20)
+        process = node.start(NOTIFY_SOCKET=str(tmp_path / "notify"))
+        until(lambda: len(overlay.asked) >= 2)
+        overlay.status = 200
+        assert b"READY=1" in notify.recv(100)
+        assert node.read("etc/file") == "x"
+    assert process.poll() is None
 
 
 def test_client_scripts_are_clean_for_shellcheck() -> None:

@@ -139,6 +139,57 @@ def test_overlay_wwinit_gives_tmpfs_the_size_of_the_kernel_argument() -> None:
         assert options in done.stdout
 
 
+IPMITOOL = """#!/bin/sh
+shift 2
+echo "$*" >> {log}
+case "$*" in
+    'lan print 1')
+        echo 'IP Address Source       : Static Address'
+        echo 'IP Address              : 10.1.1.4'
+        echo 'Subnet Mask             : 255.0.0.0'
+        echo 'Default Gateway IP      : 10.1.0.1'
+        echo '802.1q VLAN ID          : Disabled'
+        ;;
+    'user list 1')
+        echo 'ID  Name             Callin  Link Auth  IPMI Msg   Channel Priv Limit'
+        echo '2   admin            true    false      true       ADMINISTRATOR'
+        ;;
+    user\\ test*) exit 1 ;;
+esac
+"""
+
+
+@pytest.mark.parametrize("shell", ["dash", "busybox sh"])
+def test_overlay_wwinit_programs_only_what_differs_in_the_bmc(paths: Paths, tmp_path: Path, shell: str) -> None:
+    """A BMC is out of reach of a test: what would be said to one is written down."""
+    files = one(paths, "wwinit", "full")
+    (tmp_path / "config").write_bytes(files["warewulf/config"].data)
+    log = tmp_path / "log"
+    tool = tmp_path / "bin/ipmitool"
+    tool.parent.mkdir()
+    tool.write_text(IPMITOOL.replace("{log}", str(log)).replace("\\\\", "\\"))
+    tool.chmod(0o755)
+    for name in ("modprobe", "mknod"):
+        (tool.parent / name).write_text("#!/bin/sh\n")
+        (tool.parent / name).chmod(0o755)
+    script = files["warewulf/init.d/50-ipmi"].text.replace("/warewulf/config", str(tmp_path / "config"))
+    done = subprocess.run(
+        [*shell.split(), "-c", script],
+        env={"PATH": f"{tool.parent}:/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    said = log.read_text().splitlines()
+    assert "lan set 1 vlan id 7" in said
+    assert "lan set 1 netmask 255.255.0.0" in said
+    assert not [line for line in said if "ipaddr" in line or "ipsrc" in line or "user set name" in line]
+    password = NODES["full"]["ipmi"]["password"]
+    assert f"user set password 2 {password}" in said
+    assert "sol set non-volatile-bit-rate 115.2 1" in said
+
+
 # ---- Names, users, keys ------------------------------------------------------------------------------------------
 
 
