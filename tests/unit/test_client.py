@@ -333,6 +333,20 @@ def test_client_takes_the_place_of_links_and_goes_through_linked_directories(nod
     assert node.read("elsewhere/resolv.conf") == "of the image"
 
 
+def test_client_leaves_directories_alone_that_the_overlay_does_not_name(node: Node, overlay: Overlay) -> None:
+    (node.root / "etc").chmod(0o751)
+    (node.root / "etc/kept").mkdir(mode=0o750)
+    overlay.put("etc/kept/file", "x")
+    overlay.put("etc/new/deep/file", "x")
+    overlay.directory("etc/named", 0o700)
+    (node.root / "etc/named").mkdir(mode=0o755)
+    node.update()
+    modes = {path: stat.S_IMODE((node.root / path).stat().st_mode) for path in ("etc", "etc/kept", "etc/named")}
+    assert modes == {"etc": 0o751, "etc/kept": 0o750, "etc/named": 0o700}
+    for path in ("etc/new", "etc/new/deep"):
+        assert stat.S_IMODE((node.root / path).stat().st_mode) == 0o755
+
+
 def test_client_goes_on_where_a_directory_is_in_the_way_and_tries_again(node: Node, overlay: Overlay) -> None:
     (node.root / "etc/blocked").mkdir()
     overlay.put("etc/blocked", "file")
