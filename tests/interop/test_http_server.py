@@ -214,6 +214,8 @@ def test_http_downloads_by_curl_and_wget(site: Site, tool: str, tmp_path: Path) 
 def test_http_drain_finishes_what_is_under_way_and_takes_nobody_new(site: Site) -> None:
     with running(site) as server:
         idle, busy = server.connect(), server.connect(window=4096)
+        idle.sendall(get("/text"))
+        read_response(idle)
         busy.sendall(get("/big"))
         assert busy.recv(10) == b"HTTP/1.1 2"
         drained = asyncio.run_coroutine_threadsafe(server.server.drain(20), server.loop)

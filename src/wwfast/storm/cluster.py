@@ -69,6 +69,8 @@ def prepare(root: Path, nodes: int, image_mib: int, clusters: int = 1) -> None:
     tree = root / "tree"
     (tree / "boot").mkdir(parents=True)
     (tree / "etc").mkdir()
+    (tree / "bin").mkdir()
+    (tree / "bin/sh").write_text("what makes a tree a root file system\n")
     (tree / "etc/os-release").write_text("ID=storm\n")
     noise(tree / f"boot/vmlinuz-{RELEASE}", KERNEL, 1)
     (tree / f"boot/config-{RELEASE}").write_text("CONFIG_RD_GZIP=y\nCONFIG_RD_ZSTD=y\n")

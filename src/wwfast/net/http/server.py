@@ -115,6 +115,7 @@ class Connection:
 
     __slots__ = (
         "answer",
+        "asked",
         "deadline",
         "fd",
         "local",
@@ -143,6 +144,7 @@ class Connection:
         self.sending: Sending | None = None
         self.task: asyncio.Task[None] | None = None
         self.reading = True
+        self.asked = False  # it has sent a request
         self.why = ""
         server.poller.register(self.fd, select.EPOLLIN)
 
@@ -182,6 +184,7 @@ class Connection:
                 return
             if head is None:
                 return
+            self.asked = True
             if self.server.draining:
                 head = head._replace(keep_alive=False)
             self._handle(head)
@@ -568,7 +571,8 @@ class HttpServer:
         end = time.monotonic() + seconds
         while self._connections and time.monotonic() < end:
             for connection in list(self._connections.values()):
-                if connection.state is State.READING and not len(connection.reader):
+                # A new one may have its first request on the way: it is answered, or closed at its deadline.
+                if connection.state is State.READING and connection.asked and not len(connection.reader):
                     connection.close()
             if self._connections:
                 await asyncio.sleep(TICK)

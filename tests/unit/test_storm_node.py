@@ -1,0 +1,162 @@
+"""The simulated node behaves as iPXE does; what it does not forgive is reported."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+
+from wwfast.storm.chart import grid
+from wwfast.storm.node import ATTEMPTS, CLIENT, IPXE, OVER, PROFILES, READ, Kind, SimNode, Step
+from wwfast.storm.plan import Plan, hwaddr
+from wwfast.storm.report import Report, quantile
+from wwfast.storm.script import follow
+
+HEAD = "HTTP/1.1 {} X\r\nContent-Type: a/b\r\nContent-Length: {}\r\n{}\r\n"
+
+
+def answer(status: int = 200, body: bytes = b"", more: str = "") -> bytes:
+    return HEAD.format(status, len(body), more).encode() + body
+
+
+def node(*steps: Step, **more: object) -> SimNode:
+    return SimNode("n1", "10.0.0.1:9873", steps or (Step("image", "/image/x"),), PROFILES["bios"], **more)  # type: ignore[arg-type]
+
+
+def test_storm_node_asks_one_after_the_other_on_one_connection() -> None:
+    one = node(Step("kernel", "/kernel/x"), Step("image", "/image/x"))
+    assert one.start().kind is Kind.CONNECT
+    asked = one.on_connected()
+    assert asked.data.startswith(b"GET /kernel/x HTTP/1.1\r\nConnection: keep-alive\r\nUser-Agent: iPXE/")
+    stream = answer(body=b"kernel")
+    for byte in stream[:-1]:
+        assert one.on_data(bytes([byte]), 1.0) == READ
+    assert one.on_data(stream[-1:], 2.0).data.startswith(b"GET /image/x ")
+    assert one.on_data(answer(body=b"x" * 10)[:-4], 3.0) == READ
+    assert one.body_left == 4
+    assert one.on_body(4, 4.0) == OVER
+    assert one.record.done == {"kernel": 2.0, "image": 4.0}
+    assert one.record.size == {"kernel": 6, "image": 10}
+
+
+def test_storm_node_obeys_retry_after_on_the_same_connection() -> None:
+    one = node()
+    one.start()
+    one.on_connected()
+    rest = one.on_data(answer(503, more="Retry-After: 7\r\n"), 0.0)
+    assert (rest.kind, rest.seconds) == (Kind.SLEEP, 7.0)
+    assert one.on_rested().kind is Kind.SEND
+    assert one.record.told_to_wait == 1
+    assert one.on_data(answer(body=b"done"), 9.0) == OVER
+    assert not one.record.failure
+
+
+def test_storm_node_starts_the_object_anew_when_its_connection_breaks() -> None:
+    one = node()
+    one.start()
+    one.on_connected()
+    one.on_data(answer(body=b"x" * 100)[:-50], 0.0)
+    rest = one.on_lost("reset", 1.0)
+    assert (rest.kind, rest.seconds) == (Kind.SLEEP, 1.0)
+    assert one.on_rested().kind is Kind.CONNECT
+    assert one.on_connected().data.startswith(b"GET /image/x ")
+    assert one.on_data(answer(body=b"x" * 100), 2.0) == OVER
+    assert (one.record.restarts, one.record.short) == (1, 1)
+
+
+def test_storm_node_gives_up_in_the_end() -> None:
+    one = node()
+    one.start()
+    for _ in range(ATTEMPTS - 1):
+        assert one.on_lost("refused", 0.0).kind is Kind.SLEEP
+    assert one.on_lost("refused", 5.0) == OVER
+    assert "refused" in one.record.failure
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (answer(404), "status 404"),
+        (b"HTTP/1.1 200 OK\r\nContent-Type: a/b\r\n\r\n", "without status, length or type"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n", "without status, length or type"),
+        (answer(body=b"four")[:-4] + b"five!", "more bytes than announced"),
+        (answer(body=b"wrong"), "wrong digest"),
+    ],
+)
+def test_storm_node_reports_what_is_wrong(data: bytes, why: str) -> None:
+    one = node(digests=True, expect={"image": hashlib.sha256(b"right").hexdigest()})
+    one.start()
+    one.on_connected()
+    assert one.on_data(data, 1.0) == OVER
+    assert why in one.record.failure
+
+
+def test_storm_node_opens_another_connection_for_the_client_and_after_a_close() -> None:
+    one = node(Step("kernel", "/k"), Step("system", "/s"), Step("runtime", "/r", CLIENT))
+    one.start()
+    one.on_connected()
+    assert one.on_data(answer(body=b"k", more="Connection: close\r\n"), 1.0).kind is Kind.CONNECT
+    one.on_connected()
+    last = one.on_data(answer(body=b"s"), 1.0)
+    assert (last.kind, last.low) == (Kind.CONNECT, True)
+    assert b"wwclient" in one.on_connected().data
+    assert one.on_data(answer(body=b"r"), 1.0) == OVER
+
+
+def test_storm_node_follows_its_script() -> None:
+    text = (
+        "#!ipxe\nset base http://10.0.0.1:9873\nset hwaddr 02:77:77:00:00:01\n"
+        "kernel --name kernel ${base}/kernel/${hwaddr}?assetkey=${asset}&uuid=${uuid} initrd=image || goto failed\n"
+        "initrd --name image ${base}/image/${hwaddr}?compress=zst || goto failed\n"
+        "initrd --name extra ${base}/provision/${hwaddr}?stage=kmods || echo none\n:failed\nsleep 2\n"
+    )
+    steps = follow(text, "02:77:77:00:00:01")
+    assert [(one.stage, one.agent, one.optional) for one in steps] == [
+        ("kernel", IPXE, False),
+        ("image", IPXE, False),
+        ("kmods", IPXE, True),
+        ("runtime", CLIENT, False),
+    ]
+    assert steps[0].target == "/kernel/02:77:77:00:00:01?assetkey=&uuid="
+    assert follow("#!ipxe\necho not known\n", "02:77:77:00:00:01") == []
+    one = node(Step("ipxe", "/ipxe/x"), follow=lambda text: follow(text, "02:77:77:00:00:01"))
+    one.start()
+    one.on_connected()
+    assert one.on_data(answer(body=text.encode()), 1.0).data.startswith(b"GET /kernel/02:77:77:00:00:01?")
+
+
+def test_storm_plan_makes_every_node_its_own_and_checks_some() -> None:
+    plan = Plan("10.0.0.1", 80, 300, [("image", "/image/{mac}", IPXE, False)])
+    nodes, sources = plan.nodes(follow)
+    assert len(set(sources)) == 300
+    assert len({one.step.target for one in nodes}) == 300
+    assert sum(one.sees_bodies for one in nodes) >= 15, "5 % compute digests"
+    assert hwaddr(65537) == "02:77:77:01:00:01"
+
+
+def test_storm_report_sums_up() -> None:
+    records = [
+        {
+            "name": f"n{index}",
+            "done": {"ipxe": 0.1, "image": float(index)},
+            "etag": {"system": f"{index // 2}"},
+            "failure": "image: cut" if index == 9 else "",
+            "told_to_wait": 1,
+            "restarts": 2,
+            "finished": float(index),
+        }
+        for index in range(10)
+    ]
+    report = Report(records, 5_000_000)
+    assert report.stages == ["ipxe", "image"]
+    assert report.rows()[1] == ("image", "10", "4.0", "8.0", "9.0", "9.0")
+    assert report.failures == ["n9: image: cut"]
+    assert report.twins() == 5
+    assert (report.told_to_wait, report.restarts, report.seconds) == (10, 20, 9.0)
+    assert report.as_json()["stages"]["image"]["t50"] == 4.0
+    assert quantile([], 0.5) == 0.0
+
+
+@pytest.mark.parametrize("longest", [0.3, 1.0, 7.0, 61.0, 500.0])
+def test_storm_chart_has_a_readable_grid(longest: float) -> None:
+    assert 4 <= longest / grid(longest) <= 12
