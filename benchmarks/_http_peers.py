@@ -164,6 +164,8 @@ def conditions() -> dict[str, str]:
 
 
 def versions(sources: Sequence[str] = ()) -> None:
-    """Compile what will be needed, before anything is measured."""
+    """Compile what will be needed, before anything is measured; refuse without the peer."""
+    if shutil.which("nginx") is None:
+        raise SystemExit("nginx is not installed: apt-get install nginx-light")
     for name in ("load", "bare", *sources):
         build(name)

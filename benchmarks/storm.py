@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks._harness import ROOT, Bench
-from benchmarks._http_peers import Server, conditions, fill
+from benchmarks._http_peers import Server, conditions, fill, versions
 from wwfast.storm.link import SERVER, Link
 from wwfast.storm.plan import Plan, hwaddr
 
@@ -47,6 +47,7 @@ class Outcome:
 
 
 def run(bench: Bench) -> None:
+    versions()
     bench.peer("nginx", "nginx", "-v")
     bench.peers |= {**conditions(), "link": f"tbf {RATE / 1e9} Gbit/s, burst 256 KB, 20 ms"}
     big, many = (40, 80) if bench.quick else (500, 2000)
