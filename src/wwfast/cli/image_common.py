@@ -93,7 +93,6 @@ def build_one(app: App, name: str, **how: Any) -> None:
 def facts(app: App, made: Any) -> dict[str, Any]:
     """One image for list and show: counts, times as Unix seconds, sizes in bytes."""
     default = made.default_kernel()
-    artefact = made.artefact(made.boot_format)
     return {
         "name": made.name,
         "nodes": len(users(app, made.name)),
@@ -103,7 +102,7 @@ def facts(app: App, made: Any) -> dict[str, Any]:
         "built": made.build.info.created if made.build else None,
         "build": made.build.id if made.build else None,
         "format": made.boot_format,
-        "size": artefact.size if artefact else 0,
+        "size": made.build.info.sizes.get(made.boot_format, 0) if made.build else 0,
         "writable": not made.readonly,
         "rootfs": str(made.rootfs),
     }

@@ -112,14 +112,13 @@ def history(app: App, name: str, as_json: bool) -> None:
     rows: list[dict[str, Any]] = []
     for made in reversed(store.builds(name)):
         kernel = detect.default(made.kernels)
-        sizes = [body.bytes for body in made.manifest().formats.values()]
         nodes = used.get(f"{name}@{made.id}", []) + (used.get(name, []) if made.id == current else [])
         rows.append(
             {
                 "build": made.id,
                 "built": made.info.created,
                 "kernel": (kernel.release or kernel.version) if kernel else "",
-                "size": min(sizes, default=0),
+                "size": min(made.info.sizes.values(), default=0),
                 "served": made.id == current,
                 "nodes": len(nodes),
             }

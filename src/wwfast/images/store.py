@@ -16,18 +16,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from wwfast.errors import NotFoundError, WwfastError
 from wwfast.images import detect, inside, names
 from wwfast.images.detect import Kernel
-from wwfast.pack import build as packing
-from wwfast.pack import manifest as packed
 from wwfast.pack.artefact import GZ, ZST, Artefact
-from wwfast.pack.manifest import Manifest
 from wwfast.paths import Paths
+
+if TYPE_CHECKING:
+    from wwfast.pack.manifest import Manifest
 
 CURRENT = "current"
 MACHINES = {3: "386", 40: "arm", 62: "amd64", 183: "arm64", 21: "ppc64le", 22: "s390x", 243: "riscv64"}
@@ -48,6 +48,7 @@ class BuildInfo(msgspec.Struct, frozen=True):
     kernels: list[KernelInfo]
     symlinks: list[str]
     arch: str
+    sizes: dict[str, int]  # bytes by format
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,10 @@ class Build:
 
     def damage(self) -> str | None:
         """Read all that is served and compare it with its digests: what is wrong, or None."""
-        return packing.damaged(self.path / "image", packed.read(self.path / "image"))
+        from wwfast.pack.build import damaged
+        from wwfast.pack.manifest import read
+
+        return damaged(self.path / "image", read(self.path / "image"))
 
 
 class Image:
@@ -234,12 +238,16 @@ def _info(path: Path) -> BuildInfo:
 # Builds never change, so neither does what was read from one.
 @lru_cache(maxsize=256)
 def _manifest(path: Path) -> Manifest:
-    return packed.read(path / "image")
+    from wwfast.pack.manifest import read
+
+    return read(path / "image")
 
 
 @lru_cache(maxsize=512)
 def _artefact(path: Path, fmt: str) -> Artefact | None:
-    return packing.load(path / "image", fmt)
+    from wwfast.pack.build import load  # the packer's libraries are not for `image list`
+
+    return load(path / "image", fmt)
 
 
 def symlinks(tree: Path) -> Iterator[str]:

