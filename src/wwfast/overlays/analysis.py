@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import jinja2
 from jinja2 import nodes as ast
+from jinja2.visitor import NodeTransformer
 
 from wwfast.errors import ConfigError
 from wwfast.nodes.model import Node
@@ -31,6 +32,8 @@ COMPUTED = {
     "network_devices": ("network_devices", "primary_network"),
 }
 NEVER_CAUSES = frozenset({"build_time", "build_time_unix"})
+
+MARKS = frozenset({"file", "softlink", "import_link", "nobackup"})
 
 Read = tuple[str, ...]
 
@@ -62,7 +65,17 @@ def parse(env: jinja2.Environment, source: str, name: str) -> ast.Template:
             f"{name}, line {node.lineno}: a template cannot include, import or extend another one",
             hint="include(path) inserts the text of a file below /etc/warewulf",
         )
-    return tree
+    return _Printed().visit(tree)  # type: ignore[no-any-return]
+
+
+class _Printed(NodeTransformer):
+    """`{% do file(...) %}` acts through what it prints, so it is printed like `{{ file(...) }}`."""
+
+    def visit_ExprStmt(self, node: ast.ExprStmt) -> ast.Node:
+        call = node.node
+        if isinstance(call, ast.Call) and isinstance(call.node, ast.Name) and call.node.name in MARKS:
+            return ast.Output([call], lineno=node.lineno)
+        return node
 
 
 def reads(tree: ast.Template, known: frozenset[str]) -> Reads:
@@ -147,7 +160,8 @@ def _uses(node: ast.Node, parent: ast.Node | None) -> Iterator[tuple[str, tuple[
             if word in ("items", "keys", "values", "get"):
                 path = path[:place]
                 break
-        yield at.name, tuple(path) or None, False
+        whole_list = at.name == "all_nodes"  # one of its items: any node may come out of it
+        yield at.name, (WHOLE,) if whole_list else tuple(path) or None, False
         for inner in _indices(node):
             yield from _uses(inner, node)
         return
