@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import jinja2
 from jinja2 import nodes as ast
-from jinja2.visitor import NodeTransformer
 
 from wwfast.errors import ConfigError
 from wwfast.nodes.model import Node
@@ -32,8 +31,6 @@ COMPUTED = {
     "network_devices": ("network_devices", "primary_network"),
 }
 NEVER_CAUSES = frozenset({"build_time", "build_time_unix"})
-
-MARKS = frozenset({"file", "softlink", "import_link", "nobackup"})
 
 Read = tuple[str, ...]
 
@@ -65,17 +62,7 @@ def parse(env: jinja2.Environment, source: str, name: str) -> ast.Template:
             f"{name}, line {node.lineno}: a template cannot include, import or extend another one",
             hint="include(path) inserts the text of a file below /etc/warewulf",
         )
-    return _Printed().visit(tree)  # type: ignore[no-any-return]
-
-
-class _Printed(NodeTransformer):
-    """`{% do file(...) %}` acts through what it prints, so it is printed like `{{ file(...) }}`."""
-
-    def visit_ExprStmt(self, node: ast.ExprStmt) -> ast.Node:
-        call = node.node
-        if isinstance(call, ast.Call) and isinstance(call.node, ast.Name) and call.node.name in MARKS:
-            return ast.Output([call], lineno=node.lineno)
-        return node
+    return tree
 
 
 def reads(tree: ast.Template, known: frozenset[str]) -> Reads:
