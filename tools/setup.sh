@@ -45,3 +45,5 @@ if [ "$(cat .venv/built 2>/dev/null)" != "$built" ]; then
     .venv/bin/python setup.py -q build_ext --inplace >/dev/null
     echo "$built" > .venv/built
 fi
+
+.venv/bin/python -m compileall -q src/wwfast # as pip does; some environments forbid Python to do it on the way

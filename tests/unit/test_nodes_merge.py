@@ -427,3 +427,10 @@ def test_duplicate_addresses_are_reported_and_the_first_keeps_them() -> None:
         "node b: hardware address 52:54:00:00:00:01 also belongs to node a",
         "node b: address 10.0.0.1 also belongs to node a",
     ]
+
+
+def test_profiles_may_be_nested_as_deep_as_there_are_profiles() -> None:
+    text = "nodeprofiles:\n" + "".join(f"  p{number}: {{profiles: [p{number + 1}]}}\n" for number in range(3000))
+    at = snapshot(text + "  p3000: {image name: deep}\nnodes:\n  n: {profiles: [p0]}\n")
+    assert at.nodes["n"].image_name == "deep"
+    assert at.chain("n")[0] == "p3000"

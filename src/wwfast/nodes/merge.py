@@ -9,9 +9,8 @@ and one network device is the primary one.
 from __future__ import annotations
 
 import typing
-from collections.abc import Iterable, Mapping
-from copy import copy
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, cast
 
 import msgspec
 from msgspec.structs import force_setattr as set_
@@ -35,16 +34,19 @@ def expand(tokens: Iterable[str], profiles: Mapping[str, Own]) -> list[str]:
     flat: list[str] = []
     seen: set[str] = set()
 
-    def walk(words: Iterable[str]) -> None:
+    pending: list[tuple[str, Iterator[str]]] = [("", iter(tokens))]  # a profile, and its words still to come
+    while pending:
+        name, words = pending[-1]
         for word in words:
             if word.startswith("~"):
                 flat.append(word)
             elif word not in seen:
                 seen.add(word)
-                walk(profiles.get(word, {}).get("profiles", ()))
-                flat.append(word)
-
-    walk(tokens)
+                pending.append((word, iter(profiles.get(word, {}).get("profiles", ()))))
+                break
+        else:
+            pending.pop()
+            flat += [name] if pending else []
     return negate(flat)
 
 
@@ -109,9 +111,9 @@ def free(before: Any, value: Any, name: str) -> Any:
 
 
 class Base:
-    """All profiles of one list of profile names, merged: as trees, and as the node that adds nothing to them."""
+    """All profiles of one list of profile names, merged: as trees, and as a node to copy that adds nothing."""
 
-    __slots__ = ("chain", "devices", "node", "raw")
+    __slots__ = ("chain", "devices", "fresh", "raw")
 
     def __init__(self, chain: list[str], profiles: Mapping[str, Own]) -> None:
         self.chain = tuple(chain)
@@ -122,7 +124,8 @@ class Base:
         for key in ("profiles", "comment", "discoverable", "asset key"):
             raw.pop(key, None)
         self.raw = raw
-        self.node: Node = msgspec.convert({key: finish(key, value) for key, value in raw.items()}, Node)
+        node = msgspec.convert({key: finish(key, value) for key, value in raw.items()}, Node)
+        self.fresh: Callable[[], Node] = cast(Any, node).__copy__
         self.devices: dict[str, Any] = finish("network devices", raw.get("network devices", {}))
 
 
@@ -151,7 +154,7 @@ def finish(key: str, value: Any) -> Any:
     return value
 
 
-READY = (Kind.TAGS, Kind.LIST)  # cleaned, these are what the node holds
+TAGS, LIST = Kind.TAGS, Kind.LIST
 PLAIN: dict[str, type[msgspec.Struct]] = {"ipmi": Ipmi, "kernel": Kernel}  # structs whose keys are their attributes
 TYPES = typing.get_type_hints(Node)
 
@@ -161,7 +164,7 @@ def resolve(name: str, own: Own, base: Base) -> Node:
 
     Raises MergeError.
     """
-    raw, node = base.raw, copy(base.node)
+    raw, node = base.raw, base.fresh()
     devices, primary = base.devices, ""
     for key, value in own.items():
         spec = SCHEMA[key]
@@ -169,10 +172,15 @@ def resolve(name: str, own: Own, base: Base) -> Node:
             if value:
                 set_(node, spec.attr, value)
             continue
-        merged = finish(key, one(raw.get(key), value, key, SCHEMA))
+        before = raw.get(key)
+        merged = value if before is None else one(before, value, key, SCHEMA)
+        if spec.kind is TAGS:
+            set_(node, spec.attr, merged)
+            continue
+        merged = finish(key, merged)
         if key == "network devices":
             devices = merged
-        elif spec.kind in READY:
+        elif spec.kind is LIST:
             set_(node, spec.attr, merged)
         elif key in PLAIN:
             set_(node, spec.attr, PLAIN[key](**merged))

@@ -89,6 +89,7 @@ class Snapshot:
         self._ips: dict[str, Node] = {}
         self._bad: set[str] = set()
         self._own_profiles = {name: self._clean(PROFILES, name) for name in source.trees[PROFILES]}
+        self._sound = self._own_profiles.keys() - self._bad
         self._check_profiles()
         if previous is not None:
             self._inherit(previous)
@@ -138,7 +139,9 @@ class Snapshot:
         return self._base(self.own(NODES, name).get("profiles", ())).chain
 
     def _say(self, kind: str, name: str, message: str, fatal: bool = False) -> None:
-        self._problems.setdefault((kind, name), []).append(Problem(kind, name, message, fatal))
+        problem, known = Problem(kind, name, message, fatal), self._problems.setdefault((kind, name), [])
+        if problem not in known:
+            known.append(problem)
 
     def _clean(self, section: str, name: str) -> merge.Own:
         tree = self.source.trees[section][name]
@@ -149,7 +152,6 @@ class Snapshot:
         if cleaner.issues:
             issues: list[Issue] = cleaner.issues[:]
             cleaner.issues.clear()
-            self._problems.pop((NOUN[section], name), None)
             for issue in issues:
                 line = self.source.line(section, name, *issue.path)
                 self._say(NOUN[section], name, f"{self.source.name}:{line}: {issue}", issue.fatal)
@@ -183,12 +185,13 @@ class Snapshot:
         own = self._clean(NODES, name)
         try:
             base = self._base(own.get("profiles", ()))
-            for word in base.chain:
-                if word in self._bad:
-                    self._say("node", name, f"its profile '{word}' is unusable", fatal=True)
-                elif word not in self._own_profiles:
-                    self._say("node", name, f"no profile '{word}'")
-            if any(problem.fatal for problem in self._problems.get(("node", name), ())):
+            if not self._sound.issuperset(base.chain):
+                for word in base.chain:
+                    if word in self._bad:
+                        self._say("node", name, f"its profile '{word}' is unusable", fatal=True)
+                    elif word not in self._own_profiles:
+                        self._say("node", name, f"no profile '{word}'")
+            if self._problems and any(problem.fatal for problem in self._problems.get(("node", name), ())):
                 return None
             return merge.resolve(name, own, base)
         except merge.MergeError as error:
@@ -214,7 +217,11 @@ class Snapshot:
             with self._lock:
                 if self._sorted is None:
                     with uncollected():
-                        nodes = [node for name in self.source.trees[NODES] if (node := self._node(name)) is not None]
+                        nodes = []
+                        for name in self.source.trees[NODES]:
+                            node = self._nodes.get(name) or self._node(name)
+                            if node is not None:
+                                nodes.append(node)
                     nodes.sort(key=lambda node: (node.cluster_name, node.id))
                     self._sorted = [node.id for node in nodes]
         return self._sorted
