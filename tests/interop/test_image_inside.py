@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from isal import igzip
 
+from support.box import box as make_box
 from support.oci import Layout, Registry, facts, small_tree, tar_of
+from support.package import CONTENT, FILE, INSTALLED_BY, NAME, package
 from wwfast.demo.debian import Tree
 from wwfast.errors import WwfastError
 from wwfast.images import contain, publish, users
@@ -20,25 +21,13 @@ from wwfast.images.importing import copy_tree, import_image
 from wwfast.images.options import Options
 from wwfast.images.store import ImageStore
 from wwfast.paths import Paths
-from wwfast.run import run
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
 
 @pytest.fixture
 def box(tmp_path: Path) -> Path:
-    """A tree with nothing but busybox, quick to make."""
-    root = tmp_path / "box"
-    for name in ("bin", "etc", "dev", "proc", "sys", "run", "tmp"):
-        (root / name).mkdir(parents=True)
-    needed = re.findall(r"(/\S+) \(0x", run(["ldd", "/bin/busybox"], check=False).stdout.decode())
-    for file in ("/bin/busybox", *needed):
-        copy = root / file.lstrip("/")
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(file, copy)
-    for name in ("sh", "ls", "cat", "mount", "touch", "hostname", "id", "rm", "sleep", "ps", "mkdir"):
-        (root / "bin" / name).symlink_to("busybox")
-    return root
+    return make_box(tmp_path / "box")
 
 
 def say(root: Path, script: str, **how: object) -> tuple[int, str]:
@@ -135,25 +124,17 @@ def test_image_exec_read_only_and_with_a_tree_over_it(box: Path, tmp_path: Path)
 
 @pytest.mark.timeout(900)
 def test_image_exec_installs_a_debian_package(paths: Paths, debian: Tree, tmp_path: Path) -> None:
-    package = tmp_path / "package"
-    (package / "DEBIAN").mkdir(parents=True)
-    (package / "DEBIAN/control").write_text(
-        "Package: wwfast-probe\nVersion: 1\nArchitecture: all\nMaintainer: Test <t@example.org>\nDescription: probe\n"
-    )
-    postinst = package / "DEBIAN/postinst"
-    postinst.write_text('#!/bin/sh\nset -e\n[ "$1" = configure ]\nid >/opt/installed-by\nls /dev >>/opt/installed-by\n')
-    postinst.chmod(0o755)
-    (package / "opt/probe").mkdir(parents=True)
-    (package / "opt/probe/file").write_text("packaged")
-    run(["dpkg-deb", "--root-owner-group", "--build", package, tmp_path / "probe.deb"])
+    made = package(tmp_path)
     image = import_image(paths, str(debian.rootfs), "deb", Options())
     publish.build(paths, "deb")
-    bind = Bind.parse(f"{tmp_path}/probe.deb:/tmp/probe.deb:ro")
+    bind = Bind.parse(f"{made}:/tmp/probe.deb:ro")
     assert run_inside(Room("deb", image.rootfs, [bind]), ["dpkg", "-i", "/tmp/probe.deb"]) == 0
-    assert (image.rootfs / "opt/probe/file").read_text() == "packaged"
-    assert "uid=0(root)" in (image.rootfs / "opt/installed-by").read_text()
+    assert (image.rootfs / FILE.lstrip("/")).read_text() == CONTENT
+    installed_by = (image.rootfs / INSTALLED_BY.lstrip("/")).read_text()
+    assert "uid=0(root)" in installed_by
+    assert not {entry.name for entry in Path("/dev").iterdir() if entry.is_block_device()} & set(installed_by.split())
     status = (image.rootfs / "var/lib/dpkg/status").read_text()
-    assert "Package: wwfast-probe\nStatus: install ok installed" in status
+    assert f"Package: {NAME}\nStatus: install ok installed" in status
     assert not (image.rootfs / "tmp/probe.deb").exists()
     second, changed = publish.build(paths, "deb")
     assert changed
