@@ -6,6 +6,48 @@ interpreter included.
 
 from __future__ import annotations
 
+import argparse
+import contextlib
+import http.client
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks._harness import Bench, child
+
+PORT = 19873
+CONF = f"""\
+ipaddr: 127.0.0.1
+netmask: 255.0.0.0
+warewulf:
+  port: {PORT}
+  secure: false
+dhcp:
+  enabled: false
+tftp:
+  enabled: false
+"""
+# A child that loads the whole registry and prints: seconds, growth of its resident memory in bytes, nodes.
+LOAD = """
+import gc, sys, time
+from wwfast.nodes.registry import Registry
+from wwfast.paths import Paths
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096
+before, start = resident(), time.perf_counter()
+snapshot = Registry(Paths.at(sys.argv[1])).reload()
+seconds = time.perf_counter() - start
+gc.collect()
+print(seconds, resident() - before, len(snapshot.nodes))
+"""
+PEER = "import sys, yaml; yaml.load(open(sys.argv[1]), yaml.CSafeLoader)"
+
 SYSTEM = [
     "wwinit",
     "wwclient",
@@ -103,3 +145,153 @@ def site(nodes: int) -> str:
             f"      serial: CZ{index * 7919 % 10**8:08d}",
         ]
     return "\n".join(lines) + "\n"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--nodes", type=int, default=10000, help="size of the cluster (default 10000)")
+
+
+def run(bench: Bench) -> None:
+    nodes = 1000 if bench.quick else bench.args.nodes
+    with tempfile.TemporaryDirectory(prefix="wwfast-registry-") as name:
+        root = Path(name)
+        conf = root / "etc/warewulf/nodes.conf"
+        conf.parent.mkdir(parents=True)
+        text = site(nodes)
+        conf.write_text(text)
+        bench.note(f"{nodes} nodes, {len(text) / nodes:.0f} bytes each; commands are whole processes")
+        commands(bench, root, conf, nodes)
+        daemon(bench, root, conf)
+    with tempfile.TemporaryDirectory(prefix="wwfast-registry-") as name:
+        large(bench, Path(name), 10000 if bench.quick else 100_000)
+
+
+def wwfast(root: Path, *words: str) -> float:
+    return child([sys.executable, "-m", "wwfast", "--root", root, *words]).wall
+
+
+def commands(bench: Bench, root: Path, conf: Path, nodes: int) -> None:
+    kept = root / "var/cache/wwfast/registry/short.msgpack"
+
+    def fresh() -> float:
+        kept.unlink(missing_ok=True)
+        return wwfast(root, "node", "list")
+
+    name = f"n{nodes // 2:0{len(str(nodes))}d}"
+    bench.compare(
+        "1-list",
+        f"node list, {nodes} nodes, no cache",
+        ours=fresh,
+        theirs=lambda: child([sys.executable, "-c", PEER, conf]).wall,
+        peer="PyYAML CSafeLoader, the load alone",
+        target="<= 0.6",
+    )
+    bench.compare("1-list-cached", "the same again", ours=lambda: wwfast(root, "node", "list"), target="<= 0.35")
+    bench.compare("1-one", f"node list {name}", ours=lambda: wwfast(root, "node", "list", name), target="<= 0.25")
+    bench.compare("1-help", "--help", ours=lambda: wwfast(root, "--help"), target="<= 0.15")
+    bench.compare("1-version", "version", ours=lambda: wwfast(root, "version"), target="<= 0.1")
+    width = len(str(nodes))
+    many = f"n[{1:0{width}d}-{500:0{width}d}]"
+    count = iter(range(1000))
+    bench.compare(
+        "2-set-500",
+        f"node set {many} --tagadd x=N --yes",
+        ours=lambda: wwfast(root, "node", "set", many, "--tagadd", f"x={next(count)}", "--yes"),
+        target="<= 1",
+    )
+
+
+@contextlib.contextmanager
+def server(root: Path) -> Iterator[None]:
+    """The daemon with HTTP alone, on a loopback address."""
+    (root / "etc/warewulf/warewulf.conf").write_text(CONF)
+    with (root / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "wwfast", "--root", str(root), "server"],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        for _ in range(200):
+            with contextlib.suppress(OSError):
+                script(1)
+                break
+            time.sleep(0.1)
+        else:
+            raise SystemExit((root / "log").read_text())
+        yield
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def script(number: int, connection: http.client.HTTPConnection | None = None) -> bytes:
+    """The boot script of node `number` (from 1)."""
+    link = connection or http.client.HTTPConnection("127.0.0.1", PORT, timeout=10)
+    index = number - 1
+    link.request("GET", f"/ipxe/52:54:00:{index >> 16 & 255:02x}:{index >> 8 & 255:02x}:{index & 255:02x}")
+    return link.getresponse().read()
+
+
+def daemon(bench: Bench, root: Path, conf: Path) -> None:
+    """Change the image of one node by rename; how long until its script names the new one, and what others feel."""
+    rounds = 3 if bench.quick else 10
+    seen: list[float] = []
+    others: list[float] = []
+    stop = threading.Event()
+
+    def ask() -> None:
+        link = http.client.HTTPConnection("127.0.0.1", PORT, timeout=10)
+        while not stop.is_set():
+            start = time.perf_counter()
+            script(7, link)
+            others.append(time.perf_counter() - start)
+            time.sleep(0.002)
+
+    with server(root):
+        asking = threading.Thread(target=ask)
+        asking.start()
+        text = conf.read_text()
+        key = "    cluster name: rack05\n"
+        link = http.client.HTTPConnection("127.0.0.1", PORT, timeout=10)
+        for index in range(rounds):
+            mark = f"changed-{index}"
+            new = conf.with_name("new")
+            new.write_text(text.replace(key, f"{key}    image name: {mark}\n", 1))
+            start = time.perf_counter()
+            new.rename(conf)
+            while mark.encode() not in script(5, link):
+                if time.perf_counter() - start > 20:
+                    raise SystemExit("the daemon did not take up the change within 20 s")
+                time.sleep(0.005)
+            seen.append(time.perf_counter() - start)
+        stop.set()
+        asking.join()
+    bench.record("3-reload", "one changed node is served", seen, target="<= 0.3")
+    bench.record(
+        "3-p99",
+        f"99th percentile of {len(others)} other requests meanwhile",
+        statistics.quantiles(others, n=100)[98] * 1000,
+        unit="ms",
+        target="<= 20",
+    )
+
+
+def large(bench: Bench, root: Path, nodes: int) -> None:
+    (root / "etc/warewulf").mkdir(parents=True)
+    (root / "etc/warewulf/nodes.conf").write_text(site(nodes))
+    loads: list[float] = []
+    sizes: list[float] = []
+    for _ in range(bench.runs(3)):
+        done = subprocess.run(
+            [sys.executable, "-c", LOAD, root], stdin=subprocess.DEVNULL, capture_output=True, check=True, text=True
+        )
+        seconds, size, count = done.stdout.split()
+        if int(count) != nodes:
+            raise SystemExit(f"{count} of {nodes} nodes were loaded")
+        loads.append(float(seconds))
+        sizes.append(int(size) / nodes)
+    bench.record("4-load-100k", f"load, resolve and index {nodes} nodes", loads, target="no failure")
+    bench.record("4-bytes-per-node", "resident memory per resolved node, text included", sizes, unit="bytes")
+    bench.note(f"node list of {nodes} nodes, whole process: {wwfast(root, 'node', 'list'):.2f} s")

@@ -173,10 +173,9 @@ cdef class Crowd:
         with nogil:
             self._run()
 
-    def times(self):
-        """Seconds each client took, of those that completed."""
-        return [self._clients[index].heard - self._clients[index].began
-                for index in range(self._count) if self._clients[index].done]
+    def ended(self):
+        """When (CLOCK_MONOTONIC, seconds) each client had everything; 0 for those that failed."""
+        return [self._clients[index].heard if self._clients[index].done else 0.0 for index in range(self._count)]
 
     cdef void _run(self) noexcept nogil:
         cdef epoll_event events[EVENTS]

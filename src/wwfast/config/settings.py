@@ -138,6 +138,9 @@ class Own(Section, frozen=True):
         str,
         Doc("`wave`: nodes are served a few at a time, in order; `fair`: all at once.", check=checks.download_order),
     ] = "wave"
+    proxy_dhcp: Annotated[
+        bool, Doc("Another server gives the addresses: add only the boot files (ProxyDHCP, ports 67 and 4011).")
+    ] = False
     client_rate: Annotated[int, Doc("Bytes a second to one node at most; 0: no limit. Some network cards hang.")] = 0
     connections: Annotated[int, Doc("HTTP connections open at once at most.")] = 50_000
 

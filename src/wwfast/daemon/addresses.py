@@ -79,14 +79,16 @@ class Addresses:
             reserved=lambda address: registry.snapshot().by_ip(dotted(address)) is not None,
             journal=self.journal,
         )
-        self.responder = Responder(
-            DhcpConfig(settings.ipaddr, settings.netmask), self.reservation, self._boot, self.leases
-        )
+        config = DhcpConfig(settings.ipaddr, settings.netmask, proxy=settings.wwfast.proxy_dhcp)
+        self.responder = Responder(config, self.reservation, self._boot, self.leases)
         self.server: DhcpServer | None = None
 
     async def start(self, *, force: bool) -> None:
-        """Ask the network first, then serve it. Raises WwfastError naming another server that answers."""
-        others = await probe(self.interface)
+        """Ask the network first, then serve it. Raises WwfastError naming another server that answers.
+
+        As ProxyDHCP we live beside another server, so that one is not asked for.
+        """
+        others = [] if self.responder.config.proxy else await probe(self.interface)
         if others and not force:
             raise WwfastError(
                 f"another DHCP server answers on {self.interface}: {', '.join(others)}",

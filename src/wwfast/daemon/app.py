@@ -110,7 +110,7 @@ class Daemon:
         elif self.settings.warewulf.secure:
             log.warning("DHCP is not ours: overlays are not bound to leased addresses, only to privileged ports")
         self._watch = Watch()
-        self._watch.add([self.paths.etc])
+        self._watch.add([self.paths.etc, self.paths.nodes_conf.resolve().parent])  # it may be a link
         if self._watch.fileno() >= 0:
             loop.add_reader(self._watch.fileno(), self._changed)
         self._saver = loop.create_task(self._save_phases())
@@ -211,7 +211,7 @@ class Daemon:
             await asyncio.sleep(SAVE_SECONDS)
             if self._watch.changed():  # where inotify does not work, and directories made again
                 self.reload()
-            self._watch.add([self.paths.etc])
+            self._watch.add([self.paths.etc, self.paths.nodes_conf.resolve().parent])  # it may be a link
             await loop.run_in_executor(self._executor, self.phases.save, self.guard.booting())
 
 

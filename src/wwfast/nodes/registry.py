@@ -87,6 +87,7 @@ class Snapshot:
         self._indexed = False
         self._macs: dict[str, Node] = {}
         self._ips: dict[str, Node] = {}
+        self._assets: dict[str, Node] = {}
         self._bad: set[str] = set()
         self._own_profiles = {name: self._clean(PROFILES, name) for name in source.trees[PROFILES]}
         self._sound = self._own_profiles.keys() - self._bad
@@ -125,6 +126,11 @@ class Snapshot:
     def by_ip(self, address: str) -> Node | None:
         self._index()
         return self._ips.get(address)
+
+    def by_asset(self, key: str) -> Node | None:
+        """The node with an asset key (a chassis asset tag)."""
+        self._index()
+        return self._assets.get(key)
 
     def discoverable(self) -> list[Node]:
         """Nodes waiting for a hardware address, in order; only those with a network device."""
@@ -248,6 +254,8 @@ class Snapshot:
                         first = self._ips.setdefault(address, node)
                         if first is not node:
                             self._say("node", node.id, f"address {address} also belongs to node {first.id}")
+            if node.asset_key:
+                self._assets.setdefault(node.asset_key, node)
             bmc = node.ipmi.ipaddr
             if bmc and bmc != "0.0.0.0" and (first := bmcs.setdefault(bmc, node)) is not node:
                 self._say("node", node.id, f"BMC address {bmc} also belongs to node {first.id}")

@@ -9,8 +9,10 @@ from __future__ import annotations
 import struct
 import uuid as uuids
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import lru_cache
+
+import msgspec
 
 
 class Malformed(Exception):
@@ -70,6 +72,7 @@ def dotted(address: int) -> str:
     return f"{address >> 24}.{address >> 16 & 255}.{address >> 8 & 255}.{address & 255}"
 
 
+@lru_cache(maxsize=65536)
 def number(address: str) -> int:
     """The integer of a dotted address; "" is 0. Raises ValueError when it is not one."""
     if not address:
@@ -80,8 +83,7 @@ def number(address: str) -> int:
     return parts[0] << 24 | parts[1] << 16 | parts[2] << 8 | parts[3]
 
 
-@dataclass(slots=True)
-class Message:
+class Message(msgspec.Struct):
     """One BOOTP/DHCP packet; `options` with the parts of split options joined, without PAD and END."""
 
     op: int = REQUEST
@@ -97,7 +99,7 @@ class Message:
     chaddr: bytes = b""
     sname: bytes = b""
     file: bytes = b""
-    options: dict[int, bytes] = field(default_factory=dict)
+    options: dict[int, bytes] = msgspec.field(default_factory=dict)
 
     @property
     def mac(self) -> str:
@@ -171,6 +173,11 @@ def _read_options(data: bytes, at: int, options: dict[int, bytes]) -> None:
 
 def build(message: Message) -> bytes:
     """The packet of `message`: options in their order, but option 53 first and option 82 last."""
+    return assemble(message, encode_options(message.options))
+
+
+def assemble(message: Message, options: bytes) -> bytes:
+    """The packet of `message` with `options`, already encoded, in place of its own."""
     header = HEADER.pack(
         message.op,
         message.htype,
@@ -188,8 +195,7 @@ def build(message: Message) -> bytes:
         message.file if len(message.file) < 128 else b"",
         MAGIC,
     )
-    packet = header + encode_options(message.options) + b"\xff"
-    return packet.ljust(MIN_SIZE, b"\0")
+    return (header + options + b"\xff").ljust(MIN_SIZE, b"\0")
 
 
 def encode_options(options: Mapping[int, bytes]) -> bytes:
@@ -238,8 +244,7 @@ def guid(value: bytes) -> str:
     return str(uuids.UUID(bytes_le=value[1:]))
 
 
-@dataclass(frozen=True, slots=True)
-class ClientInfo:
+class ClientInfo(msgspec.Struct, frozen=True):
     """Who asks, in terms policy can use; nothing in it is particular to IPv4 (RFC 5970 has the same for DHCPv6).
 
     `arch` is option 93 (None when not sent), `uuid` is "" without an identity, addresses are dotted or "".
@@ -265,23 +270,44 @@ class ClientInfo:
 
 def client_info(message: Message) -> ClientInfo:
     options = message.options
-    vendor = options.get(Option.VENDOR_CLASS, b"").decode("ascii", "replace")
-    classes = user_classes(options.get(Option.USER_CLASS, b""))
-    arch = options.get(Option.CLIENT_ARCH, b"")
+    vendor_class, user_class, arch, is_ipxe, is_pxe, is_http = _kind_of_client(
+        options.get(Option.VENDOR_CLASS, b""),
+        options.get(Option.USER_CLASS, b""),
+        options.get(Option.CLIENT_ARCH, b""),
+        Option.IPXE in options,
+    )
     requested = message.address(Option.REQUESTED_ADDRESS) or message.ciaddr
+    hostname = options.get(Option.HOSTNAME)
+    uuid = options.get(Option.CLIENT_UUID)
     return ClientInfo(
-        mac=message.mac,
-        arch=int.from_bytes(arch[:2], "big") if len(arch) >= 2 else None,
-        vendor_class=vendor,
-        user_class=",".join(classes),
+        message.mac,
+        arch,
+        vendor_class,
+        user_class,
+        is_ipxe,
+        is_pxe,
+        is_http,
+        guid(uuid) if uuid else "",
+        dotted(message.giaddr) if message.giaddr else "",
+        dotted(requested) if requested else "",
+        hostname.decode("ascii", "replace") if hostname else "",
+    )
+
+
+@lru_cache(maxsize=4096)
+def _kind_of_client(
+    vendor: bytes, classes: bytes, arch: bytes, says_ipxe: bool
+) -> tuple[str, str, int | None, bool, bool, bool]:
+    """The same few for all nodes of a kind: read once."""
+    vendor_class, words = vendor.decode("ascii", "replace"), user_classes(classes)
+    return (
+        vendor_class,
+        ",".join(words),
+        int.from_bytes(arch[:2], "big") if len(arch) >= 2 else None,
         # iPXE says PXEClient in option 60 whatever loaded it, so it is known by its user class or its own option.
-        is_ipxe="iPXE" in classes or Option.IPXE in options,
-        is_pxe=vendor.startswith("PXEClient"),
-        is_http=vendor.startswith("HTTPClient"),
-        uuid=guid(options.get(Option.CLIENT_UUID, b"")),
-        giaddr=dotted(message.giaddr) if message.giaddr else "",
-        requested=dotted(requested) if requested else "",
-        hostname=options.get(Option.HOSTNAME, b"").decode("ascii", "replace"),
+        says_ipxe or "iPXE" in words,
+        vendor_class.startswith("PXEClient"),
+        vendor_class.startswith("HTTPClient"),
     )
 
 

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
+import msgspec
+
 from wwfast.net.dhcp.leases import LeaseTable
 from wwfast.net.dhcp.packet import (
     BROADCAST_FLAG,
@@ -25,9 +27,10 @@ from wwfast.net.dhcp.packet import (
     Message,
     Option,
     addresses,
-    build,
+    assemble,
     client_info,
     dotted,
+    encode_options,
     number,
     sub_options,
 )
@@ -41,10 +44,12 @@ RELAY_SOURCE_PORT = 19
 SERVER_PORT, CLIENT_PORT, PROXY_PORT = 67, 68, 4011
 #: An unknown client is spoken of at most this often.
 QUIET_SECONDS = 300.0
+#: Replies kept ready: a few for each node of the largest clusters.
+TEMPLATES = 100_000
+ECHOED = (Option.CLIENT_UUID, Option.RELAY_AGENT)
 
 
-@dataclass(frozen=True, slots=True)
-class Reservation:
+class Reservation(msgspec.Struct, frozen=True):
     """What nodes.conf says about a MAC: its node and, if it has one, its address (dotted, "" for none)."""
 
     node: str
@@ -54,8 +59,7 @@ class Reservation:
     hostname: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class BootFile:
+class BootFile(msgspec.Struct, frozen=True):
     """`filename` is a name on the TFTP server `next_server`, or a URL."""
 
     next_server: str
@@ -83,8 +87,7 @@ class Way(Enum):
     LINK = "link"  # to an address its owner does not have yet, by its MAC
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(msgspec.Struct, frozen=True):
     data: bytes
     way: Way
     address: int
@@ -92,8 +95,7 @@ class Reply:
     mac: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
-class Contact:
+class Contact(msgspec.Struct, frozen=True):
     """What happened, for the boot timeline: `kind` is OFFER, ACK, ...; or IGNORED with the reason in `detail`."""
 
     mac: str
@@ -101,6 +103,14 @@ class Contact:
     kind: str
     address: str
     detail: str = ""
+
+
+class _Template(msgspec.Struct, frozen=True):
+    """What replies of one kind to one node have in common: the rest of the header and the encoded options."""
+
+    siaddr: int
+    file: bytes
+    options: bytes
 
 
 @dataclass(slots=True)
@@ -116,6 +126,7 @@ class Responder:
     others: dict[str, float] = field(default_factory=dict)
     _server: int = field(init=False)
     _spoken: dict[str, float] = field(default_factory=dict)
+    _templates: dict[tuple[object, ...], _Template] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._server = number(self.config.server_ip)
@@ -177,7 +188,7 @@ class Responder:
             return None, self._no_address(client, reservation, now)
         self.counts["offer"] += 1
         reply = self._reply(message, client, Kind.OFFER, address, reservation)
-        return self._send(reply, message, source), self._contact(client, reservation, "OFFER", address)
+        return self._send(*reply, message, source), self._contact(client, reservation, "OFFER", address)
 
     def _request(
         self, message: Message, client: ClientInfo, reservation: Reservation | None, now: float, source: tuple[int, int]
@@ -198,14 +209,14 @@ class Responder:
             return None, None
         self.counts["ack"] += 1
         reply = self._reply(message, client, Kind.ACK, wanted, reservation)
-        return self._send(reply, message, source), self._contact(client, reservation, "ACK", wanted)
+        return self._send(*reply, message, source), self._contact(client, reservation, "ACK", wanted)
 
     def _inform(
         self, message: Message, client: ClientInfo, reservation: Reservation | None, source: tuple[int, int]
     ) -> tuple[Reply | None, Contact | None]:
         self.counts["inform"] += 1
         reply = self._reply(message, client, Kind.ACK, 0, reservation)
-        return self._send(reply, message, source), None
+        return self._send(*reply, message, source), None
 
     def _proxy(
         self, message: Message, client: ClientInfo, source: tuple[int, int], port: int
@@ -226,13 +237,14 @@ class Responder:
         if client.arch == 0 and not client.is_ipxe:
             # BIOS ROMs take the file from the offer when told to. UEFI must not get option 43: seen, many then fail.
             reply.options[Option.VENDOR_SPECIFIC] = PXE_USE_BOOT_FILE
-        self._echo(reply, message)
+        ready = reply, encode_options(reply.options)
         reservation = self.hosts(client.mac)
         contact = self._contact(client, reservation, f"PROXY {kind.name}", message.ciaddr, boot.filename)
         if port == PROXY_PORT:
             reply.ciaddr = message.ciaddr
-            return Reply(build(reply), Way.ROUTED, message.ciaddr or source[0], source[1]), contact
-        return self._send(reply, message, source), contact
+            sent = self._send(*ready, message, source)
+            return Reply(sent.data, Way.ROUTED, message.ciaddr or source[0], source[1]), contact
+        return self._send(*ready, message, source), contact
 
     def _fixed(self, reservation: Reservation | None) -> int:
         return number(reservation.address) if reservation is not None else 0
@@ -279,10 +291,40 @@ class Responder:
 
     def _reply(
         self, message: Message, client: ClientInfo, kind: Kind, address: int, reservation: Reservation | None
-    ) -> Message:
+    ) -> tuple[Message, bytes]:
+        """The reply, and apart from it its encoded options."""
+        boot = self.boot(client, self.config.server_ip) if client.boots else None
+        # All that the options depend on; so a change of nodes.conf or of the policy makes a new template by itself.
+        key = (kind, reservation, boot, client.is_ipxe, client.is_http, client.is_pxe, message.giaddr, address != 0)
+        template = self._templates.get(key)
+        if template is None:
+            if len(self._templates) >= TEMPLATES:
+                self._templates.clear()
+            template = self._templates[key] = self._template(message, client, kind, address, reservation, boot)
+        reply = Message(
+            op=REPLY,
+            xid=message.xid,
+            flags=message.flags,
+            ciaddr=message.ciaddr if kind == Kind.ACK else 0,
+            yiaddr=address,
+            siaddr=template.siaddr,
+            giaddr=message.giaddr,
+            chaddr=message.chaddr,
+            file=template.file,
+        )
+        return reply, template.options
+
+    def _template(
+        self,
+        message: Message,
+        client: ClientInfo,
+        kind: Kind,
+        address: int,
+        reservation: Reservation | None,
+        boot: BootFile | None,
+    ) -> _Template:
         config = self.config
         reply = self._empty(message, kind)
-        reply.yiaddr, reply.ciaddr = address, message.ciaddr if kind == Kind.ACK else 0
         options = reply.options
         if address:
             seconds = config.lease_seconds
@@ -301,14 +343,11 @@ class Responder:
             options[Option.HOSTNAME] = reservation.hostname.encode()
         if config.domain:
             options[Option.DOMAIN] = config.domain.encode()
-        if client.boots:
-            boot = self.boot(client, config.server_ip)
-            if boot is not None:
-                self._boot_options(reply, client, boot)
+        if boot is not None:
+            self._boot_options(reply, client, boot)
         if client.is_ipxe:
             options[Option.IPXE] = IPXE_NO_PROXY
-        self._echo(reply, message)
-        return reply
+        return _Template(reply.siaddr, reply.file, encode_options(options))
 
     def _router(self, address: int, netmask: str, giaddr: int) -> str:
         """Ours; behind a relay the relay itself, which is on the client's link and knows the way to us."""
@@ -329,13 +368,10 @@ class Responder:
         elif client.is_pxe:
             reply.options[Option.VENDOR_CLASS] = b"PXEClient"
 
-    def _echo(self, reply: Message, message: Message) -> None:
-        for option in (Option.CLIENT_UUID, Option.RELAY_AGENT):
-            if option in message.options:
-                reply.options[option] = message.options[option]
-
-    def _send(self, reply: Message, message: Message, source: tuple[int, int]) -> Reply:
-        data = build(reply)
+    def _send(self, reply: Message, options: bytes, message: Message, source: tuple[int, int]) -> Reply:
+        """Echo what must be (the client's identifier, the relay's information last) and choose the way."""
+        echo = {int(code): message.options[code] for code in ECHOED if code in message.options}
+        data = assemble(reply, options + encode_options(echo) if echo else options)
         if message.giaddr:
             port = SERVER_PORT
             if Option.RELAY_AGENT in message.options:
@@ -351,3 +387,4 @@ class Responder:
     def reconfigure(self, **changes: object) -> None:
         """Replace fields of the configuration (lease time, router, ...); the server's address stays."""
         self.config = replace(self.config, **changes)  # type: ignore[arg-type]
+        self._templates.clear()
