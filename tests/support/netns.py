@@ -69,13 +69,17 @@ class Namespace:
             self._running.remove(process)
         return status
 
-    def close(self) -> None:
+    def close_processes(self) -> None:
+        """End everything that runs inside."""
         for process in list(self._running):
             self.stop(process)
         # Clients put themselves into the background: what still lives in the namespace is ours as well.
         for pid in sh("ip", "netns", "pids", self.name, check=False).split():
             with contextlib.suppress(ProcessLookupError, ValueError):
                 os.kill(int(pid), signal.SIGKILL)
+
+    def close(self) -> None:
+        self.close_processes()
         sh("ip", "netns", "delete", self.name, check=False)
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 @click.option("--jitter", default=0.0, metavar="S", help="Switch the nodes on over so many seconds.")
 @click.option("--rate", default=2.5, show_default=True, metavar="GBIT", help="Rate of the link; 0: not shaped.")
 @click.option("--image-size", default=32, show_default=True, metavar="MIB", help="Size of the image.")
+@click.option("--dhcp", is_flag=True, help="From the firmware's DHCP on: then TFTP, then iPXE's DHCP.")
 @click.option("--clusters", default=1, show_default=True, type=click.IntRange(1), help="Clusters that share the link.")
 @click.option("--png", type=click.Path(path_type=Path), metavar="FILE", help="Draw how many nodes are through.")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
@@ -32,6 +33,7 @@ def storm(
     jitter: float,
     rate: float,
     image_size: int,
+    dhcp: bool,
     clusters: int,
     png: Path | None,
     as_json: bool,
@@ -57,9 +59,12 @@ def storm(
             rate=rate * 1e9 or None,
             image_mib=image_size,
             clusters=clusters,
+            firmware=dhcp,
             on_progress=display.show,
         )
     else:
+        if dhcp:
+            raise UsageError("--dhcp is only for a storm of its own, not for --server")
         if not i_own_it:
             raise UsageError(
                 f"{nodes} nodes at once are an attack on a server that is not yours",

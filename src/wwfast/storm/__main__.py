@@ -6,11 +6,14 @@ import asyncio
 import json
 import resource
 import sys
+import time
 from dataclasses import asdict
 from typing import Any
 
+from wwfast.storm import dhcp
 from wwfast.storm.driver import Driver
-from wwfast.storm.plan import Plan
+from wwfast.storm.link import RELAY
+from wwfast.storm.plan import Plan, hwaddr
 from wwfast.storm.script import follow
 
 
@@ -33,6 +36,20 @@ def main() -> None:
     driver = Driver(
         (plan.address, plan.port), nodes, sources, plan.jitter, frozenset(plan.stalling), plan.stall_after, plan.seed
     )
+    if plan.firmware:
+        driver.began = time.monotonic()
+        macs = [bytes.fromhex(hwaddr(index).replace(":", "")) for index in range(plan.count)]
+        through: dict[str, int] = {}
+
+        def tell(stage: str, count: int) -> None:
+            through[stage] = count
+            say({"received": 0, "done": through})
+
+        came = dhcp.boot(plan.address, RELAY, macs, sources, plan.profile, tell)
+        driver.received = came.received
+        for index, node in enumerate(nodes):
+            node.record.done.update(came.times[index])
+            node.record.failure = came.failures.get(index, "")
     records = asyncio.run(driver.run(progress))  # not uvloop: it does not tell of a connection that was reset
     usage = resource.getrusage(resource.RUSAGE_SELF)
     say(

@@ -28,9 +28,9 @@ warewulf:
   port: {port}
   secure: true
 dhcp:
-  enabled: false
+  enabled: {firmware}
 tftp:
-  enabled: false
+  enabled: {firmware}
 nfs:
   enabled: false
 """
@@ -56,11 +56,11 @@ NODE = """\
 """
 
 
-def prepare(root: Path, nodes: int, image_mib: int, clusters: int = 1) -> None:
-    """Write configuration and image below `root`, with the commands an admin would use."""
+def prepare(root: Path, nodes: int, image_mib: int, clusters: int = 1, *, firmware: bool = False) -> None:
+    """Write configuration and image below `root`, with the commands an admin would use; `firmware`: DHCP and TFTP."""
     etc = root / "etc/warewulf"
     etc.mkdir(parents=True)
-    (etc / "warewulf.conf").write_text(CONF.format(server=SERVER, port=PORT))
+    (etc / "warewulf.conf").write_text(CONF.format(server=SERVER, port=PORT, firmware=str(firmware).lower()))
     entries = (
         NODE.format(name=f"n{index:05}", cluster=f"c{index % clusters}", mac=hwaddr(index), address=source(index))
         for index in range(nodes)
@@ -93,8 +93,9 @@ def wwfast(root: Path, *words: str | Path) -> list[str | Path]:
 class Head:
     """A context manager: `wwfast server` on `root`, in the server's namespace of `link`."""
 
-    def __init__(self, root: Path, link: Link) -> None:
+    def __init__(self, root: Path, link: Link, *, firmware: bool = False) -> None:
         self.root, self.link = root, link
+        self._listens = ["-Hlun", "sport = :67"] if firmware else ["-Hltn", f"sport = :{PORT}"]  # what comes last
         self.process: Process | None = None
 
     def __enter__(self) -> Head:
@@ -102,7 +103,7 @@ class Head:
         with log.open("wb") as out:
             self.process = self.link.serve(wwfast(self.root, "server"), stdout=out, stderr=out)
         deadline = time.monotonic() + START_SECONDS
-        while not self.link.run(["ss", "-Hltn", f"sport = :{PORT}"]).stdout.strip():
+        while not self.link.run(["ss", *self._listens]).stdout.strip():
             if self.process.poll() is not None or time.monotonic() > deadline:
                 tail = log.read_text(errors="replace").strip().splitlines()[-8:]
                 self.__exit__(None, None, None)

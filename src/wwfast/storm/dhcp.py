@@ -106,6 +106,12 @@ def ask(
         nodes = {xid: Asking(mac, xid, number(relay), options) for xid, mac in enumerate(macs, 1)}
         left, repeats, looked = len(nodes), 0, began
 
+        def say(data: bytes) -> None:
+            try:
+                sock.send(data)
+            except ConnectionRefusedError:
+                pass  # nobody listens yet; it is said again
+
         def hear() -> int:
             """Everything that has arrived: how many nodes were done by it."""
             finished = 0
@@ -122,13 +128,13 @@ def ask(
                     continue
                 answer = node.hear(message, time.monotonic())
                 if answer is not None:
-                    sock.send(answer)
+                    say(answer)
                 elif node.done and node.tries >= 0:
                     node.tries = -1
                     finished += 1
 
         for number_of, node in enumerate(nodes.values()):
-            sock.send(node.say(time.monotonic()))
+            say(node.say(time.monotonic()))
             if number_of % 64 == 63:
                 left -= hear()
         while left and time.monotonic() - began < seconds:
@@ -140,7 +146,7 @@ def ask(
                 for node in nodes.values():
                     if not node.done and now >= node.deadline:
                         repeats += 1
-                        sock.send(node.say(now))
+                        say(node.say(now))
         return Round(list(nodes.values()), time.monotonic() - began, repeats)
     finally:
         sock.close()

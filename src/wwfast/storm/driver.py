@@ -160,7 +160,7 @@ class Driver:
     seed: int = 1
     received: int = 0
     clients: list[Client] = field(default_factory=list)
-    began: float = 0.0
+    began: float = 0.0  # monotonic; when it is 0, that of run()
 
     async def run(self, on_progress: Callable[[Driver], None] | None = None, every: float = 0.5) -> list[Record]:
         """Until every node is done, failed or stalled for ever. Times in the records are relative to the start."""
@@ -170,7 +170,7 @@ class Driver:
         self._all_over = asyncio.Event()
         self._left = len(self.nodes)
         _allow_files(len(self.nodes) + 64)
-        self.began = time.monotonic()
+        self.began = self.began or time.monotonic()
         for index, node in enumerate(self.nodes):
             stall = self.stall_after if index in self.stalling else None
             client = Client(node, self, self.sources[index] if self.sources else "", stall)

@@ -15,6 +15,7 @@ from wwfast.run import Argv, Done, Process, run, start
 SERVER = "10.210.0.1"
 GATEWAY = "10.210.0.2"  # stands for the nodes' side in the server's routes
 NODES = IPv4Network("10.211.0.0/16")
+RELAY = "10.211.255.254"  # through which the nodes ask for their addresses
 _serial = itertools.count()
 
 

@@ -37,6 +37,7 @@ class Plan:
     script: bool = False
     checked: float = CHECKED
     expect: dict[str, str] = field(default_factory=dict)
+    firmware: bool = False  # DHCP and TFTP come first
     stalling: list[int] = field(default_factory=list)
     stall_after: int = 1 << 20
     seed: int = 1

@@ -31,15 +31,16 @@ def own(
     rate: float | None,
     image_mib: int,
     clusters: int,
+    firmware: bool = False,
     on_progress: OnProgress,
 ) -> Report:
     """A storm against a server of our own in a namespace; needs root. Raises WwfastError."""
-    plan = Plan(SERVER, PORT, count, [SCRIPT], profile, jitter, script=True)
+    plan = Plan(SERVER, PORT, count, [SCRIPT], profile, jitter, script=True, firmware=firmware)
     with tempfile.TemporaryDirectory(prefix="wwfast-storm-") as name:
         root = Path(name)
         on_progress({"doing": f"making an image of {image_mib} MiB and {count} nodes"})
-        prepare(root, count, image_mib, clusters)
-        with Link(rate) as link, Head(root, link) as head:
+        prepare(root, count, image_mib, clusters, firmware=firmware)
+        with Link(rate) as link, Head(root, link, firmware=firmware) as head:
             before, most = head.usage()[0], 0.0
             cpu = 0.0
 
