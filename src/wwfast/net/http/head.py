@@ -21,6 +21,9 @@ KNOWN = 256  # blocks of header lines kept parsed: all nodes of one firmware sen
 _LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}) ([\x21-\x7e\x80-\xff]+) HTTP/1\.([01])")
 _FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00\r\n]*?)[ \t]*")
 _known: dict[bytes, Fields] = {}
+_PLAIN = re.compile(
+    r"(?:/[\w:~-][\w:.~-]*)+", re.ASCII
+)  # nothing to decode, collapse or refuse: no segment begins with a dot
 _SLASHES = re.compile(r"//+")
 
 
@@ -66,6 +69,15 @@ class HeadReader:
 
     def feed(self, data: bytes) -> None:
         self._buffer += data
+
+    def take(self, data: bytes) -> Head | None:
+        """feed() and next() in one; the usual case, one whole head at a time, is not buffered at all."""
+        if not self._buffer and data.find(b"\r\n\r\n") == len(data) - 4 and not data.startswith(b"\r\n"):
+            if len(data) - 4 > self._limit:
+                raise HeadError(431, "request head too large")
+            return parse(data[:-4])
+        self._buffer += data
+        return self.next()
 
     def next(self) -> Head | None:
         """The next head, or None when more bytes are needed. Raises HeadError (400, 405, 413, 414, 431)."""
@@ -129,6 +141,8 @@ def parse_fields(block: bytes) -> Fields:
 
 def split_target(target: str) -> tuple[str, dict[str, str]]:
     """Path and query of a request target (origin or absolute form). Raises HeadError for traversal."""
+    if _PLAIN.fullmatch(target):
+        return target, {}
     if not target.startswith("/"):
         scheme, separator, rest = target.partition("://")
         if not separator or scheme.lower() not in ("http", "https"):

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
+from typing import NamedTuple
 
 from wwfast.pack.artefact import Artefact
 
@@ -20,8 +21,7 @@ REASON = {status.value: status.phrase for status in HTTPStatus}
 NOTHING: Mapping[str, str] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """One request. `query` holds first values, `headers` have lower-case names; addresses are of the connection."""
 
     method: str
@@ -69,15 +69,28 @@ class Response:
 
 
 def render_head(
-    status: int, content_type: str, length: int, fields: Mapping[str, str] = NOTHING, *, keep_alive: bool = True
+    status: int,
+    content_type: str,
+    length: int,
+    fields: Mapping[str, str] = NOTHING,
+    known: str = "",
+    *,
+    keep_alive: bool,
 ) -> bytes:
-    """The bytes of a response head. `length` is what Content-Length says, also when no body follows."""
+    """The bytes of a response head. `length` is what Content-Length says, also when no body follows; `known` are
+    lines that were rendered before."""
     more = "".join([f"{name}: {value}\r\n" for name, value in fields.items()]) if fields else ""
     return (
         f"HTTP/1.1 {status} {REASON.get(status, 'Unknown')}\r\nDate: {http_date(int(time.time()))}\r\n"
-        f"Content-Type: {content_type}\r\nContent-Length: {length}\r\n{more}"
+        f"Content-Type: {content_type}\r\nContent-Length: {length}\r\n{known}{more}"
         f"Connection: {'keep-alive' if keep_alive else 'close'}\r\n\r\n"
     ).encode("latin-1", "replace")
+
+
+@lru_cache(1024)
+def validators(etag: str, mtime: int) -> str:
+    """The header lines by which a client can ask for the rest, or whether it changed."""
+    return f"ETag: {etag}\r\nLast-Modified: {http_date(mtime)}\r\nAccept-Ranges: bytes\r\n"
 
 
 @lru_cache(256)

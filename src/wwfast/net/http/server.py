@@ -26,7 +26,7 @@ from wwfast.net.http.admission import Admission, Verdict, patience
 from wwfast.net.http.conditions import choose, cut
 from wwfast.net.http.files import FileCache, OpenFile
 from wwfast.net.http.head import Head, HeadError, HeadReader
-from wwfast.net.http.message import NOTHING, Request, Response, http_date, render_head
+from wwfast.net.http.message import NOTHING, Request, Response, render_head, validators
 from wwfast.net.transfer import Outcome, Transfer
 from wwfast.pack.artefact import Artefact
 
@@ -101,6 +101,7 @@ class Answer:
     status: int
     start: int
     length: int
+    size: int  # of the whole body
     keep_alive: bool
     began: float = 0.0
     told: float = 0.0
@@ -164,26 +165,26 @@ class Connection:
         if not data:
             self._ended()
             return
-        fresh = not len(self.reader)
-        self.reader.feed(data)
         if self.state is not State.READING:
+            self.reader.feed(data)
             if len(self.reader) > PIPELINE * self.server.limits.head_bytes:
                 self._stop_reading()
             return
-        if fresh:
+        if not len(self.reader):
             self.deadline = time.monotonic() + self.server.limits.head_seconds
-        self.proceed()
+        self.proceed(data)
 
-    def proceed(self) -> None:
+    def proceed(self, data: bytes = b"") -> None:
         """Answer the requests that have arrived whole, until one cannot be answered at once."""
         while self.state is State.READING:
             try:
-                head = self.reader.next()
+                head = self.reader.take(data) if data else self.reader.next()
             except HeadError as error:
                 self.refuse(error.status, str(error))
                 return
             if head is None:
                 return
+            data = b""
             self.asked = True
             if self.server.draining:
                 head = head._replace(keep_alive=False)
@@ -235,7 +236,7 @@ class Connection:
     def _respond(self, head: Head, response: Response) -> None:
         body = response.body
         size = response.size
-        answer = Answer(response, head, response.status, 0, size, head.keep_alive)
+        answer = Answer(response, head, response.status, 0, size, size, head.keep_alive)
         artefact = body if isinstance(body, Artefact) else None
         if head.conditional and response.status == 200:
             etag, mtime = (artefact.etag, artefact.mtime) if artefact else (response.etag, None)
@@ -275,7 +276,7 @@ class Connection:
         elif verdict.retry_after:
             self.state = State.READING
             again = Response(503, headers={"Retry-After": str(verdict.retry_after)})
-            self.answer = Answer(again, answer.head, 503, 0, 0, answer.keep_alive)
+            self.answer = Answer(again, answer.head, 503, 0, 0, 0, answer.keep_alive)
             self._send()
         else:
             self.state = State.WAITING
@@ -296,30 +297,25 @@ class Connection:
         self.deadline = time.monotonic() + LINGER
 
     def _head_bytes(self, answer: Answer) -> bytes:
-        response = answer.response
-        fields = dict(response.headers)
-        body = response.body
-        if isinstance(body, Artefact):
-            fields["ETag"] = body.etag
-            fields["Last-Modified"] = http_date(body.mtime)
+        response, fields, known = answer.response, answer.response.headers, ""
+        if isinstance(response.body, Artefact):
+            known = validators(response.body.etag, response.body.mtime)
         elif response.etag:
-            fields["ETag"] = response.etag
-        if response.status == 200:
-            fields["Accept-Ranges"] = "bytes"
+            known = f"ETag: {response.etag}\r\n"
         if answer.status == 206:
             end = answer.start + answer.length - 1
-            fields["Content-Range"] = f"bytes {answer.start}-{end}/{response.size}"
+            fields = {**fields, "Content-Range": f"bytes {answer.start}-{end}/{answer.size}"}
         elif answer.status == 416:
-            fields["Content-Range"] = f"bytes */{response.size}"
-        length = response.size if answer.status == 304 else answer.length  # RFC 9110 8.6
-        return render_head(answer.status, response.content_type, length, fields, keep_alive=answer.keep_alive)
+            fields = {**fields, "Content-Range": f"bytes */{answer.size}"}
+        length = answer.size if answer.status == 304 else answer.length  # RFC 9110 8.6
+        return render_head(answer.status, response.content_type, length, fields, known, keep_alive=answer.keep_alive)
 
     def _body(self, answer: Answer) -> tuple[bytes, list[tuple[int, int, int]]]:
         """What of the body goes out from memory, and the spans of files for the rest. Raises OSError."""
         body, start, end = answer.response.body, answer.start, answer.start + answer.length
         if isinstance(body, bytes):
             return body[start:end], []
-        if body.size <= self.server.limits.inline_bytes:
+        if answer.size <= self.server.limits.inline_bytes:
             return self.server.files.whole(body)[start:end], []
         parts = body.extents if answer.status != 206 else cut(body.extents, start, answer.length)
         answer.files, spans = self.server.files.spans(parts)
@@ -342,7 +338,7 @@ class Connection:
                     log.error("%s cannot be sent: %s", response.sent or answer.head.path, why)
                     self._tell(Outcome.FAILED, detail=why)
                     self._forget()
-                    self.answer = Answer(Response(500), answer.head, 500, 0, 0, answer.keep_alive)
+                    self.answer = Answer(Response(500), answer.head, 500, 0, 0, 0, answer.keep_alive)
                     self._send()
                     return
                 memory += part
