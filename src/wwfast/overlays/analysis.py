@@ -147,7 +147,8 @@ def _uses(node: ast.Node, parent: ast.Node | None) -> Iterator[tuple[str, tuple[
             if word in ("items", "keys", "values", "get"):
                 path = path[:place]
                 break
-        yield at.name, tuple(path) or None, False
+        whole_list = at.name == "all_nodes"  # one of its items: any node may come out of it
+        yield at.name, (WHOLE,) if whole_list else tuple(path) or None, False
         for inner in _indices(node):
             yield from _uses(inner, node)
         return

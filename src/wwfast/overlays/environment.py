@@ -11,7 +11,6 @@ import posixpath
 import re
 import secrets
 from collections.abc import Callable
-from types import BuiltinMethodType
 from typing import Any
 
 import jinja2
@@ -19,9 +18,10 @@ import msgspec
 from jinja2 import nodes
 from jinja2.ext import Extension
 from jinja2.parser import Parser
-from jinja2.runtime import Context
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.runtime import LoopContext
+from jinja2.sandbox import ImmutableSandboxedEnvironment, safe_range
 
+from wwfast._ext import attributes
 from wwfast.errors import ConfigError
 from wwfast.overlays import filters
 from wwfast.overlays.ignition import ignition_json
@@ -31,7 +31,6 @@ from wwfast.overlays.stack import Output
 
 _NONCE = secrets.token_hex(8)
 _MARK = re.compile(rf"\x00{_NONCE}([FLB])([^\x00]*)\x00")
-_METHODS = frozenset({"items", "keys", "values", "get"})
 
 
 class Abort(Exception):
@@ -54,70 +53,41 @@ def only_marks(value: object) -> str:
 
 
 class Environment(ImmutableSandboxedEnvironment):
-    """Structs and plain maps are read directly; everything else goes through Jinja2's sandbox."""
+    """Structs, plain maps and strings are read natively; everything else goes through Jinja2's sandbox."""
 
-    def getattr(self, obj: Any, attribute: str) -> Any:
-        kind = type(obj)
-        if kind is dict:
-            if attribute in _METHODS:
-                return getattr(obj, attribute)
-            try:
-                return obj[attribute]
-            except KeyError:
-                return self.undefined(f"there is no {attribute!r} in this map", obj=obj, name=attribute)
-        if isinstance(obj, msgspec.Struct):
-            value = getattr(obj, attribute, _MISSING) if attribute[:1] != "_" else _MISSING
-            if value is _MISSING or callable(value):
-                return self.undefined(f"a {kind.__name__.lower()} has no {attribute!r}", obj=obj, name=attribute)
-            return value
-        return super().getattr(obj, attribute)
+    def __init__(self, functions: dict[str, Callable[..., Any]]) -> None:
+        super().__init__(
+            trim_blocks=True,
+            lstrip_blocks=True,
+            keep_trailing_newline=True,
+            undefined=jinja2.StrictUndefined,
+            finalize=attributes.finalize,
+            extensions=[Do, "jinja2.ext.loopcontrols"],
+            autoescape=False,
+            cache_size=0,
+        )
+        self.globals.clear()
+        self.globals.update(functions)
+        self.globals.update({"range": safe_range, "dict": dict, "namespace": jinja2.utils.Namespace})
+        self.filters.update(filters.FILTERS, only_marks=only_marks)
+        self.tests.update(filters.TESTS)
 
-    def getitem(self, obj: Any, argument: Any) -> Any:
-        if type(obj) is dict:
-            try:
-                return obj[argument]
-            except (KeyError, TypeError):
-                return self.undefined(f"there is no {argument!r} in this map", obj=obj, name=str(argument))
-        if isinstance(obj, msgspec.Struct):
-            return self.getattr(obj, str(argument))
-        return super().getitem(obj, argument)
+        def undefined(obj: Any, name: str) -> Any:
+            return jinja2.StrictUndefined(None, obj, name)
 
-    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:
-        if type(__obj) is BuiltinMethodType and type(__obj.__self__) is dict:
-            return __obj(*args)  # Jinja2 adds keyword arguments of its own, for contexts
-        return super().call(__context, __obj, *args, **kwargs)
+        plain = frozenset(function for name, function in functions.items() if name not in WITH_CONTEXT)
+        vars(self)["getattr"] = attributes.make_getattr(msgspec.Struct, OPEN, undefined, super().getattr)
+        vars(self)["getitem"] = attributes.make_getitem(msgspec.Struct, undefined, self.getattr, super().getitem)
+        vars(self)["call"] = attributes.make_call(plain, super().call)
 
 
-_MISSING = object()
-
-
-def finalize(value: Any) -> Any:
-    """What is printed for nothing and for yes and no, as configuration files spell them."""
-    if value is None:
-        return ""
-    if value is True:
-        return "true"
-    return "false" if value is False else value
+WITH_CONTEXT = frozenset({"ignition_json"})
+OPEN = frozenset({jinja2.utils.Namespace, LoopContext})
 
 
 def make(sources: Sources) -> Environment:
     """The environment with every function and filter of the template contract."""
-    env = Environment(
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        undefined=jinja2.StrictUndefined,
-        finalize=finalize,
-        extensions=[Do, "jinja2.ext.loopcontrols"],
-        autoescape=False,
-        cache_size=0,
-    )
-    env.globals.clear()
-    env.globals.update(functions(sources))
-    env.globals.update({"range": jinja2.sandbox.safe_range, "dict": dict, "namespace": jinja2.utils.Namespace})
-    env.filters.update(filters.FILTERS, only_marks=only_marks)
-    env.tests.update(filters.TESTS)
-    return env
+    return Environment(functions(sources))
 
 
 def functions(sources: Sources) -> dict[str, Callable[..., Any]]:
@@ -208,15 +178,17 @@ def outputs(text: str, path: str) -> tuple[Output, ...]:
 
 def place(name: str, path: str) -> tuple[str, bool]:
     """Path of an output called `name` by the template of `path`, and whether its parents are to be made."""
+    directory = path[: path.rfind("/") + 1]
+    if "/" not in name and name not in ("", ".", ".."):
+        return directory + name, False
     absolute = name.startswith("/")
-    joined = name if absolute else "/" + posixpath.join(posixpath.dirname(path), name)
-    clean = posixpath.normpath(joined).lstrip("/")
     depth = 0
-    for piece in joined.split("/"):
+    for piece in (name if absolute else directory + name).split("/"):
         depth += {"": 0, ".": 0, "..": -1}.get(piece, 1)
         if depth < 0:
             break
-    if depth < 0 or not clean or clean == "." or name.endswith("/"):
+    clean = posixpath.normpath("/" + (name if absolute else directory + name)).lstrip("/")
+    if depth < 0 or not clean or name.endswith(("/", "/.", "/..")) or name in ("", ".", ".."):
         raise ConfigError(f"file({name!r}) does not name a file below the root of the node")
     return clean, absolute
 

@@ -11,6 +11,7 @@ import posixpath
 import re
 import shlex
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -21,6 +22,9 @@ from wwfast.nodes.model import truth
 
 def text(value: object) -> str:
     return value if isinstance(value, str) else str(value)
+
+
+compiled = lru_cache(1024)(re.compile)  # re's own cache costs more than a short match
 
 
 def boolean(value: object, unset: bool = False) -> bool:
@@ -34,15 +38,15 @@ def split(value: object, sep: str | None = None) -> list[str]:
 
 
 def regex_split(value: object, pattern: str) -> list[str]:
-    return re.split(pattern, text(value))
+    return compiled(pattern).split(text(value))
 
 
 def regex_replace(value: object, pattern: str, by: str) -> str:
-    return re.sub(pattern, by, text(value))
+    return compiled(pattern).sub(by, text(value))
 
 
 def regex_findall(value: object, pattern: str) -> list[Any]:
-    return re.findall(pattern, text(value))
+    return compiled(pattern).findall(text(value))
 
 
 def plain(value: object) -> Any:
@@ -78,8 +82,10 @@ def b64decode(value: object) -> str:
 
 
 def hasher(name: str) -> Callable[[object], str]:
+    function = getattr(hashlib, name)
+
     def digest(value: object) -> str:
-        return hashlib.new(name, text(value).encode("utf-8", "surrogateescape"), usedforsecurity=False).hexdigest()
+        return str(function(text(value).encode("utf-8", "surrogateescape"), usedforsecurity=False).hexdigest())
 
     return digest
 
@@ -105,6 +111,7 @@ def host(cidr: object, number: int) -> str:
     return str(ipaddress.ip_interface(text(cidr)).network[int(number)])
 
 
+@lru_cache(4096)
 def mac(value: object, sep: str = ":") -> str:
     digits = re.sub(r"[^0-9a-fA-F]", "", text(value)).lower()
     if len(digits) % 2:
@@ -181,11 +188,11 @@ def is_cidr(value: object) -> bool:
 
 
 def matches(value: object, pattern: str) -> bool:
-    return re.match(pattern, text(value)) is not None
+    return compiled(pattern).match(text(value)) is not None
 
 
 def contains(value: object, pattern: str) -> bool:
-    return re.search(pattern, text(value)) is not None
+    return compiled(pattern).search(text(value)) is not None
 
 
 FILTERS: dict[str, Callable[..., Any]] = {

@@ -90,6 +90,7 @@ class Packs:
         self._own_path = ""
         self._own_size = 0
         self._dirty = False
+        self._files: dict[str, int] = {}  # packs open for reading
 
     # -- reading -------------------------------------------------------------------------------------------------
 
@@ -166,9 +167,8 @@ class Packs:
 
     def _intact(self, segment: Segment, fmt: int) -> bool:
         try:
-            with Path(segment.path).open("rb") as file:
-                # The record's meta is empty for DATA, so its header ends where the data begins.
-                block = os.pread(file.fileno(), BODY + segment.length, segment.offset - BODY)
+            # The record's meta is empty for DATA, so its header ends where the data begins.
+            block = self._pread(segment.path, BODY + segment.length, segment.offset - BODY)
         except OSError:
             return False
         if len(block) != BODY + segment.length:
@@ -177,8 +177,13 @@ class Packs:
         return bool(fields[2] == fmt and _check(block[: BODY - 8], block[BODY:]) == fields[8])
 
     def read(self, segment: Segment) -> bytes:
-        with Path(segment.path).open("rb") as file:
-            return os.pread(file.fileno(), segment.length, segment.offset)
+        return self._pread(segment.path, segment.length, segment.offset)
+
+    def _pread(self, path: str, length: int, offset: int) -> bytes:
+        fd = self._files.get(path)
+        if fd is None:
+            fd = self._files[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        return os.pread(fd, length, offset)
 
     def last(self, name: bytes) -> tuple[bytes, ...] | None:
         return self._last.get(name)
@@ -260,6 +265,9 @@ class Packs:
 
     def close(self) -> None:
         """End this process's pack; another one begins with the next write."""
+        for fd in self._files.values():
+            os.close(fd)
+        self._files.clear()
         if self._own is not None:
             os.fsync(self._own)
             os.close(self._own)
@@ -297,6 +305,8 @@ class Packs:
             freed += path.stat().st_size
             path.unlink(missing_ok=True)
             self._read.pop(str(path), None)
+            if (fd := self._files.pop(str(path), None)) is not None:
+                os.close(fd)
         self._keys = keys
         self._data = {at: segment for at, segment in self._data.items() if segment.path not in names}
         self._trusted = {at for at in self._trusted if at[0] not in names}

@@ -62,6 +62,7 @@ class Template:
         shown = f"\n    {lines[line - 1].strip()}" if line and line <= len(lines) else ""
         hint = error.hint if isinstance(error, WwfastError) else None
         if isinstance(error, jinja2.UndefinedError):
+            said = said.replace("'dict object' has no attribute", "there is no such key in this map:")
             hint = 'say what to write when it is not set: NAME | default("")'
         at = f", line {line}" if line else ""
         return ConfigError(f"{self.where}{at}, node {node}: {said}{shown}", hint=hint)

@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -213,25 +213,38 @@ class OverlayService:
                     if not self._publish(node, context, report, make=False):
                         missing.append((node, context))
             done = report.asked - len(missing)
-            if missing and processes > 1 and len(missing) > BATCH:
-                for context in contexts:  # what nodes share is made before the work is split
-                    for node in workers.one_of_each(missing, context):
-                        self._publish(node, context, report, make=True)
-                builder.packs.flush()
-                parts = workers.split(missing, processes)
-                with workers.run(builder, parts[1:]) as others:
-                    self._make(parts[0], report, lambda n: progress and progress(done + n * len(parts), report.asked))
-                for node, context, failure in others:
-                    self._note(node, context, failure, report)
-                builder.packs.refresh()
-                for part in parts[1:]:
-                    for node, context in part:
-                        if (node.id, context) not in report.failures:
-                            self._publish(node, context, report, make=True)
-            else:
-                self._make(missing, report, lambda n: progress and progress(done + n, report.asked))
+            with workers.uncollected() if len(missing) > BATCH else nullcontext():
+                self._all(missing, contexts, processes, report, done, progress)
             builder.packs.flush(sync=True)
             return report
+
+    def _all(
+        self,
+        missing: Sequence[tuple[Node, str]],
+        contexts: Sequence[str],
+        processes: int,
+        report: Report,
+        done: int,
+        progress: Progress | None,
+    ) -> None:
+        builder = self._builder
+        if missing and processes > 1 and len(missing) > BATCH:
+            for context in contexts:  # what nodes share is made before the work is split
+                for node in workers.one_of_each(missing, context):
+                    self._publish(node, context, report, make=True)
+            builder.packs.flush()
+            parts = workers.split(missing, processes)
+            with workers.run(builder, parts[1:]) as others:
+                self._make(parts[0], report, lambda n: progress and progress(done + n * len(parts), report.asked))
+            for node, context, failure in others:
+                self._note(node, context, failure, report)
+            builder.packs.refresh()
+            for part in parts[1:]:
+                for node, context in part:
+                    if (node.id, context) not in report.failures:
+                        self._publish(node, context, report, make=True)
+        else:
+            self._make(missing, report, lambda n: progress and progress(done + n, report.asked))
 
     def _make(self, work: Sequence[tuple[Node, str]], report: Report, progress: Callable[[int], object]) -> None:
         for at, (node, context) in enumerate(work):

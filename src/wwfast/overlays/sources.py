@@ -169,10 +169,11 @@ class Sources:
 
     def _text(self, root: Path, relative: str, before: _Seen | None, *, in_root: bool) -> _Seen:
         fd = beneath.open_beneath(root, relative, os.O_RDONLY | os.O_NONBLOCK, in_root=in_root)
+        st = os.fstat(fd)
+        if not stat.S_ISREG(st.st_mode):
+            os.close(fd)
+            return _Seen(None, None, ABSENT)
         with open(fd, "rb") as file:  # noqa: PTH123 - a descriptor
-            st = os.fstat(fd)
-            if not stat.S_ISREG(st.st_mode):
-                return _Seen(None, None, ABSENT)
             signature = Signature.of(st)
             if before is not None and before.signature == signature:
                 return before

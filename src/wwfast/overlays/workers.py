@@ -41,13 +41,23 @@ def one_of_each(work: Work, context: str) -> Collection[Node]:
 
 
 @contextmanager
-def run(builder: Builder, shares: Sequence[Work]) -> Iterator[list[Outcome]]:
-    """Children work on `shares` while the body runs; at its end their failures are in the list."""
-    failed: list[Outcome] = []
-    # The garbage collector would touch, and so copy, every page that parent and children share.
+def uncollected() -> Iterator[None]:
+    """No garbage collection: it would walk all nodes again and again, and copy the pages that forked children share."""
     collecting = gc.isenabled()
     gc.disable()
     gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        if collecting:
+            gc.enable()
+
+
+@contextmanager
+def run(builder: Builder, shares: Sequence[Work]) -> Iterator[list[Outcome]]:
+    """Children work on `shares` while the body runs; at its end their failures are in the list."""
+    failed: list[Outcome] = []
     children = [_start(builder, share) for share in shares]
     try:
         yield failed
@@ -59,9 +69,6 @@ def run(builder: Builder, shares: Sequence[Work]) -> Iterator[list[Outcome]]:
             os.close(pipe)
             os.kill(pid, 9)
             os.waitpid(pid, 0)
-        gc.unfreeze()
-        if collecting:
-            gc.enable()
 
 
 def _start(builder: Builder, share: Work) -> tuple[int, int]:
