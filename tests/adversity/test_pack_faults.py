@@ -205,6 +205,7 @@ def test_pack_a_full_disk_is_said_and_the_image_that_is_served_stays(small_disk:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_pack_killed_at_any_moment_leaves_whole_images_or_none(tmp_path: Path, tree: Path) -> None:
     """Fifty times: builds one after another, each of a changed tree, until the process is killed."""
     chance = random.Random(7)

@@ -673,8 +673,8 @@ cdef class Tree:
             f.rdevmajor, f.rdevminor = entry.rmajor, entry.rminor
         return newc_head(out, &f, entry.path, entry.length)
 
-    cdef int _key(self, size_t number, unsigned char *out) noexcept nogil:
-        """Hash of all that decides the segment's bytes; 0 when a digest is missing, -1 without memory."""
+    cdef unsigned char _key(self, size_t number, unsigned char *out) noexcept nogil:
+        """Hash of all that decides the segment's bytes; 0 when a digest is missing, 2 without memory."""
         cdef tree_segment *segment = &self.segments[number]
         cdef tree_entry *entry
         cdef char head[4096 + 128]
@@ -688,7 +688,7 @@ cdef class Tree:
                 return 0
         state = XXH3_createState()
         if state == NULL:
-            return -1
+            return 2
         XXH3_128bits_reset(state)
         for i in range(segment.start, segment.start + segment.count):
             entry = &self.entries[self.order[i]]
@@ -705,13 +705,23 @@ cdef class Tree:
 
     def key(self, size_t number):
         """16 bytes that name the segment's content, or None while the digest of a file is unknown."""
-        cdef unsigned char out[16]
-        cdef int done
+        return self.keys(number, number + 1)[0]
+
+    def keys(self, size_t start, size_t stop):
+        """The keys of segments start to stop - 1 as a list."""
+        cdef size_t n = stop - start, i
+        cdef bytearray out = bytearray(16 * n)
+        cdef bytearray states = bytearray(n)
+        cdef unsigned char[::1] bytes_out = out
+        cdef unsigned char[::1] done = states
+        if n == 0:
+            return []
         with nogil:
-            done = self._key(number, out)
-        if done < 0:
+            for i in range(n):
+                done[i] = self._key(start + i, &bytes_out[16 * i])
+        if 2 in states:
             raise MemoryError
-        return out[:16] if done else None
+        return [bytes(out[16 * i : 16 * i + 16]) if states[i] else None for i in range(n)]
 
     def fill(self, size_t number, unsigned char[::1] buffer):
         """Write the segment's raw bytes and learn its digests; several threads may fill different segments.

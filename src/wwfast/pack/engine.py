@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -149,18 +150,32 @@ class Engine:
     def find(self, key: bytes, fmt: str) -> Frame | None:
         return None if self.full else self.cache.find(frame_key(key, fmt, self.level))
 
-    def _known(self, number: int) -> Packed | None:
+    def _keys(self) -> list[bytes | None]:
+        """The segments' keys, where they are known without reading files."""
+        count, parts = self.tree.segments_count, cores()
+        found: list[list[bytes | None]] = [[] for _ in range(parts)]
+
+        def part(index: int) -> None:
+            found[index] = self.tree.keys(count * index // parts, count * (index + 1) // parts)
+
+        together([partial(part, index) for index in range(parts)])
+        return [key for part in found for key in part]
+
+    def _known(self, key: bytes | None) -> Packed | None:
         """The segment from the cache, when no file of it has to be read."""
-        if (key := self.tree.key(number)) is None:
+        if key is None:
             return None
-        found = {fmt: self.find(key, fmt) for fmt in self.formats}
-        have = {fmt: frame for fmt, frame in found.items() if frame is not None}
-        return Packed(key, have, True) if len(have) == len(found) else None
+        have: dict[str, Frame] = {}
+        for fmt in self.formats:
+            if (frame := self.find(key, fmt)) is None:
+                return None
+            have[fmt] = frame
+        return Packed(key, have, True)
 
     def run(self) -> list[Packed]:
         """All segments in order. Raises WwfastError; a file that changed is ChangedError and names the file."""
         count = self.tree.segments_count
-        done: list[Packed | None] = [self._known(number) for number in range(count)]
+        done = [self._known(key) for key in self._keys()]
         self._advance(sum(self.tree.size(number) for number in range(count) if done[number]))
         todo = [number for number in range(count) if done[number] is None]
         todo.sort(key=self.tree.size, reverse=True)  # the longest first, or the last core works alone
