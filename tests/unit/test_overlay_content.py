@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -122,9 +124,8 @@ def test_overlay_wwinit_stops_at_a_script_that_fails(paths: Paths, tmp_path: Pat
 
 
 def test_overlay_wwinit_gives_tmpfs_the_size_of_the_kernel_argument() -> None:
-    init = (SHARE / "overlays/wwinit/rootfs/init").read_text()
-    functions = init[init.index("# Value of NAME=") : init.index("mounted() {")].replace("/proc/cmdline", "$CMDLINE")
-    functions += init[init.index("mount_tmpfs() {") : init.index("mkdir -p /proc")]
+    functions = functions_of_init("# Value of NAME=", "mounted() {").replace("/proc/cmdline", "$CMDLINE")
+    functions += functions_of_init("mount_tmpfs() {", "mkdir -p /proc")
     script = f'{functions}\nmount() {{ echo "$@"; }}\nmount_tmpfs\n'
     for words, options in (
         ("quiet wwinit.tmpfs.size=25% x", "mode=0755,size=25%,mpol=interleave"),
@@ -188,6 +189,70 @@ def test_overlay_wwinit_programs_only_what_differs_in_the_bmc(paths: Paths, tmp_
     password = NODES["full"]["ipmi"]["password"]
     assert f"user set password 2 {password}" in said
     assert "sol set non-volatile-bit-rate 115.2 1" in said
+
+
+def functions_of_init(first: str, last: str) -> str:
+    """The text of /init from one function to the line before another: without what would restart this machine."""
+    text = (SHARE / "overlays/wwinit/rootfs/init").read_text()
+    return text[text.index(first) : text.index(last)]
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("tar", ["tar", "busybox"])
+def test_overlay_wwinit_copies_the_image_into_a_tmpfs(tmp_path: Path, tar: str) -> None:
+    root = tmp_path / "root"
+    for folder in ("bin", "proc", "sys", "dev", "run", "newroot", "data", "usr/lib"):
+        (root / folder).mkdir(parents=True)
+    for program in {"busybox", tar}:
+        where = shutil.which(program)
+        assert where
+        install(Path(where), root)
+    for applet in ("sh", "mkdir", "mount", "tar", "cat", "ls"):
+        if not (root / "bin" / applet).exists():
+            (root / "bin" / applet).symlink_to("busybox")
+    (root / "data/file").write_text("content")
+    os.chown(root / "data/file", 1234, 4321)
+    (root / "data/file").chmod(0o4750)
+    os.link(root / "data/file", root / "data/hard")
+    (root / "data/soft").symlink_to("file")
+    (root / "lib-link").symlink_to("usr/lib")
+    (root / "run/secret").write_text("not to be copied")
+    os.mknod(root / "data/null", 0o20640, os.makedev(1, 3))
+    functions = functions_of_init("# Copy the initramfs", "mkdir -p /proc").replace("/proc/cmdline", "/cmdline")
+    functions += functions_of_init("# Value of NAME=", "mounted() {").replace("/proc/cmdline", "/cmdline")
+    (root / "cmdline").write_text("quiet wwinit.tmpfs.size=64m\n")
+    (root / "test.sh").write_text(f"{functions}\nmount_tmpfs || exit 3\ncopy_root || exit 4\n")
+    look = f"""
+        chroot {root} /bin/sh /test.sh || exit
+        cd {root}/newroot
+        stat -c '%n %F %a %u %g %h' data/file data/hard data/soft data/null lib-link run
+        ls run newroot 2> /dev/null
+        stat -f -c '%T %b %S' .
+    """
+    done = subprocess.run(["unshare", "--mount", "sh", "-c", look], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[:5] == [
+        "data/file regular file 4750 1234 4321 2",
+        "data/hard regular file 4750 1234 4321 2",
+        "data/soft symbolic link 777 0 0 1",
+        "data/null character special file 640 0 0 1",
+        "lib-link symbolic link 777 0 0 1",
+    ]
+    assert lines[5].startswith("run directory 755")
+    assert lines[6] == "run:", "empty, and no newroot in itself"
+    kind, blocks, size = lines[7].split()
+    assert (kind, int(blocks) * int(size)) == ("tmpfs", 64 << 20)
+
+
+def install(program: Path, root: Path) -> None:
+    """A program and its libraries below `root`."""
+    shutil.copy2(program, root / "bin" / program.name)
+    listed = subprocess.run(["ldd", program], capture_output=True, text=True, check=True).stdout
+    for library in re.findall(r"(/\S+)", listed):
+        target = root / library.lstrip("/")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(library, target)
 
 
 # ---- Names, users, keys ------------------------------------------------------------------------------------------
