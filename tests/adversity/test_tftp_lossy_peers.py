@@ -100,3 +100,25 @@ def test_tftp_repeated_request_does_not_start_twice(running: Running) -> None:
             assert data == b"\0\6blksize\x00512\0"
             ports.add(peer[1])
     assert len(ports) == 1
+
+
+def test_tftp_late_copy_of_a_request_does_not_cut_off_its_transfer(running: Running) -> None:
+    """It waited in the server's queue while the first one was answered: seen with thousands of clients."""
+    ask = b"\0\1boot\0octet\0blksize\x001432\0"
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(5)
+        sock.sendto(ask, ("127.0.0.1", running.port))
+        peer = sock.recvfrom(2000)[1]
+        received = b""
+        for block in range(len(CONTENT) // 1432 + 2):
+            if block == 3:
+                for _ in range(8):  # as many as there are ports in turn, and again
+                    sock.sendto(ask, ("127.0.0.1", running.port))
+            sock.sendto(b"\0\4" + block.to_bytes(2, "big"), peer)
+            if block == len(CONTENT) // 1432 + 1:
+                break
+            data, sender = sock.recvfrom(2000)
+            assert sender == peer
+            assert data[:4] == b"\0\3" + (block + 1).to_bytes(2, "big")
+            received += data[4:]
+        assert received == CONTENT

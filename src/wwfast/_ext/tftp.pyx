@@ -124,6 +124,8 @@ cdef double LEAST_TIMEOUT = 0.1
 cdef double MOST_TIMEOUT = 4.0
 cdef double GIVE_UP = 30.0
 cdef double LAST_GIVE_UP = 5.0
+#: A transfer with progress this lately is alive.
+cdef double FRESH = 2.0
 #: Seconds an ended transfer is remembered.
 cdef double LINGER = 2.0
 
@@ -336,16 +338,23 @@ cdef class Engine:
         return sending.id
 
     def again(self, int local, uint32_t ip, uint16_t port):
-        """The peer repeated its request: True when its transfer has not begun, and then its answer goes out again."""
+        """The peer repeated its request: whether that is answered by the transfer it has.
+
+        Before the transfer has begun, its first packet goes out again. While it goes on, the request is a late copy
+        of the first one (it waited in a queue): to begin anew would cut off a client that is being served. A machine
+        that was switched off meanwhile asks again after more than FRESH seconds without progress.
+        """
         cdef Sending *sending
         cdef bint waiting = False
+        cdef double now = monotonic()
         with nogil:
             pthread_mutex_lock(&self._lock)
             sending = self._find(ip, port, local)
-            if sending != NULL and not sending.ended and not sending.begun:
-                waiting = True
-                self._send(sending, monotonic())
-                self._flush()
+            if sending != NULL and not sending.ended:
+                waiting = not sending.begun or now - sending.progress < FRESH
+                if not sending.begun:
+                    self._send(sending, now)
+                    self._flush()
             pthread_mutex_unlock(&self._lock)
         return waiting
 

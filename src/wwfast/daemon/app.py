@@ -65,7 +65,7 @@ class Daemon:
         self.overlays = OverlayService(paths, settings, ignore_go_templates=ignore_go_templates)
         self.planner = Planner(paths, settings, self.overlays)
         self.timeline = Timeline()
-        self.guard = Guard(settings.warewulf.secure, settings.dhcp.enabled)
+        self.guard = Guard(settings.warewulf.secure, settings.dhcp.enabled and not settings.wwfast.proxy_dhcp)
         self.files = BootFiles.load(settings, paths)
         self.scheduler = WaveScheduler() if settings.wwfast.download_order == "wave" else None
         self.phases = PhaseStore(paths.database)
