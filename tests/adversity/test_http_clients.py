@@ -15,7 +15,7 @@ from support.httpserver import OCTETS, artefact, get, read_response, running
 from wwfast.daemon.scheduler import WaveScheduler
 from wwfast.daemon.width import NARROWEST
 from wwfast.net.http.message import Request, Response
-from wwfast.net.http.server import Limits
+from wwfast.net.http.server import Answer, Connection, Limits
 from wwfast.net.transfer import Outcome
 
 BODY = random.Random(3).randbytes(20_000_000)
@@ -168,6 +168,20 @@ def test_http_full_house_holds_ipxe_and_lets_scripts_through(big) -> None:  # ty
             assert read_response(node)[2] == BODY, "the stalled ones gave up their slots"
         for sock in stuck:
             sock.close()
+
+
+def test_http_transfers_leave_no_memory_behind(big) -> None:  # type: ignore[no-untyped-def]
+    with running(big, scheduler=WaveScheduler()) as server:
+        for round_ in range(60):
+            with server.connect() as sock:
+                sock.sendall(get(f"/image?wwid=02:00:00:00:03:{round_:02x}", "Range: bytes=0-2000000"))
+                assert len(read_response(sock)[2]) == 2_000_001
+        wait_for(lambda: server.server.connections == 0)
+        assert len(server.server.pump) == 0
+        assert server.server.scheduler.tickets == {}  # type: ignore[union-attr]
+        gc.collect()
+        alive = [thing for thing in gc.get_objects() if isinstance(thing, (Answer, Connection))]
+        assert len(alive) == 0
 
 
 def test_http_random_bytes_never_break_the_server(big) -> None:  # type: ignore[no-untyped-def]

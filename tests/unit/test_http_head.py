@@ -17,9 +17,10 @@ def read(pieces: list[bytes], limit: int = 16384) -> list[Head]:
     reader = HeadReader(limit)
     heads: list[Head] = []
     for piece in pieces:
-        reader.feed(piece)
-        while (head := reader.next()) is not None:
+        head = reader.take(piece)
+        while head is not None:
             heads.append(head)
+            head = reader.next()
     assert len(reader) == 0
     return heads
 

@@ -72,10 +72,11 @@ class HeadReader:
 
     def take(self, data: bytes) -> Head | None:
         """feed() and next() in one; the usual case, one whole head at a time, is not buffered at all."""
-        if not self._buffer and data.find(b"\r\n\r\n") == len(data) - 4 and not data.startswith(b"\r\n"):
-            if len(data) - 4 > self._limit:
+        end = data.find(b"\r\n\r\n")
+        if end > 0 and end + 4 == len(data) and not self._buffer and not data.startswith(b"\r\n"):
+            if end > self._limit:
                 raise HeadError(431, "request head too large")
-            return parse(data[:-4])
+            return parse(data[:end])
         self._buffer += data
         return self.next()
 
