@@ -78,6 +78,11 @@ class Daemon:
 
     async def start(self) -> None:
         loop = asyncio.get_running_loop()
+        # Before the first reading: what is edited while we start (DHCP listens for 3 s) is not to be missed.
+        self._watch = Watch()
+        self._watch.add([self.paths.etc, self.paths.nodes_conf.resolve().parent])  # it may be a link
+        if self._watch.fileno() >= 0:
+            loop.add_reader(self._watch.fileno(), self._changed)
         snapshot = await loop.run_in_executor(self._executor, self.registry.reload)
         self.timeline.seed(snapshot.nodes)
         self.guard.restore(self.phases.load())
@@ -109,10 +114,6 @@ class Daemon:
             await self.dhcp.start(force=self._force_dhcp)
         elif self.settings.warewulf.secure:
             log.warning("DHCP is not ours: overlays are not bound to leased addresses, only to privileged ports")
-        self._watch = Watch()
-        self._watch.add([self.paths.etc, self.paths.nodes_conf.resolve().parent])  # it may be a link
-        if self._watch.fileno() >= 0:
-            loop.add_reader(self._watch.fileno(), self._changed)
         self._saver = loop.create_task(self._save_phases())
 
     async def stop(self, drain: float = DRAIN_SECONDS) -> None:

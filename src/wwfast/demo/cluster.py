@@ -6,9 +6,9 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from wwfast.demo.debian import Tree
 from wwfast.demo.netns import Loopback, Namespace, stop
@@ -17,8 +17,11 @@ from wwfast.errors import WwfastError
 from wwfast.paths import Paths
 from wwfast.run import Done, Process, run
 
+Seen = TypeVar("Seen")
+
 IMAGE = "debian"
 KERNEL = "lab"  # the kernel kept apart from the image, for `kernel: override`
+READY = b"serving on port"  # what the log of the server says when it is up
 INTERVAL = 10  # seconds between two looks at the runtime overlay
 SYSTEM = "wwinit,wwclient,hostname,ssh.host_keys,systemd.networkd"
 RUNTIME = "hosts,ssh.authorized_keys"
@@ -70,11 +73,9 @@ class Cluster:
 
     def populate(self, image: str = IMAGE) -> None:
         """The image, the kernel apart from it, and a default profile with the image."""
-        if not (self.paths.chroots / image).exists():
-            self.wwfast("image", "import", self.tree.rootfs, image, timeout=300)
+        self.wwfast("image", "import", self.tree.rootfs, image, timeout=300)
         self.wwfast("image", "build", image, timeout=300)
-        if not (self.paths.kernels / KERNEL).exists():
-            self.wwfast("kernel", "import", self.tree.rootfs, KERNEL, timeout=300)
+        self.wwfast("kernel", "import", self.tree.rootfs, KERNEL, timeout=300)
         words = ["--image", image, "-O", SYSTEM, "-R", RUNTIME, "--kernelargs", "console=ttyS0"]
         self.wwfast("profile", "add", "default", *words, "--netmask", "255.255.255.0", "--yes")
 
@@ -99,14 +100,15 @@ class Cluster:
         return Vm(self.network, self.root / "machines", name, hwaddr(number), key=self.tree.key, **options)
 
     def serve(self, *flags: str, timeout: float = 60.0) -> None:
-        """Start the server and wait until it answers."""
+        """Start the server and wait until all of it serves, DHCP last."""
         with self.log.open("ab") as log:
+            before = log.tell()
             argv: list[str | Path] = [sys.executable, "-m", "wwfast", "--root", self.root, "server", *flags]
             self.server = self.network.start(argv, stdout=log, stderr=log)
         deadline = time.monotonic() + timeout
-        while self.fetch("/status", check=False).returncode:
+        while READY not in (said := self.log.read_bytes()[before:]):
             if self.server.poll() is not None or time.monotonic() > deadline:
-                tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-20:])
+                tail = "\n".join(said.decode(errors="replace").splitlines()[-20:])
                 raise WwfastError(f"the server did not start; its log ({self.log}) ends:\n{tail}")
             time.sleep(0.1)
 
@@ -128,12 +130,16 @@ class Cluster:
 
     def wait_stage(self, node: str, stages: Sequence[str], timeout: float) -> dict[str, Any]:
         """Wait until `node` is at one of `stages`; its entry."""
+        return self.wait_for(lambda: self.status(node), lambda entry: entry["stage"] in stages, timeout)
+
+    def wait_for(self, look: Callable[[], Seen], wanted: Callable[[Seen], bool], timeout: float) -> Seen:
+        """Look again and again until what is seen is wanted. Raises WwfastError with the last sight."""
         deadline = time.monotonic() + timeout
-        while (entry := self.status(node))["stage"] not in stages:
+        while not wanted(seen := look()):
             if time.monotonic() > deadline:
-                raise WwfastError(f"{node} is at {entry['stage'] or 'nothing'} after {timeout:g} s: {entry}")
+                raise WwfastError(f"not within {timeout:g} s; the last seen: {seen}")
             time.sleep(0.2)
-        return entry
+        return seen
 
 
 def hwaddr(number: int) -> str:

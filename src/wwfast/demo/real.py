@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import time
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from typing import Any
 
 from rich.console import Console, Group
@@ -15,11 +16,12 @@ from wwfast.demo import debian
 from wwfast.demo.cluster import IMAGE, KERNEL, Cluster
 from wwfast.demo.netns import NETNS, Namespace
 from wwfast.demo.show import command, short, step, tell, timeline
-from wwfast.demo.vm import LOGIN, Vm
+from wwfast.demo.vm import DEAD, LOGIN, Vm
 from wwfast.errors import WwfastError
 
 NODE = "n1"
 PATIENCE = 420.0  # seconds for a boot on a machine without KVM that is busy with other things
+SETTLE = 60.0  # seconds from the login to the first runtime overlay
 LOOK = 0.25  # seconds between two looks at /status
 
 
@@ -28,8 +30,10 @@ def run(console: Console) -> None:
     console.print("wwfast demo: one machine boots in a network of its own; nothing reaches the network of this host\n")
     with step(console, "Debian 12 tree (the first time: about a minute, and a network)"):
         tree = debian.tree()
-    with Namespace(label="demo") as network:
-        cluster = Cluster(debian.cache() / "demo" / tree.rootfs.parent.name, network, tree)
+    with ExitStack() as locks, Namespace(label="demo") as network:
+        root = debian.cache() / "demo" / tree.rootfs.parent.name
+        locks.enter_context(debian.locked(root.with_suffix(".lock")))
+        cluster = Cluster(root, network, tree)
         with step(console, f"image {IMAGE}, kernel {KERNEL} and node {NODE} in {short(cluster.root)}"):
             prepare(cluster)
         try:
@@ -52,8 +56,8 @@ def run(console: Console) -> None:
 
 
 def prepare(cluster: Cluster) -> None:
-    """The image and kernel of the last demo serve again; nodes and profiles are made anew."""
-    cluster.paths.nodes_conf.unlink(missing_ok=True)
+    """Everything is made anew, as on a new head node; only the Debian tree is kept from one demo to the next."""
+    shutil.rmtree(cluster.root, ignore_errors=True)
     cluster.configure()
     cluster.make_keys()
     cluster.populate()
@@ -81,7 +85,7 @@ def follow(console: Console, cluster: Cluster, vm: Vm) -> float:
                 screen.update(Group(timeline(entry, powered), last))
             else:
                 told = tell(console, entry, powered, told)
-            if vm.shows("Kernel panic") or seconds > PATIENCE:
+            if vm.shows(DEAD) or seconds > (PATIENCE if login is None else login + SETTLE):
                 vm.wait(LOGIN, timeout=0)  # tells why it did not come
                 raise WwfastError(f"{NODE} has a login but is at {entry['stage']}: {entry.get('error', 'no error')}")
     return login

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from wwfast.boot.stages import Stage
 from wwfast.demo import debian
 from wwfast.demo.cluster import KERNEL, Cluster
 from wwfast.demo.netns import Loopback
@@ -22,6 +23,7 @@ from wwfast.storm.plan import Plan, hwaddr
 
 IMAGE = "simulated"
 NODES = 8
+EVERY = (Stage.KERNEL, Stage.IMAGE, Stage.KMODS, Stage.SYSTEM, Stage.RUNTIME)
 RELEASE = "6.1.0-1-demo"
 IMAGE_BYTES = 64 << 20
 KERNEL_BYTES = 8 << 20
@@ -100,6 +102,8 @@ def boot(cluster: Cluster) -> float:
     done = cluster.network.run(argv, input=json.dumps(asdict(plan)).encode(), timeout=120)
     records = json.loads(done.stdout.splitlines()[-1])["records"]
     for record in records:
-        if record["failure"]:
-            raise WwfastError(f"{record['name']} did not come up: {record['failure']}")
+        lacking = [stage.label for stage in EVERY if stage not in record["done"]]
+        if record["failure"] or lacking:
+            why = record["failure"] or f"it never got {', '.join(lacking)}"
+            raise WwfastError(f"{record['name']} did not come up: {why}")
     return time.monotonic() - begin

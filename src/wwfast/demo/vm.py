@@ -16,6 +16,7 @@ from wwfast.run import Argv, Done, Process
 
 OVMF = Path("/usr/share/OVMF")
 LOGIN = r"login: "
+DEAD = r"Kernel panic|UEFI Interactive Shell"  # nothing comes after these
 
 
 class VmError(WwfastError):
@@ -114,9 +115,9 @@ class Vm:
     def wait(self, pattern: str = LOGIN, timeout: float = 240.0, *, since: int = 0) -> re.Match[str]:
         """Wait until the console shows `pattern` (a regular expression) at or after offset `since`.
 
-        Raises VmError on a kernel panic, when the machine ends, or after `timeout` seconds.
+        Raises VmError when it is stuck for good, when the machine ends, or after `timeout` seconds.
         """
-        sought, panic = re.compile(pattern), "Kernel panic"
+        sought, dead = re.compile(pattern), re.compile(DEAD)
         deadline = time.monotonic() + timeout
         while True:
             text = self.console()
@@ -124,8 +125,8 @@ class Vm:
                 return found
             if self.process is None or self.process.poll() is not None:
                 raise self._failure("ended", pattern, self.log.with_suffix(".qemu").read_text(errors="replace"))
-            if panic in text[since:]:
-                raise self._failure("panicked", pattern, text)
+            if found := dead.search(text, since):
+                raise self._failure(f"ended at {found[0]!r}", pattern, text)
             if time.monotonic() > deadline:
                 raise self._failure(f"took more than {timeout:g} s", pattern, text)
             time.sleep(0.1)

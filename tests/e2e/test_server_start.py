@@ -1,0 +1,30 @@
+"""The server in a network of its own, without machines: what happens while it starts."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from support.lab import Laboratory, Namespace, Tree
+
+pytestmark = [pytest.mark.root, pytest.mark.slow]
+
+
+def test_server_sees_nodes_added_while_it_starts(tmp_path: Path) -> None:
+    """DHCP listens for another server for three seconds; what is edited meanwhile must not be missed."""
+    with Namespace() as network:
+        lab = Laboratory(tmp_path, network, Tree(tmp_path, tmp_path))
+        lab.configure()
+        with lab.log.open("wb") as log:
+            server = network.start(
+                [sys.executable, "-m", "wwfast", "--root", tmp_path, "server"], stdout=log, stderr=log
+            )
+        lab.wait_for(lambda: lab.fetch("/status", check=False).returncode, lambda status: status == 0, 60)
+        assert b"serving on port" not in lab.log.read_bytes()
+        lab.add_node("early", 1)
+        lab.wait_for(lambda: json.loads(lab.fetch("/status").stdout)["nodes"], lambda nodes: "early" in nodes, 30)
+        server.terminate()
+        assert server.wait(30) == 0
