@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import click
 
+from wwfast.cli import image_inside, image_manage
 from wwfast.cli.context import App, pass_app
+from wwfast.cli.groups import AliasGroup
 from wwfast.cli.image_common import build_one, cell, facts, progress, size_text, text, users
 from wwfast.cli.output import dump_json, table
 
 
-@click.group(epilog="Example: wwfast image import docker://docker.io/library/debian:12 debian")
+@click.group(cls=AliasGroup, epilog="Example: wwfast image import docker://docker.io/library/debian:12 debian")
 def image() -> None:
     """Operating system images of the nodes."""
 
@@ -197,22 +199,14 @@ def kernels(app: App, names: tuple[str, ...], as_json: bool) -> None:
         table(["Image", "Kernel", "Version", "Default", "Nodes"], [list(map(text, row.values())) for row in rows])
 
 
-def _add_the_rest() -> None:
-    from wwfast.cli import image_inside, image_manage
-
-    for module in (image_inside, image_manage):
-        for command in module.COMMANDS:
-            image.add_command(command)
-    for alias, name in {
-        "pull": "import", "cp": "copy", "rm": "delete", "remove": "delete", "del": "delete", "chroot": "shell",
-        "kernel": "kernels", "ls": "list", "mv": "rename",
-    }.items():  # fmt: skip
-        command = image.commands[name]
-        hidden = click.Command(
-            alias, callback=command.callback, params=command.params, help=command.help, hidden=True,
-            context_settings=command.context_settings,
-        )  # fmt: skip
-        image.add_command(hidden)
-
-
-_add_the_rest()
+for command in (*image_inside.COMMANDS, *image_manage.COMMANDS):
+    image.add(command)
+image.aliases |= {
+    **dict.fromkeys(("rm", "remove", "del"), "delete"),
+    "pull": "import",
+    "cp": "copy",
+    "mv": "rename",
+    "ls": "list",
+    "chroot": "shell",
+    "kernel": "kernels",
+}

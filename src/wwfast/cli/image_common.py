@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from wwfast.cli.context import App
+
+if TYPE_CHECKING:
+    from wwfast.nodes.registry import Snapshot
 
 
 def size_text(count: int | None) -> str:
@@ -25,8 +29,13 @@ def size_text(count: int | None) -> str:
 
 def references(app: App) -> dict[str, list[str]]:
     """Which nodes name which image (`NAME` or `NAME@BUILD`), resolved."""
+    return _references(app.registry.snapshot())
+
+
+@lru_cache(maxsize=1)
+def _references(snapshot: Snapshot) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
-    for node in app.registry.snapshot().nodes.values():
+    for node in snapshot.nodes.values():
         if node.image_name:
             found.setdefault(node.image_name, []).append(node.id)
     return found

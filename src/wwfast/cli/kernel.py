@@ -7,10 +7,11 @@ from typing import Any
 import click
 
 from wwfast.cli.context import App, pass_app
+from wwfast.cli.groups import AliasGroup
 from wwfast.cli.output import confirm, dump_json, table
 
 
-@click.group(epilog="Example: wwfast kernel import debian lts && wwfast node set --kerneloverride lts n[1-4]")
+@click.group(cls=AliasGroup, epilog="Example: wwfast kernel import debian lts")
 def kernel() -> None:
     """Kernels kept apart from images, for nodes with `kernel: override`."""
 
@@ -84,3 +85,6 @@ def delete(app: App, names: tuple[str, ...], yes: bool) -> None:
         for name in names:
             store.delete(name, users(app, name))
             click.echo(f"deleted {name}")
+
+
+kernel.aliases |= {"ls": "list", "rm": "delete", "remove": "delete", "del": "delete"}
