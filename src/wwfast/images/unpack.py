@@ -77,17 +77,22 @@ class Unpacker:
         self._root = os.open(root, DIRECTORY)
         self._open: dict[Parts, int] = {}
         self._states: dict[Parts, tuple[int, int]] = {}  # of directories: mode, time in ns
-        if not os.listdir(self._root):  # noqa: PTH208 - a descriptor
+        empty = not os.listdir(self._root)  # noqa: PTH208 - a descriptor
+        if empty:
             self._states[()] = (0o755, 0)
+        # Then what we make belongs to 0:0 without being told.
+        self._fresh = empty and os.getegid() == 0 and not os.fstat(self._root).st_mode & stat.S_ISGID
         self._is_root = os.geteuid() == 0
         self._added: set[Parts] = set()
         self.entries = 0
         self.lost_xattrs: set[str] = set()
 
     def __enter__(self) -> Unpacker:
+        self._umask = os.umask(0)  # files are made with their modes
         return self
 
     def __exit__(self, *exc: object) -> None:
+        os.umask(self._umask)
         self._forget()
         os.close(self._root)
 
@@ -182,7 +187,7 @@ class Unpacker:
 
         def file(parent: int, name: bytes) -> None:
             flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-            fd = os.open(name, flags, 0o600, dir_fd=parent)
+            fd = os.open(name, flags, member.mode & 0o777, dir_fd=parent)
             try:
                 self._data(source, archive, member, fd)
                 self._finish_file(fd, member)
@@ -362,23 +367,26 @@ class Unpacker:
     # -- owner, mode, times --------------------------------------------------------------------------------------
 
     def _own(self, target: int | bytes, member: tarfile.TarInfo, parent: int | None = None) -> None:
-        if self._is_root:
-            if parent is None:
-                os.chown(cast(int, target), member.uid, member.gid)
-            else:
-                os.chown(target, member.uid, member.gid, dir_fd=parent, follow_symlinks=False)
+        # What root makes is root's already, and directories get their set-group-id bits only at the end.
+        if not self._is_root or (self._fresh and member.uid == 0 and member.gid == 0):
+            return
+        if parent is None:
+            os.chown(cast(int, target), member.uid, member.gid)
+        else:
+            os.chown(target, member.uid, member.gid, dir_fd=parent, follow_symlinks=False)
 
     def _finish_file(self, fd: int, member: tarfile.TarInfo) -> None:
         # chown clears set-id bits and capabilities, so it comes first.
         self._own(fd, member)
-        os.fchmod(fd, member.mode & 0o7777)
+        if member.mode & 0o7000:
+            os.fchmod(fd, member.mode & 0o7777)
         self._xattrs(fd, member)
         os.utime(fd, ns=_times(member))
 
     def _finish_directory(self, fd: int, where: Parts, member: tarfile.TarInfo) -> None:
         self._own(fd, member)
         self._xattrs(fd, member)
-        os.fchmod(fd, (member.mode & 0o7777) | stat.S_IRWXU)  # ours to fill; finish() sets the true mode
+        os.fchmod(fd, (member.mode & 0o1777) | stat.S_IRWXU)  # ours to fill; finish() sets the true mode
         self._states[where] = (member.mode & 0o7777, _times(member)[0])
 
     def _xattrs(self, fd: int, member: tarfile.TarInfo) -> None:
