@@ -12,11 +12,13 @@ from typing import Any
 from xml.dom import minidom
 
 import pytest
+from jinja2 import nodes as ast
 
 from support.shipped import NODES, SHIPPED, File, lay, write
 from wwfast.config import yaml
-from wwfast.overlays import environment, model
+from wwfast.overlays import analysis, data, environment, model
 from wwfast.overlays.analysis import documentation
+from wwfast.overlays.render import Template
 from wwfast.overlays.sources import Sources
 from wwfast.paths import SHARE, Paths
 
@@ -61,6 +63,24 @@ def test_overlay_says_what_it_is_for(paths: Paths, overlay: str) -> None:
             texts += general
             assert all(variables.values())
     assert texts, f"no template of {overlay} has a comment wwdoc:"
+
+
+def test_overlay_templates_read_no_more_than_they_write(paths: Paths) -> None:
+    """A variable of a template with the name of a node's field would count as a read of that field: hosts would then be
+    rendered for each node instead of once for all."""
+    env = environment.make(Sources(paths, (), lambda image: None))
+    known = analysis.NODE_FIELDS | set(data.SERVER) | {"hostname", "this_node", "all_nodes", "settings"}
+    once = set()
+    for overlay in SHIPPED:
+        for item in model.find(paths, overlay).items():
+            if item.template:
+                template = Template(env, overlay, item)
+                tree = analysis.parse(env, template.source, template.where)
+                stored = {name.name for name in tree.find_all(ast.Name) if name.ctx in ("store", "param")}
+                assert not stored & known, (overlay, item.path)
+                if not template.reads.node:
+                    once.add(item.output)
+    assert {"etc/hosts", "root/.ssh/authorized_keys", "etc/ssh/ssh_host_keys", "etc/warewulf/warewulf.conf"} <= once
 
 
 def test_overlay_permissions_name_files_that_exist(paths: Paths) -> None:
