@@ -87,6 +87,13 @@ class Watch:
         self._polling = True
 
 
+def existing(place: Path) -> Path:
+    """The directory itself, or the nearest one above it that is there: where its coming is seen."""
+    while not place.is_dir() and place != place.parent:
+        place = place.parent
+    return place
+
+
 def _same(name: str, ident: tuple[int, int]) -> bool:
     try:
         st = os.stat(name)  # noqa: PTH116 - a string, many times

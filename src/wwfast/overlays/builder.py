@@ -7,18 +7,20 @@ images) is kept with the segment and compared again.
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import msgspec
 import xxhash
 
 from wwfast.config.settings import Settings
 from wwfast.errors import WwfastError
 from wwfast.nodes.model import Node
 from wwfast.nodes.registry import Snapshot
-from wwfast.overlays import environment
+from wwfast.overlays import environment, forms, tarform
 from wwfast.overlays.data import ClusterData, ServerData, build_facts, digest
 from wwfast.overlays.images import Images
 from wwfast.overlays.model import DIRECTORY, Item
@@ -42,6 +44,11 @@ SHARED_BYTES = 32 << 20  # outputs of templates that nodes share, kept in memory
 EMPTY = Known(b"", (), b"")
 
 T = TypeVar("T")
+
+# Which template (by its key) made which outputs: path, kind, backup, make_parents.
+Shape = list[tuple[bytes, list[tuple[str, str, bool, bool]]]]
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Shape).decode
 
 
 @dataclass(slots=True)
@@ -80,7 +87,8 @@ class Builder:
         self._server = ServerData(settings)
         self._cluster = ClusterData({}, self.images.kernel_version)
         self._snapshot: Snapshot | None = None
-        self._stale = True
+        self._looking = threading.Lock()
+        self._noticed, self._handled = 1, 0  # changes seen, and taken in
         self._templates: dict[tuple[str, str], Template] = {}
         self._plans: dict[tuple[tuple[str, ...], str], tuple[list[list[Item]], Image | None, Plan]] = {}
         self._shared: OrderedDict[bytes, tuple[Seen, tuple[Output, ...]]] = OrderedDict()
@@ -95,28 +103,32 @@ class Builder:
     def reconfigure(self, settings: Settings) -> None:
         self._server = ServerData(settings)
         self.sources.allow(tuple(settings.wwfast.include))
-        self._stale = True
+        self._noticed += 1
 
     def current(self, snapshot: Snapshot) -> bool:
         """Whether nothing happened since `prepare`: one comparison and one system call."""
-        if not self._stale and self.watch.changed():
-            self._stale = True
-        return not self._stale and snapshot is self._snapshot
+        with self._looking:  # what one thread reads from inotify, no other one gets to see
+            if self.watch.changed():
+                self._noticed += 1
+        return self._noticed == self._handled and snapshot is self._snapshot
 
     def prepare(self, snapshot: Snapshot) -> None:
-        """Take in a new snapshot, and changes of overlays and sources."""
+        """Take in a new snapshot, and changes of overlays and sources.
+
+        `current` and `memo` run in other threads meanwhile: only when everything is taken in do they say so.
+        """
         if self.current(snapshot):
             return
-        if self._stale:
-            self._stale = False
-            self.watch.changed()
+        noticed = self._noticed
+        if noticed != self._handled:
             self.sources.forget_checks()
             self.overlays.rescan()
             self.watch.add(self.sources.watched())
             self.packs.refresh()
-        self._snapshot = snapshot
         self._cluster = ClusterData(snapshot.nodes, self.images.kernel_version, self._cluster)
         self._begin()
+        self._snapshot = snapshot
+        self._handled = noticed
 
     def _begin(self) -> None:
         self.generation += 1
@@ -147,7 +159,9 @@ class Builder:
         if found is not None:
             if found[1] is image and all(a is b for a, b in zip(found[0], lists, strict=True)):
                 return found[2]
-            self.sources.forget_checks()  # perhaps another build of the image
+            if found[1] is not image:  # another build of the image: other links, another default kernel
+                del self._plans[names, image_name]
+                raise Changed
         templates: dict[tuple[str, str], Template] = {}
         for name, items in zip(names, lists, strict=True):
             for item in items:
@@ -184,7 +198,10 @@ class Builder:
             try:
                 return self.memo(node, context) or self._resolve(node, context, make)
             except Changed:
+                self.sources.forget_checks()
                 self.overlays.rescan()
+                nodes = self._snapshot.nodes if self._snapshot is not None else {}
+                self._cluster = ClusterData(nodes, self.images.kernel_version)
                 self._begin()
         raise WwfastError(f"node {node.id}: files of its {context} overlays keep changing while they are packed")
 
@@ -204,12 +221,12 @@ class Builder:
             and old.node == node
             and old.basis == basis
             and old.below in ((), below)
-            and self._good(old.variant)
-            and self._good(old.own)
+            and self.good(old.variant)
+            and self.good(old.own)
         ):
             variant, own, below = old.variant, old.own, old.below
         else:
-            maker = _Maker(self, plan, node, make)
+            maker = _Maker(self, plan, node, make, old if old is not None and old.node == node else None)
             made = maker.part(VARIANT, (static, cluster))
             last = maker.part(NODE, (static, cluster, made)) if made else None
             if made is None or last is None:
@@ -219,7 +236,7 @@ class Builder:
         contents = tuple(part.content for part in (static, cluster, variant, own) if part.content)
         image = self.images.get(node.image_name)
         if self.sources.news and self.watch.add(self.sources.watched()):
-            self._stale = True  # for what happened before it was watched
+            self._noticed += 1  # for what happened before it was watched
         memo = Memo(node, image, plan, self.generation, basis, below, variant, own, contents)
         if old is not None and old.contents == contents:
             memo.artefacts = old.artefacts
@@ -249,7 +266,7 @@ class Builder:
 
         return self._per_generation(("outside", part), compute)
 
-    def _good(self, known: Known) -> bool:
+    def good(self, known: Known) -> bool:
         return self.unchanged(known.seen) and self.packs.usable(known.content)
 
     def unchanged(self, seen: Seen) -> bool:
@@ -285,8 +302,7 @@ class Builder:
         if class_of(template) == NODE:
             self.runs += 1
             return template.run(names, node.id)
-        part = self._per_generation(("part", template), lambda: Part((template,)))
-        key = digest([template.identity, self._outside(part), self._cluster.values(node, part.reads)])
+        key = digest([self.template_key(template), self._cluster.values(node, self._part_of(template).reads)])
         found = self._shared.get(key)
         if found is not None and self.unchanged(found[0]):
             self.sources.record(found[0])
@@ -301,6 +317,31 @@ class Builder:
             self._shared_bytes -= sum(len(output.content) for output in old) + 500
         return outputs
 
+    def template_key(self, template: Template) -> bytes:
+        """Everything that decides the output of a template, but for the node."""
+
+        def compute() -> bytes:
+            return digest([template.identity, self._outside(self._part_of(template))])
+
+        return self._per_generation(("key", template), compute)
+
+    def keep_shape(self, encoded: bytes) -> bytes:
+        """Its name; few shapes serve thousands of nodes, so it is stored apart."""
+        name = digest(["shape", encoded])
+        if not self.packs.has(name, "literal"):
+            self.packs.add_data(name, "literal", encoded, len(encoded), 0)
+        return name
+
+    def shape(self, name: bytes) -> Shape:
+        def read() -> Shape:
+            found = self.packs.segment(name, "literal")
+            return _decode(self.packs.read(found)) if found is not None else []
+
+        return self._per_generation(("shape", name), read)
+
+    def _part_of(self, template: Template) -> Part:
+        return self._per_generation(("part", template), lambda: Part((template,)))
+
     def values(self, node: Node, part: Part) -> bytes:
         return self._cluster.values(node, part.reads)
 
@@ -308,11 +349,12 @@ class Builder:
 class _Maker:
     """Makes the parts of one node; `full` tells that outputs of templates met other files."""
 
-    def __init__(self, builder: Builder, plan: Plan, node: Node, make: bool) -> None:
+    def __init__(self, builder: Builder, plan: Plan, node: Node, make: bool, old: Memo | None = None) -> None:
         self._builder = builder
         self._plan = plan
         self._node = node
         self._make = make
+        self._old = old  # what this very node had: outputs of templates that did not change are taken from there
         self._names: dict[str, Any] = {}
         self.full = False
 
@@ -340,7 +382,11 @@ class _Maker:
             everyone = any(each.cluster is not None for each in plan.parts)
             self._names = builder.names(self._node, all_nodes=everyone)
         with builder.sources.recording() as seen:
-            rendered = [Rendered(it.item, it.overlay, self._outputs(it)) for it in part.templates]
+            kept = self._kept() if index == NODE else {}
+            rendered = [
+                Rendered(it.item, it.overlay, kept.get(builder.template_key(it)) or self._outputs(it))
+                for it in part.templates
+            ]
             taken = frozenset(path for known in below for path in known.paths.decode().split("\0") if path)
             entries = plan.quick(rendered, taken)
             if entries is None:
@@ -352,8 +398,27 @@ class _Maker:
                 here = {id(it): each.outputs for it, each in zip(part.templates, rendered, strict=True)}
                 entries = plan.full(index, lambda it: here[id(it)] if id(it) in here else self._outputs(it))
             raw = archive(self._checked(entries), self._skip, trailer=index == NODE)
-        paths = "\0".join(path for path, _ in entries).encode() if index != NODE else b""
-        return builder.keep(key, raw, seen(), paths)
+        if index != NODE:
+            return builder.keep(key, raw, seen(), "\0".join(path for path, _ in entries).encode())
+        shape = [
+            (builder.template_key(it), [(out.path, out.kind, out.backup, out.make_parents) for out in each.outputs])
+            for it, each in zip(part.templates, rendered, strict=True)
+        ]
+        return builder.keep(key, raw, seen(), b"" if self.full else builder.keep_shape(_encode(shape)))
+
+    def _kept(self) -> dict[bytes, tuple[Output, ...]]:
+        """Outputs of the node's former segment by template key."""
+        builder, old = self._builder, self._old
+        image = builder.images.get(self._node.image_name)
+        if old is None or old.image is not image or old.below or not old.own.paths or not builder.good(old.own):
+            return {}
+        builder.sources.record(old.own.seen)
+        builder.packs.flush()
+        contents = tarform.contents(forms.raw(builder.packs, old.own.content))
+        return {
+            key: tuple(Output(path, kind, contents[path], backup, up) for path, kind, backup, up in outputs)
+            for key, outputs in builder.shape(old.own.paths)
+        }
 
     def _outputs(self, template: Template) -> tuple[Output, ...]:
         return self._builder.run(template, self._names, self._node)

@@ -56,7 +56,10 @@ Seen = tuple[tuple[tuple[str, str, str], bytes], ...]
 
 
 class Known(NamedTuple):
-    """A key's answer: the content it led to, what else its making looked at, and the paths in it (NUL between)."""
+    """A key's answer: the content it led to, what else its making looked at, and the paths in it (NUL between).
+
+    For the part of one node, `paths` is the shape instead: which template made which outputs (see builder.Shape).
+    """
 
     content: bytes
     seen: Seen
@@ -84,6 +87,7 @@ class Packs:
         self._read: dict[str, int] = {}  # pack -> bytes indexed
         self._trusted: set[tuple[str, int]] = set()  # (pack, offset) written or verified by us
         self._interned: dict[Seen, Seen] = {}  # few different ones, thousands of times
+        self._interned_paths: dict[bytes, bytes] = {}
         self._pending: list[Record] = []
         self._coming: set[tuple[bytes, str]] = set()  # contents among them, and their formats
         self._own: int | None = None
@@ -135,11 +139,15 @@ class Packs:
             if kind == KEY:
                 content, seen, paths = _decode(meta)
                 pairs = _pairs(seen)
-                self._keys[ident] = Known(content, self._interned.setdefault(pairs, pairs), paths)
+                self._keys[ident] = self._shared(Known(content, pairs, paths))
             elif kind == LAST:
                 self._last[ident] = tuple(_decode(meta))
         except (msgspec.DecodeError, ValueError, TypeError):
             return
+
+    def _shared(self, known: Known) -> Known:
+        seen = self._interned.setdefault(known.seen, known.seen)
+        return Known(known.content, seen, self._interned_paths.setdefault(known.paths, known.paths))
 
     def known(self, key: bytes) -> Known | None:
         found = self._keys.get(key)
@@ -195,8 +203,7 @@ class Packs:
         self._coming.add((content, fmt))
 
     def add_key(self, key: bytes, known: Known) -> None:
-        known = known._replace(seen=self._interned.setdefault(known.seen, known.seen))
-        self._keys[key] = known
+        self._keys[key] = self._shared(known)
         self._pending.append(Record(KEY, 0, key, _encode(known)))
 
     def add_last(self, name: bytes, contents: tuple[bytes, ...]) -> bool:

@@ -10,7 +10,7 @@ from wwfast.errors import ConfigError, WwfastError
 from wwfast.overlays import model
 from wwfast.overlays.model import Item
 from wwfast.paths import Paths
-from wwfast.watch import Watch
+from wwfast.watch import Watch, existing
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class Overlays:
         """List it; once more if a directory was not watched yet, for what happened before it was."""
         while True:
             self._lists[name] = self._list(name)
-            if not self._watch.add([*self._paths.overlay_search, *self._directories(name)]):
+            if not self._watch.add([*map(existing, self._paths.overlay_search), *self._directories(name)]):
                 return
 
     def _directories(self, name: str) -> Iterable[Path]:

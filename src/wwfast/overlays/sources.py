@@ -22,6 +22,7 @@ from wwfast.overlays import beneath
 from wwfast.overlays.model import Signature
 from wwfast.overlays.packs import Seen
 from wwfast.paths import Paths
+from wwfast.watch import existing
 
 # What the shipped overlays need beside /etc/warewulf.
 SHARED = ("/etc/passwd", "/etc/group", "/etc/hosts", "/etc/localtime", "/root/.ssh/authorized_keys")
@@ -107,7 +108,7 @@ class Sources:
     def watched(self) -> set[Path]:
         """Directories in which something was looked at, by its name and by where links led."""
         self.news = False
-        return {_existing(place) for place in self._places}
+        return {existing(place) for place in self._places}
 
     def _server_name(self, path: str) -> str:
         name = os.path.normpath(path if path.startswith("/") else f"/etc/warewulf/{path}")
@@ -183,12 +184,6 @@ class Sources:
             self._visit(Path(os.readlink(f"/proc/self/fd/{fd}")).parent)  # noqa: PTH115 - no file to ask
         text = data.decode("utf-8", "surrogateescape")
         return _Seen(signature, text, xxhash.xxh3_128_digest(data))
-
-
-def _existing(place: Path) -> Path:
-    while not place.is_dir() and place != place.parent:
-        place = place.parent
-    return place
 
 
 def _kind(root: Path, relative: str) -> _Seen:
