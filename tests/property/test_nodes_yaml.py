@@ -53,7 +53,7 @@ def text_of(lines: list[tuple[int, str, str]]) -> bytes:
     return "".join(f"{'  ' * depth}{head}{value}\n" for depth, head, value in lines).encode()
 
 
-@settings(QUICK, max_examples=1500)
+@settings(QUICK, max_examples=600)
 @given(LINES)
 def test_nodes_cut_into_entries_say_the_same_as_the_whole(lines: list[tuple[int, str, str]]) -> None:
     data = b"nodeprofiles: {}\nnodes:\n" + text_of([(depth + 1, head, value) for depth, head, value in lines])
