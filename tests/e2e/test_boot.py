@@ -14,8 +14,8 @@ from wwfast.demo.vm import Vm
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(900)]
 
-# A changed runtime overlay is to be on the node within one interval and this, also on a machine that does more.
-APPLY_SECONDS = 5
+# From the fetch until the file is there: a real machine takes a fraction of a second, two without KVM on two cores more.
+APPLY_SECONDS = 15
 
 
 @pytest.fixture(scope="module")
@@ -96,12 +96,11 @@ def test_boot_runtime_overlay_follows_its_source(overlay: Path, pair: tuple[Vm, 
     limit = INTERVAL + APPLY_SECONDS
     begin = time.monotonic()
     for vm in pair:
-        vm.wait_for("cat /etc/note", "second", limit + begin - time.monotonic())
-        assert vm.ssh("cat /etc/extra") == "new\n"
+        vm.wait_for("grep -qx second /etc/note && grep -qx new /etc/extra", limit + begin - time.monotonic())
     (overlay / "extra").unlink()
     begin = time.monotonic()
     for vm in pair:
-        vm.wait_for("test -e /etc/extra || echo gone", "gone", limit + begin - time.monotonic())
+        vm.wait_for("test ! -e /etc/extra", limit + begin - time.monotonic())
         assert vm.ssh("cat /etc/note") == "second\n"
 
 
@@ -112,7 +111,7 @@ def test_boot_runtime_overlay_survives_a_restart_of_the_server(
     time.sleep(INTERVAL)
     (overlay / "note").write_text("third\n")
     lab.serve()
-    pair[0].wait_for("cat /etc/note", "third", 4 * INTERVAL)
+    pair[0].wait_for("grep -qx third /etc/note", 4 * INTERVAL)
 
 
 def test_boot_runtime_overlay_only_for_privileged_ports(lab: Laboratory, pair: tuple[Vm, Vm]) -> None:
