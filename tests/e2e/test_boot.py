@@ -14,7 +14,7 @@ from wwfast.demo.vm import Vm
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(900)]
 
-# From the fetch until the file is there: a real machine takes a fraction of a second, two without KVM on two cores more.
+# From the fetch until the file is there: next to nothing on a real machine, seconds on two without KVM on two cores.
 APPLY_SECONDS = 15
 
 

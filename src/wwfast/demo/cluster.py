@@ -123,7 +123,7 @@ class Cluster:
         return self.network.run(["curl", "-sS", "--noproxy", "*", *options, url], check=check, package="curl")
 
     def status(self, node: str) -> dict[str, Any]:
-        """The entry of one node in /status, with the stages of its boot; no stage while the server knows no such node."""
+        """The entry of one node in /status, with the stages of its boot; none while there is no such node."""
         body: dict[str, Any] = json.loads(self.fetch(f"/status?node={node}").stdout)
         entry: dict[str, Any] = body["nodes"].get(node, {"stage": "", "boot": []})
         return entry

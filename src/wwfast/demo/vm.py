@@ -155,7 +155,7 @@ class Vm:
         """
         begin = time.monotonic()
         loop = f"until {condition}; do sleep 0.3; done"
-        done = self._ssh([f"timeout {timeout:.0f} sh -c '{loop}'"], timeout + 60, False)
+        done = self._ssh([f"timeout {max(timeout, 1):.0f} sh -c '{loop}'"], timeout + 60, False)
         if done.returncode:
             raise VmError(f"{self.name}: not within {timeout:g} s: {condition}")
         return time.monotonic() - begin
