@@ -75,7 +75,7 @@ def test_http_client_without_progress_is_closed_after_the_limit(big) -> None:  #
 
 
 def test_http_slowloris_and_idle_connections_are_closed(big) -> None:  # type: ignore[no-untyped-def]
-    with running(big, limits=Limits(head_seconds=0.5, idle_seconds=0.5)) as server:
+    with running(big, limits=Limits(head_seconds=2.0, idle_seconds=2.0)) as server:
         silent, slow, done = server.connect(), server.connect(), server.connect()
         done.sendall(get("/script"))
         read_response(done)
@@ -170,7 +170,13 @@ def test_http_full_house_holds_ipxe_and_lets_scripts_through(big) -> None:  # ty
             sock.close()
 
 
+def alive() -> int:
+    gc.collect()
+    return sum(isinstance(thing, (Answer, Connection)) for thing in gc.get_objects())
+
+
 def test_http_transfers_leave_no_memory_behind(big) -> None:  # type: ignore[no-untyped-def]
+    before = alive()
     with running(big, scheduler=WaveScheduler()) as server:
         for round_ in range(60):
             with server.connect() as sock:
@@ -179,9 +185,7 @@ def test_http_transfers_leave_no_memory_behind(big) -> None:  # type: ignore[no-
         wait_for(lambda: server.server.connections == 0)
         assert len(server.server.pump) == 0
         assert server.server.scheduler.tickets == {}  # type: ignore[union-attr]
-        gc.collect()
-        alive = [thing for thing in gc.get_objects() if isinstance(thing, (Answer, Connection))]
-        assert len(alive) == 0
+        assert alive() <= before
 
 
 def test_http_random_bytes_never_break_the_server(big) -> None:  # type: ignore[no-untyped-def]
