@@ -10,6 +10,7 @@ import pytest
 from wwfast.boot import binaries
 from wwfast.boot.firmware import arch_key, boot_file
 from wwfast.boot.urls import Urls
+from wwfast.daemon.addresses import BootFiles
 
 FOUND = {"00:00": "undionly.kpxe", "00:07": "snponly.efi", "00:0B": "ipxe-arm64.efi"}
 URLS = Urls("10.0.0.1:9873")
@@ -92,3 +93,12 @@ def test_missing_binaries_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     found, missing = binaries.find_all({"00:00": "undionly.kpxe"}, None)
     assert found == []
     assert missing == ["no iPXE binary undionly.kpxe for architecture 00:00"]
+
+
+def test_only_boot_files_have_names(tmp_path: Path) -> None:
+    (tmp_path / "snponly.efi").write_bytes(b"x86")
+    files = BootFiles([binaries.Binary("00:07", "snponly.efi", tmp_path / "snponly.efi")])
+    for name in ("snponly.efi", "/snponly.efi", "warewulf/snponly.efi", "/warewulf/snponly.efi"):
+        assert files.get(name) == b"x86"
+    for name in ("", "/", "../snponly.efi", "other/snponly.efi", "autoexec.ipxe", str(tmp_path / "snponly.efi")):
+        assert files.get(name) is None

@@ -6,12 +6,11 @@ interface that carries ipaddr, and not beside another DHCP server unless forced.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from wwfast.boot.binaries import HINT, Binary, find_all
+from wwfast.boot.binaries import Binary, find_all
 from wwfast.boot.firmware import boot_file
 from wwfast.boot.urls import Urls
 from wwfast.daemon.guard import Guard
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
     from wwfast.nodes.registry import Registry
     from wwfast.paths import Paths
 
-log = logging.getLogger(__name__)
-
 
 class BootFiles:
     """The iPXE binaries in memory, under the names that clients ask for."""
@@ -39,9 +36,7 @@ class BootFiles:
 
     @classmethod
     def load(cls, settings: Settings, paths: Paths) -> BootFiles:
-        found, missing = find_all(settings.tftp.ipxe, paths.ipxe_source)
-        for complaint in missing:
-            log.warning("%s (%s)", complaint, HINT)
+        found, _ = find_all(settings.tftp.ipxe, paths.ipxe_source)  # what is missing, `health` tells
         return cls(found)
 
     def get(self, name: str) -> bytes | None:
