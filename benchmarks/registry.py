@@ -125,7 +125,7 @@ def site(nodes: int) -> str:
             f"    comment: row {index % 8 + 1}, slot {index // 40 % 42 + 1}",
             f"    cluster name: rack{index % 40 + 1:02d}",
             "    ipmi:",
-            f"      ipaddr: 10.1.{high}.{low}",
+            f"      ipaddr: 10.{64 + high // 250}.{high % 250}.{low}",
             "    network devices:",
             "      default:",
             f"        hwaddr: 52:54:00:{octets}",

@@ -7,6 +7,7 @@ import pytest
 from wwfast.config import settings
 from wwfast.errors import ConfigError
 from wwfast.nodes.registry import Registry
+from wwfast.nodes.source import Source
 from wwfast.paths import Paths
 
 GOOD = """\
@@ -89,3 +90,13 @@ def test_settings_name_file_line_and_key(paths: Paths) -> None:
     with pytest.raises(ConfigError) as caught:
         settings.load(paths)
     assert caught.value.message == f"{paths.conf}:4: warewulf.port: must be a whole number, not 'none'"
+
+
+def test_lines_of_problems_are_right_in_any_order(paths: Paths) -> None:
+    """Counting goes on from the place asked for last; asking backwards must not disturb it."""
+    entries = "".join(f"  n{number}:\n    comment: x\n    profiles: [gone{number}]\n" for number in range(1, 6))
+    source = Source.parse(("nodeprofiles: {}\nnodes:\n" + entries).encode(), "nodes.conf")
+    forwards = [source.line("nodes", f"n{number}", "profiles") for number in range(1, 6)]
+    backwards = [source.line("nodes", f"n{number}", "profiles") for number in range(5, 0, -1)]
+    assert forwards == [5, 8, 11, 14, 17]
+    assert backwards == forwards[::-1]

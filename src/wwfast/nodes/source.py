@@ -78,6 +78,7 @@ class Source:
     data: bytes
     digest: str
     trees: dict[str, Mapping[str, Tree]]
+    _counted: tuple[int, int] = (0, 0)  # a place in the text, and the line ends before it
 
     @classmethod
     def parse(cls, data: bytes, name: str) -> Source:
@@ -163,7 +164,12 @@ class Source:
             return yaml.locate(self.data, (section, name, *path))
         entries = self.trees[section]
         assert isinstance(entries, Entries)
-        return self.data.count(b"\n", 0, entries.ranges[name][0]) + yaml.locate(fragment, (name, *path))
+        start = entries.ranges[name][0]
+        # From the last place asked for: counting from the top for each of 36,000 bad entries took over five minutes.
+        place, lines = self._counted if self._counted[0] <= start else (0, 0)
+        lines += self.data.count(b"\n", place, start)
+        self._counted = (start, lines)
+        return lines + yaml.locate(fragment, (name, *path))
 
 
 def cut(data: bytes, name: str) -> dict[str, Mapping[str, Tree]] | None:
