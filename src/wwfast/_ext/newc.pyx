@@ -1,8 +1,9 @@
 """Archives in memory: a list of entries to newc bytes in two passes, one to size the result and one to write it."""
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stdint cimport uint32_t, uint64_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memchr, memcmp, memcpy, memset
 
 
 cdef extern from "newc.h" nogil:
@@ -11,6 +12,7 @@ cdef extern from "newc.h" nogil:
     uint64_t newc_head(char *out, newc_fields *f, const char *name, uint64_t name_length)
     uint64_t newc_head_size(uint64_t name_length)
     uint64_t newc_padded(uint64_t length)
+    const uint64_t NEWC_HEADER
 
 
 cdef extern from *:
@@ -23,6 +25,7 @@ cdef extern from *:
     """
     const int WWFAST_IS_DEBUG
 
+cdef uint64_t PATH_MAX = 4096
 DEBUG = bool(WWFAST_IS_DEBUG)  # a debug build: benchmarks refuse it
 
 
@@ -73,3 +76,66 @@ def pack(list entries, uint32_t segment, bint trailer):
         f.nlink = 1
         newc_head(at, &f, b"TRAILER!!!", 10)
     return out
+
+
+def sound(list entries):
+    """Whether every entry can be packed and Linux takes it as it is; pack/newc.py says what is wrong otherwise."""
+    cdef bytes name, data
+    cdef const char *text
+    cdef uint64_t length
+    cdef long long mode, value
+    cdef object entry
+    try:
+        for entry in entries:
+            name = entry[0]
+            data = entry[5]
+            text = PyBytes_AS_STRING(name)
+            length = PyBytes_GET_SIZE(name)
+            if not 0 < length < PATH_MAX or text[0] == c"/" or memchr(text, 0, length) != NULL:
+                return False
+            if length == 10 and memcmp(text, b"TRAILER!!!", 10) == 0:
+                return False
+            mode = entry[1]
+            length = PyBytes_GET_SIZE(data)
+            if length > 0xFFFFFFFF or (mode & 0o170000 == 0o120000 and not 0 < length < PATH_MAX):
+                return False
+            for value in (mode, entry[2], entry[3], entry[4], entry[6][0], entry[6][1]):
+                if not 0 <= value <= 0xFFFFFFFF:
+                    return False
+    except OverflowError:
+        return False
+    return True
+
+
+def contents(bytes raw):
+    """Data by name of the entries of `raw`; of several with one name the last. ValueError for what is no newc."""
+    cdef const char *view = PyBytes_AS_STRING(raw)
+    cdef uint64_t size = PyBytes_GET_SIZE(raw), at = 0, start, length, name_length
+    cdef dict found = {}
+    while at < size:
+        if at + NEWC_HEADER > size or memcmp(view + at, b"070701", 6) != 0:
+            raise ValueError("no newc header")
+        length = hex8(view + at + 54)
+        name_length = hex8(view + at + 94)
+        start = at + newc_head_size(name_length - 1)
+        if name_length == 0 or start + length > size:
+            raise ValueError("a newc entry is cut off")
+        name = PyUnicode_DecodeUTF8(view + at + NEWC_HEADER, name_length - 1, "surrogateescape")
+        found[name] = PyBytes_FromStringAndSize(view + start, length)
+        at = start + newc_padded(length)
+    return found
+
+
+cdef uint64_t hex8(const char *digits) except? 0xFFFFFFFFFF:
+    cdef uint64_t value = 0
+    cdef int each, digit
+    for each in range(8):
+        digit = digits[each]
+        if c"0" <= digit <= c"9":
+            digit -= c"0"
+        elif c"A" <= digit <= c"F":
+            digit -= c"A" - 10
+        else:
+            raise ValueError("a newc field is no number")
+        value = value << 4 | digit
+    return value

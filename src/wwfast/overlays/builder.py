@@ -20,7 +20,7 @@ from wwfast.config.settings import Settings
 from wwfast.errors import WwfastError
 from wwfast.nodes.model import Node
 from wwfast.nodes.registry import Snapshot
-from wwfast.overlays import environment, forms, tarform
+from wwfast.overlays import environment, forms
 from wwfast.overlays.data import ClusterData, ServerData, build_facts, digest
 from wwfast.overlays.images import Images
 from wwfast.overlays.model import DIRECTORY, Item
@@ -30,7 +30,7 @@ from wwfast.overlays.render import Template
 from wwfast.overlays.scan import Overlays
 from wwfast.overlays.sources import Dependency, Sources
 from wwfast.overlays.stack import Entry, Output, Rendered
-from wwfast.pack import frames
+from wwfast.pack import frames, newc
 from wwfast.paths import Paths
 from wwfast.watch import Watch
 
@@ -95,6 +95,7 @@ class Builder:
         self._shared_bytes = 0
         self._memos: dict[tuple[str, str], Memo] = {}
         # Valid for one generation:
+        self._asked: dict[tuple[str, str], _Maker] = {}  # what has its keys, and was not to be made yet
         self._once: dict[tuple[Any, ...], Any] = {}
         self._seen_ok: dict[Seen, bool] = {}
 
@@ -132,6 +133,7 @@ class Builder:
 
     def _begin(self) -> None:
         self.generation += 1
+        self._asked = {}
         self._once = {}
         self._seen_ok = {}
 
@@ -226,10 +228,13 @@ class Builder:
         ):
             variant, own, below = old.variant, old.own, old.below
         else:
-            maker = _Maker(self, plan, node, make, old if old is not None and old.node == node else None)
-            made = maker.part(VARIANT, (static, cluster))
-            last = maker.part(NODE, (static, cluster, made)) if made else None
+            maker = self._asked.pop((context, node.id), None)
+            if maker is None or maker.node is not node or maker.plan is not plan:
+                maker = _Maker(self, plan, node, old if old is not None and old.node == node else None)
+            made = maker.part(VARIANT, (static, cluster), make)
+            last = maker.part(NODE, (static, cluster, made), make) if made else None
             if made is None or last is None:
+                self._asked[context, node.id] = maker
                 return None
             variant, own = made, last
             below = below if maker.full else ()
@@ -255,7 +260,7 @@ class Builder:
 
     def _cluster_part(self, plan: Plan, node: Node, static: Known, make: bool) -> Known | None:
         """The part that is the same for every node; its templates read nothing of `node`."""
-        return self._per_generation(("cluster", plan), lambda: _Maker(self, plan, node, make).part(CLUSTER, (static,)))
+        return self._per_generation(("cluster", plan), lambda: _Maker(self, plan, node).part(CLUSTER, (static,), make))
 
     def _outside(self, part: Part) -> bytes:
         """Digest of what a part reads beside the node: settings and the cluster."""
@@ -347,40 +352,45 @@ class Builder:
 
 
 class _Maker:
-    """Makes the parts of one node; `full` tells that outputs of templates met other files."""
+    """Makes the parts of one node; `full` tells that outputs of templates met other files.
 
-    def __init__(self, builder: Builder, plan: Plan, node: Node, make: bool, old: Memo | None = None) -> None:
+    It serves one generation: the keys it found do not change within.
+    """
+
+    def __init__(self, builder: Builder, plan: Plan, node: Node, old: Memo | None = None) -> None:
         self._builder = builder
-        self._plan = plan
-        self._node = node
-        self._make = make
+        self.plan = plan
+        self.node = node
         self._old = old  # what this very node had: outputs of templates that did not change are taken from there
         self._names: dict[str, Any] = {}
+        self._keys: dict[int, bytes] = {}
         self.full = False
 
-    def part(self, index: int, below: tuple[Known, ...]) -> Known | None:
-        builder, plan, part = self._builder, self._plan, self._plan.parts[index]
+    def part(self, index: int, below: tuple[Known, ...], make: bool) -> Known | None:
+        builder, plan, part = self._builder, self.plan, self.plan.parts[index]
         if not part.templates and index != NODE:
             return EMPTY
-        key = digest(
-            [
-                part.identity,
-                plan.shape,
-                builder._outside(part),
-                [known.paths for known in below],
-                builder.values(self._node, part),
-            ]
-        )
+        key = self._keys.get(index)
+        if key is None:
+            key = self._keys[index] = digest(
+                [
+                    part.identity,
+                    plan.shape,
+                    builder._outside(part),
+                    [known.paths for known in below],
+                    builder.values(self.node, part),
+                ]
+            )
         known = builder.packs.known(key)
         if known is not None and builder.unchanged(known.seen):
             return known
-        return self._new(index, key, below) if self._make else None
+        return self._new(index, key, below) if make else None
 
     def _new(self, index: int, key: bytes, below: tuple[Known, ...]) -> Known:
-        builder, plan, part = self._builder, self._plan, self._plan.parts[index]
+        builder, plan, part = self._builder, self.plan, self.plan.parts[index]
         if not self._names:
             everyone = any(each.cluster is not None for each in plan.parts)
-            self._names = builder.names(self._node, all_nodes=everyone)
+            self._names = builder.names(self.node, all_nodes=everyone)
         with builder.sources.recording() as seen:
             kept = self._kept() if index == NODE else {}
             rendered = [
@@ -409,22 +419,22 @@ class _Maker:
     def _kept(self) -> dict[bytes, tuple[Output, ...]]:
         """Outputs of the node's former segment by template key."""
         builder, old = self._builder, self._old
-        image = builder.images.get(self._node.image_name)
+        image = builder.images.get(self.node.image_name)
         if old is None or old.image is not image or old.below or not old.own.paths or not builder.good(old.own):
             return {}
         builder.sources.record(old.own.seen)
         builder.packs.flush()
-        contents = tarform.contents(forms.raw(builder.packs, old.own.content))
+        contents = newc.contents(forms.raw(builder.packs, old.own.content))
         return {
             key: tuple(Output(path, kind, contents[path], backup, up) for path, kind, backup, up in outputs)
             for key, outputs in builder.shape(old.own.paths)
         }
 
     def _outputs(self, template: Template) -> tuple[Output, ...]:
-        return self._builder.run(template, self._names, self._node)
+        return self._builder.run(template, self._names, self.node)
 
     def _checked(self, entries: list[tuple[str, Entry]]) -> list[tuple[str, Entry]]:
-        image = self._plan.image
+        image = self.plan.image
         if image:
             for path, entry in entries:
                 if entry.kind != DIRECTORY and self._builder.sources.kind(image, path, record=False) == "dir":
@@ -432,7 +442,7 @@ class _Maker:
         return entries
 
     def _skip(self, path: str) -> bool:
-        plan = self._plan
+        plan = self.plan
         if path in plan.static:
             return path in plan.skipped
         if not plan.image:

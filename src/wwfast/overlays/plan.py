@@ -11,6 +11,7 @@ from __future__ import annotations
 import stat
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import xxhash
 
@@ -181,7 +182,8 @@ def archive(entries: Iterable[tuple[str, Entry]], skip: Callable[[str], bool], *
     """
     listed: list[newc.Entry] = []
     for path, entry in entries:
-        name = path.encode("utf-8", "surrogateescape")
+        link = _link(path)
+        name = link.name
         if entry.kind == DIRECTORY:
             if not skip(path):
                 listed.append(newc.Entry(name, stat.S_IFDIR | entry.mode, entry.uid, entry.gid, MTIME))
@@ -189,11 +191,17 @@ def archive(entries: Iterable[tuple[str, Entry]], skip: Callable[[str], bool], *
         content = entry.content
         data = content if isinstance(content, bytes) else _read(content)
         if entry.kind == FILE:
-            listed.append(newc.Entry(name, stat.S_IFLNK | 0o777, 0, 0, MTIME, b"."))
+            listed.append(link)
             listed.append(newc.Entry(name, stat.S_IFREG | entry.mode, entry.uid, entry.gid, MTIME, data))
         else:
             listed.append(newc.Entry(name, stat.S_IFLNK | 0o777, entry.uid, entry.gid, MTIME, data))
     return newc.archive(listed, trailer=trailer)
+
+
+@lru_cache(maxsize=1 << 14)
+def _link(path: str) -> newc.Entry:
+    """The link that stands before a file; the same paths come for every node."""
+    return newc.Entry(path.encode("utf-8", "surrogateescape"), stat.S_IFLNK | 0o777, 0, 0, MTIME, b".")
 
 
 def _read(content: StaticContent) -> bytes:

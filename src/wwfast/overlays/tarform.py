@@ -38,19 +38,6 @@ def entries(raw: bytes) -> Iterator[Entry]:
         yield link
 
 
-def contents(raw: bytes) -> dict[str, bytes]:
-    """Data of files and targets of links by path; quicker than `entries`, of which it is the short form."""
-    found: dict[str, bytes] = {}
-    at = 0
-    while at < len(raw):
-        size, namesize = int(raw[at + 54 : at + 62], 16), int(raw[at + 94 : at + 102], 16)
-        start = at + (HEADER + namesize + 3 & ~3)
-        name = raw[at + HEADER : at + HEADER + namesize - 1].decode("utf-8", "surrogateescape")
-        found[name] = raw[start : start + size]
-        at = start + (size + 3 & ~3)
-    return found
-
-
 def from_newc(raw: bytes) -> bytes:
     """The entries of `raw` as tar, without the blocks that end an archive."""
     out = io.BytesIO()
