@@ -106,7 +106,7 @@ class Overlay:
         """The host path of an entry; UsageError when the name leaves rootfs."""
         name = clean(relative)
         path = self.rootfs / name
-        if not path.parent.resolve().is_relative_to(self.rootfs.resolve()):
+        if name != "." and not path.parent.resolve().is_relative_to(self.rootfs.resolve()):
             raise UsageError(f"overlay {self.name}: {relative} leaves the overlay through a symbolic link")
         return path
 

@@ -1,0 +1,285 @@
+"""The overlay commands: what they print, what they change, and that bad input costs one line and a hint."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from wwfast.cli.main import main
+from wwfast.paths import Paths
+
+Run = Callable[..., tuple[int, str, str]]
+
+NODES = """\
+nodeprofiles:
+  all: {system overlay: [hostname, base], runtime overlay: [live]}
+nodes:
+  n1: {profiles: [all]}
+  n2: {profiles: [all]}
+"""
+
+
+@pytest.fixture
+def site(paths: Paths) -> Path:
+    """Two nodes and two site overlays; -> the directory of site overlays."""
+    paths.conf.write_text("ipaddr: 10.0.0.1/16\n")
+    paths.nodes_conf.write_text(NODES)
+    for name, text in (("base/rootfs/etc/motd", "hello\n"), ("live/rootfs/etc/who.j2", "{{ id }}\n")):
+        file = paths.site_overlays / name
+        file.parent.mkdir(parents=True)
+        file.write_text(text)
+        file.chmod(0o644)
+    return paths.site_overlays
+
+
+@pytest.fixture
+def run(site: Path, paths: Paths, capfdbinary: pytest.CaptureFixture[bytes]) -> Run:
+    """Run a command line; -> status, stdout, stderr."""
+
+    def call(line: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as caught:
+            main(["--root", str(paths.root), "overlay", *line.split()])
+        out, err = capfdbinary.readouterr()
+        return int(caught.value.code or 0), out.decode(), err.decode()
+
+    return call
+
+
+def ok(done: tuple[int, str, str]) -> str:
+    assert done[0] == 0, done
+    return done[1]
+
+
+def editor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, script: str) -> None:
+    program = tmp_path / "editor"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("EDITOR", str(program))
+
+
+def test_overlay_list_shows_overlays_and_files(run: Run, site: Path) -> None:
+    lines = {line.split()[0]: line.split()[1:] for line in ok(run("list")).splitlines()}
+    assert lines["base"] == ["2", "true"]
+    assert lines["hostname"][1] == "false"
+    assert ok(run("ls base -p")).splitlines()[2].split() == ["base", "2", str(site / "base")]
+    assert [line.split() for line in ok(run("list -a base")).splitlines()[2:]] == [
+        ["base", "etc/", "true"],
+        ["base", "etc/motd", "true"],
+    ]
+    assert ok(run("list -l base")).splitlines()[3].split() == ["0644", "0", "0", "base", "etc/motd", "true"]
+    shown = json.loads(ok(run("list --json base")))["base"]
+    assert shown["site"]
+    assert [entry["path"] for entry in shown["entries"]] == ["etc", "etc/motd"]
+
+
+def test_overlay_show_prints_a_file_as_it_is_or_as_a_node_gets_it(run: Run, site: Path) -> None:
+    (site / "base/rootfs/etc/link").symlink_to("motd")
+    (site / "live/rootfs/etc/never.j2").write_text("{{ abort() }}")
+    assert ok(run("show base etc/motd")) == ok(run("cat base /etc/motd")) == "hello\n"
+    assert ok(run("show base etc/link")) == "-> motd\n"
+    assert ok(run("show live etc/who")) == "{{ id }}\n"
+    assert ok(run("show -q --render n2 live etc/who.j2")) == "n2\n"
+    assert ok(run("show -r n1 live etc/who.j2")).splitlines() == [
+        "backupFile: true",
+        "writeFile: true",
+        "Filename: /etc/who (mode 0644)",
+        "n1",
+    ]
+    assert "aborted" in run("show -r n1 live etc/never.j2")[2]
+
+
+def test_overlay_create_import_mkdir_delete(run: Run, site: Path, tmp_path: Path) -> None:
+    source = tmp_path / "tool.sh"
+    source.write_text("echo hi\n")
+    source.chmod(0o750)
+    ok(run("create tools"))
+    ok(run(f"import --parents tools {source} usr/local/bin/"))
+    there = site / "tools/rootfs/usr/local/bin/tool.sh"
+    assert (there.read_text(), there.stat().st_mode & 0o777) == ("echo hi\n", 0o750)
+    source.write_text("echo ho\n")
+    assert run(f"import tools {source} usr/local/bin/")[0] == 2
+    ok(run(f"cp --overwrite tools {source} usr/local/bin/"))
+    assert there.read_text() == "echo ho\n"
+    ok(run("mkdir -m 0700 tools var/lib/tools"))
+    assert (site / "tools/rootfs/var/lib/tools").stat().st_mode & 0o777 == 0o700
+    assert run("delete tools")[0] == 2
+    ok(run("rm --parents tools usr/local/bin/tool.sh"))
+    assert not (site / "tools/rootfs/usr").exists()
+    ok(run("delete --force tools"))
+    assert not (site / "tools").exists()
+
+
+def test_overlay_chmod_and_chown_change_what_nodes_get(run: Run, site: Path) -> None:
+    ok(run("chmod base etc/motd 0600"))
+    assert (site / "base/rootfs/etc/motd").stat().st_mode & 0o777 == 0o600
+    own = f"{os.getuid()}:{os.getgid()}" if os.getuid() else "12:34"
+    ok(run(f"chown base etc/motd {own}"))
+    st = (site / "base/rootfs/etc/motd").stat()
+    assert f"{st.st_uid}:{st.st_gid}" == own
+    if os.getuid() == 0:
+        ok(run("chown base etc/motd :5"))
+        assert (site / "base/rootfs/etc/motd").stat().st_gid == 5
+        ok(run("chown base etc/motd 7:"))
+        st = (site / "base/rootfs/etc/motd").stat()
+        assert (st.st_uid, st.st_gid) == (7, 5)
+
+
+def test_overlay_edit_writes_what_the_editor_leaves(
+    run: Run, site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = site / "base/rootfs/etc/motd"
+    editor(monkeypatch, tmp_path, 'echo more >> "$1"')
+    ok(run("edit base etc/motd"))
+    assert file.read_text() == "hello\nmore\n"
+    ok(run("edit --parents -m 0640 base etc/new/file"))
+    new = site / "base/rootfs/etc/new/file"
+    assert (new.read_text(), new.stat().st_mode & 0o777) == ("more\n", 0o640)
+    assert run("edit base no/parents")[0] == 1
+    editor(monkeypatch, tmp_path, "exit 0")
+    assert "nothing changed" in ok(run("edit base etc/motd"))
+    editor(monkeypatch, tmp_path, 'echo lost >> "$1"; exit 3')
+    status, _, err = run("edit base etc/motd")
+    assert status == 1
+    assert "exit status 3; nothing was changed" in err
+    assert file.read_text() == "hello\nmore\n"
+
+
+def tree(root: Path) -> dict[str, tuple[int, bytes]]:
+    return {
+        str(path.relative_to(root)): (path.lstat().st_mode, path.read_bytes() if path.is_file() else b"")
+        for path in root.rglob("*")
+    }
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "chmod hostname etc/hostname.j2 0600",
+        "chown hostname etc/hostname 3:4",
+        "mkdir hostname srv",
+        "edit hostname etc/hostname",
+        "import --parents hostname /etc/passwd",
+        "delete hostname etc/hostname.j2",
+    ],
+)
+def test_overlay_change_of_a_shipped_one_copies_it_to_the_site_first(
+    run: Run, site: Path, paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    if "chown" in line and os.geteuid() != 0:
+        pytest.skip("needs root")
+    editor(monkeypatch, tmp_path, 'echo more >> "$1"')
+    shipped = paths.distribution_overlays / "hostname"
+    before = tree(shipped)
+    said = ok(run(line))
+    assert tree(shipped) == before
+    assert (site / "hostname/rootfs").is_dir()
+    assert "delete" in line or "copied to the site overlays" in said
+    assert ok(run("list hostname")).split()[-1] == "true"
+    assert "hostname" in ok(run("diff"))
+
+
+def test_overlay_edit_without_a_change_copies_nothing(
+    run: Run, site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    editor(monkeypatch, tmp_path, "exit 0")
+    ok(run("edit hostname etc/hostname"))
+    assert not (site / "hostname").exists()
+    assert ok(run("diff")) == ""
+
+
+def test_overlay_diff_shows_lines_modes_and_files(run: Run, site: Path) -> None:
+    ok(run("chmod hostname etc/hostname.j2 0600"))
+    ok(run("mkdir hostname srv"))
+    (site / "hostname/rootfs/etc/hostname.j2").write_text("{{ id }}.cluster\n")
+    said = ok(run("diff hostname"))
+    assert "etc/hostname.j2: file 0644 0:0 became file 0600" in said
+    assert "srv: only here" in said
+    assert "+{{ id }}.cluster" in said.splitlines()
+
+
+def test_overlay_info_lists_what_a_template_reads(run: Run) -> None:
+    said = ok(run("info hostname etc/hostname.j2"))
+    assert "id" in {line.split()[0] for line in said.splitlines() if line.strip()}
+    shown = json.loads(ok(run("vars --json hostname etc/hostname.j2")))
+    assert shown["documentation"]
+    assert shown["variables"]
+
+
+def test_overlay_build_says_what_changed_and_dry_run_what_would(run: Run, site: Path) -> None:
+    assert "system: /etc/motd: new on 2 nodes, for example n1" in ok(run("build --dry-run"))
+    assert "4 of 4 overlay images changed" in ok(run("build"))
+    assert "0 of 4" in ok(run("build"))
+    assert ok(run("build -n")) == "nothing would change\n"
+    (site / "live/rootfs/etc/who.j2").write_text("{% if id == 'n2' %}!{% endif %}{{ id }}\n")
+    assert ok(run("build -n")) == "runtime: /etc/who: changed on 1 node, for example n2\n"
+    assert ok(run("build -n --diff n2")).splitlines()[-2:] == ["-n2", "+!n2"]
+    assert ok(run("build -n n1")) == "nothing would change\n"
+    assert "0 of 2" in ok(run("build --system"))
+    assert "1 of 4" in ok(run("build --workers 1"))
+
+
+def test_overlay_build_with_go_templates_of_a_warewulf_site(run: Run, site: Path, paths: Paths) -> None:
+    """The site's copy cannot be run; the shipped one stands in when the command or warewulf.conf asks for it."""
+    file = site / "hostname/rootfs/etc/hostname.ww"
+    file.parent.mkdir(parents=True)
+    file.write_text("{{.Id}}\n")
+    status, _, err = run("build")
+    assert status == 1
+    assert "Go templates" in err
+    assert "etc/hostname.ww" in err
+    assert "2 of 4" in ok(run("build --ignore-go-templates")), "the runtime overlays were right already"
+    paths.conf.write_text("ipaddr: 10.0.0.1/16\nwwfast: {ignore go templates: true}\n")
+    assert "0 of 4" in ok(run("build"))
+
+
+@pytest.mark.parametrize(
+    ("line", "status", "said"),
+    [
+        ("list nothere", 1, "no overlay nothere"),
+        ("list ../etc", 2, "is not a name for an overlay"),
+        ("show base etc/nothere", 1, "overlay base has no etc/nothere"),
+        ("show base ../../../passwd", 2, "leaves the overlay"),
+        ("show base etc", 1, "is a directory"),
+        ("show -r n9 live etc/who.j2", 1, "no node n9"),
+        ("show base", 2, "Missing argument"),
+        ("create base", 2, "exists already"),
+        ("create a/b", 2, "is not a name for an overlay"),
+        ("import base /nothere", 1, "/nothere is not a file"),
+        ("import base /etc/passwd usr/share/x", 1, "has no directory usr/share"),
+        ("mkdir base etc/motd/x", 1, "cannot make etc/motd/x"),
+        ("chmod base etc/motd 99", 2, "not an octal mode"),
+        ("chmod base etc/nothere 0644", 1, "has no etc/nothere"),
+        ("chown base etc/motd root", 2, "is not UID[:GID]"),
+        ("chown base etc/nothere 0", 1, "has no etc/nothere"),
+        ("delete hostname", 2, "it stays"),
+        ("delete base", 2, "is used by 2 nodes"),
+        ("delete base etc", 2, "not empty"),
+        ("delete base .", 2, "the whole overlay"),
+        ("info base etc/nothere", 1, "has no etc/nothere"),
+        ("diff base", 1, "no shipped overlay base"),
+        ("build n9", 1, "no node matches n9"),
+        ("build --workers x", 2, "not a valid integer"),
+        ("build n[1-", 2, "n[1-"),
+    ],
+)
+def test_overlay_commands_refuse_in_two_lines(run: Run, site: Path, line: str, status: int, said: str) -> None:
+    before = tree(site)
+    code, out, err = run(line)
+    assert (code, said in err) == (status, True), (code, out, err)
+    words = [each for each in err.splitlines() if each and not each.startswith(("Usage:", "Try "))]
+    assert 1 <= len(words) <= 2
+    assert "Traceback" not in err
+    assert tree(site) == before
+
+
+def test_overlay_build_error_names_node_file_and_line(run: Run, site: Path) -> None:
+    (site / "live/rootfs/etc/who.j2").write_text("first\n{{ nothere }}\n")
+    status, out, err = run("build")
+    assert status == 1
+    assert "2 of 4 overlay images changed" in out
+    assert "2 failed, for example runtime of n1: overlay live, etc/who.j2, line 2, node n1" in err
+    assert "'nothere' is undefined" in err
