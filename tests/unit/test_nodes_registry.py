@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 
 from wwfast.config import settings
@@ -100,3 +103,18 @@ def test_lines_of_problems_are_right_in_any_order(paths: Paths) -> None:
     backwards = [source.line("nodes", f"n{number}", "profiles") for number in range(5, 0, -1)]
     assert forwards == [5, 8, 11, 14, 17]
     assert backwards == forwards[::-1]
+
+
+def test_an_old_snapshot_goes_without_the_collector(paths: Paths) -> None:
+    """The daemon keeps what it loaded from the collector, so a cycle would stay for ever."""
+    write(paths, GOOD)
+    registry = Registry(paths)
+    old = weakref.ref(registry.reload())
+    assert len(registry.snapshot().nodes) == 2
+    gc.disable()
+    try:
+        write(paths, GOOD.replace("10.0.0.1}", "10.0.0.7}"))
+        registry.reload()
+        assert old() is None
+    finally:
+        gc.enable()

@@ -77,7 +77,6 @@ class Snapshot:
 
     def __init__(self, source: Source, previous: Snapshot | None = None) -> None:
         self.source = source
-        self.nodes: Mapping[str, Node] = NodeMap(self)
         self._lock = threading.RLock()
         self._problems: dict[tuple[str, str], list[Problem]] = {}
         self._cleaner = Cleaner()
@@ -94,6 +93,11 @@ class Snapshot:
         self._check_profiles()
         if previous is not None:
             self._inherit(previous)
+
+    @property
+    def nodes(self) -> Mapping[str, Node]:
+        """Made anew each time: a map kept here would be a cycle, and an old snapshot would wait for the collector."""
+        return NodeMap(self)
 
     @property
     def digest(self) -> str:

@@ -43,13 +43,14 @@ def one_of_each(work: Work, context: str) -> Collection[Node]:
 @contextmanager
 def uncollected() -> Iterator[None]:
     """No garbage collection: it would walk all nodes again and again, and copy the pages that forked children share."""
-    collecting = gc.isenabled()
+    collecting, frozen = gc.isenabled(), gc.get_freeze_count()
     gc.disable()
     gc.freeze()
     try:
         yield
     finally:
-        gc.unfreeze()
+        if not frozen:
+            gc.unfreeze()
         if collecting:
             gc.enable()
 
