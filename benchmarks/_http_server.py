@@ -15,7 +15,7 @@ from pathlib import Path
 
 import uvloop
 
-from wwfast.daemon.handover import Offer, take
+from wwfast.daemon.handover import Offer, Sockets, find
 from wwfast.daemon.scheduler import WaveScheduler
 from wwfast.net.http.message import Request, Response
 from wwfast.net.http.server import HttpServer, Limits, listen
@@ -64,13 +64,20 @@ async def serve(tree: Path, port: int, policy: str) -> None:
 
     scheduler = WaveScheduler() if policy == "wave" else None
     way = tree / f"handover-{port}"
-    sockets = take(way) or {"http": listen([("0.0.0.0", port)])[0]}
-    server = HttpServer(
-        sockets.values(), handler, on_transfer=fault, limits=Limits(send_threads=2), scheduler=scheduler
-    )
+    predecessor = find(way)
+    sockets = Sockets(predecessor.sockets if predecessor else None)
+    listener = sockets.get("http", lambda: listen([("0.0.0.0", port)])[0])
+    if predecessor:
+        predecessor.release()
+    server = HttpServer([listener], handler, on_transfer=fault, limits=Limits(send_threads=2), scheduler=scheduler)
     server.start()
     over = asyncio.Event()
-    offer = Offer(way, sockets, over.set)
+
+    def taken() -> None:
+        server.stop_accepting()
+        over.set()
+
+    offer = Offer(way, sockets.held, taken)
     offer.start()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, over.set)
     await over.wait()

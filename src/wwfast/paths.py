@@ -106,3 +106,8 @@ class Paths:
     def database(self) -> Path:
         """What is not configuration: leases and the boot timeline (SQLite, 0600)."""
         return self.state / "wwfast.db"
+
+    @property
+    def handover(self) -> Path:
+        """Where a running server gives its listening sockets to its successor."""
+        return self.run / "handover"

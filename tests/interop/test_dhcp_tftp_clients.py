@@ -224,7 +224,7 @@ def test_dhcp_proxy_beside_a_dnsmasq_that_leases(files: Path) -> None:
         other.start(
             need("dnsmasq", "dnsmasq-base"), "-k", "-p", "0", "-C", "/dev/null", "--user=root", "--no-ping",
             "--log-dhcp",
-            "--dhcp-range=10.7.0.60,10.7.0.70", f"--dhcp-leasefile={net.folder}/dnsmasq", "--log-facility=-",
+            "--dhcp-range=10.7.0.60,10.7.0.69", f"--dhcp-leasefile={net.folder}/dnsmasq", "--log-facility=-",
         )  # fmt: skip
         assert wait(lambda: "DHCP, IP range" in other.log())
         space = net.join("server", "10.7.0.1/24")

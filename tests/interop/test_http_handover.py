@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
+import os
+import random
+import signal
 import socket
+import subprocess
+import sys
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import uvloop
 
+from support.daemon import MAC, NODES, overlay, tiny_image, write_conf
 from support.httpserver import get, read_response
-from wwfast.daemon.handover import Offer, take
+from wwfast.daemon.handover import Offer, Sockets, find
 from wwfast.net.http.message import Response
 from wwfast.net.http.server import HttpServer, listen
+from wwfast.paths import Paths
+from wwfast.run import run
+
+PAYLOAD = 24 << 20
 
 
 def test_http_restart_hands_over_the_listening_socket(tmp_path: Path) -> None:
@@ -26,7 +41,12 @@ def test_http_restart_hands_over_the_listening_socket(tmp_path: Path) -> None:
         old = HttpServer(sockets.values(), lambda _: Response(body=b"old"))
         old.start()
         taken = asyncio.Event()
-        offer = Offer(way, sockets, taken.set)
+
+        def let_go() -> None:
+            old.stop_accepting()
+            taken.set()
+
+        offer = Offer(way, sockets, let_go)
         offer.start()
 
         def client() -> None:
@@ -39,9 +59,15 @@ def test_http_restart_hands_over_the_listening_socket(tmp_path: Path) -> None:
         thread.start()
         while len(answers) < 20:
             await asyncio.sleep(0.01)
-        theirs = await loop.run_in_executor(None, take, way)
-        await taken.wait()
-        new = HttpServer(theirs.values(), lambda _: Response(body=b"new"))
+        shy = await loop.run_in_executor(None, find, way)
+        assert shy is not None
+        shy.close()  # it could not start: nothing has changed
+        predecessor = await loop.run_in_executor(None, find, way)
+        assert predecessor is not None
+        assert not taken.is_set()
+        await loop.run_in_executor(None, predecessor.release)
+        assert taken.is_set()
+        new = HttpServer(predecessor.sockets.values(), lambda _: Response(body=b"new"))
         new.start()
         await old.drain(10)
         await loop.run_in_executor(None, thread.join)
@@ -54,4 +80,167 @@ def test_http_restart_hands_over_the_listening_socket(tmp_path: Path) -> None:
 
 
 def test_http_there_may_be_nobody_to_take_from(tmp_path: Path) -> None:
-    assert take(tmp_path / "nothing") == {}
+    assert find(tmp_path / "nothing") is None
+    assert find(tmp_path / "no folder/nothing") is None
+
+
+def test_http_sockets_nobody_asks_for_are_closed() -> None:
+    kept, gone = listen([("127.0.0.1", 0), ("127.0.0.1", 0)])
+    sockets = Sockets({"kept": kept, "gone": gone})
+    assert sockets.get("kept", lambda: pytest.fail("was opened anew")) is kept
+    sockets.close_rest()
+    assert (kept.fileno() < 0, gone.fileno() < 0) == (False, True)
+    kept.close()
+
+
+class Server:
+    """`wwfast server` on a loopback port, with a log of its own."""
+
+    def __init__(self, paths: Paths, log: Path, *flags: str) -> None:
+        self.log = log
+        with log.open("wb") as out:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "wwfast", "--root", paths.root, "server", *flags], stdout=out, stderr=out
+            )
+
+    def said(self, words: str) -> bool:
+        return words in self.log.read_text()
+
+    def end(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+
+
+def until(true: Callable[[], object], seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def site(paths: Paths) -> tuple[Paths, int]:
+    """A cluster of one node with an image of PAYLOAD bytes and more, and a free port."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    write_conf(paths, warewulf={"port": port, "secure": False})
+    paths.nodes_conf.write_text(NODES)
+    overlay(paths)
+    root = tiny_image(paths)
+    (root / "payload").write_bytes(random.Random(1).randbytes(PAYLOAD))
+    run([sys.executable, "-m", "wwfast", "--root", paths.root, "image", "build", "tiny"], timeout=120)
+    return paths, port
+
+
+class Clients:
+    """One connection after the other asks for the script; every answer and every failure is kept."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.answered = 0
+        self.failures: list[str] = []
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._ask)
+        self._thread.start()
+
+    def _ask(self) -> None:
+        while not self._over.is_set():
+            try:
+                with socket.create_connection(("127.0.0.1", self.port), 30) as sock:
+                    sock.settimeout(30)
+                    sock.sendall(get(f"/ipxe/{MAC}"))
+                    status, _, body = read_response(sock)[:3]
+                    assert body.startswith(b"#!ipxe"), status
+                    self.answered += 1
+            except (OSError, AssertionError) as error:
+                self.failures.append(repr(error))
+            time.sleep(0.005)
+
+    def end(self) -> None:
+        self._over.set()
+        self._thread.join()
+
+
+@pytest.mark.slow
+def test_http_restart_of_the_real_server_under_a_slow_download(site: tuple[Paths, int], tmp_path: Path) -> None:
+    paths, port = site
+    old = Server(paths, tmp_path / "old.log")
+    new: Server | None = None
+    last = 0
+    try:
+        until(lambda: old.said("serving on port"))
+        whole = subprocess.run(
+            ["curl", "-sf", "--noproxy", "*", f"http://127.0.0.1:{port}/image/{MAC}?compress=zst"],
+            capture_output=True,
+            check=True,
+        ).stdout
+        assert len(whole) > PAYLOAD
+        slow = socket.socket()
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 << 10)
+        slow.connect(("127.0.0.1", port))
+        slow.settimeout(30)
+        slow.sendall(get(f"/image/{MAC}?compress=zst"))
+        data = slow.recv(64 << 10)
+        clients = Clients(port)
+        try:
+            until(lambda: clients.answered > 20)
+            new = Server(paths, tmp_path / "new.log", "--replace")
+            until(lambda: new.said("serving on port"))
+            before = clients.answered
+            until(lambda: clients.answered > before + 20)
+            assert old.process.poll() is None, "it has a transfer to finish"
+            # The second replacement is one that the running server starts itself, as `systemctl reload` asks it to.
+            new.process.send_signal(signal.SIGUSR2)
+            new.process.wait(60)
+            before = clients.answered
+            until(lambda: clients.answered > before + 20)
+            status = subprocess.run(
+                ["curl", "-sf", "--noproxy", "*", f"http://127.0.0.1:{port}/status"], capture_output=True, check=True
+            )
+            last = json.loads(status.stdout)["pid"]
+        finally:
+            clients.end()
+        assert old.process.poll() is None
+        while piece := slow.recv(1 << 20):
+            data += piece
+        head, _, body = data.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200")
+        assert hashlib.sha256(body).digest() == hashlib.sha256(whole).digest()
+        slow.close()
+        assert old.process.wait(30) == 0
+        assert new.process.returncode == 0
+        assert clients.failures == []
+    finally:
+        old.end()
+        if new is not None:
+            new.end()
+        if last:
+            os.kill(last, signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_http_successor_that_cannot_start_changes_nothing(site: tuple[Paths, int], tmp_path: Path) -> None:
+    paths, port = site
+    old = Server(paths, tmp_path / "old.log")
+    try:
+        until(lambda: old.said("serving on port"))
+        beside = Server(paths, tmp_path / "beside.log")
+        assert beside.process.wait(60) == 1
+        assert beside.said("wwfast server --replace")
+        with socket.socket() as busy:
+            busy.bind(("0.0.0.0", 0))
+            busy.listen()
+            write_conf(paths, warewulf={"port": busy.getsockname()[1], "secure": False})
+            new = Server(paths, tmp_path / "new.log", "--replace")
+            assert new.process.wait(60) == 1
+            assert new.said("cannot listen on")
+        clients = Clients(port)
+        until(lambda: clients.answered > 5)
+        clients.end()
+        assert clients.failures == []
+        old.process.terminate()
+        assert old.process.wait(30) == 0
+    finally:
+        old.end()

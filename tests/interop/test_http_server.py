@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import os
 import random
 import shutil
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -14,6 +16,8 @@ from pathlib import Path
 import pytest
 
 from support.httpserver import OCTETS, artefact, get, read_response, running
+from wwfast.daemon.scheduler import WaveScheduler
+from wwfast.daemon.width import NARROWEST
 from wwfast.net.http.message import Request, Response
 from wwfast.net.http.server import Limits
 from wwfast.net.transfer import Outcome
@@ -35,6 +39,8 @@ class Site:
         self.requests.append(request)
         if request.path == "/big":
             return Response(body=self.big, content_type=OCTETS, stage="image", wwid="52:54:00:00:00:01", node="n1")
+        if request.path.startswith("/node/"):
+            return Response(body=self.big, content_type=OCTETS, stage="image", wwid=request.path[6:])
         if request.path == "/small":
             return Response(body=self.small, content_type=OCTETS)
         if request.path == "/text":
@@ -239,3 +245,22 @@ def test_http_pacing_keeps_one_client_below_the_rate(site: Site) -> None:
         sock.sendall(get("/big"))
         assert read_response(sock)[2] == BODY
         assert time.monotonic() - begin > 0.4
+
+
+def test_http_drain_without_successor_waits_neither_for_the_dead_nor_for_the_queue(site: Site) -> None:
+    """A machine that was switched off never closes its connection; one in the queue has nobody to serve it."""
+    with running(site, scheduler=WaveScheduler()) as server:
+        dead = [server.connect(window=4096) for _ in range(4 * NARROWEST)]
+        for index, sock in enumerate(dead):
+            sock.sendall(get(f"/node/{index}"))
+        deadline = time.monotonic() + 20
+        while not server.server.waiting:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        begin = time.monotonic()
+        asyncio.run_coroutine_threadsafe(server.server.drain(60, 0.5), server.loop).result(30)
+        assert time.monotonic() - begin < 20
+        with socket.socket() as late:
+            assert late.connect_ex(("127.0.0.1", server.port)) == errno.ECONNREFUSED
+        for sock in dead:
+            sock.close()

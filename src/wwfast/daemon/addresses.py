@@ -6,6 +6,7 @@ interface that carries ipaddr, and not beside another DHCP server unless forced.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -14,11 +15,12 @@ from wwfast.boot.binaries import Binary, find_all
 from wwfast.boot.firmware import boot_file
 from wwfast.boot.urls import Urls
 from wwfast.daemon.guard import Guard
+from wwfast.daemon.handover import Sockets
 from wwfast.errors import ConfigError, WwfastError
 from wwfast.net.dhcp.leases import Journal, LeaseTable
 from wwfast.net.dhcp.packet import ClientInfo, dotted, number
-from wwfast.net.dhcp.responder import BootFile, DhcpConfig, Reservation, Responder
-from wwfast.net.dhcp.server import DhcpServer, interface_of, open_sockets, probe
+from wwfast.net.dhcp.responder import SERVER_PORT, BootFile, DhcpConfig, Reservation, Responder
+from wwfast.net.dhcp.server import DhcpServer, interface_of, listening, open_sockets, probe
 from wwfast.net.transfer import Transfer
 
 if TYPE_CHECKING:
@@ -78,22 +80,30 @@ class Addresses:
         self.responder = Responder(config, self.reservation, self._boot, self.leases)
         self.server: DhcpServer | None = None
 
-    async def start(self, *, force: bool) -> None:
+    async def start(self, sockets: Sockets, *, force: bool) -> None:
         """Ask the network first, then serve it. Raises WwfastError naming another server that answers.
 
-        As ProxyDHCP we live beside another server, so that one is not asked for.
+        As ProxyDHCP we live beside another server, so that one is not asked for; and a predecessor, whose sockets
+        we have, asked already.
         """
-        others = [] if self.responder.config.proxy else await probe(self.interface)
+        asked = self.responder.config.proxy or _name(self.interface, SERVER_PORT) in sockets
+        others = [] if asked else await probe(self.interface)
         if others and not force:
             raise WwfastError(
                 f"another DHCP server answers on {self.interface}: {', '.join(others)}",
                 hint="stop it, or set `dhcp: enabled: false` in warewulf.conf, or start with --force-dhcp",
             )
         self.journal.start()
-        self.server = DhcpServer(open_sockets(self.interface), self.responder, on_transfer=self._event)
+
+        def listen(interface: str, port: int) -> socket.socket:
+            return sockets.get(_name(interface, port), lambda: listening(interface, port))
+
+        opened = open_sockets(self.interface, listen=listen)
+        self.server = DhcpServer(opened, self.responder, on_transfer=self._event)
         self.server.start()
 
     def stop(self) -> None:
+        """Safe to repeat."""
         if self.server is not None:
             self.server.stop()
             self.journal.close()
@@ -135,6 +145,10 @@ class Addresses:
         self._guard.saw_dhcp(event.wwid, boots=boots)
         if boots or event.detail:
             self._on_transfer(event)
+
+
+def _name(interface: str, port: int) -> str:
+    return f"dhcp {interface}:{port}"
 
 
 def require_written(settings: Settings, paths: Paths) -> None:

@@ -2,6 +2,7 @@
 
 Start: registry, overlays, boot files, HTTP, TFTP, and DHCP last, so that nobody is told to come before all is up.
 Stop is the reverse: DHCP first, then HTTP until its transfers are done, bounded in time.
+A successor (`wwfast server --replace`, SIGUSR2) gets the listening sockets; then only what is under way is finished.
 """
 
 from __future__ import annotations
@@ -9,22 +10,26 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import signal
 import socket
 import sys
 import time
+from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from wwfast.boot.plan import Planner
 from wwfast.daemon import health
-from wwfast.daemon.addresses import Addresses, BootFiles
+from wwfast.daemon.addresses import Addresses, BootFiles, require_written
 from wwfast.daemon.database import PhaseStore
 from wwfast.daemon.discovery import Discovery
 from wwfast.daemon.guard import Guard
+from wwfast.daemon.handover import Offer, Sockets, find
 from wwfast.daemon.routes import Routes
 from wwfast.daemon.scheduler import WaveScheduler
-from wwfast.daemon.system import notify
+from wwfast.daemon.system import notify, ready
 from wwfast.daemon.timeline import Timeline
 from wwfast.net.http.server import HttpServer, Limits, listen
 from wwfast.net.tftp.server import TftpServer, open_socket
@@ -32,6 +37,7 @@ from wwfast.net.transfer import Outcome, Transfer
 from wwfast.nodes.registry import Registry, Snapshot
 from wwfast.nodes.store import Store
 from wwfast.overlays.service import OverlayService
+from wwfast.run import Process, start
 from wwfast.watch import Watch
 
 if TYPE_CHECKING:
@@ -47,11 +53,13 @@ DRAIN_SECONDS = 60.0
 # request, which asks for the interpreter several times, took 65 ms (p99) with CPython's own 5 ms, and takes 15 ms with
 # this; the reload takes no longer (0.16 s).
 SWITCH_SECONDS = 0.0005
+QUIET_SECONDS = 5.0  # on the way out a client without progress is not waited for longer: it is dead, or starts over
+REPLACED_SECONDS = 600.0  # with a successor at work, finishing what is under way is in nobody's way
 BUILDERS = 4  # threads that build overlays; one key is built once whatever the number
 
 
 class Daemon:
-    """One server. `listeners` are given by tests, the storm simulator and a predecessor that hands over."""
+    """One server. Tests give it `listeners`; with `replace` it takes over from the one that runs, if one does."""
 
     def __init__(
         self,
@@ -59,6 +67,7 @@ class Daemon:
         settings: Settings,
         *,
         listeners: list[socket.socket] | None = None,
+        replace: bool = False,
         force_dhcp: bool = False,
         ignore_go_templates: bool | None = None,
     ) -> None:
@@ -66,6 +75,11 @@ class Daemon:
         self.settings = settings
         self._force_dhcp = force_dhcp
         self._given = listeners
+        self._replace = replace
+        self._sockets = Sockets()
+        self._offer: Offer | None = None
+        self._successor: Process | None = None
+        self.replaced = asyncio.Event()
         self._executor = ThreadPoolExecutor(BUILDERS, thread_name_prefix="build")
         self.registry = Registry(paths)
         self.overlays = OverlayService(paths, settings, ignore_go_templates=ignore_go_templates)
@@ -91,6 +105,20 @@ class Daemon:
             loop.add_reader(self._watch.fileno(), self._changed)
         snapshot = await loop.run_in_executor(self._executor, self._load)
         self.timeline.seed(snapshot.nodes)
+        if self.settings.dhcp.enabled:
+            require_written(self.settings, self.paths)
+        predecessor = await loop.run_in_executor(None, find, self.paths.handover) if self._replace else None
+        try:
+            self._sockets = Sockets(predecessor.sockets if predecessor is not None else None)
+            sockets = self._given or self._http_sockets()
+            requests = self._tftp_socket() if self.settings.tftp.enabled else None
+            if predecessor is not None:
+                await loop.run_in_executor(None, predecessor.release)
+                log.info("took over from the running server")
+        except BaseException:
+            if predecessor is not None:
+                predecessor.close()
+            raise
         self.guard.restore(self.phases.load())
         store = Store(self.paths)
         routes = Routes(
@@ -105,35 +133,79 @@ class Daemon:
             problems=self._problems,
             standing=self._standing,
         )
-        port = self.settings.warewulf.port
-        sockets = self._given or listen([("0.0.0.0", port), *([("::", port)] if socket.has_ipv6 else [])])
         own = self.settings.wwfast
         limits = Limits(connections=own.connections, pacing_bytes=own.client_rate)
         self.http = HttpServer(sockets, routes, on_transfer=self._record, limits=limits, scheduler=self.scheduler)
         self.http.start()
-        if self.settings.tftp.enabled:
-            self.tftp = TftpServer([open_socket(self.settings.ipaddr)], self._tftp_file, on_transfer=self._tftp_event)
+        if requests is not None:
+            self.tftp = TftpServer([requests], self._tftp_file, on_transfer=self._tftp_event)
             self.tftp.start()
         if self.settings.dhcp.enabled:
             self.dhcp = Addresses(self.settings, self.paths, self.registry, self.files, self.guard, self._record)
             self.guard.leased = self.dhcp.leased
-            await self.dhcp.start(force=self._force_dhcp)
+            await self.dhcp.start(self._sockets, force=self._force_dhcp)
         elif self.settings.warewulf.secure:
             log.warning("DHCP is not ours: overlays are not bound to leased addresses, only to privileged ports")
         self._saver = loop.create_task(self._save_phases())
+        self._sockets.close_rest()
+        if self._sockets.held:
+            self._offer = Offer(self.paths.handover, self._sockets.held, self._taken)
+            self._offer.start()
+
+    def _http_sockets(self) -> list[socket.socket]:
+        port = self.settings.warewulf.port
+        addresses = ["0.0.0.0", *(["::"] if socket.has_ipv6 else [])]
+        return [self._sockets.get(f"http {at}:{port}", partial(_listen, at, port)) for at in addresses]
+
+    def _tftp_socket(self) -> socket.socket:
+        address = self.settings.ipaddr
+        return self._sockets.get(f"tftp {address}", partial(open_socket, address))
+
+    def begin_replacement(self) -> None:
+        """Start a successor with our own command line: a new program, a new warewulf.conf (SIGUSR2)."""
+        if self.replaced.is_set() or (self._successor is not None and self._successor.poll() is None):
+            return
+        words = [word for word in sys.orig_argv[1:] if word != "--replace"]
+        self._successor = start([sys.executable, *words, "--replace"])
+
+    def _taken(self) -> None:
+        """A successor is ready: from here on our sockets and the database are its own."""
+        log.info("replaced by another server; finishing what is under way")
+        if self.dhcp is not None:
+            self.dhcp.stop()
+        if self.tftp is not None:
+            self.tftp.stop_accepting()
+        if self.http is not None:
+            self.http.stop_accepting()
+        self._save()
+        self.replaced.set()
+
+    def _save(self) -> None:
+        """Write down what a server after this one must know; nothing is written after that."""
+        if self._saver is not None:
+            self._saver.cancel()
+            self._saver = None
+            self.phases.save(self.guard.booting())
+
+    async def finish(self, seconds: float = REPLACED_SECONDS) -> None:
+        """After the handover: let the transfers under way end, for at most `seconds`."""
+        end = time.monotonic() + seconds
+        if self.http is not None:
+            await self.http.drain(seconds)
+        while self.tftp is not None and self.tftp.running and time.monotonic() < end:
+            await asyncio.sleep(0.1)
 
     async def stop(self, drain: float = DRAIN_SECONDS) -> None:
         """Stop taking nodes in, finish what runs, close everything. Safe after a start that failed half way."""
+        if self._offer is not None:
+            self._offer.close()
         if self.dhcp is not None:
             self.dhcp.stop()
         if self.tftp is not None:
             self.tftp.stop()
         if self.http is not None:
-            await self.http.drain(drain)
-            await self.http.close()
-        if self._saver is not None:
-            self._saver.cancel()
-            self.phases.save(self.guard.booting())
+            await self.http.drain(drain, QUIET_SECONDS)
+        self._save()
         if self._reloading is not None:
             self._reloading.cancel()
         if self._watch is not None:
@@ -208,7 +280,7 @@ class Daemon:
         return self.scheduler.standing(wwid) if self.scheduler is not None else None
 
     def _extra_status(self) -> dict[str, object]:
-        extra: dict[str, object] = {"registry error": str(self.registry.error or "")}
+        extra: dict[str, object] = {"pid": os.getpid(), "registry error": str(self.registry.error or "")}
         if self.http is not None:
             extra["http"] = dict(self.http.figures)
         if self.scheduler is not None:
@@ -230,12 +302,12 @@ class Daemon:
             await loop.run_in_executor(self._executor, self.phases.save, self.guard.booting())
 
 
-def serve(paths: Paths, settings: Settings, *, force_dhcp: bool, ignore_go_templates: bool, verbose: bool) -> None:
+def serve(paths: Paths, settings: Settings, *, replace: bool, force_dhcp: bool, ignore_go_templates: bool) -> None:
     """Run in the foreground until SIGTERM or SIGINT. Raises WwfastError when it cannot start."""
     import uvloop
 
     logging.getLogger().setLevel(min(logging.getLogger().level, logging.INFO))
-    daemon = Daemon(paths, settings, force_dhcp=force_dhcp, ignore_go_templates=ignore_go_templates)
+    daemon = Daemon(paths, settings, replace=replace, force_dhcp=force_dhcp, ignore_go_templates=ignore_go_templates)
     for finding in health.examine(health.Scene(paths, settings, daemon.registry.snapshot())):
         log.warning("%s: %s", finding.message, finding.fix)
     sys.setswitchinterval(SWITCH_SECONDS)
@@ -248,12 +320,33 @@ async def _run(daemon: Daemon) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
     loop.add_signal_handler(signal.SIGHUP, daemon.reload)
+    loop.add_signal_handler(signal.SIGUSR2, daemon.begin_replacement)
     began = time.monotonic()
     try:
         await daemon.start()
         log.info("serving on port %d after %.2f s", daemon.settings.warewulf.port, time.monotonic() - began)
-        notify("READY=1")
-        await ended.wait()
-        notify("STOPPING=1")
+        ready()
+        await _first(ended.wait(), daemon.replaced.wait())
+        if daemon.replaced.is_set():
+            await _first(ended.wait(), daemon.finish())
+        else:
+            notify("STOPPING=1")
     finally:
         await daemon.stop()
+
+
+async def _first(*ways: Coroutine[Any, Any, object]) -> None:
+    """Wait until one of them has ended; the others are cancelled."""
+    tasks = [asyncio.ensure_future(way) for way in ways]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+    for task in done:
+        task.result()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    (one,) = listen([(host, port)])
+    return one

@@ -17,3 +17,8 @@ def notify(state: str) -> None:
             channel.sendto(state.encode(), name)
         except OSError:
             pass  # readiness is a courtesy: systemd going away must not end the service
+
+
+def ready() -> None:
+    """We serve, and are the main process now, whoever started us: a successor is a child of its predecessor."""
+    notify(f"READY=1\nMAINPID={os.getpid()}")

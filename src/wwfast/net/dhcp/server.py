@@ -71,24 +71,8 @@ class DhcpSockets:
                 sock.close()
 
 
-def open_sockets(interface: str, *, port: int = SERVER_PORT, proxy_port: int | None = PROXY_PORT) -> DhcpSockets:
-    """Bind to one interface. Raises WwfastError naming the port when it is taken or privileged."""
-    server = _listen(interface, port)
-    proxy = None
-    try:
-        if proxy_port is not None:
-            proxy = _listen(interface, proxy_port)
-    except WwfastError:
-        server.close()
-        raise
-    try:
-        link: socket.socket | None = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)
-    except PermissionError:
-        link = None  # no CAP_NET_RAW: replies to clients without an address are broadcast
-    return DhcpSockets(interface, server, proxy, link)
-
-
-def _listen(interface: str, port: int) -> socket.socket:
+def listening(interface: str, port: int) -> socket.socket:
+    """A socket for `port` on one interface. Raises WwfastError naming the port when it is taken or privileged."""
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode() + b"\0")
@@ -101,6 +85,29 @@ def _listen(interface: str, port: int) -> socket.socket:
         sock.close()
         raise bind_error(port, interface, error) from error
     return sock
+
+
+def open_sockets(
+    interface: str,
+    *,
+    port: int = SERVER_PORT,
+    proxy_port: int | None = PROXY_PORT,
+    listen: Callable[[str, int], socket.socket] = listening,
+) -> DhcpSockets:
+    """All sockets for one interface; raises what `listen` does."""
+    server = listen(interface, port)
+    proxy = None
+    try:
+        if proxy_port is not None:
+            proxy = listen(interface, proxy_port)
+    except WwfastError:
+        server.close()
+        raise
+    try:
+        link: socket.socket | None = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)
+    except PermissionError:
+        link = None  # no CAP_NET_RAW: replies to clients without an address are broadcast
+    return DhcpSockets(interface, server, proxy, link)
 
 
 class DhcpServer:

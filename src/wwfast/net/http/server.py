@@ -39,6 +39,7 @@ TICK = 1 / SLICES
 EVENTS = 256  # connections read per turn of the loop
 ACCEPTS = 64  # connections taken per wake-up of a listener
 LINGER = 2.0  # seconds to let a refused client read why
+IN_USE = "another server may be running there: ss -ltnp; from a wwfast server, `wwfast server --replace` takes over"
 PIPELINE = 4  # heads worth of bytes kept while a response is under way
 
 Handler = Callable[[Request], "Response | Awaitable[Response]"]
@@ -77,7 +78,7 @@ def listen(addresses: Iterable[tuple[str, int]], backlog: int = 65535) -> list[s
             for other in [one, *sockets]:
                 other.close()
             at = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-            hint = "another server may be running there: ss -ltnp" if error.errno == errno.EADDRINUSE else None
+            hint = IN_USE if error.errno == errno.EADDRINUSE else None
             raise WwfastError(f"cannot listen on {at}: {error.strerror}", hint=hint) from error
         sockets.append(one)
     return sockets
@@ -360,7 +361,7 @@ class Connection:
             answer.before += done
         self._tell(Outcome.STARTED)
         self.state = State.SENDING
-        self.deadline = answer.began + self.server.limits.stall_seconds
+        self.deadline = answer.began + self.server.stall_seconds
         answer.told = answer.began
         self.sending = self.server.pump.send(self.fd, memory, spans, self)
 
@@ -451,7 +452,7 @@ class Connection:
             before = answer.sent
             self._count(sending)
             if answer.sent > before:
-                self.deadline = now + self.server.limits.stall_seconds
+                self.deadline = now + self.server.stall_seconds
                 if now - answer.told >= 1.0:
                     answer.told = now
                     self._tell(Outcome.PROGRESS)
@@ -475,7 +476,7 @@ class Connection:
                 self.sock.shutdown(socket.SHUT_RDWR)
             except OSError:
                 pass
-            self.deadline = time.monotonic() + self.server.limits.stall_seconds
+            self.deadline = time.monotonic() + self.server.stall_seconds
             return
         if self.state is State.WAITING:
             self.server.stop_waiting(self)
@@ -510,6 +511,7 @@ class HttpServer:
         self.on_transfer = on_transfer
         self.limits = limits or Limits()
         self.scheduler = scheduler
+        self.stall_seconds = self.limits.stall_seconds
         self.draining = False
         self._closed = False
         self.refused = 0  # connections over the limit
@@ -555,16 +557,23 @@ class HttpServer:
         }
 
     def stop_accepting(self) -> None:
-        """Leave the listening sockets alone, open: another process may have taken them over."""
+        """Close our listening sockets. A process that has taken them over holds copies; else clients are refused."""
         if not self.draining:
             self.draining = True
             for one in self.sockets:
                 self.loop.remove_reader(one.fileno())
+                one.close()
 
-    async def drain(self, seconds: float) -> None:
-        """Stop accepting, let responses under way finish for at most `seconds`, then close everything."""
+    async def drain(self, seconds: float, quiet: float | None = None) -> None:
+        """Stop accepting, let responses under way finish for at most `seconds`, then close everything.
+
+        `quiet`: no successor is at work, so whoever waits for its turn is let go at once, to start over later, and
+        a client that makes no progress for so many seconds is not waited for.
+        """
         self.stop_accepting()
         end = time.monotonic() + seconds
+        if quiet is not None:
+            self.hurry(quiet)
         while self._connections and time.monotonic() < end:
             for connection in list(self._connections.values()):
                 # A new one may have its first request on the way: it is answered, or closed at its deadline.
@@ -573,6 +582,14 @@ class HttpServer:
             if self._connections:
                 await asyncio.sleep(TICK)
         await self.close()
+
+    def hurry(self, quiet: float) -> None:
+        self.stall_seconds = quiet
+        latest = time.monotonic() + quiet
+        for connection in list(self._connections.values()):
+            connection.deadline = min(connection.deadline, latest)
+            if connection.state is State.WAITING:
+                connection.close("the server stopped")
 
     async def close(self) -> None:
         """Close listeners and connections; transfers under way are cut and reported as failed. Safe to repeat."""
@@ -591,8 +608,6 @@ class HttpServer:
         self.poller.close()
         self.pump.close()
         self.files.close()
-        for one in self.sockets:
-            one.close()
 
     def closed(self, connection: Connection) -> None:
         del self._connections[connection.fd]

@@ -106,17 +106,29 @@ class TftpServer:
             sock.setblocking(False)
             self._loop.add_reader(sock.fileno(), self._requested, sock)
 
+    def stop_accepting(self) -> None:
+        """Take no more requests; transfers under way go on."""
+        for sock in self.sockets:
+            if self._loop is not None:
+                self._loop.remove_reader(sock.fileno())
+            sock.close()
+        self.sockets.clear()
+
     def stop(self) -> None:
-        """Forget what is under way and close the sockets."""
+        """Forget what is under way and close the sockets. Safe to repeat."""
+        self.stop_accepting()
         if self._loop is not None:
             self._loop.remove_reader(self._engine.fileno)
-            for sock in self.sockets:
-                self._loop.remove_reader(sock.fileno())
             self._loop = None
             self._engine.stop()
             self._thread.join()
-        for sock in (*self.sockets, *self._data, self._scratch):
+        for sock in (*self._data, self._scratch):
             sock.close()
+
+    @property
+    def running(self) -> int:
+        """Transfers under way."""
+        return len(self._running)
 
     def stats(self) -> dict[str, int]:
         """Counters since the start, and the transfers under way."""
@@ -147,7 +159,7 @@ class TftpServer:
         self._read_requests(sock)
 
     def _resume(self, sock: socket.socket, until: float) -> None:
-        if self._loop is None:
+        if self._loop is None or sock not in self.sockets:
             return
         if self._engine.busy and time.monotonic() < until:
             self._loop.call_later(PAUSE, self._resume, sock, until)
