@@ -182,6 +182,8 @@ def lay(
     """node -> path -> what the node gets there from these overlays."""
     wanted = NODES if nodes is None else nodes
     paths.conf.write_text(conf)
+    for name in {node["image name"] for node in wanted.values() if "image name" in node}:
+        (paths.chroots / name / "rootfs").mkdir(parents=True, exist_ok=True)
     document = {
         "nodeprofiles": {},
         "nodes": {name: {**node, "system overlay": overlays} for name, node in wanted.items()},

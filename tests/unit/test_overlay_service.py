@@ -187,6 +187,41 @@ def test_overlay_missing_is_named(site: Site) -> None:
     assert site.text("etc/found", context="runtime") == "yes\n"
 
 
+def test_overlay_of_a_node_whose_image_is_unknown_is_not_built(site: Site) -> None:
+    """Nobody would know which of its paths are links; a node that was served goes on with what it had."""
+    rootfs = site.paths.chroots / "img/rootfs"
+    (rootfs / "usr/lib").mkdir(parents=True)
+    (rootfs / "lib").symlink_to("usr/lib")
+    site.put("base", "lib/file", "through the link\n")
+    site.nodes(
+        NODES.replace("  n1:\n", "  n1:\n    image name: img\n").replace("  n2:\n", "  n2:\n    image name: no\n")
+    )
+    good = body(site.ask("n1"))
+    assert b"lib/file" in good
+    assert b"\0lib\0" not in good, "no entry for a directory that is a link in the image"
+    with pytest.raises(WwfastError, match="there is no image no"):
+        site.ask("n2")
+    rootfs.parent.rename(site.paths.chroots / "other")
+    assert site.service.peek(site.snapshot, site.node("n1"), "system", "raw") is None
+    assert body(site.ask("n1")) == good
+    assert "there is no image img" in site.service.failures["n1", "system"].message
+
+
+@pytest.mark.parametrize(
+    ("old", "path"),
+    [
+        ("debian.interfaces", "etc/network/interfaces"),
+        ("wwclient.x86_64", "warewulf/wwclient"),
+        ("wwclient.aarch64", "warewulf/wwclient"),
+    ],
+)
+def test_overlay_names_of_warewulf_work(site: Site, old: str, path: str) -> None:
+    site.nodes(NODES.replace("[base]", f"[{old}]"))
+    assert path in site.unpacked()
+    site.put(old, "etc/own", "the site's\n")
+    assert site.unpacked() == {"etc/own": b"the site's\n"}
+
+
 def test_overlay_cache_is_private(site: Site) -> None:
     site.ask()
     assert site.paths.overlay_cache.stat().st_mode & 0o777 == 0o700

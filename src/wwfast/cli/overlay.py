@@ -346,7 +346,6 @@ def build(
         report = service.build(
             snapshot, nodes, chosen, processes=workers if workers > 0 else os.cpu_count() or 1, progress=advance
         )
-    service.compact(anyway=False)
     service.close()
     failed = report.failures
     click.echo(f"{len(nodes)} nodes: {report.changed} of {report.asked} overlay images changed")

@@ -7,6 +7,7 @@ from pathlib import Path
 from wwfast.nodes.registry import Snapshot
 from wwfast.nodes.source import NODES, NOUN, PROFILES, Source
 from wwfast.nodes.store import Draft
+from wwfast.overlays.model import ALIASES
 from wwfast.paths import Paths
 
 FIELDS = (
@@ -47,6 +48,7 @@ def faults(draft: Draft, result: Source, paths: Paths) -> list[str]:
                 continue
             if kind not in there:
                 there[kind] = set(draft.names(PROFILES)) if kind == "profile" else set(names(kind, paths))
+                there[kind] |= ALIASES.keys() if kind == "overlay" else set()
             if (value.partition("@")[0] if kind == "image" else value) not in there[kind]:
                 found.append(f"{NOUN[section]} {name}: no {kind} '{value}'")
         addressed = addressed or addresses(old) != addresses(after)

@@ -48,6 +48,7 @@ log = logging.getLogger(__name__)
 
 DEBOUNCE = 0.05  # an editor's rename and chmod are one change
 SAVE_SECONDS = 2.0  # phases are written this often; what a crash loses is one boot's permission, asked for again
+TEND_SECONDS = 300.0  # between two looks at the space that overlays take; well below packs.GRACE
 DRAIN_SECONDS = 60.0
 # How long a thread keeps the interpreter while the loop waits for it. While 10,000 nodes are reloaded in a thread, a
 # request, which asks for the interpreter several times, took 65 ms (p99) with CPython's own 5 ms, and takes 15 ms with
@@ -95,6 +96,7 @@ class Daemon:
         self._watch: Watch | None = None
         self._reloading: asyncio.TimerHandle | None = None
         self._saver: asyncio.Task[None] | None = None
+        self._tender: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         loop = asyncio.get_running_loop()
@@ -147,6 +149,7 @@ class Daemon:
         elif self.settings.warewulf.secure:
             log.warning("DHCP is not ours: overlays are not bound to leased addresses, only to privileged ports")
         self._saver = loop.create_task(self._save_phases())
+        self._tender = loop.create_task(self._tend_overlays())
         self._sockets.close_rest()
         if self._sockets.held:
             self._offer = Offer(self.paths.handover, self._sockets.held, self._taken)
@@ -178,6 +181,8 @@ class Daemon:
         if self.http is not None:
             self.http.stop_accepting()
         self._save()
+        if self._tender is not None:
+            self._tender.cancel()
         self.replaced.set()
 
     def _save(self) -> None:
@@ -206,6 +211,8 @@ class Daemon:
         if self.http is not None:
             await self.http.drain(drain, QUIET_SECONDS)
         self._save()
+        if self._tender is not None:
+            self._tender.cancel()
         if self._reloading is not None:
             self._reloading.cancel()
         if self._watch is not None:
@@ -300,6 +307,16 @@ class Daemon:
                 self.reload()
             self._watch.add([self.paths.etc, self.paths.nodes_conf.resolve().parent])  # it may be a link
             await loop.run_in_executor(self._executor, self.phases.save, self.guard.booting())
+
+    async def _tend_overlays(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(TEND_SECONDS)
+            try:
+                if freed := await loop.run_in_executor(self._executor, self.overlays.tend):
+                    log.info("overlay cache: %.0f MiB given back", freed / 2**20)
+            except OSError as error:
+                log.warning("overlay cache cannot be made smaller: %s", error)
 
 
 def serve(paths: Paths, settings: Settings, *, replace: bool, force_dhcp: bool, ignore_go_templates: bool) -> None:

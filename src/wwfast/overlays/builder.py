@@ -152,7 +152,7 @@ class Builder:
         return result
 
     def plan(self, names: tuple[str, ...], image_name: str) -> Plan:
-        image = self.images.get(image_name)
+        image = self.images.need(image_name)
         return self._per_generation(("plan", names, image_name, image), lambda: self._plan(names, image_name, image))
 
     def _plan(self, names: tuple[str, ...], image_name: str, image: Image | None) -> Plan:
@@ -193,6 +193,11 @@ class Builder:
         if memo is None or memo.generation != self.generation or memo.node is not node:
             return None
         return memo if memo.image is self.images.get(node.image_name) else None
+
+    def forget_artefacts(self) -> None:
+        """Packs were replaced: what is handed out from now on lies in the new ones."""
+        for memo in self._memos.values():
+            memo.artefacts = {}
 
     def resolve(self, node: Node, context: str, *, make: bool = True) -> Memo | None:
         """The segments of a node; without `make` None when one would have to be made. Raises WwfastError."""

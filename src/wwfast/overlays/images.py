@@ -16,7 +16,7 @@ NONE: frozenset[str] = frozenset()
 
 
 class Images:
-    """Images by name; one that does not exist is as good as empty (its absence is reported where it is booted)."""
+    """Images by name. Only `need` insists: what a template reads of an image that is not there is empty."""
 
     def __init__(self, paths: Paths) -> None:
         self._paths = paths
@@ -27,12 +27,17 @@ class Images:
 
         return ImageStore(self._paths)
 
+    def need(self, name: str) -> Image | None:
+        """The image a node boots, the same object as long as it is unchanged; None for no name.
+
+        Raises WwfastError when it is not there: without it nobody knows which paths are links in it.
+        """
+        return self._store.get(name) if name else None
+
     def get(self, name: str) -> Image | None:
-        """The same object as long as the image is unchanged."""
-        if not name:
-            return None
+        """As `need`, but None when it is not there."""
         try:
-            return self._store.get(name)
+            return self.need(name)
         except WwfastError:
             return None
 

@@ -24,6 +24,8 @@ NAME = re.compile(r"[a-zA-Z0-9._:-]+")
 TEMPLATE = ".j2"
 GO_TEMPLATE = ".ww"
 PERMISSIONS = "permissions"
+# Names that Warewulf's distribution overlays have, or had, where ours has another one.
+ALIASES = {"debian.interfaces": "ifupdown", "wwclient.aarch64": "wwclient", "wwclient.x86_64": "wwclient"}
 
 DIRECTORY, FILE, LINK = "dir", "file", "link"
 
@@ -190,19 +192,20 @@ def check_name(name: str) -> str:
 
 
 def find(paths: Paths, name: str) -> Overlay:
-    """The overlay of that name: site first, then distribution."""
+    """The overlay of that name: site first, then distribution (also by its name in Warewulf)."""
     check_name(name)
     for directory in paths.overlay_search:
         path = directory / name
-        if path.is_dir():
-            shipped = directory == paths.distribution_overlays
-            return Overlay(name, path, directory == paths.site_overlays, shipped)
+        if path.is_dir() and directory != paths.distribution_overlays:
+            return Overlay(name, path, directory == paths.site_overlays, distribution=False)
+    if (shipped := distribution(paths, name)) is not None:
+        return shipped
     raise NotFoundError(f"no overlay {name}", hint=f"wwfast overlay list; or: wwfast overlay create {name}")
 
 
 def distribution(paths: Paths, name: str) -> Overlay | None:
     """The shipped overlay of that name, shadowed or not."""
-    path = paths.distribution_overlays / check_name(name)
+    path = paths.distribution_overlays / ALIASES.get(check_name(name), name)
     return Overlay(name, path, site=False, distribution=True) if path.is_dir() else None
 
 

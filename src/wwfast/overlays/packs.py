@@ -34,7 +34,9 @@ FORMATS = ("", "raw", "zst", "gz", "tar", "literal")
 HEAD = struct.Struct("<4sBBHIQI16sQ")
 BODY = HEAD.size
 LIMIT = 256 << 20  # a new pack is begun beyond
-GRACE = 900.0  # seconds a replaced pack is kept for transfers under way
+GRACE = 900.0  # seconds a replaced pack stays, for transfers under way and for processes that have not noticed yet
+BATCH = 4096  # records copied between two writes
+RETIRED = ".old"  # an empty file of a pack's name and this: all of use in the pack is in a later one, too
 
 _decode = msgspec.msgpack.decode
 _encode = msgspec.msgpack.encode
@@ -85,6 +87,7 @@ class Packs:
         self._keys: dict[bytes, Known] = {}
         self._last: dict[bytes, tuple[bytes, ...]] = {}
         self._read: dict[str, int] = {}  # pack -> bytes indexed
+        self._written: set[str] = set()  # packs of this process
         self._trusted: set[tuple[str, int]] = set()  # (pack, offset) written or verified by us
         self._interned: dict[Seen, Seen] = {}  # few different ones, thousands of times
         self._interned_paths: dict[bytes, bytes] = {}
@@ -100,20 +103,23 @@ class Packs:
 
     def refresh(self) -> None:
         """Index what other processes appended."""
-        try:
-            entries = sorted(self.directory.glob("pack-*"))
-        except OSError:
-            return
-        for path in entries:
-            name = str(path)
-            if name == self._own_path:
+        packs, retired = self._listed()
+        for name in packs:
+            if name == self._own_path or (name in retired and name not in self._read):
                 continue
+            path = Path(name)
             try:
                 size = path.stat().st_size
             except FileNotFoundError:
                 continue
             if size > self._read.get(name, 0):
                 self._index(name, size)
+
+    def _listed(self) -> tuple[list[str], set[str]]:
+        """Packs in the order of their making, and those among them that are retired."""
+        names = {str(path) for path in self.directory.glob("pack-*")}
+        retired = {name.removesuffix(RETIRED) for name in names if name.endswith(RETIRED)}
+        return sorted(name for name in names if not name.endswith(RETIRED)), retired
 
     def _index(self, name: str, size: int) -> None:
         at = self._read.get(name, 0)
@@ -263,6 +269,7 @@ class Packs:
             self._own_path = str(self.directory / f"pack-{time.time_ns():x}-{os.getpid()}-{secrets.token_hex(3)}")
             self._own = os.open(self._own_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             self._own_size = 0
+            self._written.add(self._own_path)
         return self._own
 
     def detach(self) -> None:
@@ -284,40 +291,97 @@ class Packs:
     # -- space ---------------------------------------------------------------------------------------------------
 
     def size(self) -> int:
-        return sum(path.stat().st_size for path in self.directory.glob("pack-*"))
+        """Bytes of all packs but those that only wait for their removal."""
+        packs, retired = self._listed()
+        return sum(_size(name) for name in packs if name not in retired)
 
     def live(self) -> int:
         """Bytes that the last builds use."""
-        wanted = {content for contents in self._last.values() for content in contents}
+        wanted = self._wanted()
         return sum(segment.length + BODY for (content, _), segment in self._data.items() if content in wanted)
 
-    def compact(self) -> int:
-        """Copy what the last builds use into a new pack and remove the others, older than GRACE; bytes freed."""
-        self.refresh()
+    def _wanted(self) -> set[bytes]:
+        """Contents of the last builds, and the shapes that their keys name."""
         live = {content for contents in self._last.values() for content in contents}
-        old = [path for path in self.directory.glob("pack-*") if time.time() - path.stat().st_mtime > GRACE]
-        names = {str(path) for path in old}
+        return live | {known.paths for known in self._keys.values() if known.content in live}
+
+    def compact(self) -> int:
+        """Copy what the last builds use into a new pack and retire the others; their bytes.
+
+        Nothing is removed: who was told of an extent can still open its file, for GRACE seconds (`tidy`). 0 and
+        nothing done while another process writes: its pack would sort before the new one and lose to it.
+        """
+        self.flush()
+        self.refresh()
+        if self._others_write():
+            return 0
         self.close()
-        keys = {key: known for key, known in self._keys.items() if known.content in live}
+        self._open()
+        self.refresh()
+        if self._others_write():  # begun just before ours
+            return 0
+        packs, retired = self._listed()
+        old = [name for name in packs if name not in retired and name != self._own_path]
+        wanted, names = self._wanted(), {*old, *retired}
         for (content, fmt), segment in list(self._data.items()):
-            if segment.path in names and content in live and self.segment(content, FORMATS[fmt]):
+            if segment.path in names and content in wanted and self.segment(content, FORMATS[fmt]):
                 self.add_data(content, FORMATS[fmt], self.read(segment), segment.raw_length, segment.crc)
-        for key, known in keys.items():
+                if len(self._pending) >= BATCH:
+                    self.flush()
+        self._keys = {key: known for key, known in self._keys.items() if known.content in wanted}
+        for key, known in list(self._keys.items()):
             self.add_key(key, known)
-        for name, contents in self._last.items():
-            self._pending.append(Record(LAST, 0, name, _encode(contents)))
+        self._pending += [Record(LAST, 0, name, _encode(contents)) for name, contents in self._last.items()]
         self.flush(sync=True)
-        freed = 0
-        for path in old:
-            freed += path.stat().st_size
-            path.unlink(missing_ok=True)
-            self._read.pop(str(path), None)
-            if (fd := self._files.pop(str(path), None)) is not None:
-                os.close(fd)
-        self._keys = keys
+        for name in old:
+            Path(name + RETIRED).touch(0o600)
+        self._leave(names)
+        return sum(map(_size, old))
+
+    def _others_write(self) -> bool:
+        packs, retired = self._listed()
+        foreign = (name for name in packs if name not in retired and name not in self._written)
+        return any(time.time() - _changed(name) < GRACE for name in foreign)
+
+    def tidy(self) -> bool:
+        """Take in what other processes did; True when packs were retired since, so extents in them are not to be
+        handed out any more. Removes the files of those that were retired long ago."""
+        self.refresh()
+        _, retired = self._listed()
+        if self._own_path in retired:
+            self.close()
+        known = {name for name in retired if name in self._read}
+        self._leave(known)
+        for name in retired:
+            if time.time() - _changed(name + RETIRED) > GRACE:
+                Path(name).unlink(missing_ok=True)
+                Path(name + RETIRED).unlink(missing_ok=True)
+        return bool(known)
+
+    def _leave(self, names: set[str]) -> None:
+        """Forget all that is only in these packs."""
         self._data = {at: segment for at, segment in self._data.items() if segment.path not in names}
         self._trusted = {at for at in self._trusted if at[0] not in names}
-        return freed
+        for name in names:
+            self._read.pop(name, None)
+            self._written.discard(name)
+            if (fd := self._files.pop(name, None)) is not None:
+                os.close(fd)
+
+
+def _size(name: str) -> int:
+    try:
+        return Path(name).stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _changed(name: str) -> float:
+    """Seconds since the epoch; of a file that is gone, now."""
+    try:
+        return Path(name).stat().st_mtime
+    except FileNotFoundError:
+        return time.time()
 
 
 def _check(head: bytes, body: bytes) -> int:

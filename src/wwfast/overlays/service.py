@@ -297,11 +297,18 @@ class OverlayService:
             before = forms.files(builder.packs, last if all(map(builder.packs.usable, last)) else ())
             return before, forms.files(builder.packs, memo.contents)
 
-    def compact(self, *, anyway: bool = True) -> int:
-        """Give back space of segments that no node has; bytes freed. Without `anyway` only when most of it is waste."""
+    def tend(self, *, anyway: bool = False) -> int:
+        """Give back space of segments that no node has, when most of it is waste or `anyway`; bytes given back.
+
+        For the one process that serves, more often than every packs.GRACE seconds: until then extents that were handed
+        out stay readable.
+        """
         with self._lock:
             packs = self._builder.packs
-            return packs.compact() if anyway or packs.size() > WASTE + 3 * packs.live() else 0
+            freed = packs.compact() if anyway or packs.size() > WASTE + 3 * packs.live() else 0
+            if packs.tidy() or freed:
+                self._builder.forget_artefacts()
+            return freed
 
 
 def name_of(node: str, context: str) -> bytes:
