@@ -18,7 +18,7 @@ import uvloop
 from wwfast.net.dhcp.leases import Journal, LeaseTable
 from wwfast.net.dhcp.packet import ClientInfo, number
 from wwfast.net.dhcp.responder import BootFile, DhcpConfig, Reservation, Responder
-from wwfast.net.dhcp.server import DhcpServer, open_sockets
+from wwfast.net.dhcp.server import DhcpServer, open_sockets, transfer
 from wwfast.net.tftp.server import TftpServer, open_socket
 from wwfast.net.transfer import Transfer
 
@@ -74,7 +74,7 @@ async def main(config: dict) -> None:
             leases,
         )
         sockets = open_sockets(config.get("interface", "eth0"))
-        servers.append(DhcpServer(sockets, responder, on_transfer=told))
+        servers.append(DhcpServer(sockets, responder, on_contact=lambda contact, now: told(transfer(contact, now))))
     if config.get("tftp", True):
         files = {path.name: path.read_bytes() for path in Path(config["files"]).iterdir()}
         servers.append(

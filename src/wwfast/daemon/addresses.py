@@ -19,8 +19,8 @@ from wwfast.daemon.handover import Sockets
 from wwfast.errors import ConfigError, WwfastError
 from wwfast.net.dhcp.leases import Journal, LeaseTable
 from wwfast.net.dhcp.packet import ClientInfo, dotted, number
-from wwfast.net.dhcp.responder import SERVER_PORT, BootFile, DhcpConfig, Reservation, Responder
-from wwfast.net.dhcp.server import DhcpServer, interface_of, listening, open_sockets, probe
+from wwfast.net.dhcp.responder import SERVER_PORT, BootFile, Contact, DhcpConfig, Reservation, Responder
+from wwfast.net.dhcp.server import DhcpServer, interface_of, listening, open_sockets, probe, transfer
 from wwfast.net.transfer import Transfer
 
 if TYPE_CHECKING:
@@ -64,7 +64,6 @@ class Addresses:
         self._guard = guard
         self._urls = Urls.of(settings)
         self._on_transfer = on_transfer
-        self._booting = ""  # the MAC whose request is being answered, when firmware or iPXE asked
         self.interface = interface_of(settings.ipaddr)
         self.journal = Journal(paths.database)
         first, last = (
@@ -99,7 +98,7 @@ class Addresses:
             return sockets.get(_name(interface, port), lambda: listening(interface, port))
 
         opened = open_sockets(self.interface, listen=listen)
-        self.server = DhcpServer(opened, self.responder, on_transfer=self._event)
+        self.server = DhcpServer(opened, self.responder, on_contact=self._event)
         self.server.start()
 
     def stop(self) -> None:
@@ -136,15 +135,13 @@ class Addresses:
         return replace(event, wwid=mac, node=owner.id if owner else "")
 
     def _boot(self, client: ClientInfo, server_ip: str) -> BootFile | None:
-        self._booting = client.mac
         name = boot_file(client, client.mac, self._urls, self._files.by_arch)
         return BootFile(server_ip, name) if name else None
 
-    def _event(self, event: Transfer) -> None:
-        boots, self._booting = self._booting == event.wwid, ""
-        self._guard.saw_dhcp(event.wwid, boots=boots)
-        if boots or event.detail:
-            self._on_transfer(event)
+    def _event(self, contact: Contact, now: float) -> None:
+        self._guard.saw_dhcp(contact.mac, boots=contact.boots)
+        if contact.boots or contact.detail:
+            self._on_transfer(transfer(contact, now))
 
 
 def _name(interface: str, port: int) -> str:

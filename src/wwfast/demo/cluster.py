@@ -76,6 +76,10 @@ class Cluster:
         self.wwfast("image", "import", self.tree.rootfs, image, timeout=300)
         self.wwfast("image", "build", image, timeout=300)
         self.wwfast("kernel", "import", self.tree.rootfs, KERNEL, timeout=300)
+        self.add_profile(image)
+
+    def add_profile(self, image: str = IMAGE) -> None:
+        """The default profile: `image`, the overlays, the serial console."""
         words = ["--image", image, "-O", SYSTEM, "-R", RUNTIME, "--kernelargs", "console=ttyS0"]
         self.wwfast("profile", "add", "default", *words, "--netmask", "255.255.255.0", "--yes")
 

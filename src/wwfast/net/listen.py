@@ -1,4 +1,4 @@
-"""What listening sockets of DHCP and TFTP have in common: large receive buffers and errors for people."""
+"""What listening sockets of DHCP and TFTP have in common: large buffers and errors for people."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Protocol
 from wwfast.errors import WwfastError
 
 RECEIVE_BUFFER = 16 << 20
-SOL_SOCKET, SO_RCVBUF, SO_RCVBUFFORCE = 1, 8, 33
+SEND_BUFFER = 8 << 20
+SOL_SOCKET, SO_SNDBUF, SO_RCVBUF, SO_SNDBUFFORCE, SO_RCVBUFFORCE = 1, 7, 8, 32, 33
 
 
 class _Socket(Protocol):
@@ -21,6 +22,14 @@ def grow_receive_buffer(sock: _Socket, size: int = RECEIVE_BUFFER) -> None:
         sock.setsockopt(SOL_SOCKET, SO_RCVBUFFORCE, size)
     except PermissionError:
         sock.setsockopt(SOL_SOCKET, SO_RCVBUF, size)
+
+
+def grow_send_buffer(sock: _Socket, size: int = SEND_BUFFER) -> None:
+    """As root beyond net.core.wmem_max: a batch of replies must not be lost because the card is behind."""
+    try:
+        sock.setsockopt(SOL_SOCKET, SO_SNDBUFFORCE, size)
+    except PermissionError:
+        sock.setsockopt(SOL_SOCKET, SO_SNDBUF, size)
 
 
 def bind_error(port: int, where: str, error: OSError) -> WwfastError:

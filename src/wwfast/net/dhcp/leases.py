@@ -22,6 +22,8 @@ from wwfast.net.dhcp.packet import dotted, number
 log = logging.getLogger(__name__)
 
 FLUSH_SECONDS = 0.2
+#: Leases in one statement. SQLite lets go of the interpreter in each, and in a storm gets it back only after 5 ms.
+ROWS = 500
 OFFER_SECONDS = 60.0
 #: A declined address is in use by somebody we do not know; it rests this long.
 DECLINE_SECONDS = 3600.0
@@ -236,7 +238,11 @@ class Journal:
             try:
                 with database:
                     database.executemany("DELETE FROM lease WHERE mac = ?", gone)
-                    database.executemany("INSERT OR REPLACE INTO lease VALUES (?, ?, ?, ?)", kept)
+                    for at in range(0, len(kept), ROWS):
+                        rows = kept[at : at + ROWS]
+                        places = ",".join(["(?,?,?,?)"] * len(rows))
+                        values = [value for row in rows for value in row]
+                        database.execute(f"INSERT OR REPLACE INTO lease VALUES {places}", values)
             finally:
                 database.close()
         except sqlite3.Error as error:

@@ -14,6 +14,8 @@ from functools import lru_cache
 
 import msgspec
 
+from wwfast._ext.dhcp import read_options
+
 
 class Malformed(Exception):
     """The packet cannot be a DHCP request; it is dropped and counted."""
@@ -32,8 +34,9 @@ class Kind(IntEnum):
     INFORM = 8
 
 
-class Option(IntEnum):
-    PAD = 0
+class Option:
+    """Codes; plain integers, for they are looked up a dozen times in each packet."""
+
     NETMASK = 1
     ROUTER = 3
     DNS = 6
@@ -55,7 +58,6 @@ class Option(IntEnum):
     CLIENT_ARCH = 93
     CLIENT_UUID = 97
     IPXE = 175
-    END = 255
 
 
 MAGIC = 0x63825363
@@ -68,6 +70,7 @@ HEADER = struct.Struct("!4BI2H4I16s64s128sI")
 MIN_SIZE = 300
 
 
+@lru_cache(maxsize=65536)
 def dotted(address: int) -> str:
     return f"{address >> 24}.{address >> 16 & 255}.{address >> 8 & 255}.{address & 255}"
 
@@ -156,19 +159,9 @@ def parse(data: bytes) -> Message:
 
 
 def _read_options(data: bytes, at: int, options: dict[int, bytes]) -> None:
-    size = len(data)
-    while at < size:
-        code = data[at]
-        if code == 0:
-            at += 1
-            continue
-        if code == 255:
-            return
-        if at + 2 > size or at + 2 + data[at + 1] > size:
-            raise Malformed(f"option {code} runs past the end")
-        value = data[at + 2 : at + 2 + data[at + 1]]
-        options[code] = options[code] + value if code in options else value
-        at += 2 + len(value)
+    torn = read_options(data, at, options)
+    if torn >= 0:
+        raise Malformed(f"option {torn} runs past the end")
 
 
 def build(message: Message) -> bytes:

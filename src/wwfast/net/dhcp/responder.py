@@ -47,6 +47,8 @@ QUIET_SECONDS = 300.0
 #: Replies kept ready: a few for each node of the largest clusters.
 TEMPLATES = 100_000
 ECHOED = (Option.CLIENT_UUID, Option.RELAY_AGENT)
+#: Kinds of contact that gave the client nothing.
+REFUSED = ("IGNORED", "DECLINE")
 
 
 class Reservation(msgspec.Struct, frozen=True):
@@ -96,13 +98,17 @@ class Reply(msgspec.Struct, frozen=True):
 
 
 class Contact(msgspec.Struct, frozen=True):
-    """What happened, for the boot timeline: `kind` is OFFER, ACK, ...; or IGNORED with the reason in `detail`."""
+    """What happened, for the boot timeline: `kind` is OFFER, ACK, ...; or IGNORED with the reason in `detail`.
+
+    `boots`: firmware or a boot loader, not an operating system, was answered.
+    """
 
     mac: str
     node: str
     kind: str
     address: str
     detail: str = ""
+    boots: bool = False
 
 
 class _Template(msgspec.Struct, frozen=True):
@@ -135,7 +141,8 @@ class Responder:
         self, message: Message, now: float, *, source: tuple[int, int] = (0, CLIENT_PORT), port: int = SERVER_PORT
     ) -> tuple[Reply | None, Contact | None]:
         """Answer one message that came from `source` (address, port) to our `port`."""
-        if message.op != REQUEST or message.htype != ETHERNET or len(message.chaddr) != 6 or not message.kind:
+        kind = message.kind
+        if message.op != REQUEST or message.htype != ETHERNET or len(message.chaddr) != 6 or not kind:
             self.counts["not_for_us"] += 1
             return None, None
         client = client_info(message)
@@ -154,7 +161,7 @@ class Responder:
         if reservation is None and not client.boots and not self.leases.size:
             self.counts["unknown"] += 1
             return None, None
-        match message.kind:
+        match kind:
             case Kind.DISCOVER:
                 return self._discover(message, client, reservation, now, source)
             case Kind.REQUEST:
@@ -166,14 +173,10 @@ class Responder:
                 self.leases.release(client.mac, now)
             case Kind.DECLINE:
                 self.counts["decline"] += 1
-                self.leases.decline(client.mac, message.address(Option.REQUESTED_ADDRESS), now)
-                return None, Contact(
-                    client.mac,
-                    reservation.node if reservation else "",
-                    "DECLINE",
-                    client.requested,
-                    f"{client.requested} is in use by another machine",
-                )
+                declined = message.address(Option.REQUESTED_ADDRESS)
+                self.leases.decline(client.mac, declined, now)
+                why = f"{client.requested} is in use by another machine"
+                return None, self._contact(client, reservation, "DECLINE", declined, why)
             case _:
                 self.counts["not_for_us"] += 1
         return None, None
@@ -251,10 +254,10 @@ class Responder:
 
     def _pool_serves(self, message: Message) -> bool:
         """The range is of our own network: a relay's clients in another one cannot use it."""
-        if not self.leases.size:
-            return False
+        if not message.giaddr or not self.leases.size:
+            return self.leases.size > 0
         mask = number(self.config.netmask) or 0xFFFFFFFF
-        return not message.giaddr or message.giaddr & mask == self.leases.first & mask
+        return message.giaddr & mask == self.leases.first & mask
 
     def _no_address(self, client: ClientInfo, reservation: Reservation | None, now: float) -> Contact | None:
         self.counts["no_address"] += 1
@@ -271,13 +274,14 @@ class Responder:
             why = "no address in nodes.conf and no dhcp range"
         else:
             why = "not in nodes.conf, and no dhcp range for unknown machines"
-        return Contact(client.mac, reservation.node if reservation else "", "IGNORED", "", why)
+        return self._contact(client, reservation, "IGNORED", 0, why)
 
     def _contact(
         self, client: ClientInfo, reservation: Reservation | None, kind: str, address: int, detail: str = ""
     ) -> Contact:
         node = reservation.node if reservation else ""
-        return Contact(client.mac, node, kind, dotted(address) if address else "", detail)
+        given = dotted(address) if address else ""
+        return Contact(client.mac, node, kind, given, detail, client.boots and kind not in REFUSED)
 
     def _empty(self, message: Message, kind: Kind) -> Message:
         return Message(
@@ -370,12 +374,14 @@ class Responder:
 
     def _send(self, reply: Message, options: bytes, message: Message, source: tuple[int, int]) -> Reply:
         """Echo what must be (the client's identifier, the relay's information last) and choose the way."""
-        echo = {int(code): message.options[code] for code in ECHOED if code in message.options}
-        data = assemble(reply, options + encode_options(echo) if echo else options)
+        asked = message.options
+        if Option.CLIENT_UUID in asked or Option.RELAY_AGENT in asked:
+            options += encode_options({code: asked[code] for code in ECHOED if code in asked})
+        data = assemble(reply, options)
         if message.giaddr:
             port = SERVER_PORT
-            if Option.RELAY_AGENT in message.options:
-                relay = sub_options(message.options[Option.RELAY_AGENT])
+            if Option.RELAY_AGENT in asked:
+                relay = sub_options(asked[Option.RELAY_AGENT])
                 port = source[1] if RELAY_SOURCE_PORT in relay else SERVER_PORT
             return Reply(data, Way.ROUTED, message.giaddr, port)
         if message.ciaddr:

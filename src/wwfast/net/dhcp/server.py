@@ -12,11 +12,11 @@ import logging
 import os
 import secrets
 import socket
-import struct
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from wwfast._ext.dhcp import BATCH, Receiver, frame, send, send_frames
 from wwfast.errors import WwfastError
 from wwfast.net.dhcp.packet import (
     BROADCAST_FLAG,
@@ -30,18 +30,16 @@ from wwfast.net.dhcp.packet import (
     number,
     parse,
 )
-from wwfast.net.dhcp.responder import CLIENT_PORT, PROXY_PORT, SERVER_PORT, Contact, Reply, Responder, Way
-from wwfast.net.listen import bind_error, grow_receive_buffer
+from wwfast.net.dhcp.responder import CLIENT_PORT, PROXY_PORT, REFUSED, SERVER_PORT, Contact, Responder, Way
+from wwfast.net.listen import bind_error, grow_receive_buffer, grow_send_buffer
 from wwfast.net.transfer import Outcome, Transfer
 from wwfast.run import run
 
 log = logging.getLogger(__name__)
 
-#: Packets handled before other work of the event loop gets its turn.
-TURN = 256
+#: Batches handled before other work of the event loop gets its turn.
+TURN = 4
 SO_RXQ_OVFL = 40
-IP_PKTINFO = 8
-ETH_P_IP = 0x0800
 
 
 def interface_of(address: str) -> str:
@@ -78,8 +76,8 @@ def listening(interface: str, port: int) -> socket.socket:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode() + b"\0")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
         sock.setsockopt(socket.SOL_SOCKET, SO_RXQ_OVFL, 1)
-        sock.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
         grow_receive_buffer(sock)
+        grow_send_buffer(sock)
         sock.bind(("", port))
     except OSError as error:
         sock.close()
@@ -104,32 +102,35 @@ def open_sockets(
         server.close()
         raise
     try:
-        link: socket.socket | None = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)
+        link = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)
     except PermissionError:
-        link = None  # no CAP_NET_RAW: replies to clients without an address are broadcast
+        return DhcpSockets(interface, server, proxy, None)  # no CAP_NET_RAW: those without an address get a broadcast
+    grow_send_buffer(link)
     return DhcpSockets(interface, server, proxy, link)
 
 
 class DhcpServer:
-    """Runs a Responder on its sockets inside the running event loop."""
+    """Runs a Responder on its sockets inside the running event loop; `on_contact` is told (contact, Unix time)."""
 
     def __init__(
         self,
         sockets: DhcpSockets,
         responder: Responder,
         *,
-        on_transfer: Callable[[Transfer], None] = lambda event: None,
+        on_contact: Callable[[Contact, float], None] = lambda contact, now: None,
     ) -> None:
         self.sockets = sockets
         self.responder = responder
-        self._on_transfer = on_transfer
-        self._dropped: dict[int, int] = {}
+        self._on_contact = on_contact
+        self._index = socket.if_nametoindex(sockets.interface)
+        self._source = number(responder.config.server_ip)
+        self._receivers = [(Receiver(sock.fileno()), sock, port) for sock, port in self._listening()]
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def start(self) -> None:
         self._loop = asyncio.get_running_loop()
-        for sock, port in self._listening():
-            self._loop.add_reader(sock.fileno(), self._readable, sock, port)
+        for receiver, sock, port in self._receivers:
+            self._loop.add_reader(sock.fileno(), self._readable, receiver, sock, port)
 
     def stop(self) -> None:
         """Stop answering and close the sockets."""
@@ -144,7 +145,7 @@ class DhcpServer:
         responder = self.responder
         return {
             **responder.counts,
-            "dropped": sum(self._dropped.values()),
+            "dropped": sum(receiver.dropped for receiver, _, _ in self._receivers),
             "leases": len(responder.leases),
             "range": responder.leases.size,
             "other_servers": sorted(responder.others),
@@ -156,53 +157,58 @@ class DhcpServer:
             found.append((self.sockets.proxy, PROXY_PORT))
         return found
 
-    def _readable(self, sock: socket.socket, port: int) -> None:
+    def _readable(self, receiver: Receiver, sock: socket.socket, port: int) -> None:
         now = time.time()
         for _ in range(TURN):
             try:
-                data, ancillary, _, source = sock.recvmsg(2048, 64)
+                packets = receiver.receive()
             except BlockingIOError:
                 return
             except OSError as error:
                 log.debug("dhcp: receive: %s", error)
                 return
-            for level, kind, value in ancillary:
-                if level == socket.SOL_SOCKET and kind == SO_RXQ_OVFL:
-                    self._dropped[sock.fileno()] = int.from_bytes(value, "little")
-            self._handle(sock, port, data, source, now)
+            self._answer(sock, port, packets, now)
+            if len(packets) < BATCH:
+                return
 
-    def _handle(self, sock: socket.socket, port: int, data: bytes, source: tuple[str, int], now: float) -> None:
-        try:
-            message = parse(data)
-        except Malformed:
-            self.responder.counts["malformed"] += 1
-            return
-        self.responder.counts["received"] += 1
-        reply, contact = self.responder.respond(message, now, source=(number(source[0]), source[1]), port=port)
-        if reply is not None:
-            self._send(sock, reply)
-        if contact is not None:
-            self._on_transfer(transfer(contact, now))
-
-    def _send(self, sock: socket.socket, reply: Reply) -> None:
-        try:
+    def _answer(self, sock: socket.socket, port: int, packets: list[tuple[bytes, int, int]], now: float) -> None:
+        """Answer a batch as one: the replies leave together, then those who want to know are told."""
+        counts, respond = self.responder.counts, self.responder.respond
+        datagrams: list[tuple[bytes, int, int]] = []
+        frames: list[tuple[bytes, bytes]] = []
+        contacts: list[Contact] = []
+        counts["received"] += len(packets)
+        for data, address, source_port in packets:
+            try:
+                message = parse(data)
+            except Malformed:
+                counts["malformed"] += 1
+                continue
+            reply, contact = respond(message, now, source=(address, source_port), port=port)
+            if contact is not None:
+                contacts.append(contact)
+            if reply is None:
+                continue
             if reply.way is Way.LINK and self.sockets.link is not None:
-                frame = datagram(self.responder.config.server_ip, reply)
-                self.sockets.link.sendto(frame, (self.sockets.interface, ETH_P_IP, 0, 0, reply.mac))
-            elif reply.way is Way.ROUTED:
-                sock.sendto(reply.data, (dotted(reply.address), reply.port))
+                frames.append((frame(self._source, SERVER_PORT, reply.address, reply.port, reply.data), reply.mac))
             else:
-                sock.sendto(reply.data, ("255.255.255.255", reply.port))
-        except OSError as error:
-            # The client asks again; the count tells that something is wrong with the link.
-            self.responder.counts["send_errors"] += 1
-            log.debug("dhcp: send to %s: %s", dotted(reply.address), error)
+                # Without a packet socket, one that has no address yet is reached by a broadcast.
+                address = 0xFFFFFFFF if reply.way is Way.LINK else reply.address
+                datagrams.append((reply.data, address, reply.port))
+        failed = send(sock.fileno(), datagrams)
+        if frames and self.sockets.link is not None:
+            failed += send_frames(self.sockets.link.fileno(), self._index, frames)
+        if failed:
+            # The clients ask again; the count tells that something is wrong with the link.
+            counts["send_errors"] += failed
+        for contact in contacts:
+            self._on_contact(contact, now)
 
 
 def transfer(contact: Contact, now: float) -> Transfer:
     return Transfer(
         stage="dhcp",
-        outcome=Outcome.FAILED if contact.kind in ("IGNORED", "DECLINE") else Outcome.DONE,
+        outcome=Outcome.FAILED if contact.kind in REFUSED else Outcome.DONE,
         at=now,
         peer=contact.address,
         wwid=contact.mac,
@@ -210,27 +216,6 @@ def transfer(contact: Contact, now: float) -> Transfer:
         sent=contact.kind,
         detail=contact.detail,
     )
-
-
-def datagram(source: str, reply: Reply) -> bytes:
-    """IPv4 and UDP headers around the reply, as the packet socket wants it (RFC 791, 768)."""
-    size = 8 + len(reply.data)
-    addresses = number(source).to_bytes(4, "big") + reply.address.to_bytes(4, "big")
-    udp = struct.pack("!4H", SERVER_PORT, reply.port, size, 0) + reply.data
-    check = checksum(addresses + struct.pack("!2H", 17, size) + udp) or 0xFFFF
-    head = struct.pack("!BBHHHBBH", 0x45, 0x10, 20 + size, 0, 0, 64, 17, 0) + addresses
-    head = head[:10] + checksum(head).to_bytes(2, "big") + head[12:]
-    return head + udp[:6] + check.to_bytes(2, "big") + udp[8:]
-
-
-def checksum(data: bytes) -> int:
-    """RFC 1071."""
-    if len(data) % 2:
-        data += b"\0"
-    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
 
 
 async def probe(interface: str, *, seconds: float = 3.0) -> list[str]:

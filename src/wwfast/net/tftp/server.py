@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from wwfast._ext.tftp import Engine
-from wwfast.net.listen import bind_error, grow_receive_buffer
+from wwfast.net.listen import bind_error, grow_receive_buffer, grow_send_buffer
 from wwfast.net.tftp import packet
 from wwfast.net.tftp.packet import Error, Opcode, Refused, Request
 from wwfast.net.transfer import Outcome, Transfer
@@ -28,7 +28,6 @@ Peer = tuple[str, int]
 PORT = 69
 #: Data ports for each served address.
 DATA_PORTS = 4
-SEND_BUFFER = 8 << 20
 #: Requests answered before other work of the event loop gets its turn.
 TURN = 128
 #: While acknowledgements wait, requests do: started transfers first (one retry breeds more). Firmware repeats its
@@ -37,7 +36,6 @@ PAUSE = 0.005
 MOST_PAUSE = 1.0
 #: blksize for a path MTU that could not be learnt: Ethernet.
 BLKSIZE = 1468
-SO_SNDBUFFORCE = 32
 IP_MTU = 14
 
 
@@ -144,10 +142,7 @@ class TftpServer:
     def _data_socket(self, address: str) -> socket.socket:
         sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         grow_receive_buffer(sock)
-        try:
-            sock.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, SEND_BUFFER)
-        except PermissionError:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+        grow_send_buffer(sock)
         sock.bind((address, 0))
         return sock
 
