@@ -76,7 +76,7 @@ def _few_huge(place: Path, tree: Path) -> None:
 
 
 def versions(place: Path) -> tuple[list[Path], list[Path]]:
-    """Package files of an older and a newer version of the same packages, to upgrade a tree for real."""
+    """Package files of two versions of the same packages, to let dpkg replace one by the other for real."""
     packages = place / "upgrade"
     if not packages.is_dir():
         packages.mkdir(parents=True)

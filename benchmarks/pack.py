@@ -4,22 +4,29 @@ All outputs go to one file system (`--out`, a tmpfs by default, so that fsync, w
 them); trees are warm in the page cache. Peers: GNU cpio newc, `zstd -T0 -3`, `pigz -6` (its default, all cores),
 `bsdtar --format newc`, `3cpio --create`. Our side is `wwfast.pack.build.build` in this process, digests, manifest
 and publication included.
+
+`--tree` chooses the tree of rows 1, 2 and 4; rows 3 are measured on `typical` and `real`, row 5 on `few-huge`. Trees
+are made once (minutes, root and a Debian mirror) and kept below `--work`. Every step leaves them as it found them
+but for the versions of two packages.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import os
 import random
 import shutil
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks import _trees
-from benchmarks._harness import ROOT, Bench, child, seconds
+from benchmarks._harness import Bench, Usage, child, seconds, slim
+from wwfast.demo.debian import cache
 from wwfast.pack import engine, manifest
 from wwfast.pack.build import build
 
@@ -28,10 +35,10 @@ LIST = "cd {tree} && find . -mindepth 1 -printf '%P\\n' | LC_ALL=C sort"
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tree", choices=["real", "typical", "many-small", "few-huge"], default="real")
-    parser.add_argument("--work", type=Path, default=ROOT / ".cache/benchmarks", help="where trees are kept")
+    parser.add_argument("--work", type=Path, default=cache() / "benchmarks", help="where trees are kept")
     parser.add_argument("--out", type=Path, default=Path("/dev/shm/wwfast-bench"), help="where archives are written")
     parser.add_argument("--only", default="", help="rows whose id begins with one of these, for example 1,3-package")
-    parser.add_argument("--segments", action="store_true", help="print the table that decides the segment size")
+    parser.add_argument("--segments", action="store_true", help="only the table that decides the segment size")
 
 
 def shell(script: str) -> Callable[[], float]:
@@ -136,8 +143,26 @@ def zst(bench: Bench) -> None:
         peer="cpio to a file, then zstd -T0 -3",
         target="<= 0.4",
     )
+    runs = 1 if bench.quick else 3
+    process = [alone(ours, tree) for _ in range(runs)]
+    two_steps = [slim(["sh", "-ec", f"{cpio} && {zstd}"]) for _ in range(runs)]
+    for id, what, unit, place in (("1-cpu", "CPU seconds", "s", 1), ("1-rss", "peak RSS", "MiB", 2)):
+        bench.record(
+            id,
+            f"{what} of cold zst -3, in a process of its own",
+            [usage[place] for usage in process],
+            theirs=[usage[place] for usage in two_steps],
+            peer="cpio to a file, then zstd -T0 -3",
+            unit=unit,
+        )
     (out / "peer.cpio").unlink()
     ours.fresh()
+
+
+def alone(ours: Ours, tree: Path) -> Usage:
+    """A cold build by a process that does nothing else; its start is part of it."""
+    ours.fresh()
+    return slim([sys.executable, "-c", BUILD, tree, ours.out / "images/1", ours.out / "frames"])
 
 
 def gz(bench: Bench) -> None:
@@ -151,7 +176,7 @@ def gz(bench: Bench) -> None:
         theirs=shell(f"{pigz} && sync {out}/peer.cpio.gz"),
         peer="cpio to a file, then pigz",
         target="<= 0.34",
-        runs=bench.runs(3),
+        runs=bench.runs(5 if bench.args.tree == "real" else 3),
     )
     bench.record(
         "2-size",
@@ -177,7 +202,7 @@ def raw(bench: Bench) -> None:
     if shutil.which("3cpio"):
         peers.append(("4-raw-3cpio", "3cpio", f"{listed} | 3cpio --create {out}/peer.raw", "--"))
     else:
-        bench.note("4-raw-3cpio: 3cpio is not installed here (cargo install threecpio)")
+        bench.note("4-raw-3cpio: left out, 3cpio is not installed (cargo install threecpio)")
     for id, peer, script, target in peers:
         bench.compare(
             id,
@@ -224,17 +249,7 @@ def rebuild_of(bench: Bench, name: str, suffix: str, target: str) -> None:
     upgraded = [ours.again(tree, "zst", upgrade)() for _ in range(bench.runs(6))]
     against_cold(f"3-package{suffix}", f"rebuild of {name} after dpkg replaced curl, libcurl4", upgraded, target)
 
-    chance = random.Random(5)
-    files = sorted(path for path in tree.rglob("*") if path.is_file() and not path.is_symlink())
-
-    def scatter() -> None:
-        for path in chance.sample(files, len(files) // 100):
-            with path.open("ab") as file:
-                file.write(b"\n")
-
     if name == "typical":
-        scattered = [ours.again(tree, "zst", scatter)() for _ in range(bench.runs(3))]
-        against_cold("3-scattered", "rebuild after 1 % of the files grew by a byte, at random places", scattered)
         walks = [seconds(lambda: engine.scan(tree)) * 50_000 / entries for _ in range(bench.runs(7))]
         bench.record("3-walk", "walk and cutting, per 50,000 entries", walks, target="<= 0.2 s")
     walls = []
@@ -245,19 +260,47 @@ def rebuild_of(bench: Bench, name: str, suffix: str, target: str) -> None:
         walls.append(child(argv).wall)
     bench.record(f"3-process{suffix}", f"package rebuild of {name} in a process of its own, start included", walls)
     _trees.install(tree, versions[1])
+    if name == "typical":
+        with some_files(tree) as grow:
+            scattered = [ours.again(tree, "zst", grow)() for _ in range(bench.runs(3))]
+        against_cold("3-scattered", "rebuild after 1 % of the files grew by a byte, at random places", scattered)
     ours.fresh()
+
+
+@contextmanager
+def some_files(tree: Path) -> Iterator[Callable[[], None]]:
+    """A function that lets another 1 % of the files grow by a byte each time; at the end all are as before.
+
+    The package database is left out: dpkg refuses one with a line too many.
+    """
+    chance = random.Random(5)
+    database = tree / "var/lib/dpkg"
+    files = sorted(
+        path
+        for path in tree.rglob("*")
+        if path.is_file() and not path.is_symlink() and not path.is_relative_to(database)
+    )
+    before: dict[Path, os.stat_result] = {}
+
+    def grow() -> None:
+        for path in chance.sample(files, len(files) // 100):
+            before.setdefault(path, path.stat())
+            with path.open("ab") as file:
+                file.write(b"\n")
+
+    try:
+        yield grow
+    finally:
+        for path, facts in reversed(before.items()):  # two names of one inode: the first seen knows its true size
+            os.truncate(path, facts.st_size)
+            os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
 
 
 def memory(bench: Bench) -> None:
     """Peak RSS of a process that does nothing but one cold build of a 4 GiB tree."""
-    tree, out = _trees.made(bench.args.work, "few-huge"), bench.args.out
-
-    def once() -> float:
-        shutil.rmtree(out / "ours", ignore_errors=True)
-        (out / "ours").mkdir(parents=True)
-        return child([sys.executable, "-c", BUILD, tree, out / "ours/images/1", out / "ours/frames"]).rss
-
-    values = [once() for _ in range(bench.runs(2))]
+    tree, ours = _trees.made(bench.args.work, "few-huge"), Ours(bench.args.out / "ours")
+    values = [alone(ours, tree).rss for _ in range(bench.runs(2))]
+    ours.fresh()
     bench.record("5-rss", "peak RSS of a cold zst build of few-huge (4 GiB)", values, unit="MiB", target="<= 300")
 
 
@@ -268,15 +311,16 @@ def segment_table(bench: Bench) -> None:
     warm(tree)
     old, new = _trees.versions(work)
     ours = Ours(out / "ours")
-    print("| mean segment | segments | zst bytes | cold s | rebuild after a package s | segments packed anew |")
-    print("|---|---|---|---|---|---|")
+    bench.note(f"Segment size, on {bench.args.tree}:")
+    bench.note("| mean segment | segments | zst bytes | cold s | rebuild after a package s | segments packed anew |")
+    bench.note("|---|---|---|---|---|---|")
     for mib in (0.5, 1, 2, 4, 8):
         _trees.install(tree, new)
         time.sleep(engine.CLOCK_TICK / 1e9)
         ours.fresh()
         cold = seconds(lambda mib=mib: ours.build(tree, "zst", segment=mib * 2**20))
         walls, anew = [], 0
-        for turn in range(4):
+        for turn in range(bench.runs(4)):
             _trees.install(tree, (old, new)[turn % 2])
             time.sleep(engine.CLOCK_TICK / 1e9)
             start = time.perf_counter()
@@ -285,4 +329,6 @@ def segment_table(bench: Bench) -> None:
             anew = max(anew, listed.packed)
         size = listed.formats["zst"].bytes
         median = statistics.median(walls)
-        print(f"| {mib} MiB | {len(listed.segments)} | {size} | {cold:.2f} | {median:.3f} | {anew} |", flush=True)
+        bench.note(f"| {mib} MiB | {len(listed.segments)} | {size} | {cold:.2f} | {median:.3f} | {anew} |")
+        print(f"  {mib} MiB: {median:.3f} s", flush=True)
+    _trees.install(tree, new)
