@@ -331,3 +331,20 @@ def test_overlay_ignition_has_starts_and_whole_options() -> None:
 
 def test_overlay_unique_field_keeps_lines_without_it() -> None:
     assert filters.unique_field(":", 1, "a\nb\nx:1\ny:1\nz:\nw:") == "a\nb\nx:1\nz:\nw:"
+
+
+def test_overlay_filters_take_quoted_values_of_either_file(site: Site) -> None:
+    """Both files may be JSON; a quoted scalar is text also where it looks like a number."""
+    site.conf(
+        '{"ipaddr": "10.0.0.1/16", "tftp": {"enabled": true, "ipxe": {"00:07": "a.efi"}},'
+        '"warewulf": {"port": 9873}, "dhcp": {"enabled": true, "range start": "10.0.0.5"}, "nfs": {"enabled": false}}'
+    )
+    site.nodes(
+        '{"nodes": {"n1": {"system overlay": ["t"], "tags": {"k": "010"}, "resources": {"r": {"l": ["1", 1]}}}}}',
+    )
+    site.put("t", "conf.j2", "{{ tftp.ipxe | to_json }}{{ dhcp | to_json }}{{ warewulf | to_json }}{{ nfs | to_json }}")
+    site.put("t", "node.j2", "{{ tags | to_json }}{{ resources.r | to_json }}{{ resources.r | to_yaml }}")
+    site.new_service()
+    assert '"00:07": "a.efi"' in site.text("conf")
+    assert '"range start": "10.0.0.5"' in site.text("conf")
+    assert site.text("node").startswith('{"k": "010"}{"l": ["1", 1]}')

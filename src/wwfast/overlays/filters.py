@@ -51,7 +51,7 @@ def regex_findall(value: object, pattern: str) -> list[Any]:
 
 def plain(value: object) -> Any:
     """Structs of nodes and settings as maps and lists."""
-    return msgspec.to_builtins(value, str_keys=True)
+    return msgspec.to_builtins(value, str_keys=True, enc_hook=str)  # a quoted scalar is a kind of str
 
 
 def to_json(value: object, indent: int | None = None) -> str:
