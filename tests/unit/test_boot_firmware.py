@@ -97,8 +97,14 @@ def test_missing_binaries_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_only_boot_files_have_names(tmp_path: Path) -> None:
     (tmp_path / "snponly.efi").write_bytes(b"x86")
-    files = BootFiles([binaries.Binary("00:07", "snponly.efi", tmp_path / "snponly.efi")])
-    for name in ("snponly.efi", "/snponly.efi", "warewulf/snponly.efi", "/warewulf/snponly.efi"):
+    files = BootFiles([binaries.Binary("00:07", "snponly.efi", tmp_path / "snponly.efi")], {"00:07": "x/ipxe-x86.efi"})
+    for name in (
+        "snponly.efi",
+        "/snponly.efi",
+        "warewulf/snponly.efi",
+        "/warewulf/snponly.efi",
+        "warewulf/ipxe-x86.efi",
+    ):
         assert files.get(name) == b"x86"
     for name in ("", "/", "../snponly.efi", "other/snponly.efi", "autoexec.ipxe", str(tmp_path / "snponly.efi")):
         assert files.get(name) is None

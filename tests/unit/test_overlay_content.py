@@ -21,6 +21,7 @@ from wwfast.overlays.analysis import documentation
 from wwfast.overlays.render import Template
 from wwfast.overlays.sources import Sources
 from wwfast.paths import SHARE, Paths
+from wwfast.run import run
 
 ALL = """NetworkManager chrony debug fstab host hostname hosts ifcfg ifupdown ignition issue localtime netplan resolv
 ssh.authorized_keys ssh.host_keys syncuser systemd.mount systemd.netname systemd.networkd systemd.swap udev.netname
@@ -461,3 +462,23 @@ def test_overlay_host_is_for_the_server(paths: Paths) -> None:
     ]
     for shell, name in (("sh", "ssh_setup.sh"),):
         subprocess.run([shell, "-n"], input=files[f"etc/profile.d/{name}"].data, check=True)
+
+
+def test_overlay_host_writes_what_an_external_dhcp_server_needs(paths: Paths) -> None:
+    files = lay(paths, ["host"])["static"]
+    dhcpd, dnsmasq = files["etc/dhcp/dhcpd.conf"].text, files["etc/dnsmasq.d/wwfast.conf"]
+    assert dhcpd.count("{") == dhcpd.count("}")
+    entry = dhcpd[dhcpd.index("host static-default") :].split("}")[0]
+    assert [line.strip() for line in entry.splitlines()[1:]] == [
+        "hardware ethernet 52:54:00:00:00:02;",
+        "fixed-address 10.0.1.2;",
+        'option host-name "static";',
+    ]
+    assert "80:00:02:08" not in dhcpd, "InfiniBand has no Ethernet address"
+    script = "http://10.0.0.1:9873/ipxe/${mac:hexhyp}?assetkey=${asset:uristring}&uuid=${uuid}&memsize=${memsize}"
+    binaries = {name for line in dnsmasq.text.splitlines() for name in re.findall(r"warewulf/([^,]+),,10", line)}
+    assert binaries == {"undionly.kpxe", "ipxe-snponly-x86_64.efi", "arm64-snponly.efi"}
+    for text in (dhcpd, dnsmasq.text):
+        assert script in text
+    write({"dnsmasq.conf": dnsmasq}, paths.root)
+    run(["dnsmasq", "--test", f"--conf-file={paths.root / 'dnsmasq.conf'}"], package="dnsmasq-base")

@@ -7,11 +7,11 @@ interface that carries ipaddr, and not beside another DHCP server unless forced.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from wwfast.boot.binaries import Binary, find_all
+from wwfast.boot.binaries import Binary, find_all, flat_name
 from wwfast.boot.firmware import boot_file
 from wwfast.boot.urls import Urls
 from wwfast.daemon.guard import Guard
@@ -32,14 +32,18 @@ if TYPE_CHECKING:
 class BootFiles:
     """The iPXE binaries in memory, under the names that clients ask for."""
 
-    def __init__(self, found: list[Binary]) -> None:
+    def __init__(self, found: list[Binary], wanted: Mapping[str, str]) -> None:
+        """`wanted`: names in warewulf.conf by architecture. A DHCP server of the site's own tells these, whatever the
+        distribution calls its file."""
         self.by_arch = {binary.arch: binary.name for binary in found}
         self._data = {binary.name: binary.read() for binary in found}
+        for binary in found:
+            self._data.setdefault(flat_name(binary.arch, wanted[binary.arch]), self._data[binary.name])
 
     @classmethod
     def load(cls, settings: Settings, paths: Paths) -> BootFiles:
         found, _ = find_all(settings.tftp.ipxe, paths.ipxe_source)  # what is missing, `health` tells
-        return cls(found)
+        return cls(found, settings.tftp.ipxe)
 
     def get(self, name: str) -> bytes | None:
         """`snponly.efi`, `/snponly.efi` and Warewulf's `warewulf/snponly.efi` are one file; nothing else exists."""
