@@ -14,8 +14,10 @@ import pytest
 from support.httpserver import OCTETS, artefact, get, read_response, running
 from wwfast.daemon.scheduler import WaveScheduler
 from wwfast.daemon.width import NARROWEST
+from wwfast.net.http.answer import Answer
+from wwfast.net.http.connection import Connection
 from wwfast.net.http.message import Request, Response
-from wwfast.net.http.server import Answer, Connection, Limits
+from wwfast.net.http.server import Limits
 from wwfast.net.transfer import Outcome
 
 BODY = random.Random(3).randbytes(20_000_000)

@@ -16,11 +16,14 @@ MAX_FIELDS = 64
 MAX_TARGET = 8192
 METHODS = {b"GET": "GET", b"HEAD": "HEAD"}
 CONDITIONS = frozenset({"range", "if-match", "if-none-match", "if-modified-since", "if-unmodified-since", "if-range"})
+KEPT = 16384  # whole heads kept parsed: a node that is up sends the same one every interval
+KEPT_BYTES = 512  # of a head that is kept
 KNOWN = 256  # blocks of header lines kept parsed: all nodes of one firmware send the same
 
 _LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}) ([\x21-\x7e\x80-\xff]+) HTTP/1\.([01])")
 _FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00\r\n]*?)[ \t]*")
 _known: dict[bytes, Fields] = {}
+_heads: dict[bytes, Head] = {}
 _PLAIN = re.compile(
     r"(?:/[\w:~-][\w:.~-]*)+", re.ASCII
 )  # nothing to decode, collapse or refuse: no segment begins with a dot
@@ -44,7 +47,8 @@ class Fields(NamedTuple):
 
 
 class Head(NamedTuple):
-    """One request head. `path` is decoded and cleaned; `query` keeps first values; header names are lower case."""
+    """One request head, shared by all who send the same bytes; `path` is decoded and cleaned, `query` keeps first
+    values, header names are lower case."""
 
     method: str
     path: str
@@ -72,11 +76,20 @@ class HeadReader:
 
     def take(self, data: bytes) -> Head | None:
         """feed() and next() in one; the usual case, one whole head at a time, is not buffered at all."""
-        end = data.find(b"\r\n\r\n")
-        if end > 0 and end + 4 == len(data) and not self._buffer and not data.startswith(b"\r\n"):
-            if end > self._limit:
-                raise HeadError(431, "request head too large")
-            return parse(data[:end])
+        if not self._buffer:
+            head = _heads.get(data)
+            if head is not None:
+                return head
+            end = data.find(b"\r\n\r\n")
+            if end > 0 and end + 4 == len(data) and not data.startswith(b"\r\n"):
+                if end > self._limit:
+                    raise HeadError(431, "request head too large")
+                head = parse(data[:end])
+                if end <= KEPT_BYTES:
+                    if len(_heads) >= KEPT:
+                        _heads.clear()
+                    _heads[data] = head
+                return head
         self._buffer += data
         return self.next()
 

@@ -79,10 +79,16 @@ def render_head(
 ) -> bytes:
     """The bytes of a response head. `length` is what Content-Length says, also when no body follows; `known` are
     lines that were rendered before."""
-    more = "".join([f"{name}: {value}\r\n" for name, value in fields.items()]) if fields else ""
+    if fields:
+        known += "".join([f"{name}: {value}\r\n" for name, value in fields.items()])
+    return _head(status, content_type, length, known, keep_alive, int(time.time()))
+
+
+@lru_cache(1024)
+def _head(status: int, content_type: str, length: int, known: str, keep_alive: bool, second: int) -> bytes:
     return (
-        f"HTTP/1.1 {status} {REASON.get(status, 'Unknown')}\r\nDate: {http_date(int(time.time()))}\r\n"
-        f"Content-Type: {content_type}\r\nContent-Length: {length}\r\n{known}{more}"
+        f"HTTP/1.1 {status} {REASON.get(status, 'Unknown')}\r\nDate: {http_date(second)}\r\n"
+        f"Content-Type: {content_type}\r\nContent-Length: {length}\r\n{known}"
         f"Connection: {'keep-alive' if keep_alive else 'close'}\r\n\r\n"
     ).encode("latin-1", "replace")
 

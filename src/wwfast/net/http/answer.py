@@ -1,0 +1,91 @@
+"""An answer under way (sans-IO): which part of which body, its head, and what events tell about it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from wwfast.net.http.conditions import choose
+from wwfast.net.http.message import render_head, validators
+from wwfast.net.transfer import Outcome, Transfer
+from wwfast.pack.artefact import Artefact
+
+if TYPE_CHECKING:
+    from wwfast.net.http.files import OpenFile
+    from wwfast.net.http.head import Head
+    from wwfast.net.http.message import Response
+
+
+@dataclass(slots=True)
+class Answer:
+    """What is sent for one request: `status` and `length` bytes from `start` of a body of `size` bytes."""
+
+    response: Response
+    head: Head
+    status: int
+    start: int
+    length: int
+    size: int
+    keep_alive: bool
+    began: float = 0.0
+    told: float = 0.0
+    sent: int = 0
+    before: int = 0  # bytes of the body sent ahead of the pump; negative for what of the head was not
+    files: Sequence[OpenFile] = ()
+    key: str = ""  # of the scheduler, when this answer went through it
+
+    @classmethod
+    def to(cls, head: Head, response: Response) -> Answer:
+        """The whole body, or what the conditions of the request leave of it."""
+        size = response.size
+        answer = cls(response, head, response.status, 0, size, size, head.keep_alive)
+        if head.conditional and response.status == 200:
+            body = response.body
+            etag, mtime = (body.etag, body.mtime) if isinstance(body, Artefact) else (response.etag, None)
+            answer.status, answer.start, answer.length = choose(head.headers, size, etag, mtime)
+            if head.method == "HEAD" and answer.status in (206, 416):  # RFC 9110 14.2: Range is for GET alone
+                answer.status, answer.start, answer.length = 200, 0, size
+        return answer
+
+    @classmethod
+    def empty(cls, head: Head, response: Response, keep_alive: bool) -> Answer:
+        """A status that nobody asked for: a fault of ours, or come again later."""
+        return cls(response, head, response.status, 0, 0, 0, keep_alive)
+
+    def head_bytes(self) -> bytes:
+        response, fields, known = self.response, self.response.headers, ""
+        if isinstance(response.body, Artefact):
+            known = validators(response.body.etag, response.body.mtime)
+        elif response.etag:
+            known = f"ETag: {response.etag}\r\n"
+        if self.status == 206:
+            end = self.start + self.length - 1
+            fields = {**fields, "Content-Range": f"bytes {self.start}-{end}/{self.size}"}
+        elif self.status == 416:
+            fields = {**fields, "Content-Range": f"bytes */{self.size}"}
+        length = self.size if self.status == 304 else self.length  # RFC 9110 8.6
+        return render_head(self.status, response.content_type, length, fields, known, keep_alive=self.keep_alive)
+
+    @property
+    def told_of(self) -> bool:
+        """Whether events tell about it."""
+        return bool(self.response.stage) and self.head.method != "HEAD"
+
+    def event(self, outcome: Outcome, peer: str, detail: str) -> Transfer:
+        response = self.response
+        return Transfer(
+            response.stage,
+            outcome,
+            time.time(),
+            peer,
+            response.wwid,
+            response.node,
+            response.sent or (response.body.name if isinstance(response.body, Artefact) else ""),
+            self.sent,
+            self.length,
+            0.0 if outcome is Outcome.STARTED else time.monotonic() - self.began,
+            self.status,
+            detail or response.detail,
+        )

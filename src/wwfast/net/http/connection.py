@@ -1,0 +1,375 @@
+"""One accepted socket: reads heads, asks the handler, and sends, at once what is small, by the pump what is not."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import select
+import socket
+import time
+from collections.abc import Awaitable
+from enum import Enum, auto
+from typing import TYPE_CHECKING
+
+from wwfast.net.http.admission import Verdict, patience
+from wwfast.net.http.answer import Answer
+from wwfast.net.http.conditions import cut
+from wwfast.net.http.head import Head, HeadError, HeadReader
+from wwfast.net.http.message import NOTHING, Request, Response, render_head
+from wwfast.net.transfer import Outcome
+from wwfast.pack.artefact import Artefact
+
+if TYPE_CHECKING:
+    from wwfast._ext.pump import Sending
+    from wwfast.net.http.server import HttpServer
+
+log = logging.getLogger(__name__)
+
+LINGER = 2.0  # seconds to let a refused client read why
+PIPELINE = 4  # heads worth of bytes kept while a response is under way
+
+
+class State(Enum):
+    READING = auto()  # between requests, or in the middle of a head
+    HANDLING = auto()  # an asynchronous handler is at work
+    WAITING = auto()  # its node's turn has not come
+    SENDING = auto()  # the pump has it
+    LINGERING = auto()  # refused; what it still sends is thrown away
+    CLOSED = auto()
+
+
+class Connection:
+    """One accepted socket. All methods run on the event loop."""
+
+    __slots__ = (
+        "answer",
+        "asked",
+        "deadline",
+        "fd",
+        "local",
+        "peer",
+        "port",
+        "reader",
+        "reading",
+        "sending",
+        "server",
+        "sock",
+        "state",
+        "task",
+        "why",
+    )
+
+    def __init__(self, server: HttpServer, sock: socket.socket, address: tuple[str, int], now: float) -> None:
+        self.server = server
+        self.sock = sock
+        self.fd = sock.fileno()
+        self.peer, self.port = address[0].removeprefix("::ffff:"), address[1]
+        self.local = ""
+        self.reader = HeadReader(server.limits.head_bytes)
+        self.state = State.READING
+        self.deadline = now + server.limits.head_seconds
+        self.answer: Answer | None = None
+        self.sending: Sending | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.reading = True
+        self.asked = False  # it has sent a request
+        self.why = ""
+        server.poller.register(self.fd, select.EPOLLIN)
+
+    # --- reading ---------------------------------------------------------------------------------------------
+
+    def readable(self) -> None:
+        try:
+            data = self.sock.recv(self.server.limits.head_bytes)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            data = b""
+        if self.state is State.LINGERING:
+            if not data:
+                self.close()
+            return
+        if not data:
+            self._ended()
+            return
+        if self.state is not State.READING:
+            self.reader.feed(data)
+            if len(self.reader) > PIPELINE * self.server.limits.head_bytes:
+                self._stop_reading()
+            return
+        if not len(self.reader):
+            self.deadline = time.monotonic() + self.server.limits.head_seconds
+        self.proceed(data)
+
+    def proceed(self, data: bytes = b"") -> None:
+        """Answer the requests that have arrived whole, until one cannot be answered at once."""
+        while self.state is State.READING:
+            try:
+                head = self.reader.take(data) if data else self.reader.next()
+            except HeadError as error:
+                self.refuse(error.status, str(error))
+                return
+            if head is None:
+                return
+            data = b""
+            self.asked = True
+            if self.server.draining:
+                head = head._replace(keep_alive=False)
+            self._handle(head)
+            if not len(self.reader):
+                return
+
+    def _ended(self) -> None:
+        """The peer sends no more. A response under way is finished; the pump notices when nobody reads it."""
+        if self.state is State.SENDING:
+            self._stop_reading()
+            if self.answer is not None:
+                self.answer.keep_alive = False
+        else:
+            self.close("the client closed the connection")
+
+    def _stop_reading(self) -> None:
+        if self.reading:
+            self.server.poller.unregister(self.fd)
+            self.reading = False
+
+    # --- answering -------------------------------------------------------------------------------------------
+
+    def _handle(self, head: Head) -> None:
+        if not self.local:
+            self.local = self.sock.getsockname()[0].removeprefix("::ffff:")
+        request = Request(head.method, head.path, head.query, head.headers, self.peer, self.port, self.local)
+        try:
+            result = self.server.handler(request)
+        except Exception:
+            log.exception("%s %s from %s", head.method, head.path, self.peer)
+            result = Response(500)
+        if isinstance(result, Response):
+            self._respond(head, result)
+        else:
+            self.state = State.HANDLING
+            self.task = self.server.loop.create_task(self._await(head, result))
+
+    async def _await(self, head: Head, result: Awaitable[Response]) -> None:
+        try:
+            response = await result
+        except Exception:
+            log.exception("%s %s from %s", head.method, head.path, self.peer)
+            response = Response(500)
+        self.task = None
+        if self.state is State.HANDLING:
+            self.state = State.READING
+            self._respond(head, response)
+            self.proceed()
+
+    def _respond(self, head: Head, response: Response) -> None:
+        answer = self.answer = Answer.to(head, response)
+        server = self.server
+        if (
+            server.scheduler is not None
+            and response.wwid
+            and response.waits
+            and answer.length
+            and head.method == "GET"
+            and isinstance(response.body, Artefact)
+        ):
+            answer.key = response.wwid
+            kind = patience(head.headers.get("user-agent", ""))
+            now = time.monotonic()
+            self.admitted(server.scheduler.ask(response.wwid, response.share, answer.length, kind, now))
+            return
+        self._send()
+
+    def admitted(self, verdict: Verdict) -> None:
+        """The scheduler has spoken: go, wait, or come again."""
+        answer = self.answer
+        assert answer is not None
+        if verdict.go:
+            self.state = State.READING
+            self._send()
+        elif verdict.retry_after:
+            self.state = State.READING
+            again = Response(503, headers={"Retry-After": str(verdict.retry_after)})
+            self.answer = Answer.empty(answer.head, again, answer.keep_alive)
+            self._send()
+        else:
+            self.state = State.WAITING
+            self.server.waiting.setdefault(answer.key, []).append(self)
+
+    def refuse(self, status: int, why: str) -> None:
+        """Say what was wrong with the bytes, then close without cutting the answer off."""
+        log.info("%s refused with %d: %s", self.peer, status, why)
+        fields = {"Allow": "GET, HEAD"} if status == 405 else NOTHING
+        data = render_head(status, "text/plain; charset=utf-8", len(why) + 1, fields, keep_alive=False)
+        try:
+            self.sock.send(data + why.encode() + b"\n")
+            self.sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            self.close()
+            return
+        self.state = State.LINGERING
+        self.deadline = time.monotonic() + LINGER
+
+    def _body(self, answer: Answer) -> tuple[bytes, list[tuple[int, int, int]]]:
+        """What of the body goes out from memory, and the spans of files for the rest. Raises OSError."""
+        body, start, end = answer.response.body, answer.start, answer.start + answer.length
+        if isinstance(body, bytes):
+            return body[start:end], []
+        if answer.size <= self.server.limits.inline_bytes:
+            return self.server.files.whole(body)[start:end], []
+        parts = body.extents if answer.status != 206 else cut(body.extents, start, answer.length)
+        answer.files, spans = self.server.files.spans(parts)
+        return b"", spans
+
+    def _send(self) -> None:
+        answer = self.answer
+        assert answer is not None
+        response = answer.response
+        memory = answer.head_bytes()
+        answer.before = -len(memory)
+        answer.began = time.monotonic()
+        spans: list[tuple[int, int, int]] = []
+        if answer.head.method == "GET":
+            if answer.length:
+                try:
+                    part, spans = self._body(answer)
+                except OSError as error:
+                    why = f"{error.filename}: {error.strerror or error}"
+                    log.error("%s cannot be sent: %s", response.sent or answer.head.path, why)
+                    self._tell(Outcome.FAILED, detail=why)
+                    self._forget()
+                    self.answer = Answer.empty(answer.head, Response(500), answer.keep_alive)
+                    self._send()
+                    return
+                memory += part
+            if response.effect is not None:
+                response.effect()
+        if not spans:
+            try:
+                done = self.sock.send(memory)
+            except (BlockingIOError, InterruptedError):
+                done = 0
+            except OSError as error:
+                self._broken(error.strerror or str(error))
+                return
+            if done == len(memory):
+                answer.sent = answer.length
+                self._finished()
+                return
+            memory = memory[done:]
+            answer.before += done
+        self._tell(Outcome.STARTED)
+        self.state = State.SENDING
+        self.deadline = answer.began + self.server.stall_seconds
+        answer.told = answer.began
+        self.sending = self.server.pump.send(self.fd, memory, spans, self)
+
+    def reported(self, sending: Sending) -> None:
+        """The pump is through with it."""
+        self.sending = None
+        answer = self.answer
+        assert answer is not None
+        self._count(sending)
+        if sending.error:
+            self._broken(self.why or os.strerror(sending.error))
+            return
+        self._finished()
+        self.proceed()
+
+    def _finished(self) -> None:
+        answer = self.answer
+        assert answer is not None
+        failed = answer.status >= 400
+        self._tell(Outcome.FAILED if failed else Outcome.DONE)
+        self._forget()
+        self.state = State.READING
+        self.deadline = time.monotonic() + self.server.limits.idle_seconds
+        if not answer.keep_alive:
+            self.close()
+        elif not self.reading:
+            self.server.poller.register(self.fd, select.EPOLLIN)
+            self.reading = True
+
+    def _broken(self, why: str) -> None:
+        self._tell(Outcome.FAILED, detail=why)
+        self._forget()
+        self.close()
+
+    def _count(self, sending: Sending) -> None:
+        """Bring what was sent of the body up to date and tell the scheduler."""
+        answer = self.answer
+        assert answer is not None
+        sent = max(0, answer.before + sending.sent)
+        if sent > answer.sent and answer.key and self.server.scheduler is not None:
+            self.server.scheduler.progress(answer.key, sent - answer.sent, time.monotonic())
+        answer.sent = max(sent, answer.sent)
+
+    def _forget(self) -> None:
+        """Let go of the answer's files and turn."""
+        answer = self.answer
+        if answer is None:
+            return
+        self.answer = None
+        for file in answer.files:
+            file.release()
+        if answer.key and self.server.scheduler is not None:
+            whole = answer.sent == answer.length
+            self.server.scheduler.finished(answer.key, answer.response.last and whole, time.monotonic())
+
+    def _tell(self, outcome: Outcome, detail: str = "") -> None:
+        answer = self.answer
+        if answer is not None and answer.told_of:
+            self.server.on_transfer(answer.event(outcome, self.peer, detail))
+
+    # --- time ------------------------------------------------------------------------------------------------
+
+    def look_after(self, now: float) -> None:
+        """Once a second: progress, stalls, idle and slow clients."""
+        if self.state is State.SENDING:
+            answer, sending = self.answer, self.sending
+            assert answer is not None
+            assert sending is not None
+            before = answer.sent
+            self._count(sending)
+            if answer.sent > before:
+                self.deadline = now + self.server.stall_seconds
+                if now - answer.told >= 1.0:
+                    answer.told = now
+                    self._tell(Outcome.PROGRESS)
+            elif now > self.deadline:
+                self.close("no progress")
+        elif self.state is State.HANDLING or self.state is State.WAITING:
+            return
+        elif now > self.deadline:
+            if self.state is State.READING and len(self.reader):
+                self.refuse(408, "the request head took too long")
+            else:
+                self.close()
+
+    def close(self, why: str = "") -> None:
+        """Close now; with the pump at work, shut down and close when it reports."""
+        if self.state is State.CLOSED:
+            return
+        if self.sending is not None:
+            self.why = self.why or why
+            try:
+                self.sock.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+            self.deadline = time.monotonic() + self.server.stall_seconds
+            return
+        if self.state is State.WAITING:
+            self.server.stop_waiting(self)
+        if self.answer is not None:
+            self._tell(Outcome.FAILED, detail=why)
+            answer, self.answer = self.answer, None
+            for file in answer.files:
+                file.release()
+        if self.task is not None:
+            self.task.cancel()
+            self.task = None
+        self._stop_reading()
+        self.state = State.CLOSED
+        self.sock.close()
+        self.server.closed(self)
