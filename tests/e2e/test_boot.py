@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +15,10 @@ from wwfast.demo.vm import Vm
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(900)]
 
-# From the fetch until the file is there: next to nothing on a real machine, seconds on two without KVM on two cores.
-APPLY_SECONDS = 15
+# A changed runtime overlay is to be on the node within one interval and this.
+APPLY_SECONDS = 5
+# How long we look for it: a login into a machine without KVM takes seconds.
+PATIENCE = 60
 
 
 @pytest.fixture(scope="module")
@@ -91,17 +94,25 @@ def test_boot_modules_of_the_overriding_kernel_load(pair: tuple[Vm, Vm]) -> None
 
 
 def test_boot_runtime_overlay_follows_its_source(overlay: Path, pair: tuple[Vm, Vm]) -> None:
-    (overlay / "note").write_text("second\n")
-    (overlay / "extra").write_text("new\n")
-    limit = INTERVAL + APPLY_SECONDS
-    begin = time.monotonic()
-    for vm in pair:
-        vm.wait_for("grep -qx second /etc/note && grep -qx new /etc/extra", limit + begin - time.monotonic())
-    (overlay / "extra").unlink()
-    begin = time.monotonic()
-    for vm in pair:
-        vm.wait_for("test ! -e /etc/extra", limit + begin - time.monotonic())
-        assert vm.ssh("cat /etc/note") == "second\n"
+    """By the clock of the machines, set from the host's: a login to look takes as long as what is measured."""
+    took = []
+    for round_ in range(3):
+        mark = f"second-{round_}"
+        (overlay / "extra").write_text("new\n")
+        (overlay / "note").write_text(f"{mark}\n")
+        begin = time.time()
+        for vm in pair:
+            vm.wait_for(f"grep -qx {mark} /etc/note && grep -qx new /etc/extra", INTERVAL + PATIENCE)
+            took.append(float(vm.ssh("stat -c %.Z /etc/note")) - begin)
+        (overlay / "extra").unlink()
+        begin = time.time()
+        for vm in pair:
+            vm.wait_for("test ! -e /etc/extra", INTERVAL + PATIENCE)
+            took.append(float(vm.ssh("stat -c %.Y /etc")) - begin)
+            assert vm.ssh("cat /etc/note") == f"{mark}\n"
+    print("seconds until a change was in place:", *(f"{each:.1f}" for each in took))
+    # The median: two machines without KVM on two cores may lose seconds to anything else that runs here.
+    assert statistics.median(took) <= INTERVAL + APPLY_SECONDS, took
 
 
 def test_boot_runtime_overlay_survives_a_restart_of_the_server(
