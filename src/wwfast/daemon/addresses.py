@@ -6,7 +6,9 @@ interface that carries ipaddr, and not beside another DHCP server unless forced.
 
 from __future__ import annotations
 
+import logging
 import socket
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -21,12 +23,19 @@ from wwfast.net.dhcp.leases import Journal, LeaseTable
 from wwfast.net.dhcp.packet import ClientInfo, dotted, number
 from wwfast.net.dhcp.responder import SERVER_PORT, BootFile, Contact, DhcpConfig, Reservation, Responder
 from wwfast.net.dhcp.server import DhcpServer, interface_of, listening, open_sockets, probe, transfer
+from wwfast.net.ndp import Impatience
+from wwfast.net.ndp.server import NdpServer, link_local
 from wwfast.net.transfer import Transfer
 
 if TYPE_CHECKING:
     from wwfast.config.settings import Settings
     from wwfast.nodes.registry import Registry
     from wwfast.paths import Paths
+
+log = logging.getLogger(__name__)
+
+#: How long after its DHCP a machine may be in iPXE, waiting for an IPv6 router.
+SOLICITS_SECONDS = 60.0
 
 
 class BootFiles:
@@ -82,6 +91,9 @@ class Addresses:
         config = DhcpConfig(settings.ipaddr, settings.netmask, proxy=settings.wwfast.proxy_dhcp)
         self.responder = Responder(config, self.reservation, self._boot, self.leases)
         self.server: DhcpServer | None = None
+        # Where IPv6 is in use its routers answer; elsewhere iPXE would wait for one.
+        self._alone = not settings.ipaddr6
+        self.routers: NdpServer | None = None
 
     async def start(self, sockets: Sockets, *, force: bool) -> None:
         """Ask the network first, then serve it. Raises WwfastError naming another server that answers.
@@ -104,12 +116,24 @@ class Addresses:
         opened = open_sockets(self.interface, listen=listen)
         self.server = DhcpServer(opened, self.responder, on_contact=self._event)
         self.server.start()
+        source = link_local(self.interface) if self._alone else ""
+        if source:
+            try:
+                boots = Impatience(lambda mac: self._guard.boots_within(mac, SOLICITS_SECONDS), time.monotonic)
+                self.routers = NdpServer(self.interface, source, boots)
+                self.routers.start()
+            except PermissionError:
+                log.warning("no right to raw sockets: iPXE will wait for an IPv6 router, some 16 s")
 
     def stop(self) -> None:
         """Safe to repeat."""
         if self.server is not None:
             self.server.stop()
+            self.server = None
             self.journal.close()
+        if self.routers is not None:
+            self.routers.stop()
+            self.routers = None
 
     def reservation(self, mac: str) -> Reservation | None:
         node = self._registry.snapshot().by_mac(mac)

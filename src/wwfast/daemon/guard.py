@@ -50,6 +50,10 @@ class Guard:
         """Discovery takes only an address that our DHCP saw lately (or any, with an external DHCP server)."""
         return not self.own_dhcp or self.clock() - self._seen.get(mac, float("-inf")) <= seconds
 
+    def boots_within(self, mac: str, seconds: float) -> bool:
+        """Whether firmware or iPXE of this machine asked our DHCP so lately."""
+        return self.clock() - self._booting.get(mac, float("-inf")) <= seconds
+
     def refuses(self, node: Node, stage: Stage, wwid: str, peer_ip: str, peer_port: int) -> tuple[int, str] | None:
         """(status, reason) when this request may not have the overlay; None when it may."""
         if not self.secure or stage not in (Stage.SYSTEM, Stage.RUNTIME):
