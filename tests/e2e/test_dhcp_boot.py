@@ -38,10 +38,10 @@ def cable(space: Namespace, device: str, address: str, to: Namespace) -> None:
 def beyond(lab: Laboratory, tmp_path: Path) -> Iterator[Namespace]:
     """A second network, whose router relays DHCP to the laboratory's server; machines are on the router's bridge."""
     with Namespace(f"{ROUTER}/24", label="far") as far, (tmp_path / "relay").open("wb") as log:
-        cable(far, "up", f"{RELAY}/24", lab.network)
+        cable(far, "uplink", f"{RELAY}/24", lab.network)
         far.run(["sysctl", "-qw", "net.ipv4.ip_forward=1"])
         lab.network.ip("route", "add", "10.78.0.0/24", "via", RELAY)
-        words = [need("dhcrelay", "isc-dhcp-relay"), "-4", "-d", "-a", "--no-pid", "-id", "br0", "-iu", "up"]
+        words = [need("dhcrelay", "isc-dhcp-relay"), "-4", "-d", "-a", "--no-pid", "-id", "br0", "-iu", "uplink"]
         relay = far.start([*words, lab.network.server], stdout=log, stderr=log)
         yield far
         stop(relay)

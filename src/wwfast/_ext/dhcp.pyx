@@ -8,12 +8,12 @@ from libc.errno cimport EINTR, errno
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
+from wwfast._ext.sockets cimport *
+
 cdef extern from *:
     """
-    #include <sys/socket.h>
     #include <linux/if_ether.h>
     #include <linux/if_packet.h>
-    #include <netinet/in.h>
     #ifndef SO_RXQ_OVFL
     #define SO_RXQ_OVFL 40
     #endif
@@ -25,38 +25,6 @@ cdef extern from *:
     }
     """
     void dhcp_overflow(msghdr *head, unsigned int *dropped) nogil
-
-cdef extern from "sys/socket.h" nogil:
-    struct iovec:
-        void *iov_base
-        size_t iov_len
-    struct msghdr:
-        void *msg_name
-        unsigned int msg_namelen
-        iovec *msg_iov
-        size_t msg_iovlen
-        void *msg_control
-        size_t msg_controllen
-    struct mmsghdr:
-        msghdr msg_hdr
-        unsigned int msg_len
-    int recvmmsg(int, mmsghdr *, unsigned int, int, void *)
-    int sendmmsg(int, mmsghdr *, unsigned int, int)
-    enum: MSG_DONTWAIT
-    enum: AF_INET
-    enum: AF_PACKET
-
-cdef extern from "netinet/in.h" nogil:
-    struct in_addr:
-        uint32_t s_addr
-    struct sockaddr_in:
-        uint16_t sin_family
-        uint16_t sin_port
-        in_addr sin_addr
-    uint16_t htons(uint16_t)
-    uint16_t ntohs(uint16_t)
-    uint32_t htonl(uint32_t)
-    uint32_t ntohl(uint32_t)
 
 cdef extern from "linux/if_packet.h" nogil:
     struct sockaddr_ll:

@@ -8,114 +8,14 @@ A transfer is known by (socket, peer address, peer port). Ended ones are kept a 
 peers are not taken for strangers'.
 """
 
-from libc.errno cimport EAGAIN, EINTR, EIO, EINVAL, ENOBUFS, errno
+from libc.errno cimport errno
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy
 
-cdef extern from *:
-    """
-    #include <sys/socket.h>
-    #include <sys/epoll.h>
-    #include <sys/eventfd.h>
-    #include <netinet/in.h>
-    #include <netinet/udp.h>
-    #include <poll.h>
-    #include <pthread.h>
-    #include <time.h>
-    #include <unistd.h>
-    #ifndef UDP_SEGMENT
-    #define UDP_SEGMENT 103
-    #endif
-    static void tftp_segment(struct msghdr *head, void *space, unsigned short size) {
-        struct cmsghdr *control;
-        head->msg_control = space;
-        head->msg_controllen = CMSG_SPACE(sizeof(size));
-        control = CMSG_FIRSTHDR(head);
-        control->cmsg_level = IPPROTO_UDP;
-        control->cmsg_type = UDP_SEGMENT;
-        control->cmsg_len = CMSG_LEN(sizeof(size));
-        *(unsigned short *)CMSG_DATA(control) = size;
-    }
-    """
-    void tftp_segment(msghdr *head, void *space, unsigned short size) nogil
-
-cdef extern from "sys/socket.h" nogil:
-    struct iovec:
-        void *iov_base
-        size_t iov_len
-    struct msghdr:
-        void *msg_name
-        unsigned int msg_namelen
-        iovec *msg_iov
-        size_t msg_iovlen
-        void *msg_control
-        size_t msg_controllen
-    struct mmsghdr:
-        msghdr msg_hdr
-        unsigned int msg_len
-    int recvmmsg(int, mmsghdr *, unsigned int, int, void *)
-    int sendmmsg(int, mmsghdr *, unsigned int, int)
-    enum: MSG_DONTWAIT
-    enum: AF_INET
-
-cdef extern from "netinet/in.h" nogil:
-    struct in_addr:
-        uint32_t s_addr
-    struct sockaddr_in:
-        uint16_t sin_family
-        uint16_t sin_port
-        in_addr sin_addr
-    uint16_t htons(uint16_t)
-    uint16_t ntohs(uint16_t)
-    uint32_t htonl(uint32_t)
-    uint32_t ntohl(uint32_t)
-
-cdef extern from "poll.h" nogil:
-    struct pollfd:
-        int fd
-        short events
-        short revents
-    int poll(pollfd *, unsigned long, int)
-    enum: POLLOUT
-
-cdef extern from "sys/epoll.h" nogil:
-    ctypedef union epoll_data_t:
-        uint32_t u32
-    struct epoll_event:
-        unsigned int events
-        epoll_data_t data
-    int epoll_create1(int)
-    int epoll_ctl(int, int, int, epoll_event *)
-    int epoll_wait(int, epoll_event *, int, int)
-    enum: EPOLL_CLOEXEC
-    enum: EPOLL_CTL_ADD
-    enum: EPOLLIN
-
-cdef extern from "sys/eventfd.h" nogil:
-    int eventfd(unsigned int, int)
-    enum: EFD_NONBLOCK
-    enum: EFD_CLOEXEC
-
-cdef extern from "unistd.h" nogil:
-    ssize_t read(int, void *, size_t)
-    ssize_t write(int, const void *, size_t)
-    int close(int)
-
-cdef extern from "pthread.h" nogil:
-    ctypedef struct pthread_mutex_t:
-        pass
-    int pthread_mutex_init(pthread_mutex_t *, void *)
-    int pthread_mutex_destroy(pthread_mutex_t *)
-    int pthread_mutex_lock(pthread_mutex_t *)
-    int pthread_mutex_unlock(pthread_mutex_t *)
-
-cdef extern from "time.h" nogil:
-    struct timespec:
-        long tv_sec
-        long tv_nsec
-    int clock_gettime(int, timespec *)
-    enum: CLOCK_MONOTONIC
+from wwfast._ext.outbox cimport *
+from wwfast._ext.sockets cimport *
+from wwfast._ext.transfers cimport *
 
 
 # Of transfer.Sender, which explains them.
@@ -130,53 +30,14 @@ cdef double FRESH = 2.0
 cdef double LINGER = 2.0
 
 cdef enum:
-    BATCH = 64
-    PIECES = 256      # blocks in one sendmmsg at most
-    SEGMENTS = 64     # UDP_MAX_SEGMENTS of older kernels
-    DATAGRAM = 65507
     RECEIVE = 128     # an ACK has 4 bytes; of an ERROR's text this much is kept
     ROUNDS = 4        # batches read from one socket before others get their turn
-    SLOTS = 1024
-    BUCKETS = 65536
     EVENTS = 64
-cdef double SLOT = 0.01   # seconds
 
 cdef enum:
     BEGUN = 0
     DONE = 1
     FAILED = 2
-
-cdef struct Sending:
-    uint64_t id
-    uint32_t ip           # host order, as everything below
-    uint16_t port
-    uint16_t local
-    const uint8_t *data
-    uint64_t size
-    uint64_t blocks
-    uint64_t acked
-    uint64_t sent
-    uint32_t blksize
-    uint32_t window
-    uint8_t *greeting
-    size_t greeting_size
-    double timeout
-    double progress
-    double flight
-    double deadline
-    double round_trip
-    double variation
-    int tries
-    bint greeted          # the OACK is acknowledged, or there is none
-    bint fixed
-    bint clean
-    bint repeated
-    bint begun
-    bint ended
-    Sending *chain        # hash bucket
-    Sending *before       # timer wheel
-    Sending *after
-    int slot
 
 cdef struct Report:
     uint64_t id
@@ -184,11 +45,6 @@ cdef struct Report:
     int code
     uint64_t sent
     char text[RECEIVE]
-
-cdef double monotonic() noexcept nogil:
-    cdef timespec now
-    clock_gettime(CLOCK_MONOTONIC, &now)
-    return now.tv_sec + now.tv_nsec * 1e-9
 
 
 cdef class Engine:
@@ -198,25 +54,17 @@ cdef class Engine:
     """
 
     cdef readonly int fileno
-    cdef readonly uint64_t strangers, resent, send_errors
+    cdef readonly uint64_t strangers, resent
     cdef int *_sockets
     cdef int _count
     cdef int _wake, _epoll
-    cdef bint _stop, _segments, _busy
+    cdef bint _stop, _busy
     cdef pthread_mutex_t _lock
-    cdef Sending **_buckets
-    cdef Sending *_wheel[SLOTS]
-    cdef int64_t _slot
-    cdef uint64_t _live, _kept, _next
+    cdef Table _table
+    cdef uint64_t _next
     cdef Report *_reports
     cdef size_t _reported, _room
-    # The batch being put together: messages, their pieces, the 4-byte headers and addresses they point to.
-    cdef mmsghdr _out[BATCH]
-    cdef iovec _pieces[PIECES * 2]
-    cdef uint8_t _heads[PIECES][4]
-    cdef sockaddr_in _names[BATCH]
-    cdef uint8_t _controls[BATCH][64]
-    cdef int _messages, _used, _headed, _local
+    cdef Outbox _box
     cdef mmsghdr _in[BATCH]
     cdef iovec _in_pieces[BATCH]
     cdef sockaddr_in _in_names[BATCH]
@@ -228,13 +76,14 @@ cdef class Engine:
         self._wake = self.fileno = self._epoll = -1
         self._count = len(sockets)
         self._sockets = <int *>calloc(max(self._count, 1), sizeof(int))
-        self._buckets = <Sending **>calloc(BUCKETS, sizeof(Sending *))
-        if self._sockets == NULL or self._buckets == NULL:
+        self._table.buckets = <Sending **>calloc(BUCKETS, sizeof(Sending *))
+        if self._sockets == NULL or self._table.buckets == NULL:
             raise MemoryError
         for index in range(self._count):
             self._sockets[index] = sockets[index]
-        self._segments = segments and self._count > 0
-        self._slot = -1
+        self._box.segments = segments and self._count > 0
+        self._box.sockets = self._sockets if self._count else NULL
+        self._table.slot = -1
         pthread_mutex_init(&self._lock, NULL)
         self.fileno = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
         self._wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
@@ -256,15 +105,15 @@ cdef class Engine:
         cdef Sending *sending
         cdef Sending *chain
         cdef size_t index
-        if self._buckets != NULL:
+        if self._table.buckets != NULL:
             for index in range(BUCKETS):
-                sending = self._buckets[index]
+                sending = self._table.buckets[index]
                 while sending != NULL:
                     chain = sending.chain
                     free(sending.greeting)
                     free(sending)
                     sending = chain
-        free(self._buckets)
+        free(self._table.buckets)
         free(self._sockets)
         free(self._reports)
         if self.fileno >= 0:
@@ -290,7 +139,12 @@ cdef class Engine:
     @property
     def live(self) -> int:
         """Transfers under way."""
-        return self._live
+        return self._table.live
+
+    @property
+    def send_errors(self) -> int:
+        """Packets that the kernel would not take."""
+        return self._box.errors
 
     @property
     def busy(self) -> bool:
@@ -328,11 +182,11 @@ cdef class Engine:
             pthread_mutex_lock(&self._lock)
             self._next += 1
             sending.id = self._next
-            self._drop(self._find(ip, port, local))
-            self._insert(sending)
+            self._drop(table_find(&self._table, ip, port, local))
+            table_insert(&self._table, sending)
             self._send(sending, at)
-            self._flush()
-            if self._live == 1:
+            outbox_flush(&self._box)
+            if self._table.live == 1:
                 self._poke()
             pthread_mutex_unlock(&self._lock)
         return sending.id
@@ -349,12 +203,12 @@ cdef class Engine:
         cdef double now = monotonic()
         with nogil:
             pthread_mutex_lock(&self._lock)
-            sending = self._find(ip, port, local)
+            sending = table_find(&self._table, ip, port, local)
             if sending != NULL and not sending.ended:
                 waiting = not sending.begun or now - sending.progress < FRESH
                 if not sending.begun:
                     self._send(sending, now)
-                    self._flush()
+                    outbox_flush(&self._box)
             pthread_mutex_unlock(&self._lock)
         return waiting
 
@@ -399,53 +253,30 @@ cdef class Engine:
         cdef int index
         cdef size_t piece
         cdef msghdr *head
-        for index in range(self._messages):
-            head = &self._out[index].msg_hdr
+        cdef sockaddr_in *name
+        for index in range(self._box.messages):
+            head = &self._box.out[index].msg_hdr
+            name = &self._box.names[index]
             data = b"".join(
                 [(<char *>head.msg_iov[piece].iov_base)[: head.msg_iov[piece].iov_len] for piece in range(head.msg_iovlen)]
             )
-            found.append((self._local, ntohl(self._names[index].sin_addr.s_addr), ntohs(self._names[index].sin_port), data))
-        self._messages = self._used = self._headed = 0
+            found.append((self._box.local, ntohl(name.sin_addr.s_addr), ntohs(name.sin_port), data))
+        outbox_clear(&self._box)
         return found
 
-    # The table.
-
-    cdef size_t _bucket(self, uint32_t ip, uint16_t port, uint16_t local) noexcept nogil:
-        cdef uint64_t key = (<uint64_t>ip << 32) | (<uint64_t>local << 16) | port
-        return <size_t>((key * <uint64_t>0x9E3779B97F4A7C15) >> 48)
-
-    cdef Sending *_find(self, uint32_t ip, uint16_t port, uint16_t local) noexcept nogil:
-        cdef Sending *sending = self._buckets[self._bucket(ip, port, local)]
-        while sending != NULL and not (sending.ip == ip and sending.port == port and sending.local == local):
-            sending = sending.chain
-        return sending
-
-    cdef void _insert(self, Sending *sending) noexcept nogil:
-        cdef size_t bucket = self._bucket(sending.ip, sending.port, sending.local)
-        sending.chain = self._buckets[bucket]
-        self._buckets[bucket] = sending
-        self._live += 1
-        self._kept += 1
+    # What ends.
 
     cdef void _drop(self, Sending *sending) noexcept nogil:
-        cdef Sending **link
         if sending == NULL:
             return
         if not sending.ended:
             self._end(sending, FAILED, 0, "the peer asked anew")
-        link = &self._buckets[self._bucket(sending.ip, sending.port, sending.local)]
-        while link[0] != sending:
-            link = &link[0].chain
-        link[0] = sending.chain
-        self._kept -= 1
-        self._unschedule(sending)
-        free(sending.greeting)
-        free(sending)
+        table_remove(&self._table, sending)
 
     cdef void _end(self, Sending *sending, int outcome, int code, const char *text) noexcept nogil:
         sending.ended = True
         sending.data = NULL
-        self._live -= 1
+        self._table.live -= 1
         self._report(sending, outcome, code, text)
 
     cdef void _report(self, Sending *sending, int outcome, int code, const char *text) noexcept nogil:
@@ -469,55 +300,31 @@ cdef class Engine:
         if self._reported == 1:
             write(self.fileno, &one, 8)
 
-    # The timer wheel. A transfer stays in its slot when its deadline moves on and is put right when the slot comes.
-
-    cdef void _schedule(self, Sending *sending) noexcept nogil:
-        cdef int64_t slot = <int64_t>(sending.deadline / SLOT)
-        if slot >= self._slot + SLOTS:
-            slot = self._slot + SLOTS - 1
-        if slot < self._slot:
-            slot = self._slot
-        sending.slot = <int>(slot % SLOTS)
-        sending.before = NULL
-        sending.after = self._wheel[sending.slot]
-        if sending.after != NULL:
-            sending.after.before = sending
-        self._wheel[sending.slot] = sending
-
-    cdef void _unschedule(self, Sending *sending) noexcept nogil:
-        if sending.slot < 0:
-            return
-        if sending.before != NULL:
-            sending.before.after = sending.after
-        else:
-            self._wheel[sending.slot] = sending.after
-        if sending.after != NULL:
-            sending.after.before = sending.before
-        sending.slot = -1
+    # What is due.
 
     cdef void _advance(self, double now) noexcept nogil:
-        cdef int64_t until = <int64_t>(now / SLOT)
+        cdef int64_t until = wheel_slot(now)
         cdef int64_t slot
         cdef Sending *sending
         cdef Sending *after
-        if until - self._slot > SLOTS:
-            self._slot = until - SLOTS
-        for slot in range(self._slot, until + 1):
-            self._slot = slot
-            sending = self._wheel[slot % SLOTS]
+        if until - self._table.slot > SLOTS:
+            self._table.slot = until - SLOTS
+        for slot in range(self._table.slot, until + 1):
+            self._table.slot = slot
+            sending = self._table.wheel[slot % SLOTS]
             while sending != NULL:
                 after = sending.after
                 if sending.deadline > now:
-                    if <int64_t>(sending.deadline / SLOT) != slot:
-                        self._unschedule(sending)
-                        self._schedule(sending)
+                    if wheel_slot(sending.deadline) != slot:
+                        wheel_take(&self._table, sending)
+                        wheel_put(&self._table, sending)
                 elif sending.ended:
                     self._drop(sending)
                 else:
-                    self._unschedule(sending)
+                    wheel_take(&self._table, sending)
                     self._expire(sending, now)
                     if sending.slot < 0:
-                        self._schedule(sending)
+                        wheel_put(&self._table, sending)
                 sending = after
 
     cdef void _expire(self, Sending *sending, double now) noexcept nogil:
@@ -538,14 +345,14 @@ cdef class Engine:
 
     cdef void _take(self, uint16_t local, uint32_t ip, uint16_t port, const uint8_t *data, size_t size,
                     double now) noexcept nogil:
-        cdef Sending *sending = self._find(ip, port, local)
+        cdef Sending *sending = table_find(&self._table, ip, port, local)
         cdef int kind = (data[0] << 8 | data[1]) if size >= 4 else 0
         cdef char text[RECEIVE]
         cdef size_t index
         if sending == NULL:
             if kind != 0 and kind != 5:
                 self.strangers += 1
-                self._push(local, ip, port, "\0\5\0\5unknown transfer", 21)
+                outbox_push(&self._box, local, ip, port, "\0\5\0\5unknown transfer", 21)
             return
         if sending.ended:
             return
@@ -615,112 +422,29 @@ cdef class Engine:
         sending.deadline = now + wait
         # The wheel's slot is only too late when the deadline came nearer, after a timeout that was long.
         if sending.slot < 0:
-            if self._slot < 0:
-                self._slot = <int64_t>(now / SLOT)
-            self._schedule(sending)
+            if self._table.slot < 0:
+                self._table.slot = wheel_slot(now)
+            wheel_put(&self._table, sending)
 
     cdef void _send(self, Sending *sending, double now) noexcept nogil:
         if not sending.greeted:
             self._arm(sending, now)
-            self._push(sending.local, sending.ip, sending.port, <const char *>sending.greeting, sending.greeting_size)
+            outbox_push(&self._box, sending.local, sending.ip, sending.port, <const char *>sending.greeting, sending.greeting_size)
         else:
             self._window(sending, now)
 
     cdef void _window(self, Sending *sending, double now) noexcept nogil:
-        cdef uint64_t block = sending.acked + 1
         cdef uint64_t last = min(sending.acked + sending.window, sending.blocks)
-        cdef uint64_t count, most, left
         cdef double former = sending.deadline
-        cdef mmsghdr *message
-        cdef size_t at
         sending.sent = last
         self._arm(sending, now)
         if sending.deadline < former:
-            self._unschedule(sending)
-            self._schedule(sending)
-        most = 1
-        if self._segments:
-            most = max(min(<uint64_t>SEGMENTS, DATAGRAM // (sending.blksize + 4)), 1)
-        while block <= last:
-            count = min(last - block + 1, most)
-            message = self._message(sending.local, sending.ip, sending.port, <int>count)
-            if message == NULL:
-                return
-            message.msg_hdr.msg_iovlen = 2 * count
-            if count > 1:
-                tftp_segment(&message.msg_hdr, self._controls[self._messages - 1], <unsigned short>(sending.blksize + 4))
-            while count:
-                at = (block - 1) * sending.blksize
-                left = sending.size - at
-                self._heads[self._headed][0] = 0
-                self._heads[self._headed][1] = 3
-                self._heads[self._headed][2] = (block >> 8) & 0xFF
-                self._heads[self._headed][3] = block & 0xFF
-                self._pieces[self._used].iov_base = self._heads[self._headed]
-                self._pieces[self._used].iov_len = 4
-                self._pieces[self._used + 1].iov_base = <void *>(sending.data + at)
-                self._pieces[self._used + 1].iov_len = min(left, <uint64_t>sending.blksize)
-                self._used += 2
-                self._headed += 1
-                block += 1
-                count -= 1
-
-    # Sending.
-
-    cdef mmsghdr *_message(self, int local, uint32_t ip, uint16_t port, int blocks) noexcept nogil:
-        """Room for a message of that many blocks at the end of the batch, which is sent first when it is full."""
-        cdef mmsghdr *message
-        cdef sockaddr_in *name
-        if self._messages == BATCH or self._headed + blocks > PIECES or (self._messages and self._local != local):
-            self._flush()
-            if self._messages == BATCH or self._headed + blocks > PIECES:
-                return NULL
-        self._local = local
-        message = &self._out[self._messages]
-        memset(message, 0, sizeof(mmsghdr))
-        name = &self._names[self._messages]
-        name.sin_family, name.sin_port, name.sin_addr.s_addr = AF_INET, htons(port), htonl(ip)
-        message.msg_hdr.msg_name = name
-        message.msg_hdr.msg_namelen = sizeof(sockaddr_in)
-        message.msg_hdr.msg_iov = &self._pieces[self._used]
-        self._messages += 1
-        return message
-
-    cdef void _push(self, int local, uint32_t ip, uint16_t port, const char *data, size_t size) noexcept nogil:
-        """A packet that lives at least until the next flush."""
-        cdef mmsghdr *message = self._message(local, ip, port, 1)
-        if message == NULL:
-            return
-        message.msg_hdr.msg_iovlen = 1
-        self._pieces[self._used].iov_base = <void *>data
-        self._pieces[self._used].iov_len = size
-        self._used += 2
-        self._headed += 1
-
-    cdef void _flush(self) noexcept nogil:
-        cdef int first = 0
-        cdef int done
-        cdef pollfd wait
-        if not self._count:
-            return
-        while first < self._messages:
-            done = sendmmsg(self._sockets[self._local], &self._out[first], self._messages - first, MSG_DONTWAIT)
-            if done > 0:
-                first += done
-            elif errno == EINTR:
-                continue
-            elif errno == EAGAIN or errno == ENOBUFS:
-                # The link is behind: wait for it a little, lest we lose what we have just been asked for.
-                wait.fd, wait.events = self._sockets[self._local], POLLOUT
-                if poll(&wait, 1, 10) <= 0:
-                    self.send_errors += self._messages - first
-                    break
-            else:
-                if (errno == EIO or errno == EINVAL) and self._out[first].msg_hdr.msg_controllen:
-                    self._segments = False  # a device without checksum offload; the timeout sends it again, singly
-                self.send_errors += 1
-                first += 1
-        self._messages = self._used = self._headed = 0
+            wheel_take(&self._table, sending)
+            wheel_put(&self._table, sending)
+        outbox_blocks(
+            &self._box, sending.local, sending.ip, sending.port, sending.data, sending.size, sending.blksize,
+            sending.acked + 1, last,
+        )
 
     # The thread.
 
@@ -743,7 +467,7 @@ cdef class Engine:
                 self._in[index].msg_len,
                 now,
             )
-        self._flush()
+        outbox_flush(&self._box)
         return count == BATCH
 
     cdef void _serve(self) noexcept nogil:
@@ -754,7 +478,7 @@ cdef class Engine:
         cdef double now
         cdef bint more
         while not self._stop:
-            ready = epoll_wait(self._epoll, events, EVENTS, 10 if self._kept else -1)
+            ready = epoll_wait(self._epoll, events, EVENTS, 10 if self._table.kept else -1)
             now = monotonic()
             more = False
             for event in range(ready):
@@ -773,8 +497,8 @@ cdef class Engine:
                 else:
                     more = True
             self._busy = more
-            if <int64_t>(now / SLOT) > self._slot:
+            if wheel_slot(now) > self._table.slot:
                 pthread_mutex_lock(&self._lock)
                 self._advance(now)
-                self._flush()
+                outbox_flush(&self._box)
                 pthread_mutex_unlock(&self._lock)

@@ -9,65 +9,11 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memset, strcmp, strlen
 
-cdef extern from *:
-    """
-    #include <sys/socket.h>
-    #include <sys/epoll.h>
-    #include <sys/prctl.h>
-    #include <netinet/in.h>
-    #include <stdlib.h>
-    #include <time.h>
-    #include <unistd.h>
-    """
-
-cdef extern from "sys/socket.h" nogil:
-    struct sockaddr:
-        pass
-    int socket(int, int, int)
-    int bind(int, const sockaddr *, unsigned int)
-    ssize_t recvfrom(int, void *, size_t, int, sockaddr *, unsigned int *)
-    ssize_t sendto(int, const void *, size_t, int, const sockaddr *, unsigned int)
-    enum: AF_INET
-    enum: SOCK_DGRAM
-    enum: SOCK_NONBLOCK
-    enum: SOCK_CLOEXEC
-    enum: MSG_DONTWAIT
-
-cdef extern from "netinet/in.h" nogil:
-    struct in_addr:
-        uint32_t s_addr
-    struct sockaddr_in:
-        uint16_t sin_family
-        uint16_t sin_port
-        in_addr sin_addr
-    uint16_t htons(uint16_t)
-    uint32_t htonl(uint32_t)
-
-cdef extern from "sys/epoll.h" nogil:
-    ctypedef union epoll_data_t:
-        uint32_t u32
-    struct epoll_event:
-        unsigned int events
-        epoll_data_t data
-    int epoll_create1(int)
-    int epoll_ctl(int, int, int, epoll_event *)
-    int epoll_pwait2(int, epoll_event *, int, const timespec *, const void *)
-    enum: EPOLL_CTL_ADD
-    enum: EPOLLIN
+from wwfast._ext.sockets cimport *
 
 cdef extern from "sys/prctl.h" nogil:
     int prctl(int, unsigned long)
     enum: PR_SET_TIMERSLACK
-
-cdef extern from "time.h" nogil:
-    struct timespec:
-        long tv_sec
-        long tv_nsec
-    int clock_gettime(int, timespec *)
-    enum: CLOCK_MONOTONIC
-
-cdef extern from "unistd.h" nogil:
-    int close(int)
 
 cdef extern from "stdlib.h" nogil:
     long strtol(const char *, char **, int)
@@ -97,11 +43,6 @@ cdef struct Held:
     double due
     uint32_t client
     uint64_t block
-
-cdef double monotonic() noexcept nogil:
-    cdef timespec now
-    clock_gettime(CLOCK_MONOTONIC, &now)
-    return now.tv_sec + now.tv_nsec * 1e-9
 
 
 cdef class Crowd:
