@@ -6,6 +6,7 @@ import ctypes
 import logging
 import shlex
 import signal
+import socket
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -94,6 +95,38 @@ def start(
         )
     except FileNotFoundError as error:
         raise missing(words[0], package) from error
+
+
+class Packets:
+    """Our end of the packet socket (SOCK_SEQPACKET) that a child has as its standard input."""
+
+    def __init__(self, end: socket.socket, timeout: float) -> None:
+        end.settimeout(timeout)
+        self._end = end
+
+    def send(self, data: bytes) -> None:
+        """Raises OSError when the child has gone, TimeoutError when it does not take it."""
+        self._end.send(data)
+
+    def receive(self, limit: int) -> tuple[bytes, list[int]]:
+        """One packet and the descriptors that came with it, now ours; no bytes when the child has gone."""
+        data, descriptors, _, _ = socket.recv_fds(self._end, limit, 1)
+        return data, descriptors
+
+    def close(self) -> None:
+        self._end.close()
+
+
+def converse(argv: Argv, *, stderr: IO[bytes], timeout: float, package: str | None = None) -> tuple[Process, Packets]:
+    """Start a command that answers packets on its standard input; it dies with the thread that started it."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        try:
+            child = start(argv, stdin=theirs.fileno(), stdout=stderr, stderr=stderr, tied=True, package=package)
+        except BaseException:
+            ours.close()
+            raise
+    return child, Packets(ours, timeout)
 
 
 def _dying_with_parent() -> Callable[[], None]:

@@ -114,7 +114,8 @@ def apply(layers: Sequence[oci.Layer], tree: Path, options: Options) -> None:
     with Unpacker(tree) as unpacker:
         for layer in layers:
             try:
-                with opened(layer.path, digest=layer.digest or None, progress=count) as stream:
+                raw = layer.arriving() if layer.arriving else None
+                with opened(layer.path, digest=layer.digest or None, progress=count, raw=raw) as stream:
                     unpacker.apply(stream, layer=True)
             except DamagedError:
                 # A damaged blob must not stay in the cache for the next try.

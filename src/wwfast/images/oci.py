@@ -7,8 +7,10 @@ Sources: OCI image specification (image-layout.md, image-index.md, manifest.md);
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import msgspec
 
@@ -61,11 +63,15 @@ class Saved(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A layer to apply: its file, and the digest that file must have ("" where the format has none)."""
+    """A layer to apply: its file, and the digest that file must have ("" where the format has none).
+
+    `arriving` opens it while it is being fetched and not yet at `path`.
+    """
 
     path: Path
     digest: str
     size: int
+    arriving: Callable[[], IO[bytes]] | None = None
 
 
 def platform(text: str) -> Platform:
@@ -85,15 +91,15 @@ def is_layout(directory: Path) -> bool:
     )
 
 
-def layers(directory: Path, reference: str, wanted: str, *, blobs: Path | None = None) -> list[Layer]:
+def layers(directory: Path, reference: str, wanted: str) -> list[Layer]:
     """The layers of the image called `reference` ("" for the only one) for a platform ("" for this machine's).
 
-    `blobs`: where the blobs are when not in the layout itself. Raises NotFoundError when there is no such image,
+    Raises NotFoundError when there is no such image,
     WwfastError when the layout is damaged or hostile.
     """
     try:
         if (directory / "oci-layout").is_file():
-            return _layout(directory, reference, wanted, blobs or directory / "blobs")
+            return _layout(directory, reference, wanted, directory / "blobs")
         return _saved(directory, reference, wanted)
     except (msgspec.DecodeError, OSError, UnicodeDecodeError) as error:
         raise WwfastError(f"{directory.name} is no container image: {error}") from error
@@ -109,7 +115,7 @@ def _layout(directory: Path, reference: str, wanted: str, blobs: Path) -> list[L
             raise NotFoundError(f"there is no image {reference} in it", hint=f"it holds: {', '.join(known) or 'one'}")
         found = named
     manifest = _pick(found, platform(wanted), wanted, blobs)
-    return [Layer(_blob(blobs, d), d.digest, d.size) for d in manifest.layers or []]
+    return [Layer(blob_path(blobs, d.digest), d.digest, d.size) for d in manifest.layers or []]
 
 
 def _pick(found: list[Descriptor], machine: Platform, wanted: str, blobs: Path) -> Manifest:
@@ -131,17 +137,18 @@ def _pick(found: list[Descriptor], machine: Platform, wanted: str, blobs: Path) 
     return manifest
 
 
-def _blob(blobs: Path, descriptor: Descriptor) -> Path:
-    algorithm, _, digest = descriptor.digest.partition(":")
+def blob_path(blobs: Path, name: str) -> Path:
+    """Where a blob is by its digest; WwfastError for what is none and could lead elsewhere."""
+    algorithm, _, digest = name.partition(":")
     if algorithm not in ("sha256", "sha512") or not digest or not all(c in "0123456789abcdef" for c in digest):
-        raise WwfastError(f"the image names a blob {descriptor.digest!r}, which is no digest")
+        raise WwfastError(f"the image names a blob {name!r}, which is no digest")
     return blobs / algorithm / digest
 
 
 def _verified(blobs: Path, descriptor: Descriptor) -> bytes:
     import hashlib
 
-    data = _blob(blobs, descriptor).read_bytes()
+    data = blob_path(blobs, descriptor.digest).read_bytes()
     algorithm, _, digest = descriptor.digest.partition(":")
     if hashlib.new(algorithm, data).hexdigest() != digest:
         raise WwfastError(f"blob {descriptor.digest[:19]}... is damaged", hint="fetch or copy the image again")

@@ -1,30 +1,27 @@
-"""Fetching from a registry: skopeo speaks the protocol (tokens, proxies, certificates, policies), we keep its layers.
+"""Images of a registry: skopeo speaks the protocol (tokens, proxies, certificates, policies), we keep its layers.
 
-Layers land in a cache shared by all imports; those complete when a fetch fails are there for the next try. The cache is
-bounded, the least recently used go first.
+Layers land in a cache shared by all imports; those complete when a fetch fails are there for the next try. A layer cut
+short is fetched again from its beginning: skopeo cannot ask a registry for a part. The cache is bounded, the least
+recently used go first.
 """
 
 from __future__ import annotations
 
 import base64
 import fcntl
-import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
 
-from wwfast.errors import WwfastError
 from wwfast.images import oci, work
+from wwfast.images.fetch import Fetch
 from wwfast.images.options import Options
 from wwfast.paths import Paths
-from wwfast.run import start
 
 CACHE = 10 << 30  # bytes of layers kept
 POLICY = Path("/etc/containers/policy.json")
-LOOK = 0.2  # seconds between two looks at a fetch under way
 
 
 @contextmanager
@@ -36,11 +33,9 @@ def fetched(paths: Paths, reference: str, options: Options) -> Iterator[list[oci
     with (cache / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_SH)
         with work.directory(cache) as room:
-            _copy(reference, room, blobs, options)
-            found = oci.layers(room / "layout", "", options.platform, blobs=blobs)
-            for layer in found:
-                os.utime(layer.path)
-            yield found
+            command = _command(reference, room, options)
+            with Fetch(command, reference, room, blobs, options) as fetch:
+                yield fetch.layers
         fcntl.flock(lock, fcntl.LOCK_UN)
         with suppress(BlockingIOError):  # another import is at it and will trim
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -59,7 +54,7 @@ def trim(blobs: Path, limit: int) -> int:
     return total
 
 
-def _copy(reference: str, room: Path, blobs: Path, options: Options) -> None:
+def _command(reference: str, room: Path, options: Options) -> list[str | Path]:
     machine = oci.platform(options.platform)
     words: list[str | Path] = ["skopeo"]
     if not POLICY.exists():
@@ -67,53 +62,12 @@ def _copy(reference: str, room: Path, blobs: Path, options: Options) -> None:
     words += ["--override-os", machine.os, "--override-arch", machine.architecture]
     if machine.variant:
         words += ["--override-variant", machine.variant]
-    words += ["copy", "--quiet", "--retry-times", "2", "--dest-shared-blob-dir", blobs]
+    words.append("experimental-image-proxy")
     if options.plain_http:
-        words.append("--src-tls-verify=false")
+        words.append("--tls-verify=false")
     if options.username:
         words += ["--authfile", _authfile(reference, room, options)]
-    words += [reference, f"oci:{room / 'layout'}:image"]
-    said = room / "stderr"
-    with said.open("wb") as stderr:
-        process = start(words, stdout=stderr, stderr=stderr, tied=True, package="skopeo")
-        try:
-            stalled = _watch(process.poll, room, blobs, options)
-        finally:
-            if process.poll() is None:
-                process.kill()
-            process.wait()
-    if stalled:
-        raise WwfastError(
-            f"{reference}: the registry sent nothing for {options.stall:g} s",
-            hint="try again: layers that were complete are kept",
-        )
-    if process.returncode != 0:
-        raise WwfastError(f"cannot fetch {reference}: {_reason(said)}", hint=_hint(said, options))
-
-
-def _watch(poll: object, room: Path, blobs: Path, options: Options) -> bool:
-    """Wait for the end of the fetch; True when nothing arrived for `options.stall` seconds."""
-    assert callable(poll)
-    before = _bytes(blobs)
-    seen, since = -1, time.monotonic()
-    while poll() is None:
-        now = _bytes(blobs) - before + _bytes(room)
-        if now != seen:
-            seen, since = now, time.monotonic()
-            options.progress("fetching", max(now, 0), 0)
-        elif time.monotonic() - since > options.stall:
-            return True
-        time.sleep(LOOK)
-    return False
-
-
-def _bytes(place: Path) -> int:
-    total = 0
-    for base, _, files in os.walk(place):
-        for name in files:
-            with suppress(FileNotFoundError):
-                total += os.lstat(Path(base, name)).st_size
-    return total
+    return words
 
 
 def _authfile(reference: str, room: Path, options: Options) -> Path:
@@ -126,24 +80,3 @@ def _authfile(reference: str, room: Path, options: Options) -> Path:
     file.touch(mode=0o600)
     file.write_bytes(msgspec.json.encode({"auths": {host: {"auth": token}}}))
     return file
-
-
-def _reason(said: Path) -> str:
-    """The last thing skopeo said, without its time stamp and level."""
-    lines = said.read_text(errors="replace").strip().splitlines()
-    last = next((line for line in reversed(lines) if line.strip()), "skopeo failed")
-    _, mark, text = last.partition('msg="')
-    return (text.rstrip('"') if mark else last).replace('\\"', '"')
-
-
-def _hint(said: Path, options: Options) -> str:
-    text = said.read_text(errors="replace").lower()
-    if "unauthorized" in text or "authentication required" in text:
-        return "give --username and --password-stdin, or log in with: skopeo login"
-    if "server gave http response" in text or "certificate" in text:
-        return "for a registry without TLS use --nohttps"
-    if "manifest unknown" in text or "not found" in text:
-        return "check the name and the tag; see: skopeo list-tags docker://NAME"
-    if "no image found" in text:
-        return "see --platform"
-    return "try again: layers that were complete are kept"

@@ -85,6 +85,11 @@ class Forward:
         self.last = data
         return data
 
+    def unread(self, data: bytes) -> None:
+        """Put back what was read last."""
+        self._buffer = memoryview(data + bytes(self._buffer))
+        self._at -= len(data)
+
     def seek(self, to: int) -> int:
         if to < self._at:
             raise OSError("an archive is read forwards only")
@@ -140,12 +145,17 @@ def _gunzip(file: Digested) -> Iterator[bytes]:
 
 @contextmanager
 def opened(
-    path: Path, *, digest: str | None = None, progress: Callable[[int], None] | None = None
+    path: Path,
+    *,
+    digest: str | None = None,
+    progress: Callable[[int], None] | None = None,
+    raw: IO[bytes] | None = None,
 ) -> Iterator[Forward]:
     """The plain bytes of a file, compressed or not, read ahead by a thread.
 
     `digest` (`sha256:hex`) is that of the file itself; leaving the block normally with another one raises
-    WwfastError, as do damaged or truncated data. `progress` gets counts of bytes read from the file.
+    WwfastError, as do damaged or truncated data. `progress` gets counts of bytes read from the file. `raw` is read
+    instead of the file where that is still arriving.
     """
     algorithm, _, expected = (digest or "").partition(":")
     if algorithm not in ("", "sha256", "sha512"):
@@ -197,8 +207,8 @@ def opened(
                 return
             yield item
 
-    with path.open("rb") as raw:
-        thread = threading.Thread(target=work, args=(raw,), daemon=True)
+    with raw or path.open("rb") as file:
+        thread = threading.Thread(target=work, args=(file,), daemon=True)
         thread.start()
         source = take()
         try:

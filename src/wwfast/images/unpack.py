@@ -60,6 +60,47 @@ class Header(tarfile.TarInfo):
                 pass
         return super().frombuf(buf, encoding, errors)
 
+    def _proc_pax(self, archive: Any) -> tarfile.TarInfo:
+        """The extended header of one member; of sparse files, other encodings and all members: tarfile's own reading.
+
+        POSIX pax: records `LENGTH KEY=VALUE\\n`, LENGTH counting all of it. Nearly every file of an image has one.
+        """
+        data: bytes = archive.fileobj.read(cast(Any, self)._block(self.size))
+        records = _pax_records(data[: self.size]) if self.type == tarfile.XHDTYPE else None
+        if records is None:
+            archive.fileobj.unread(data)
+            return cast(tarfile.TarInfo, cast(Any, super())._proc_pax(archive))
+        try:
+            member: Any = self.fromtarfile(archive)
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(str(error)) from None
+        member._apply_pax_info(archive.pax_headers | records, archive.encoding, archive.errors)
+        member.offset = self.offset
+        if "size" in records:
+            archive.offset = member.offset_data + (member._block(member.size) if member.isreg() else 0)
+        return cast(tarfile.TarInfo, member)
+
+
+def _pax_records(data: bytes) -> dict[str, str] | None:
+    """Records by key; None for what is not plainly readable."""
+    found: dict[str, str] = {}
+    at = 0
+    try:
+        while at < len(data):
+            space = data.index(b" ", at, at + 20)
+            length = int(data[at:space])
+            end = at + length
+            key, equals, value = data[space + 1 : end - 1].partition(b"=")
+            if end <= space + 2 or data[end - 1 : end] != b"\n" or not equals:
+                return None
+            if key == b"hdrcharset" or key.startswith(b"GNU."):
+                return None
+            found[key.decode()] = value.decode("utf-8", "surrogateescape")
+            at = end
+    except ValueError:
+        return None
+    return found
+
 
 def _text(field: bytes) -> str:
     return field.partition(b"\0")[0].decode("utf-8", "surrogateescape")

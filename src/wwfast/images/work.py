@@ -13,6 +13,7 @@ import os
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,7 @@ from wwfast.errors import WwfastError
 PREFIX = ".work-"
 AT_FDCWD = -100
 RENAME_EXCHANGE = 2
+DYING = 10.0  # seconds that the children of a killed process may take to go
 
 
 @contextmanager
@@ -29,16 +31,27 @@ def locked(directory: Path, name: str, purpose: str) -> Iterator[None]:
     """Hold the lock of one image or kernel; raise WwfastError naming who has it when it is taken."""
     directory.mkdir(parents=True, exist_ok=True)
     with (directory / f"{name}.lock").open("a+b") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            holder = file.read().decode(errors="replace").strip() or "another process"
-            raise WwfastError(f"{name} is in use: {holder}", hint="wait until it has ended") from None
+        until = time.monotonic() + DYING
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                file.seek(0)
+                holder = file.read().decode(errors="replace").strip() or "another process"
+                if _alive(holder) or time.monotonic() > until:
+                    raise WwfastError(f"{name} is in use: {holder}", hint="wait until it has ended") from None
+                time.sleep(0.02)
         file.truncate(0)
         file.write(f"{purpose} (process {os.getpid()})\n".encode())
         file.flush()
         yield
+
+
+def _alive(holder: str) -> bool:
+    """False when the process that took the lock has gone: its children hold it until the kernel has ended them too."""
+    pid = holder.rpartition("(process ")[2].rstrip(")")
+    return not pid.isdigit() or Path("/proc", pid).exists()
 
 
 @contextmanager
