@@ -85,14 +85,14 @@ def test_two_architectures_may_have_a_file_of_one_name(tmp_path: Path, monkeypat
     wanted = {"00:07": "ipxe-snponly-x86_64.efi", "00:0B": "arm64-efi/snponly.efi"}
     found, missing = binaries.find_all(wanted, None)
     assert {binary.name: binary.read() for binary in found} == {"snponly.efi": b"x86", "arm64-snponly.efi": b"arm"}
-    assert missing == []
+    assert missing == {}
 
 
 def test_missing_binaries_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(binaries, "SEARCH", (tmp_path,))
     found, missing = binaries.find_all({"00:00": "undionly.kpxe"}, None)
     assert found == []
-    assert missing == ["no iPXE binary undionly.kpxe for architecture 00:00"]
+    assert missing == {"00:00": "no iPXE binary undionly.kpxe for architecture 00:00"}
 
 
 def test_only_boot_files_have_names(tmp_path: Path) -> None:

@@ -26,6 +26,8 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "snp-arm64.efi": ("snp-arm64.efi", "arm64-efi/snponly.efi", "ipxe-arm64.efi"),
 }
 HINT = "install the package ipxe (Debian, Ubuntu) or ipxe-bootimgs (RHEL, SUSE), or set `paths: ipxesource`"
+# Debian 12's package ipxe holds binaries for x86 alone.
+HINT_ARM = "install ipxe-bootimgs-aarch64 (RHEL), or put one of your own below `paths: ipxesource`; ARM nodes only"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +63,19 @@ def flat_name(arch: str, name: str) -> str:
     return f"arm64-{base}" if arch == "00:0B" and "arm" not in base else base
 
 
-def find_all(wanted: dict[str, str], source: Path | None) -> tuple[list[Binary], list[str]]:
-    """What was found, and one complaint per missing entry."""
+def hint(arch: str) -> str:
+    """How to come by the missing binary of an architecture."""
+    return HINT_ARM if arch == "00:0B" else HINT
+
+
+def find_all(wanted: dict[str, str], source: Path | None) -> tuple[list[Binary], dict[str, str]]:
+    """What was found, and a complaint for each architecture whose entry is missing."""
     found: list[Binary] = []
-    missing: list[str] = []
+    missing: dict[str, str] = {}
     for arch, name in sorted(wanted.items()):
         binary = find(arch, name, source)
         if binary:
             found.append(binary)
         else:
-            missing.append(f"no iPXE binary {name} for architecture {arch}")
+            missing[arch] = f"no iPXE binary {name} for architecture {arch}"
     return found, missing

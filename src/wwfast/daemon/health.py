@@ -162,9 +162,9 @@ def ipxe(scene: Scene) -> Iterator[Finding]:
     if not scene.settings.tftp.enabled:
         return
     found, missing = binaries.find_all(scene.settings.tftp.ipxe, scene.paths.ipxe_source)
-    for complaint in missing:
-        needed = not found or complaint.endswith(("00:00", "00:07"))
-        yield Finding(ERROR if needed else WARNING, "ipxe", complaint, binaries.HINT)
+    for arch, complaint in missing.items():
+        needed = not found or arch in ("00:00", "00:07")
+        yield Finding(ERROR if needed else WARNING, "ipxe", complaint, binaries.hint(arch))
 
 
 def disk(scene: Scene) -> Iterator[Finding]:
