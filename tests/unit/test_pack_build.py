@@ -15,7 +15,7 @@ import zstandard
 
 from support import cpio, trees
 from wwfast.errors import UsageError, WwfastError
-from wwfast.pack import excludes, manifest, xattrs
+from wwfast.pack import engine, excludes, manifest, xattrs
 from wwfast.pack.artefact import FORMATS
 from wwfast.pack.build import build, load
 from wwfast.pack.verify import verify
@@ -104,6 +104,30 @@ def test_pack_rebuild_reuses_all_and_makes_the_same_artefact(builds: Builds, tre
     assert manifest.read(full).reused == 0
     for fmt in FORMATS:
         assert contents(third, fmt) == contents(full, fmt)
+
+
+@pytest.mark.parametrize("formats", [("raw",), ("gz",), FORMATS], ids="+".join)
+def test_pack_large_files_are_streamed_and_found_again(
+    builds: Builds, tree: Path, monkeypatch: pytest.MonkeyPatch, formats: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(engine, "STREAM_FROM", engine.LARGE_FROM)
+    for number in range(4):
+        (tree / f"etc/large{number}").write_bytes(os.urandom(64) * (engine.LARGE_FROM // 64) + b"\1" * number)
+    first = builds(formats)
+    assert verify(first, tree) == []
+    for fmt in formats:
+        raw = contents(first, fmt)
+        raw = gzip.decompress(raw) if fmt == "gz" else raw
+        if fmt != "zst":
+            assert trees.decoded(cpio.decode(raw)) == trees.read(tree)
+    again = builds(formats, check=True)
+    assert manifest.read(again).packed == 0
+    (tree / "etc/large2").write_bytes(os.urandom(64) * (engine.LARGE_FROM // 64) + b"\2" * 2)  # of the same length
+    changed = builds(formats)
+    assert manifest.read(changed).packed == 1
+    assert verify(changed, tree) == []
+    full = builds(formats, full=True)
+    assert [contents(changed, fmt) for fmt in formats] == [contents(full, fmt) for fmt in formats]
 
 
 def test_pack_rebuild_trusts_times_and_check_does_not(builds: Builds, tree: Path) -> None:

@@ -26,7 +26,7 @@ from wwfast.errors import UsageError, WwfastError
 from wwfast.pack import excludes as rules
 from wwfast.pack import frames as codec
 from wwfast.pack import manifest, newc, xattrs
-from wwfast.pack.artefact import FORMATS, GZ, Artefact
+from wwfast.pack.artefact import FORMATS, GZ, RAW, Artefact
 from wwfast.pack.cache import Frame, FrameCache, PackWriter, collect, frame_key, hold, intact
 from wwfast.pack.engine import SEGMENT, ChangedError, Engine, Packed, Progress, scan, trusted_before
 from wwfast.pack.manifest import Manifest, Piece, Segment, Stamp
@@ -245,7 +245,13 @@ def _publish(
         for fmt in job.formats:
             frames = [segment.frames[fmt] for segment in packed]
             pieces = [
-                Piece(frame.pack.name, frame.offset, frame.length, frame.xxh3.hex(), frame.sha256.hex())
+                Piece(
+                    frame.pack.name,
+                    frame.offset,
+                    frame.length,
+                    frame.xxh3.hex(),
+                    "" if fmt == RAW else frame.sha256.hex(),
+                )
                 for frame in frames
             ]
             if fmt == GZ:

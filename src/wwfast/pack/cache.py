@@ -14,7 +14,7 @@ import os
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -27,10 +27,14 @@ LOCK = ".lock"
 MAGIC = b"wwframe1"
 HEAD = struct.Struct("<8s16sQQ")  # magic, xxh3 of what follows it, size and mtime (ns) of the pack
 RECORD = struct.Struct("<16sQQQI4x16s32s")  # key, offset, length, raw length, CRC-32 of raw, xxh3, sha256
+NO_SHA256 = bytes(32)
 
 
 class Frame(NamedTuple):
-    """One compressed segment: `length` bytes at `offset` of the pack file `pack`."""
+    """One compressed segment: `length` bytes at `offset` of the pack file `pack`.
+
+    `sha256` is NO_SHA256 for a raw one: it would take longer than all the rest of packing it.
+    """
 
     pack: Path
     offset: int
@@ -77,15 +81,29 @@ class PackWriter:
         digest = xxhash.xxh3_128_digest(data), hashlib.sha256(data).digest()
         return self._record(key, Frame(self.path, offset, len(memoryview(data)), raw, crc, *digest))
 
-    def append_stream(self, key: bytes, chunks: Iterator[bytes], raw: int, crc: Callable[[], int] = lambda: 0) -> Frame:
-        """A frame whose length is not known before; only one thread may write meanwhile. `crc` is asked at the end."""
+    def append_stream(
+        self, key: Callable[[], bytes], chunks: Iterable[bytes], raw: int, crc: Callable[[], int] = lambda: 0
+    ) -> Frame:
+        """A frame whose length is not known before; only one thread may write meanwhile. `key` and `crc` are asked
+        at the end."""
         start = self._reserve(0)
         xxh3, sha256 = xxhash.xxh3_128(), hashlib.sha256()
         for chunk in chunks:
             self._write(chunk, self._reserve(len(chunk)))
             xxh3.update(chunk)
             sha256.update(chunk)
-        return self._record(key, Frame(self.path, start, self._end - start, raw, crc(), xxh3.digest(), sha256.digest()))
+        frame = Frame(self.path, start, self._end - start, raw, crc(), xxh3.digest(), sha256.digest())
+        return self._record(key(), frame)
+
+    def append_raw(self, key: Callable[[], bytes], chunks: Iterable[frames.Raw], length: int) -> Frame:
+        """The `length` bytes of `chunks` as they are; many threads may do this at once. `key` is asked at the end."""
+        start = offset = self._reserve(length)
+        xxh3 = xxhash.xxh3_128()
+        for chunk in chunks:
+            self._write(chunk, offset)
+            xxh3.update(chunk)
+            offset += len(chunk)
+        return self._record(key(), Frame(self.path, start, length, length, 0, xxh3.digest(), NO_SHA256))
 
     def copy(self, key: bytes, frame: Frame) -> Frame:
         """Take over a frame from another pack."""

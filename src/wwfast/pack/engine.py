@@ -22,7 +22,7 @@ import xxhash
 from wwfast._ext.tree import Tree
 from wwfast.errors import WwfastError
 from wwfast.pack import frames
-from wwfast.pack.artefact import GZ, ZST
+from wwfast.pack.artefact import GZ, RAW, ZST
 from wwfast.pack.cache import Frame, FrameCache, PackWriter, frame_key
 from wwfast.pack.xattrs import CAPABILITIES, XATTRS
 
@@ -139,6 +139,7 @@ class Engine:
         self._progress = progress
         self._done = 0
         self.total = sum(tree.size(number) for number in range(tree.segments_count))
+        self._lengths = set() if full else {frame.raw for frame in cache.frames.values()}
         self._buffers = threading.local()
         self._stop = threading.Event()
 
@@ -181,10 +182,13 @@ class Engine:
         todo.sort(key=self.tree.size, reverse=True)  # the longest first, or the last core works alone
         with ThreadPoolExecutor(cores(), thread_name_prefix="pack") as pool:
             try:
-                while todo and self.tree.large(todo[0]) and self.tree.size(todo[0]) >= STREAM_FROM:
-                    done[todo[0]] = self._stream(todo[0], pool)
-                    todo.pop(0)
-                waiting: dict[Future[Packed], int] = {pool.submit(self._one, number): number for number in todo}
+                if set(self.formats) != {RAW}:  # whose length is known: it needs no turn of its own
+                    for number in filter(self._streamed, todo):
+                        done[number] = self._stream(number, pool)
+                        self._advance(self.tree.size(number))
+                waiting: dict[Future[Packed], int] = {
+                    pool.submit(self._one, number, pool): number for number in todo if done[number] is None
+                }
                 for future in as_completed(waiting):
                     number = waiting[future]
                     done[number] = future.result()
@@ -196,16 +200,19 @@ class Engine:
                 pool.shutdown(cancel_futures=True)
         return [packed for packed in done if packed is not None]
 
-    def _one(self, number: int) -> Packed:
+    def _streamed(self, number: int) -> bool:
+        return bool(self.tree.large(number)) and self.tree.size(number) >= STREAM_FROM
+
+    def _one(self, number: int, pool: ThreadPoolExecutor) -> Packed:
+        if self._streamed(number):
+            return self._stream(number, pool)
         size = self.tree.size(number)
         buffer = getattr(self._buffers, "raw", None)
         if buffer is None or len(buffer) < size:
             self._buffers.raw = None  # freed before the larger one is taken
             buffer = self._buffers.raw = bytearray(-(-size // CHUNK) * CHUNK or CHUNK)
         self.tree.fill(number, buffer)
-        key = self.tree.key(number)
-        assert key is not None
-        return self.pack(key, memoryview(buffer)[:size])
+        return self.pack(self._key(number), memoryview(buffer)[:size])
 
     def pack(self, key: bytes, raw: memoryview) -> Packed:
         """Frames of `raw` in every format, from the cache or made now."""
@@ -226,69 +233,61 @@ class Engine:
         if fmt == GZ:
             data, crc, length = frames.piece(raw, self.level)
             return self.writer.append(name, data, length, crc)
-        return self.writer.append(name, raw, len(raw), 0)
+        return self.writer.append_raw(lambda: name, [raw], len(raw))
 
     # ---- files too large to hold ---------------------------------------------------------------------------
 
     def _stream(self, number: int, pool: ThreadPoolExecutor) -> Packed:
-        """Digest first, for the cache may have it; then once per missing format."""
+        """Once per missing format; digest first, if the cache has something of that length, which may be it."""
+        size = self.tree.size(number)
         key = self.tree.key(number)
-        if key is None:
-            for _ in self._chunks(number):
+        if key is None and size in self._lengths:
+            for _ in chunks(self.tree, number):
                 pass
             key = self.tree.key(number)
-        assert key is not None
         made: dict[str, Frame] = {}
         reused = True
-        size = self.tree.size(number)
         for fmt in self.formats:
-            frame = self.find(key, fmt)
+            frame = None if key is None else self.find(key, fmt)
             if frame is None:
                 reused = False
-                name = frame_key(key, fmt, self.level)
-                if fmt == GZ:
-                    frame = self._stream_gz(name, number, pool)
-                else:
-                    packer = self._stream_zst if fmt == ZST else self._chunks
-                    frame = self.writer.append_stream(name, packer(number), size)
+                frame = self._stream_as(fmt, number, pool)
             made[fmt] = frame
-        self._advance(size)
-        return Packed(key, made, reused)
+            key = self._key(number)
+        return Packed(self._key(number), made, reused)
 
-    def _chunks(self, number: int) -> Iterator[bytes]:
-        """The raw bytes of a segment of one large file; at the end the file is checked and its digest kept."""
-        heads, descriptor, size = self.tree.start_stream(number)
-        digest = xxhash.xxh3_128()
-        try:
-            yield heads
-            left = size
-            while left:
-                chunk = os.read(descriptor, min(CHUNK, left))
-                if not chunk:
-                    break
-                digest.update(chunk)
-                left -= len(chunk)
-                yield chunk
-            value = digest.intdigest()
-            self.tree.end_stream(number, descriptor, value & (1 << 64) - 1, value >> 64)
-            yield b"\0" * (-size % 4)
-        finally:
-            os.close(descriptor)
+    def _key(self, number: int) -> bytes:
+        """The key of a segment whose files have been read."""
+        key: bytes | None = self.tree.key(number)
+        assert key is not None
+        return key
+
+    def _stream_as(self, fmt: str, number: int, pool: ThreadPoolExecutor) -> Frame:
+        size = self.tree.size(number)
+
+        def name() -> bytes:
+            return frame_key(self._key(number), fmt, self.level)
+
+        if fmt == GZ:
+            return self._stream_gz(name, number, pool)
+        if fmt == ZST:
+            return self.writer.append_stream(name, self._stream_zst(number), size)
+        return self.writer.append_raw(name, chunks(self.tree, number), size)
 
     def _stream_zst(self, number: int) -> Iterator[bytes]:
         """One frame by libzstd's own workers; a frame cannot end inside a file."""
         packer = frames.zstd_compressor(self.level, cores()).compressobj(size=self.tree.size(number))
-        for chunk in self._chunks(number):
+        for chunk in chunks(self.tree, number):
             yield packer.compress(chunk)
         yield packer.flush()
 
-    def _stream_gz(self, name: bytes, number: int, pool: ThreadPoolExecutor) -> Frame:
+    def _stream_gz(self, name: Callable[[], bytes], number: int, pool: ThreadPoolExecutor) -> Frame:
         """Deflate pieces may end anywhere, so the chunks of one file go to all cores."""
         crcs: list[tuple[int, int]] = []
 
         def pieces() -> Iterator[bytes]:
             waiting: deque[Future[frames.Piece]] = deque()
-            for chunk in self._chunks(number):
+            for chunk in chunks(self.tree, number):
                 waiting.append(pool.submit(frames.piece, chunk, self.level))
                 if len(waiting) > cores() + 1:
                     yield take(waiting.popleft())
@@ -301,6 +300,27 @@ class Engine:
             return made.data
 
         return self.writer.append_stream(name, pieces(), self.tree.size(number), crc=lambda: frames.combine(crcs)[0])
+
+
+def chunks(tree: Tree, number: int) -> Iterator[bytes]:
+    """The raw bytes of a segment of one large file; at the end the file is checked and its digest kept."""
+    heads, descriptor, size = tree.start_stream(number)
+    digest = xxhash.xxh3_128()
+    try:
+        yield heads
+        left = size
+        while left:
+            chunk = os.read(descriptor, min(CHUNK, left))
+            if not chunk:
+                break
+            digest.update(chunk)
+            left -= len(chunk)
+            yield chunk
+        value = digest.intdigest()
+        tree.end_stream(number, descriptor, value & (1 << 64) - 1, value >> 64)
+        yield b"\0" * (-size % 4)
+    finally:
+        os.close(descriptor)
 
 
 def trusted_before() -> int:

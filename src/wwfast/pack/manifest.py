@@ -26,7 +26,7 @@ class Segment(msgspec.Struct, frozen=True):
 
 
 class Piece(msgspec.Struct, frozen=True, array_like=True):
-    """`length` bytes at `offset` of a file beside the manifest, with their digests (hex)."""
+    """`length` bytes at `offset` of a file beside the manifest, with their digests (hex; raw has no sha256)."""
 
     file: str
     offset: int
@@ -37,7 +37,8 @@ class Piece(msgspec.Struct, frozen=True, array_like=True):
 
 class Body(msgspec.Struct, frozen=True):
     """One format of the image. `sha256` and `xxh3` (hex) are taken over the binary digests of the pieces in order,
-    so that a rebuild need not read what did not change. `library` made the bytes."""
+    so that a rebuild need not read what did not change; raw has no sha256, which would take longer than all the
+    rest of packing it. `library` made the bytes."""
 
     bytes: int
     level: int
@@ -88,11 +89,12 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def body(pieces: list[Piece], level: int, library: str) -> Body:
+    sha256 = [bytes.fromhex(piece.sha256) for piece in pieces if piece.sha256]
     return Body(
         bytes=sum(piece.length for piece in pieces),
         level=level,
         library=library,
-        sha256=hashlib.sha256(b"".join(bytes.fromhex(piece.sha256) for piece in pieces)).hexdigest(),
+        sha256=hashlib.sha256(b"".join(sha256)).hexdigest() if sha256 else "",
         xxh3=xxhash.xxh3_128_hexdigest(b"".join(bytes.fromhex(piece.xxh3) for piece in pieces)),
         pieces=pieces,
     )
@@ -127,7 +129,7 @@ def artefact(dest: Path, manifest: Manifest, fmt: str) -> Artefact | None:
         name=f"{manifest.name}.img{SUFFIX[fmt]}",
         format=fmt,
         extents=tuple(extents),
-        digest=made.sha256,
+        digest=made.sha256 or made.xxh3,
         formats=tuple(sorted(manifest.formats)),
         mtime=int(manifest.created),
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from wwfast.pack import manifest
 from wwfast.pack.build import damaged
-from wwfast.pack.engine import SEGMENT, scan
+from wwfast.pack.engine import SEGMENT, chunks, explain, scan
 
 SHOWN = 10
 
@@ -35,9 +35,16 @@ def verify(dest: Path, tree: Path | None = None, *, segment: float = SEGMENT) ->
     buffer = bytearray(1 << 20)
     differing = 0
     for number in range(walked.segments_count):
-        if len(buffer) < walked.size(number):
-            buffer = bytearray(walked.size(number))
-        walked.fill(number, buffer)
+        try:
+            if walked.large(number):
+                for _ in chunks(walked, number):
+                    pass
+            else:
+                if len(buffer) < walked.size(number):
+                    buffer = bytearray(walked.size(number))
+                walked.fill(number, buffer)
+        except OSError as error:
+            raise explain(error, tree) from error
         key = walked.key(number)
         assert key is not None
         if key.hex() not in built:
