@@ -24,8 +24,8 @@ cdef double LEAST_TIMEOUT = 0.1
 cdef double MOST_TIMEOUT = 4.0
 cdef double GIVE_UP = 30.0
 cdef double LAST_GIVE_UP = 5.0
-#: A transfer with progress this lately is alive.
-cdef double FRESH = 2.0
+#: A transfer with progress this lately is alive: two packets lost in a row in its first seconds cost it 3 s.
+cdef double FRESH = 5.0
 #: Seconds an ended transfer is remembered.
 cdef double LINGER = 2.0
 
