@@ -1,6 +1,7 @@
 """Archives in memory: a list of entries to newc bytes in two passes, one to size the result and one to write it."""
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.tuple cimport PyTuple_Check, PyTuple_GET_ITEM, PyTuple_GET_SIZE
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memchr, memcmp, memcpy, memset
@@ -38,8 +39,10 @@ def pack(list entries, uint32_t segment, bint trailer):
     cdef bytes name, data, out
     cdef object entry, rdev
     for entry in entries:
-        name = entry[0]
-        data = entry[5]
+        if not PyTuple_Check(entry) or PyTuple_GET_SIZE(entry) != 7:
+            raise TypeError("an entry is a tuple of seven")
+        name = <object>PyTuple_GET_ITEM(entry, 0)
+        data = <object>PyTuple_GET_ITEM(entry, 5)
         if PyBytes_GET_SIZE(data) > 0xFFFFFFFF:
             raise OverflowError("data")
         total += newc_head_size(PyBytes_GET_SIZE(name)) + newc_padded(PyBytes_GET_SIZE(data))
@@ -51,17 +54,17 @@ def pack(list entries, uint32_t segment, bint trailer):
     cdef uint32_t ino = 0
     cdef uint64_t length
     for entry in entries:
-        name = entry[0]
-        data = entry[5]
-        rdev = entry[6]
+        name = <object>PyTuple_GET_ITEM(entry, 0)
+        data = <object>PyTuple_GET_ITEM(entry, 5)
+        rdev = <object>PyTuple_GET_ITEM(entry, 6)
         ino += 1
         memset(&f, 0, sizeof(f))
         f.ino = ino
-        f.mode = entry[1]
-        f.uid = entry[2]
-        f.gid = entry[3]
+        f.mode = <object>PyTuple_GET_ITEM(entry, 1)
+        f.uid = <object>PyTuple_GET_ITEM(entry, 2)
+        f.gid = <object>PyTuple_GET_ITEM(entry, 3)
         f.nlink = 2 if (f.mode & 0o170000) == 0o040000 else 1
-        f.mtime = entry[4]
+        f.mtime = <object>PyTuple_GET_ITEM(entry, 4)
         f.filesize = <uint32_t>PyBytes_GET_SIZE(data)
         f.devminor = segment
         f.rdevmajor = rdev[0]

@@ -335,6 +335,9 @@ class Builder:
 
         return self._per_generation(("key", template), compute)
 
+    def template_keys(self, part: Part) -> list[bytes]:
+        return self._per_generation(("keys", part), lambda: [self.template_key(it) for it in part.templates])
+
     def keep_shape(self, encoded: bytes) -> bytes:
         """Its name; few shapes serve thousands of nodes, so it is stored apart."""
         name = digest(["shape", encoded])
@@ -398,9 +401,10 @@ class _Maker:
             self._names = builder.names(self.node, all_nodes=everyone)
         with builder.sources.recording() as seen:
             kept = self._kept() if index == NODE else {}
+            keys = builder.template_keys(part) if index == NODE else [b""] * len(part.templates)
             rendered = [
-                Rendered(it.item, it.overlay, kept.get(builder.template_key(it)) or self._outputs(it))
-                for it in part.templates
+                Rendered(it.item, it.overlay, kept.get(template_key) or self._outputs(it))
+                for it, template_key in zip(part.templates, keys, strict=True)
             ]
             taken = frozenset(path for known in below for path in known.paths.decode().split("\0") if path)
             entries = plan.quick(rendered, taken)
@@ -416,8 +420,8 @@ class _Maker:
         if index != NODE:
             return builder.keep(key, raw, seen(), "\0".join(path for path, _ in entries).encode())
         shape = [
-            (builder.template_key(it), [(out.path, out.kind, out.backup, out.make_parents) for out in each.outputs])
-            for it, each in zip(part.templates, rendered, strict=True)
+            (template_key, [(out.path, out.kind, out.backup, out.make_parents) for out in each.outputs])
+            for template_key, each in zip(keys, rendered, strict=True)
         ]
         return builder.keep(key, raw, seen(), b"" if self.full else builder.keep_shape(_encode(shape)))
 
