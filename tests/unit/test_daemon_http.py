@@ -16,7 +16,9 @@ import pytest
 import zstandard
 
 from support.daemon import MAC, NODES, Serving, overlay, serving, tiny_image, write_conf
+from wwfast.daemon import app
 from wwfast.images import publish
+from wwfast.overlays import service
 from wwfast.paths import Paths
 
 DASHED = MAC.replace(":", "-").upper()
@@ -237,6 +239,20 @@ def test_http_an_overlay_edit_is_served_without_a_build(paths: Paths) -> None:
 
         wait_for(fresh)
         assert server.get(f"/runtime/{MAC}?format=tar")[2]["etag"] != before[2]["etag"]
+
+
+def test_http_overlays_are_served_while_their_cache_is_made_smaller(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Packs are replaced again and again under requests; nobody gets less than the whole."""
+    monkeypatch.setattr(app, "TEND_SECONDS", 0.05)
+    monkeypatch.setattr(service, "WASTE", -(1 << 30))
+    site(paths)
+    with serving(paths) as server:
+        good = server.get(f"/runtime/{MAC}?format=tar")[1]
+        wait_for(lambda: len(list(paths.overlay_cache.glob("*.old"))) > 2)
+        for _ in range(50):
+            assert server.get(f"/runtime/{MAC}?format=tar")[:2] == (200, good)
 
 
 def test_http_a_broken_overlay_serves_the_last_good_one_and_shows_why(paths: Paths) -> None:
