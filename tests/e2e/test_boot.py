@@ -9,11 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from support.lab import ABSENT, Laboratory
-from wwfast.demo.cluster import INTERVAL, KERNEL, hwaddr
+from support.lab import ABSENT, LINKED, Laboratory
+from wwfast.demo.cluster import INTERVAL, KERNEL, SYSTEM, hwaddr
 from wwfast.demo.vm import Vm
+from wwfast.paths import SHARE
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(900)]
+
+# All that the distribution brings for nodes; what the image has no program for is read by nobody.
+EVERYTHING = (
+    *("wwinit", "wwclient", "hosts", "fstab", "hostname", "ssh.host_keys", "issue", "resolv", "localtime", "syncuser"),
+    *("udev.netname", "systemd.netname", "ifcfg", "ifupdown", "NetworkManager", "netplan", "systemd.networkd"),
+    *("wicked", "ignition", "systemd.mount", "systemd.swap", "chrony", "debug"),
+)
 
 # A changed runtime overlay is to be on the node within one interval and this.
 APPLY_SECONDS = 5
@@ -28,17 +36,31 @@ def overlay(lab: Laboratory) -> Path:
     root.mkdir(parents=True)
     (root / "motd.j2").write_text("this is {{ id }} of {{ cluster_name }}\n")
     (root / "note").write_text("first\n")
+    (root.parent / "lib/wwfast").mkdir(parents=True)
+    (root.parent / "lib/wwfast/runtime").write_text("by tar\n")
     return root
 
 
 @pytest.fixture(scope="module")
-def pair(lab: Laboratory, overlay: Path) -> Iterator[tuple[Vm, Vm]]:
+def over(lab: Laboratory) -> Path:
+    """A system overlay over what is in the image: one name of a file that has two, a directory that is a link there."""
+    root = lab.paths.site_overlays / "over/rootfs"
+    for name, text in ((LINKED[0], "of the overlay\n"), ("lib/wwfast/system", "by the kernel\n")):
+        (root / name).parent.mkdir(parents=True)
+        (root / name).write_text(text)
+    return root
+
+
+@pytest.fixture(scope="module")
+def pair(lab: Laboratory, overlay: Path, over: Path) -> Iterator[tuple[Vm, Vm]]:
     """A BIOS and a UEFI machine, up, of two profiles: one with a kernel apart."""
     lab.wwfast("profile", "add", "apart", "--kerneloverride", KERNEL, "--cluster", "red", "--yes")
-    lab.wwfast("profile", "add", "plain", "--cluster", "blue", "--tagadd", "colour=blue", "--yes")
+    rest = [name for name in EVERYTHING if name not in SYSTEM.split(",")]
+    plain = ["--cluster", "blue", "--tagadd", "colour=blue", "-O", ",".join(rest)]
+    lab.wwfast("profile", "add", "plain", *plain, "--yes")
     runtime = "hosts,ssh.authorized_keys,motd"
-    lab.add_node("red1", 1, "-P", "default,apart", "-R", runtime)
-    lab.add_node("blue1", 2, "-P", "default,plain", "-R", runtime)
+    lab.add_node("red1", 1, "-P", "default,apart", "-O", "over", "-R", runtime)
+    lab.add_node("blue1", 2, "-P", "default,plain", "-O", "over", "-R", runtime, "--netdev", "lan0")
     with lab.machine("red1", 1) as bios, lab.machine("blue1", 2, firmware="uefi") as uefi:
         for vm in (bios, uefi):
             vm.wait(timeout=300)
@@ -81,10 +103,44 @@ def test_boot_names_addresses_and_overlay_files_are_right(lab: Laboratory, pair:
         assert vm.ssh("cat /etc/ssh/ssh_host_ed25519_key.pub").split()[1] == served
 
 
-def test_boot_units_all_work(pair: tuple[Vm, Vm]) -> None:
+def test_boot_units_all_work_with_every_overlay(pair: tuple[Vm, Vm]) -> None:
+    shipped = {each.name for each in SHARE.joinpath("overlays").iterdir()}
+    assert shipped - {"host", "ssh.authorized_keys"} == set(EVERYTHING), "the node has all but the server's own"
     for vm in pair:
         assert vm.ssh("systemctl --failed --no-legend --plain") == ""
+        assert vm.ssh("cat /run/wwinit.failed 2>/dev/null || true") == ""
         assert vm.ssh("systemctl is-active wwclient").strip() == "active"
+    assert "lan0" in pair[1].ssh("ls /sys/class/net"), "the device has the name of nodes.conf"
+
+
+def test_boot_overlay_file_replaces_one_name_of_a_file_with_two(pair: tuple[Vm, Vm]) -> None:
+    """Without the link before it, Linux would write through the inode and change both names."""
+    first, second = LINKED
+    for vm in pair:
+        assert vm.ssh(f"cat /{first} /{second}") == "of the overlay\nof the image\n"
+
+
+def test_boot_overlay_file_goes_through_a_link_of_the_image(pair: tuple[Vm, Vm]) -> None:
+    """An entry for the directory /lib would replace the link by an empty directory: nothing would start any more."""
+    for vm in pair:
+        assert vm.ssh("readlink /lib; cat /usr/lib/wwfast/*") == "usr/lib\nby tar\nby the kernel\n"
+
+
+def test_boot_overlay_file_over_a_directory_of_the_image_is_refused(
+    lab: Laboratory, overlay: Path, pair: tuple[Vm, Vm]
+) -> None:
+    """Linux would drop it without a word. The node keeps what it had, and its status says why."""
+    (overlay.parent / "var").mkdir()
+    (overlay.parent / "var/lib").write_text("a file\n")
+    failed = lab.wwfast("overlay", "build", "blue1", check=False)
+    assert failed.returncode == 1
+    assert b"/var/lib is a file in the overlays, but a directory in image" in failed.stderr
+    (overlay / "note").write_text("never seen\n")
+    lab.wait_for(lambda: str(lab.status("blue1")), lambda entry: "/var/lib is a file in the overlays" in entry, 60)
+    assert pair[1].ssh("test -d /var/lib && cat /etc/note") == "first\n"
+    (overlay.parent / "var/lib").unlink()
+    (overlay.parent / "var").rmdir()
+    lab.wwfast("overlay", "build", "blue1")
 
 
 def test_boot_modules_of_the_overriding_kernel_load(pair: tuple[Vm, Vm]) -> None:

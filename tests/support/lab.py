@@ -8,18 +8,24 @@ from wwfast.demo.cluster import IMAGE, Cluster
 from wwfast.demo.debian import Tree
 from wwfast.demo.netns import Namespace
 
-__all__ = ["ABSENT", "Laboratory", "Namespace", "Tree"]
+__all__ = ["ABSENT", "LINKED", "Laboratory", "Namespace", "Tree"]
 
 ABSENT = "dummy"  # a module that the image lacks and the kernel apart from it has
 
+LINKED = ("opt/lab/first", "opt/lab/second")  # two names of one file of the image
+
 
 class Laboratory(Cluster):
-    """A Cluster whose image lacks one module, so that a node shows where its modules come from."""
+    """A Cluster whose image lacks one module, so that a node shows where its modules come from, and has LINKED."""
 
     def populate(self, image: str = IMAGE) -> None:
         super().populate(image)
         (module,) = self.paths.chroots.glob(f"{image}/rootfs/lib/modules/*/kernel/drivers/net/{ABSENT}.ko")
         module.unlink()
+        first, second = (self.paths.chroots / image / "rootfs" / name for name in LINKED)
+        first.parent.mkdir()
+        first.write_text("of the image\n")
+        second.hardlink_to(first)
         self.wwfast("image", "build", image, timeout=300)
 
     def borrow(self, other: Cluster) -> None:
