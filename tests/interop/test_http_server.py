@@ -7,6 +7,7 @@ import errno
 import hashlib
 import os
 import random
+import re
 import shutil
 import socket
 import subprocess
@@ -215,6 +216,19 @@ def test_http_downloads_by_curl_and_wget(site: Site, tool: str, tmp_path: Path) 
         subprocess.run(resume, check=True, timeout=60)
         assert hashlib.sha256(out.read_bytes()).digest() == hashlib.sha256(BODY).digest()
         assert any("range" in request.headers for request in site.requests)
+
+
+def test_http_answers_everything_that_wrk_asks(site: Site) -> None:
+    with running(site) as server:
+        url = f"http://127.0.0.1:{server.port}/small"
+        words = ["wrk", "-t", "2", "-c", "64", "-d", "1s", "--latency", url]
+        said = subprocess.run(words, capture_output=True, text=True, check=True, timeout=60).stdout
+        assert "Non-2xx" not in said
+        assert "Socket errors" not in said
+        answered = re.search(r"(\d+) requests in", said)
+        assert answered
+        assert int(answered[1]) > 64
+        assert len(site.requests) >= int(answered[1])
 
 
 def test_http_drain_finishes_what_is_under_way_and_takes_nobody_new(site: Site) -> None:
