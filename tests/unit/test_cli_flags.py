@@ -1,0 +1,59 @@
+"""Every flag and argument of every command is used by it."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+from collections.abc import Iterator
+
+import click
+import pytest
+
+from wwfast.cli.main import cli
+
+
+def commands(command: click.Command, path: str, context: click.Context) -> Iterator[tuple[str, click.Command]]:
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            inner = command.get_command(context, name)
+            assert inner is not None
+            yield from commands(inner, f"{path} {name}", context)
+    else:
+        yield path, command
+
+
+ALL = dict(commands(cli, "wwfast", click.Context(cli)))
+
+
+def names_used(command: click.Command) -> tuple[set[str], bool]:
+    """Names the callback reads, and whether it takes and reads any further ones by `**`."""
+    callback = inspect.unwrap(command.callback)  # type: ignore[arg-type]
+    tree = ast.parse(textwrap.dedent(inspect.getsource(callback)))
+    function = next(node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))
+    used = {
+        node.id
+        for statement in function.body
+        for node in ast.walk(statement)
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
+    }
+    rest = function.args.kwarg
+    return used, rest is not None and rest.arg in used
+
+
+@pytest.mark.parametrize("path", sorted(ALL))
+def test_cli_every_flag_has_an_effect(path: str) -> None:
+    command = ALL[path]
+    used, rest = names_used(command)
+    given = {param.name for param in command.params if param.expose_value}
+    assert rest or given <= used, f"{path}: {sorted(str(name) for name in given - used)}"
+
+
+def test_cli_the_check_sees_an_idle_flag() -> None:
+    @click.command()
+    @click.option("--idle")
+    @click.option("--busy")
+    def command(idle: str, busy: str) -> None:
+        print(busy)
+
+    assert names_used(command) == ({"print", "busy"}, False)
