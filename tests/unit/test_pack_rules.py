@@ -14,7 +14,7 @@ import pytest
 import zstandard
 
 from support import trees
-from wwfast.pack import manifest
+from wwfast.pack import frames, manifest
 from wwfast.pack.artefact import FORMATS
 from wwfast.pack.build import build, load
 
@@ -145,3 +145,15 @@ def test_pack_rule_gz_pieces_refer_to_nothing_before_them(image: Path) -> None:
 def test_pack_rule_lengths_are_whole_words(image: Path, fmt: str) -> None:
     """An EFI stub puts files behind one another without padding; a raw archive must start on a multiple of 4."""
     assert len(bytes_of(image, fmt)) % 4 == 0
+
+
+@pytest.mark.parametrize("size", [0, 1, 100_000, 1 << 20])
+@pytest.mark.parametrize("dense", [False, True])
+def test_pack_gz_piece_of_anything_comes_back(size: int, dense: bool) -> None:
+    """What is compressed already is found by samples and goes to the faster library; text never does."""
+    raw = os.urandom(size) if dense else (b"the image of a node %d " * (size // 20 + 1))[:size]
+    assert frames.dense(raw) is (dense and size > 2 * frames.SAMPLES * frames.SAMPLE)
+    made = frames.piece(raw)
+    assert zlib.decompressobj(-15).decompress(made.data) == raw
+    assert len(made.data) <= size * 1.001 + 64
+    assert (made.crc, made.length) == (zlib.crc32(raw), size)
