@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import random
 import signal
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from support.oci import Layout, facts, small_tree, tar_of
-from wwfast.images import publish, work
+from wwfast.errors import WwfastError
+from wwfast.images import manage, publish, work
 from wwfast.images.contain import Room, run_inside
 from wwfast.images.importing import import_image
 from wwfast.images.options import Options
@@ -50,8 +52,6 @@ for n in range(1000):
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_image_work_killed_a_hundred_times_leaves_nothing(paths: Paths, tmp_path: Path) -> None:
-    import sys
-
     tree = small_tree(tmp_path / "tree")
     (tree / "usr/bin/sh").unlink()
     (tree / "usr/bin/sh").write_text("#!/nothing\n")
@@ -98,8 +98,6 @@ def test_image_work_killed_a_hundred_times_leaves_nothing(paths: Paths, tmp_path
 
 @pytest.mark.root
 def test_image_exec_killed_takes_its_processes_along(paths: Paths, tmp_path: Path) -> None:
-    import sys
-
     root = tmp_path / "box"
     for name in ("bin", "dev", "proc", "sys", "run"):
         (root / name).mkdir(parents=True)
@@ -135,3 +133,53 @@ def test_image_exec_killed_takes_its_processes_along(paths: Paths, tmp_path: Pat
     assert not sleepers()
     assert str(root) not in Path("/proc/self/mountinfo").read_text()
     assert run_inside(Room("box", root), ["/bin/nothing"]) == 127
+
+
+@pytest.mark.root
+def test_image_exec_killed_leaves_no_mount_point_for_the_nodes(paths: Paths, tmp_path: Path) -> None:
+    import_image(paths, str(small_tree(tmp_path / "tree")), "old", Options())
+    rootfs = ImageStore(paths).get("old").rootfs
+    wanted = facts(rootfs)
+    source = tmp_path / "bound"
+    source.write_text("of the server")
+    # It kills itself when all is in place: nothing after that line runs.
+    script = (
+        "import os, sys; from pathlib import Path; from wwfast.images import contain; "
+        "contain._keep = lambda *a: os.kill(os.getppid(), 9) or 0; "
+        "b = [contain.Bind(Path(sys.argv[2]), d, copy=c) for d, c in (('/srv/bound', False), ('/srv/copied', True))]; "
+        "b.append(contain.Bind(Path(sys.argv[3]), '/srv/directory')); "
+        "contain.run_inside(contain.Room('old', Path(sys.argv[1]), b), ['/bin/sh'])"
+    )
+    words = [sys.executable, "-c", script, str(rootfs), str(source), str(tmp_path)]
+    assert start(words, tied=True).wait() == -signal.SIGKILL
+    assert {"srv/bound", "srv/copied", "srv/directory"} <= facts(rootfs).keys()
+    publish.build(paths, "old")
+    assert facts(rootfs).keys() == wanted.keys()
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("moment", [1, 2, 3])
+def test_image_rename_killed_half_way_is_finished_by_asking_again(paths: Paths, tmp_path: Path, moment: int) -> None:
+    import_image(paths, str(small_tree(tmp_path / "tree")), "old", Options())
+    built, _ = publish.build(paths, "old")
+    script = (
+        "import os, sys; from pathlib import Path; from wwfast.images import manage; from wwfast.paths import Paths\n"
+        "left, real = int(sys.argv[2]), Path.rename\n"
+        "def rename(self, target):\n"
+        "    global left\n"
+        "    left -= 1\n"
+        "    return real(self, target) if left else os.kill(os.getpid(), 9)\n"
+        "Path.rename = rename\n"
+        "manage.rename(Paths.at(sys.argv[1]), 'old', 'new')\n"
+    )
+    done = start([sys.executable, "-c", script, str(paths.root), str(moment)], tied=True).wait()
+    assert done == (0 if moment == 3 else -signal.SIGKILL)
+    assert ImageStore(paths).names() == (["old"] if moment == 1 else ["new"])
+    image = manage.rename(paths, "old", "new")
+    manage.renamed(paths, "new")
+    assert image.build is not None
+    assert image.build.id == built.id
+    assert image.artefact("zst") is not None
+    assert ImageStore(paths).names() == ["new"]
+    with pytest.raises(WwfastError):
+        manage.rename(paths, "old", "new")

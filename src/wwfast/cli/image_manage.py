@@ -49,7 +49,9 @@ def rename(app: App, old: str, new: str, build: bool) -> None:
         done = Store(app.paths).change(rewrite, why=f"image rename {old} {new}")
     except BaseException:
         manage.rename(app.paths, new, old)
+        manage.renamed(app.paths, old)
         raise
+    manage.renamed(app.paths, new)
     changed = len(done.changes())
     click.echo(f"renamed {old} to {new}" + (f"; {changed} nodes and profiles changed" if changed else ""))
     if build:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from wwfast.errors import WwfastError
-from wwfast.images import inside
+from wwfast.images import inside, places
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -83,6 +83,7 @@ def run_inside(room: Room, command: Sequence[str]) -> int:
     for bind in room.binds:
         if not bind.source.exists():
             raise WwfastError(f"{bind.source} does not exist and cannot be bound into image {room.name}")
+    places.sweep(room.rootfs)
     undo: list[Callable[[], None]] = []
     try:
         mounts = [(bind, _place(room, bind, undo)) for bind in room.binds]
@@ -99,6 +100,8 @@ def run_inside(room: Room, command: Sequence[str]) -> int:
     finally:
         for step in reversed(undo):
             step()
+        if undo:
+            places.done(room.rootfs)
 
 
 def environment(name: str, readonly: bool) -> dict[str, str]:
@@ -136,6 +139,8 @@ def _place(room: Room, bind: Bind, undo: list[Callable[[], None]]) -> str | None
         print(f"warning: {bind.dest} is not in image {room.name}: {bind.source} is left out", file=sys.stderr)
         return None
     there = parent / Path(bind.dest).name
+    path = str(there.relative_to(room.rootfs))
+    places.note(room.rootfs, places.Place(path, str(bind.source) if bind.copy else ""))
     if bind.copy:
         shutil.copy2(bind.source, there)
         original = _fingerprint(there)
@@ -148,7 +153,7 @@ def _place(room: Room, bind: Bind, undo: list[Callable[[], None]]) -> str | None
     else:
         there.touch()
         undo.append(lambda: _quietly(there.unlink, parent, times))
-    return str(there.relative_to(room.rootfs))
+    return path
 
 
 def _fingerprint(file: Path) -> tuple[bytes, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from pathlib import Path
 
 from wwfast.errors import WwfastError
 from wwfast.images import importing, names, work
@@ -29,17 +30,36 @@ def copy(paths: Paths, source: str, name: str) -> Image:
 
 
 def rename(paths: Paths, old: str, new: str) -> Image:
-    """Give an image, with its builds, another name. Whoever names it must be told by the caller."""
-    _free(paths, new)
-    _own(ImageStore(paths).get(old), "rename")
+    """Give an image, with its builds, another name. Whoever names it must be told by the caller, who then calls
+    renamed(). A rename that was killed on the way is finished by asking for it again.
+    """
+    begun = (
+        _mark(paths, new).is_file() and _mark(paths, new).read_text() == old and old not in ImageStore(paths).names()
+    )
+    if not begun:
+        _free(paths, new)
+        _own(ImageStore(paths).get(old), "rename")
     with (
         work.locked(paths.run / "images", new, f"image rename of {old}"),
         work.locked(paths.run / "images", old, f"image rename to {new}"),
     ):
-        (paths.chroots / old).rename(paths.chroots / new)
+        if not begun:
+            _mark(paths, old).write_text(old)
+            work.sync(_mark(paths, old))
+            (paths.chroots / old).rename(paths.chroots / new)
         if (paths.images / old).exists():
             (paths.images / old).rename(paths.images / new)
     return ImageStore(paths).get(new)
+
+
+def renamed(paths: Paths, new: str) -> None:
+    """All that named the image know its new name."""
+    _mark(paths, new).unlink(missing_ok=True)
+
+
+def _mark(paths: Paths, name: str) -> Path:
+    """Travels with the tree: the name it had, until all is renamed."""
+    return paths.chroots / name / "renamed-from"
 
 
 def delete(paths: Paths, name: str, used_by: Collection[str] = ()) -> None:

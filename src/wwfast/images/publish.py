@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from wwfast.errors import NotFoundError, WwfastError
-from wwfast.images import detect, names, store, work
+from wwfast.images import detect, names, places, store, work
 from wwfast.images.detect import Kernel
 from wwfast.images.store import Build, BuildInfo, ImageStore, KernelInfo
 from wwfast.pack import build as packing
@@ -54,6 +54,8 @@ def build(paths: Paths, name: str, how: How = DEFAULT) -> tuple[Build, bool]:
 def build_locked(paths: Paths, name: str, how: How) -> tuple[Build, bool]:
     """As build(), for one who holds the image's lock."""
     image = ImageStore(paths).get(name)
+    if image.own:
+        places.sweep(image.rootfs)
     found = detect.kernels(image.rootfs)
     place = paths.images / name
     place.mkdir(parents=True, exist_ok=True, mode=0o700)  # an image holds /etc/shadow
