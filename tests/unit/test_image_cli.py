@@ -61,6 +61,9 @@ def test_image_commands_from_import_to_rollback(paths: Paths, deb: Path, capsys:
     (row,) = json.loads(capsys.readouterr().out)
     assert (row["name"], row["nodes"], row["format"], row["arch"]) == ("deb", 2, "zst", "amd64")
     assert row["size"] > 0
+    assert row["sizes"].keys() == {"zst", "gz"}
+    assert row["tree"] > 700_000  # its one large file
+    assert row["disk"] > 700_000
     assert wwfast(paths, "image", "kernels") == 0
     assert capsys.readouterr().out.splitlines()[2].split() == [
         *("deb", "/boot/vmlinuz-6.1.0-9-test", "6.1.0-9", "true", "2")
@@ -75,6 +78,20 @@ def test_image_commands_from_import_to_rollback(paths: Paths, deb: Path, capsys:
     assert shown["build"] == oldest["build"]
     assert shown["nodes"] == ["n1", "n2"]
     assert wwfast(paths, "image", "verify") == 0
+
+
+def test_image_list_tells_what_builds_share(paths: Paths, deb: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert wwfast(paths, "image", "build", "deb") == 0
+    capsys.readouterr()
+    assert wwfast(paths, "image", "list", "--json") == 0
+    assert json.loads(capsys.readouterr().out)[0]["shared"] == 0
+    assert wwfast(paths, "image", "copy", "--build", "deb", "deb2") == 0
+    capsys.readouterr()
+    assert wwfast(paths, "image", "list", "--json") == 0
+    for row in json.loads(capsys.readouterr().out):
+        assert 700_000 < row["shared"] < row["disk"], "the frames of the large file"
+    assert wwfast(paths, "image", "list", "--long") == 0
+    assert capsys.readouterr().out.splitlines()[0].split()[-4:] == ["SIZE", "TREE", "DISK", "SHARED"]
 
 
 def test_image_rename_reaches_nodes_and_profiles(paths: Paths, deb: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -113,6 +130,7 @@ def test_image_delete_refuses_what_is_used(paths: Paths, deb: Path, capsys: pyte
         (["image", "build", "gone"], 1, "there is no image gone"),
         (["image", "build"], 2, "name the images to build"),
         (["image", "show", "../x"], 1, "cannot be the name"),
+        (["image", "import", "docker-daemon://debian:12", "x"], 1, "docker save --output debian.tar debian:12"),
         (["image", "import", "/no/such/thing", "x"], 1, "there is no /no/such/thing"),
         (["image", "import", "docker://host/x:1", "x", "--username", "me"], 2, "both a user name and a password"),
         (["image", "rollback", "deb"], 1, "no earlier build"),

@@ -7,7 +7,7 @@ import click
 from wwfast.cli import image_inside, image_manage
 from wwfast.cli.context import App, pass_app
 from wwfast.cli.groups import AliasGroup
-from wwfast.cli.image_common import build_one, cell, facts, progress, size_text, text, users
+from wwfast.cli.image_common import SIZES, build_one, cell, facts, progress, size_text, text, users
 from wwfast.cli.output import dump_json, table
 
 
@@ -125,7 +125,12 @@ def list_(
     compressed: bool,
     as_json: bool,
 ) -> None:
-    """List the images."""
+    """List the images.
+
+    With --long SIZE is what a node downloads, TREE what that unpacks to, DISK what the build takes here, and SHARED how
+    much of that other builds have too.
+    """
+    from wwfast.images.sizes import footprints
     from wwfast.images.store import ImageStore
 
     store = ImageStore(app.paths)
@@ -133,12 +138,14 @@ def list_(
     if not (long or kernel or size or chroot or compressed or as_json):
         table(["IMAGE NAME"], [[name] for name in wanted])
         return
-    rows = [facts(app, store.get(name)) for name in wanted]
+    disk = footprints(app.paths) if long or as_json else None
+    rows = [facts(app, store.get(name), disk) for name in wanted]
     if as_json:
         dump_json(rows)
     elif long:
         titles = ["IMAGE NAME", "NODES", "KERNEL VERSION", "CREATION TIME", "MODIFICATION TIME", "SIZE"]
-        keys = ["name", "nodes", "kernel", "created", "built", "size"]
+        titles += ["TREE", "DISK", "SHARED"]
+        keys = ["name", "nodes", "kernel", "created", "built", "size", "tree", "disk", "shared"]
         table(titles, [[cell(row, key) for key in keys] for row in rows])
     elif kernel:
         table(["IMAGE NAME", "NODES", "KERNEL VERSION"], [[r["name"], r["nodes"], r["kernel"]] for r in rows])
@@ -153,13 +160,14 @@ def list_(
 @pass_app
 def show(app: App, name: str, everything: bool, as_json: bool) -> None:
     """Show where the tree of an image is, or all there is to know."""
+    from wwfast.images.sizes import footprints
     from wwfast.images.store import ImageStore
 
     made = ImageStore(app.paths).get(name)
     if not (everything or as_json):
         click.echo(made.rootfs)
         return
-    row = facts(app, made)
+    row = facts(app, made, footprints(app.paths))
     row["nodes"] = users(app, made.name)
     row["min_ram"] = made.min_ram
     if as_json:
@@ -168,8 +176,10 @@ def show(app: App, name: str, everything: bool, as_json: bool) -> None:
     for key, value in row.items():
         if key == "nodes":
             value = f"{len(value)}  {', '.join(value)}"
-        elif key in ("size", "min_ram"):
+        elif key in SIZES:
             value = size_text(value)
+        elif key == "sizes":
+            value = ", ".join(f"{fmt} {size_text(size)}" for fmt, size in value.items())
         elif key in ("created", "built"):
             value = cell(row, key)
         click.echo(f"{key + ':':<10} {'--' if value in (None, '') else value}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,11 @@ import click
 from wwfast.cli.context import App
 
 if TYPE_CHECKING:
+    from wwfast.images.sizes import Footprint
     from wwfast.nodes.registry import Snapshot
+
+
+SIZES = ("size", "tree", "disk", "shared", "min_ram")  # facts in bytes
 
 
 def size_text(count: int | None) -> str:
@@ -99,9 +103,17 @@ def build_one(app: App, name: str, **how: Any) -> None:
         click.echo(f"warning: {name}: {warning}", err=True)
 
 
-def facts(app: App, made: Any) -> dict[str, Any]:
-    """One image for list and show: counts, times as Unix seconds, sizes in bytes."""
+def facts(app: App, made: Any, disk: Mapping[tuple[str, str], Footprint] | None = None) -> dict[str, Any]:
+    """One image for list and show: counts, times as Unix seconds, sizes in bytes.
+
+    `size` is what a node downloads, `tree` what that unpacks to (None before the first build), `sizes` those of every
+    format, `disk` what the build takes here and `shared` how much of that other builds have too.
+    """
+    from wwfast.images.sizes import Footprint
+
     default = made.default_kernel()
+    build = made.build
+    takes = (disk or {}).get((made.name, build.id) if build else ("", ""), Footprint(0, 0))
     return {
         "name": made.name,
         "nodes": len(users(app, made.name)),
@@ -112,6 +124,10 @@ def facts(app: App, made: Any) -> dict[str, Any]:
         "build": made.build.id if made.build else None,
         "format": made.boot_format,
         "size": made.build.info.sizes.get(made.boot_format, 0) if made.build else 0,
+        "tree": (build.info.unpacked or build.manifest().unpacked) if build else None,
+        "sizes": build.info.sizes if build else {},
+        "disk": takes.disk,
+        "shared": takes.shared,
         "writable": not made.readonly,
         "rootfs": str(made.rootfs),
     }
@@ -123,7 +139,7 @@ def cell(row: dict[str, Any], key: str) -> str:
     value = row[key]
     if key in ("created", "built"):
         return time.strftime("%d %b %y %H:%M %Z", time.localtime(value)) if value else ""
-    return size_text(value) if key == "size" else str(value)
+    return size_text(value) if key in SIZES else str(value)
 
 
 def text(value: object) -> str:

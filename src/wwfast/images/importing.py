@@ -74,6 +74,13 @@ def fill(paths: Paths, source: str, tree: Path, room: Path, options: Options) ->
         with registry.fetched(paths, source, options) as layers:
             apply(layers, tree, options)
         return
+    if scheme == "docker-daemon":
+        image = rest.removeprefix("//")
+        file = default_name(image).partition(":")[0] + ".tar"
+        raise WwfastError(
+            "a Docker daemon is not asked for images",
+            hint=f"docker save --output {file} {image}, then: wwfast image import {file}",
+        )
     if scheme == "debian" and colon:
         if tree.exists():
             raise UsageError("debian: makes a new tree and cannot --update one", hint="use --force")

@@ -82,6 +82,7 @@ def build_locked(paths: Paths, name: str, how: How) -> tuple[Build, bool]:
             symlinks=sorted(store.symlinks(image.rootfs)),
             arch=store.architecture(image.rootfs),
             sizes={fmt: body.bytes for fmt, body in manifest.formats.items()},
+            unpacked=manifest.unpacked,
         )
         file = made / "info.json"
         file.write_bytes(msgspec.json.encode(info))

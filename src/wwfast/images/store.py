@@ -49,6 +49,7 @@ class BuildInfo(msgspec.Struct, frozen=True):
     symlinks: list[str]
     arch: str
     sizes: dict[str, int]  # bytes by format
+    unpacked: int = 0  # bytes of the tree in memory; 0 in builds of earlier versions
 
 
 @dataclass(frozen=True)
