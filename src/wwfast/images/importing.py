@@ -76,7 +76,7 @@ def fill(paths: Paths, source: str, tree: Path, room: Path, options: Options) ->
         return
     if scheme == "docker-daemon":
         image = rest.removeprefix("//")
-        file = default_name(image).partition(":")[0] + ".tar"
+        file = image.rpartition("/")[2].partition(":")[0] + ".tar"
         raise WwfastError(
             "a Docker daemon is not asked for images",
             hint=f"docker save --output {file} {image}, then: wwfast image import {file}",
