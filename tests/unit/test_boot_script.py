@@ -22,6 +22,8 @@ VARIABLES = {
     "script_url": "http://10.0.0.1:9873/ipxe/52:54:00:00:00:01",
     "wait": 30,
     "message": ["no luck"],
+    "place": 0,
+    "eta": 0,
 }
 
 
@@ -33,6 +35,15 @@ def test_the_default_script_names_every_initrd_twice(paths: Paths) -> None:
     assert "initrd=image initrd=kmods initrd=system wwid=${hwaddr} quiet console=ttyS0" in kernel
     files = [line.split()[2] for line in text.splitlines() if line.startswith("initrd --name")]
     assert files == ["image", "kmods", "system"]
+
+
+def test_the_console_tells_the_place_in_the_queue(paths: Paths) -> None:
+    alone = Scripts(paths).render("default", VARIABLES)
+    queued = Scripts(paths).render("default", VARIABLES | {"place": 12, "eta": 34})
+    assert [line for line in queued.splitlines() if line not in alone.splitlines()] == [
+        "echo Place 12 in the queue: the downloads of this node begin in about 34 s"
+    ]
+    assert "" not in queued.splitlines()[:6]
 
 
 @pytest.mark.parametrize("name", ["default", "message", "unconfigured", "localdisk"])

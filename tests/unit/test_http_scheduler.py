@@ -185,6 +185,12 @@ def test_place_and_eta_are_told() -> None:
     assert first.place < last.place == link.scheduler.figures["queued"]
     assert last.eta == pytest.approx((50 - 8) * 0.25, rel=0.3)
     assert first.eta < HOLD
+    late = link.scheduler.outlook("n050")
+    assert late.place == last.place + 1
+    assert late.eta >= last.eta
+    assert link.scheduler.outlook("n020") == first
+    assert link.scheduler.standing("n050") is None, "to look is not to ask"
+    assert WaveScheduler().outlook("n000") == (0, 0.0)
 
 
 def test_a_closed_connection_keeps_its_place_for_a_while() -> None:

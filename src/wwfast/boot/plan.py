@@ -51,13 +51,16 @@ class BootPlan:
 @dataclass(frozen=True, slots=True)
 class Ask:
     """What a request adds to (node, stage): `compress` as asked, `memsize` in MiB (0 when the loader can't tell),
-    `tar` for the runtime overlay of wwclient."""
+    `tar` for the runtime overlay of wwclient; for the script, `place` in the queue for downloads (0: none) and `eta`
+    in seconds."""
 
     wwid: str
     compress: str = ""
     memsize: int = 0
     tar: bool = False
     ipv6: bool = False
+    place: int = 0
+    eta: int = 0
 
 
 class Planner:
@@ -146,6 +149,8 @@ class Planner:
             "root": node.root,
             "wait": RETRY_SECONDS,
             "ipxe": name,
+            "place": ask.place,
+            "eta": ask.eta,
         }
         if name == "localdisk":
             return BootPlan(Stage.IPXE, node.id, text=self.scripts.render(name, variables), sent=f"{name}.ipxe")

@@ -134,6 +134,7 @@ class Daemon:
             extra_status=self._extra_status,
             problems=self._problems,
             standing=self._standing,
+            outlook=self.scheduler.outlook if self.scheduler is not None else lambda _wwid: (0, 0.0),
         )
         own = self.settings.wwfast
         limits = Limits(connections=own.connections, pacing_bytes=own.client_rate)

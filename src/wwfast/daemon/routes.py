@@ -67,6 +67,7 @@ class Routes:
         extra_status: Callable[[], dict[str, object]],
         problems: Callable[[], dict[str, str]],
         standing: Callable[[str], tuple[int, float] | None],
+        outlook: Callable[[str], tuple[int, float]],
         neighbour: Callable[[str], str] = neighbour,
     ) -> None:
         self._registry = registry
@@ -79,6 +80,7 @@ class Routes:
         self._extra_status = extra_status
         self._problems = problems
         self._standing = standing
+        self._outlook = outlook
         self._neighbour = neighbour
 
     def __call__(self, request: Request) -> Response | Awaitable[Response]:
@@ -109,8 +111,11 @@ class Routes:
             memsize = int(request.query.get("memsize") or 0)
         except ValueError:
             memsize = 0
+        place, eta = self._outlook(wwid) if stage is Stage.IPXE else (0, 0.0)
         ask = Ask(
             wwid=wwid,
+            place=place,
+            eta=round(eta),
             compress=request.query.get("compress", ""),
             memsize=memsize,
             tar=request.query.get("format") == "tar",

@@ -183,6 +183,13 @@ class WaveScheduler:
         place, work = self._ahead[key]
         return Standing(place, self._seconds(work))
 
+    def outlook(self, key: str) -> Standing:
+        """Where a node stands, or would if it asked for something large now."""
+        known = self.standing(key)
+        if known is not None or not self._queued:
+            return known or Standing(0, 0.0)
+        return Standing(self._queued + 1, self._seconds(self._in_service() + self._queued_work))
+
     @property
     def figures(self) -> dict[str, float]:
         """For /status."""
