@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from support import overlays
 from support.lab import Laboratory, Namespace, stocked
 from wwfast.demo import debian as debian_tree
 from wwfast.paths import Paths
@@ -18,6 +19,13 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith(("WWFAST_", "WAREWULF")) and name != "WWFAST_CACHE":
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def _services_closed() -> Iterator[None]:
+    yield
+    while overlays.OPEN:
+        overlays.OPEN.pop().close()
 
 
 @pytest.fixture

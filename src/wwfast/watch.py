@@ -11,6 +11,7 @@ import errno
 import logging
 import os
 import time
+import weakref
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -29,6 +30,8 @@ class Watch:
 
     def __init__(self) -> None:
         self._fd = _libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+        # Linux gives a user 128 of these: one that nobody holds any more must not stay open.
+        self._closer = weakref.finalize(self, os.close, self._fd) if self._fd >= 0 else None
         self._known: dict[str, tuple[int, int]] = {}
         self._polling = self._fd < 0
         self._next = 0.0
@@ -78,9 +81,9 @@ class Watch:
         return found
 
     def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        if self._closer is not None:
+            self._closer()
+        self._fd = -1
 
     def _poll(self, why: str) -> None:
         log.info("changes are looked for every %g s: %s", POLL, why)

@@ -29,6 +29,8 @@ nodes:
       default: {device: eth0, ipaddr: 10.0.1.2, netmask: 255.255.0.0, hwaddr: "52:54:00:00:00:02"}
 """
 
+OPEN: list[OverlayService] = []  # closed after each test: Linux gives a user 128 watches
+
 
 class Site:
     """`put` writes overlay files, `nodes` writes nodes.conf; everything is taken in when next asked."""
@@ -48,6 +50,7 @@ class Site:
     def new_service(self) -> OverlayService:
         """Another process, as it were: same files, nothing in memory."""
         self.service = OverlayService(self.paths, load(self.paths))
+        OPEN.append(self.service)
         return self.service
 
     def put(self, overlay: str, path: str, text: str | bytes = "", mode: int = 0o644) -> Path:

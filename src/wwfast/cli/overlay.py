@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -111,7 +112,8 @@ def show(app: App, name: str, file: str, node: str | None, quiet: bool) -> None:
     snapshot = app.registry.snapshot()
     if node not in snapshot.nodes:
         raise NotFoundError(f"no node {node}", hint="wwfast node list")
-    item, outputs = OverlayService(app.paths, app.settings).render(snapshot, snapshot.nodes[node], name, file)
+    with closing(OverlayService(app.paths, app.settings)) as service:
+        item, outputs = service.render(snapshot, snapshot.nodes[node], name, file)
     if not outputs:
         click.echo("aborted: the node gets no file of this template", err=True)
     for output in outputs:
@@ -339,14 +341,14 @@ def build(
     if dry_run:
         from wwfast.overlays import compare
 
-        for line in compare.pending(service, snapshot, nodes, chosen, with_diff=with_diff):
-            click.echo(line)
+        with closing(service):
+            for line in compare.pending(service, snapshot, nodes, chosen, with_diff=with_diff):
+                click.echo(line)
         return
-    with progress(len(nodes) * len(chosen)) as advance:
+    with closing(service), progress(len(nodes) * len(chosen)) as advance:
         report = service.build(
             snapshot, nodes, chosen, processes=workers if workers > 0 else os.cpu_count() or 1, progress=advance
         )
-    service.close()
     failed = report.failures
     click.echo(f"{len(nodes)} nodes: {report.changed} of {report.asked} overlay images changed")
     if failed:
