@@ -76,8 +76,10 @@ class Proxy:
             with suppress(PermissionError):  # beyond what a user may have: the usual size does
                 fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIECE)
             self._send("FinishPipe", reply.pipe)
+            poll = select.poll()  # select() cannot take the descriptors of a process with many files open
+            poll.register(pipe, select.POLLIN)
             while True:
-                if not select.select([pipe], [], [], self._stall)[0]:
+                if not poll.poll(self._stall * 1000):
                     raise self._silent()
                 data = os.read(pipe, PIECE)
                 if not data:

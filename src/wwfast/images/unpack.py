@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import stat
 import struct
 import tarfile
@@ -25,7 +26,7 @@ WHITEOUT = b".wh."
 OPAQUE = b".wh..wh..opq"
 XATTR = "SCHILY.xattr."
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-CACHED = 256  # descriptors of directories kept open
+CACHED = 8192  # descriptors of directories kept open, where the process may have twice as many
 LATEST = (2**32 - 1) * 10**9  # what the archive for the node can express
 
 Parts = tuple[bytes, ...]
@@ -117,6 +118,8 @@ class Unpacker:
         self.root = root
         self._root = os.open(root, DIRECTORY)
         self._open: dict[Parts, int] = {}
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self._cached = CACHED if limit == resource.RLIM_INFINITY else min(CACHED, limit // 2)
         self._states: dict[Parts, tuple[int, int]] = {}  # of directories: mode, time in ns
         empty = not os.listdir(self._root)  # noqa: PTH208 - a descriptor
         if empty:
@@ -161,7 +164,7 @@ class Unpacker:
     def finish(self) -> None:
         """Give every directory the mode and time its entry (or its earlier state) had; innermost first."""
         for parts in sorted(self._states, key=len, reverse=True):
-            if len(self._open) > CACHED:
+            if len(self._open) > self._cached:
                 self._forget()
             mode, time = self._states[parts]
             fd = self._directory(parts)
@@ -174,7 +177,7 @@ class Unpacker:
     def _entry(self, source: Forward, archive: tarfile.TarFile, member: tarfile.TarInfo, layer: bool) -> None:
         parts = _parts(member.name)
         self.entries += 1
-        if len(self._open) > CACHED:
+        if len(self._open) > self._cached:
             self._forget()
         if member.size < 0:
             raise WwfastError(f"{member.name!r} has an impossible size")
