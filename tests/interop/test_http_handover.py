@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -25,9 +26,14 @@ from wwfast.daemon.handover import Offer, Sockets, find
 from wwfast.net.http.message import Response
 from wwfast.net.http.server import HttpServer, listen
 from wwfast.paths import Paths
-from wwfast.run import run
+from wwfast.run import Process, run
+from wwfast.storm.cluster import PORT, Head, prepare, wwfast
+from wwfast.storm.link import SERVER, Link
+from wwfast.storm.plan import Plan
+from wwfast.storm.play import PIPE, SCRIPT, follow
 
 PAYLOAD = 24 << 20
+STORM = 24  # nodes
 
 
 def test_http_restart_hands_over_the_listening_socket(tmp_path: Path) -> None:
@@ -244,3 +250,36 @@ def test_http_successor_that_cannot_start_changes_nothing(site: tuple[Paths, int
         assert old.process.wait(30) == 0
     finally:
         old.end()
+
+
+@pytest.mark.root
+@pytest.mark.slow
+def test_http_restart_in_the_middle_of_a_storm_takes_dhcp_and_tftp_along(tmp_path: Path) -> None:
+    prepare(tmp_path, STORM, 4, firmware=True)
+    plan = Plan(SERVER, PORT, STORM, [SCRIPT], "uefi", script=True, firmware=True)
+    log = tmp_path / "new.log"
+    successors: list[Process] = []
+    with Link() as link, Head(tmp_path, link, firmware=True) as head, log.open("wb") as out:
+
+        def replace(_: object) -> None:
+            if not successors:
+                argv = [*wwfast(tmp_path, "server"), "--replace"]
+                successors.append(link.serve(argv, stdout=out, stderr=out))
+
+        try:
+            # The first storm sees the handover, the second one the successor alone.
+            for _ in range(2):
+                report = follow(plan, lambda argv: link.play(argv, stdin=PIPE, stdout=PIPE), replace)
+                assert report.failures == []
+                assert len(report.times("runtime")) == STORM
+                assert head.process is not None
+                assert head.process.wait(60) == 0
+            # Asking whether another DHCP server answers takes 3 s; the one that was taken over from had asked.
+            served = re.search(r"serving on port \d+ after ([\d.]+) s", log.read_text())
+            assert served
+            assert "dhcp done" in log.read_text()
+            assert float(served[1]) < 3.0
+        finally:
+            for one in successors:
+                one.terminate()
+                one.wait(30)
