@@ -70,6 +70,19 @@ def test_image_from_a_registry_by_tag_is_the_tree(paths: Paths, tree: Path, layo
     }
 
 
+def test_image_of_many_layers_from_a_registry_is_the_layout(paths: Paths, tree: Path, registry: Registry) -> None:
+    made = Layout(paths.root / "many")
+    big = [tar_with((f"srv/part{n}", bytes([n]) * 3_000_000), ("srv/last", b"%d" % n)) for n in range(8)]
+    made.tag("many", made.image([tar_of(tree), *big, big[3], tar_with(("srv/.wh.part5", b""))]))
+    import_image(paths, registry.push(made, "many"), "remote", PLAIN)
+    import_image(paths, f"oci:{made.directory}:many", "local", PLAIN)
+    found = facts(rootfs(paths, "remote"))
+    assert found == facts(rootfs(paths, "local"))
+    assert "srv/part4" in found
+    assert "srv/part5" not in found
+    assert (rootfs(paths, "remote") / "srv/last").read_bytes() == b"3", "the layer that comes twice is applied last"
+
+
 def test_image_from_a_registry_by_digest(paths: Paths, layout: Layout, registry: Registry) -> None:
     reference = registry.push(layout, "v2")
     raw = run(["skopeo", "inspect", "--tls-verify=false", "--format", "{{.Digest}}", reference]).stdout
