@@ -49,6 +49,11 @@ def test_every_command_of_the_readme_runs(cluster: Cluster, debian: Tree) -> Non
             case "wwfast server":
                 cluster.serve()
                 cluster.wwfast("node", "add", "n[01-40]")
+            case "wwfast server --replace":
+                before = cluster.server
+                cluster.serve("--replace")
+                assert before is not None
+                assert before.wait(30) == 0, "the one before has ended"
             case "wwfast node status --watch":
                 done = cluster.network.run(["timeout", "3", *wwfast(cluster), *words], check=False)
                 assert done.returncode == 124
