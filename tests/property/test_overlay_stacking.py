@@ -97,7 +97,9 @@ def place(target: Path, kind: str, text: str, mode: int, *, backup: bool, over_l
         raise Clash
     if kind == "link":
         if there and not over_link:
-            raise Clash
+            if not target.is_symlink() or str(target.readlink()) != text:
+                raise Clash
+            return
         keep(target, backup)
         target.unlink(missing_ok=True)
         target.symlink_to(text)

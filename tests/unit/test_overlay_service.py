@@ -252,3 +252,13 @@ def test_overlay_functions_work_as_statements_too(site: Site) -> None:
     assert site.text("etc/b") == "B\n"
     assert "etc/many" not in site.unpacked()
     assert site.unpacked()["etc/link"] == b"-> a"
+
+
+def test_overlay_of_two_profiles_is_no_clash_with_itself(site: Site) -> None:
+    """Lists of profiles are joined, so `wwinit`, which writes a link, may come twice."""
+    site.nodes(
+        "nodeprofiles:\n  a: {system overlay: [base]}\n  b: {system overlay: [base]}\n"
+        "nodes:\n  n1: {profiles: [a, b]}\n"
+    )
+    site.put("base", "etc/link.j2", '{% do softlink("a") %}\n')
+    assert site.unpacked()["etc/link"] == b"-> a"

@@ -85,7 +85,8 @@ def apply_rendered(stack: Stack, rendered: Rendered) -> None:
         if old is not None and old.kind == DIRECTORY:
             raise clash(rendered.overlay, path, f"is a {output.kind} here, but there is already", old)
         if output.kind == LINK:
-            if old is not None:
+            # The same overlay may come to a node by two profiles: the same link twice is one link.
+            if old is not None and (old.kind != LINK or old.content != output.content):
                 raise clash(rendered.overlay, path, "becomes a link here, but there is already", old)
             stack[path] = Entry(LINK, 0o777, item.uid, item.gid, output.content)
             continue
