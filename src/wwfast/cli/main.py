@@ -12,6 +12,7 @@ import click
 COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "clean": ("clean:clean", ()),
     "config": ("config:config", ()),
+    "configure": ("configure:configure", ()),
     "doctor": ("doctor:doctor", ()),
     "genconfig": ("config:genconfig", ("cnf",)),
     "image": ("image:image", ("vnfs", "container")),
@@ -27,6 +28,7 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
 SUMMARY = {
     "clean": "Remove caches and what nothing refers to any more.",
     "config": "Show warewulf.conf as it is understood.",
+    "configure": "Make what a new server needs once.",
     "doctor": "Check this server for what keeps nodes from booting.",
     "genconfig": "Print configuration, man pages and completion scripts.",
     "image": "Operating system images of the nodes.",

@@ -17,6 +17,7 @@ from wwfast import run
 from wwfast.boot import binaries
 from wwfast.errors import WwfastError
 from wwfast.images.store import ImageStore
+from wwfast.overlays.sshkeys import has_host_keys
 
 if TYPE_CHECKING:
     from wwfast.config.settings import Settings
@@ -241,6 +242,20 @@ def images(scene: Scene) -> Iterator[Finding]:
                 )
 
 
+def keys(scene: Scene) -> Iterator[Finding]:
+    """The host keys that the nodes' overlay brings: an image from a container has none of its own."""
+    if has_host_keys(scene.paths, scene.settings.ssh.key_types):
+        return
+    nodes = [
+        node.id
+        for node in scene.snapshot.nodes.values()
+        if "ssh.host_keys" in (*node.system_overlay, *node.runtime_overlay)
+    ]
+    if nodes:
+        message = f"no SSH host keys for the nodes in {scene.paths.etc / 'keys'}: sshd does not start on them"
+        yield Finding(WARNING, "keys", message, "wwfast configure ssh")
+
+
 def registry(scene: Scene) -> Iterator[Finding]:
     for problem in scene.snapshot.problems:
         yield Finding(WARNING, "nodes.conf", f"{problem.kind} {problem.id}: {problem.message}", "wwfast node edit")
@@ -260,4 +275,4 @@ def dhcp(scene: Scene) -> Iterator[Finding]:
 
 
 Check = Callable[[Scene], Iterable[Finding]]
-CHECKS: tuple[Check, ...] = (ports, dhcp, ipxe, firewall, disk, kernel_limits, images, registry)
+CHECKS: tuple[Check, ...] = (ports, dhcp, ipxe, firewall, disk, kernel_limits, images, keys, registry)

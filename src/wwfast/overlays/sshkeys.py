@@ -1,0 +1,54 @@
+"""The keys that the overlays ssh.host_keys and ssh.authorized_keys bring to the nodes.
+
+All nodes share one set of host keys, so that a node is the same machine after every boot. Keys that exist stay.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from wwfast.paths import Paths
+from wwfast.run import run
+
+FORMER = ("dsa",)  # no longer accepted by OpenSSH, but may lie there
+
+
+def host_key(paths: Paths, kind: str) -> Path:
+    return paths.etc / "keys" / f"ssh_host_{kind}_key"
+
+
+def has_host_keys(paths: Paths, kinds: Sequence[str]) -> bool:
+    return any(host_key(paths, kind).exists() for kind in (*kinds, *FORMER))
+
+
+def make_host_keys(paths: Paths, kinds: Sequence[str]) -> list[Path]:
+    """Make the missing host keys; those that were made. Raises WwfastError (no ssh-keygen, an unknown kind)."""
+    return [key for kind in kinds if not (key := host_key(paths, kind)).exists() and make(key, kind, "")]
+
+
+def make_login(paths: Paths, kind: str) -> Path | None:
+    """Where root has no authorized_keys, make a key that opens the nodes for root; the file, None if there was one."""
+    folder = paths.root / "root/.ssh"
+    authorized = folder / "authorized_keys"
+    if authorized.exists():
+        return None
+    key = folder / f"id_{kind}"
+    if not key.exists():
+        make(key, kind, "root@cluster")
+    with os.fdopen(os.open(authorized, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
+        out.write(key.with_name(f"{key.name}.pub").read_bytes())
+    return authorized
+
+
+def make(key: Path, kind: str, comment: str) -> bool:
+    """A pair of keys without a passphrase: never half a one in its place."""
+    key.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=key.parent) as work:
+        fresh = Path(work) / "key"
+        run(["ssh-keygen", "-q", "-t", kind, "-N", "", "-C", comment, "-f", fresh], package="openssh-client")
+        fresh.with_name("key.pub").rename(key.with_name(f"{key.name}.pub"))
+        fresh.rename(key)
+    return True

@@ -1,0 +1,76 @@
+"""wwfast configure ssh: keys that exist stay, keys that are made are whole and private."""
+
+from __future__ import annotations
+
+import stat
+import subprocess
+
+import pytest
+
+from wwfast.cli.main import main
+from wwfast.errors import WwfastError
+from wwfast.overlays.sshkeys import host_key, make_host_keys, make_login
+from wwfast.paths import Paths
+
+
+def run(paths: Paths, *words: str) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main(["--root", str(paths.root), *words])
+    return int(ended.value.code or 0)
+
+
+def test_configure_ssh_makes_what_is_missing_and_keeps_the_rest(
+    paths: Paths, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths.conf.write_text("ssh: {key types: [ed25519, ecdsa]}\n")
+    assert run(paths, "configure", "ssh") == 0
+    said = capsys.readouterr().out
+    for kind in ("ed25519", "ecdsa"):
+        key = host_key(paths, kind)
+        assert f"made {key}\n" in said
+        assert stat.S_IMODE(key.stat().st_mode) == 0o600
+        derived = subprocess.run(["ssh-keygen", "-y", "-f", key], capture_output=True, check=True).stdout.split()
+        assert key.with_name(f"{key.name}.pub").read_bytes().split()[:2] == derived[:2]
+    login = paths.root / "root/.ssh"
+    assert (login / "authorized_keys").read_bytes() == (login / "id_ed25519.pub").read_bytes()
+    assert stat.S_IMODE((login / "authorized_keys").stat().st_mode) == 0o600
+    assert sorted(path.name for path in (paths.etc / "keys").iterdir()) == [
+        "ssh_host_ecdsa_key",
+        "ssh_host_ecdsa_key.pub",
+        "ssh_host_ed25519_key",
+        "ssh_host_ed25519_key.pub",
+    ]
+
+    before = host_key(paths, "ed25519").read_bytes()
+    host_key(paths, "ecdsa").unlink()
+    assert run(paths, "configure", "ssh") == 0
+    assert capsys.readouterr().out == f"made {host_key(paths, 'ecdsa')}\n"
+    assert host_key(paths, "ed25519").read_bytes() == before
+    assert run(paths, "configure", "ssh") == 0
+    assert capsys.readouterr().out == "all keys are there already\n"
+
+
+def test_configure_ssh_leaves_authorized_keys_alone(paths: Paths) -> None:
+    authorized = paths.root / "root/.ssh/authorized_keys"
+    authorized.parent.mkdir(parents=True)
+    authorized.write_text("mine\n")
+    assert make_login(paths, "ed25519") is None
+    assert authorized.read_text() == "mine\n"
+    assert [path.name for path in authorized.parent.iterdir()] == ["authorized_keys"]
+
+
+def test_configure_ssh_refuses_an_unknown_kind(paths: Paths, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(WwfastError, match="ssh-keygen failed"):
+        make_host_keys(paths, ["nothing"])
+    assert list((paths.etc / "keys").iterdir()) == []
+    assert run(paths, "configure", "ssh", "-t", "nothing") == 1
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_configure_doctor_tells_of_missing_host_keys(paths: Paths, capsys: pytest.CaptureFixture[str]) -> None:
+    paths.nodes_conf.write_text("nodes:\n  n1: {system overlay: [ssh.host_keys]}\n")
+    run(paths, "doctor")
+    assert "no SSH host keys for the nodes" in capsys.readouterr().out
+    make_host_keys(paths, ["ed25519"])
+    run(paths, "doctor")
+    assert "no SSH host keys for the nodes" not in capsys.readouterr().out
