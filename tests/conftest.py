@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,13 @@ from support import overlays
 from support.lab import Laboratory, Namespace, stocked
 from wwfast.demo import debian as debian_tree
 from wwfast.paths import Paths
+
+
+def pytest_configure() -> None:
+    """Under nohup, or in the background of a script, these are ignored, and what we start would inherit that."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -68,9 +68,9 @@ def test_http_boot_waits_behind_a_full_house_and_survives_a_cut_transfer(lab: La
     described = tmp_path / "guests.yaml"
     described.write_text(json.dumps(entries))
     lab.wwfast("node", "import", described, "--yes")
-    lab.add_node("held1", 7)
-    lab.add_node("held2", 8)
-    with lab.machine("held1", 7) as bios, lab.machine("held2", 8, firmware="uefi") as uefi:
+    lab.add_node("held1", 41)
+    lab.add_node("held2", 42)
+    with lab.machine("held1", 41) as bios, lab.machine("held2", 42, firmware="uefi") as uefi:
         throttle(lab, bios)
         with full_house(lab, [*early.values()]):
             for vm in (bios, uefi):

@@ -7,7 +7,7 @@ import click
 from wwfast.cli.context import App, pass_app
 
 
-@click.group()
+@click.group(epilog="Example: wwfast configure ssh")
 def configure() -> None:
     """Make what a new server needs once.
 
