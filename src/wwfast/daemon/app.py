@@ -51,9 +51,9 @@ SAVE_SECONDS = 2.0  # phases are written this often; what a crash loses is one b
 TEND_SECONDS = 300.0  # between two looks at the space that overlays take; well below packs.GRACE
 DRAIN_SECONDS = 60.0
 # How long a thread keeps the interpreter while the loop waits for it. While 10,000 nodes are reloaded in a thread, a
-# request, which asks for the interpreter several times, took 65 ms (p99) with CPython's own 5 ms, and takes 15 ms with
-# this; the reload takes no longer (0.16 s).
-SWITCH_SECONDS = 0.0005
+# request, which asks for the interpreter several times, took 65 ms (p99) with CPython's own 5 ms, 20 ms with 0.5 ms and
+# 11 ms with this. The reload takes 0.21 s instead of 0.16 s; with 0.2 ms it takes longer still.
+SWITCH_SECONDS = 0.0003
 QUIET_SECONDS = 5.0  # on the way out a client without progress is not waited for longer: it is dead, or starts over
 REPLACED_SECONDS = 600.0  # with a successor at work, finishing what is under way is in nobody's way
 BUILDERS = 4  # threads that build overlays; one key is built once whatever the number
