@@ -66,7 +66,7 @@ def test_image_commands_from_import_to_rollback(paths: Paths, deb: Path, capsys:
     assert row["disk"] > 700_000
     assert wwfast(paths, "image", "kernels") == 0
     assert capsys.readouterr().out.splitlines()[2].split() == [
-        *("deb", "/boot/vmlinuz-6.1.0-9-test", "6.1.0-9", "true", "2")
+        *("deb", "/boot/vmlinuz-6.1.0-9-test", "6.1.0-9", "true", "2", "true")
     ]
     assert wwfast(paths, "image", "history", "deb", "--json") == 0
     newest, oldest = json.loads(capsys.readouterr().out)
@@ -77,7 +77,9 @@ def test_image_commands_from_import_to_rollback(paths: Paths, deb: Path, capsys:
     shown = json.loads(out[out.index("{") :])
     assert shown["build"] == oldest["build"]
     assert shown["nodes"] == ["n1", "n2"]
+    capsys.readouterr()
     assert wwfast(paths, "image", "verify") == 0
+    assert capsys.readouterr().out.startswith("deb: whole\ndeb: the tree changed after the build: ")
 
 
 def test_image_list_tells_what_builds_share(paths: Paths, deb: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -90,10 +90,8 @@ class Planner:
                 return self._send(node, stage, self._kernel(node).kmods(ask.compress or "raw"), ask)
             if stage in (Stage.SYSTEM, Stage.RUNTIME):
                 return self._overlay(snapshot, node, stage, ask, may_wait)
-        except NotFoundError as error:
-            return self.refuse(node.id, stage, 404, str(error))
         except WwfastError as error:
-            return self.refuse(node.id, stage, 500, str(error))
+            return self.refuse(node.id, stage, 404 if isinstance(error, NotFoundError) else 500, reason(error))
         return self.refuse(node.id, stage, 404, f"stage {stage} is not served")
 
     @staticmethod
@@ -128,8 +126,9 @@ class Planner:
             return self._boot_script(node, ask, urls, name)
         except WwfastError as error:
             # A node that can't boot must say why on its console and come back, never stop.
-            text = self._message(node, ask, [f"node {node.id} cannot boot yet:", *str(error).splitlines()])
-            return BootPlan(Stage.IPXE, node.id, text=text, sent="message.ipxe", reason=str(error))
+            lines = [*error.message.splitlines(), *([f"on the server: {error.hint}"] if error.hint else [])]
+            text = self._message(node, ask, [f"node {node.id} cannot boot yet:", *lines])
+            return BootPlan(Stage.IPXE, node.id, text=text, sent="message.ipxe", reason=reason(error))
 
     def _boot_script(self, node: Node, ask: Ask, urls: Urls, name: str) -> BootPlan:
         variables: dict[str, object] = {
@@ -158,7 +157,7 @@ class Planner:
         kernel = self._kernel(node)
         artefact = image.artefact(image.boot_format)
         if artefact is None:
-            raise NotFoundError(f"image {image.name} is not built: run wwfast image build {image.name}")
+            raise NotFoundError(f"image {image.name} is not built", hint=f"wwfast image build {image.name}")
         least = image.min_ram // MIB
         if ask.memsize and least > ask.memsize:
             raise WwfastError(f"image {image.name} needs {least} MiB of memory and this node has {ask.memsize}")
@@ -211,3 +210,8 @@ class Planner:
                 node.id, stage, 404, f"there is no {stage} for node {node.id} as {ask.compress or 'raw'}"
             )
         return BootPlan(stage, node.id, artefact=artefact, sent=artefact.name)
+
+
+def reason(error: WwfastError) -> str:
+    """One line for log and status: what is wrong, and what to do."""
+    return f"{error.message}: {error.hint}" if error.hint else error.message

@@ -76,14 +76,16 @@ def write(app: App, edit: Change, *, why: str, yes: bool, dry_run: bool, force: 
 
 
 def judge(app: App, draft: Draft, result: Source, force: bool) -> None:
-    """Refuse references to nothing and addresses taken twice, or, forced, warn of them."""
-    from wwfast.cli.references import faults
+    """Refuse references to nothing and addresses taken twice, or, forced, warn; also of what cannot boot yet."""
+    from wwfast.cli.references import faults, unbootable
 
     found = faults(draft, result, app.paths)
     if found and not force:
         raise ConfigError("\n".join(found[:10]), hint="--force writes it all the same")
     for fault in found:
         click.echo(f"warning: {fault}", err=True)
+    for cause in [] if found else unbootable(draft, result, app.paths)[:10]:
+        click.echo(f"warning: {cause}", err=True)
 
 
 def show(draft: Draft) -> None:

@@ -190,7 +190,7 @@ def show(app: App, name: str, everything: bool, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 @pass_app
 def kernels(app: App, names: tuple[str, ...], as_json: bool) -> None:
-    """List the kernels that images hold, and which one a node gets."""
+    """List the kernels that images hold, which one a node gets, and whether nodes get its modules with the image."""
     from wwfast.images.store import ImageStore
 
     store = ImageStore(app.paths)
@@ -200,13 +200,23 @@ def kernels(app: App, names: tuple[str, ...], as_json: bool) -> None:
         default = made.default_kernel()
         count = len(users(app, made.name))
         rows += [
-            {"image": name, "kernel": k.path, "version": k.version, "default": k == default, "nodes": count}
+            {
+                "image": name,
+                "kernel": k.path,
+                "version": k.version,
+                "default": k == default,
+                "nodes": count,
+                "modules": k.release not in made.without,
+            }
             for k in made.kernels()
         ]
     if as_json:
         dump_json(rows)
     else:
-        table(["Image", "Kernel", "Version", "Default", "Nodes"], [list(map(text, row.values())) for row in rows])
+        table(
+            ["Image", "Kernel", "Version", "Default", "Nodes", "Modules"],
+            [list(map(text, row.values())) for row in rows],
+        )
 
 
 for command in (*image_inside.COMMANDS, *image_manage.COMMANDS):

@@ -57,6 +57,19 @@ def owners(app: App, name: str) -> list[str]:
     return named + users(app, name)
 
 
+def booted(app: App, name: str) -> set[str] | None:
+    """The kernel versions that nodes with this image ask for, or profiles for nodes to come; None: whatever it has."""
+    if app.settings.wwfast.kernel_modules == "all":
+        return None
+    snapshot = app.registry.snapshot()
+    profiles = {profile.kernel.version for profile in snapshot.profiles.values() if profile.kernel.version}
+    return profiles | {
+        node.kernel.version
+        for node in snapshot.nodes.values()
+        if node.image_name.partition("@")[0] == name and not node.kernel.override
+    }
+
+
 @contextmanager
 def progress() -> Iterator[Callable[[str, int, int], None]]:
     """A bar on a terminal's standard error; elsewhere nothing."""
@@ -90,7 +103,12 @@ def build_one(app: App, name: str, **how: Any) -> None:
         made, changed = publish.build(
             app.paths,
             name,
-            publish.How(**how, in_use=references(app).keys(), progress=lambda a, b: shown("packing", a, b)),
+            publish.How(
+                **how,
+                in_use=references(app).keys(),
+                boots=booted(app, name),
+                progress=lambda a, b: shown("packing", a, b),
+            ),
         )
     if not changed:
         click.echo(f"{name}: nothing changed since build {made.id}")
@@ -99,6 +117,8 @@ def build_one(app: App, name: str, **how: Any) -> None:
         f"{fmt} {size_text(artefact.size)}" for fmt in ("raw", "zst", "gz") if (artefact := made.artefact(fmt))
     )
     click.echo(f"{name}: build {made.id} in {time.monotonic() - begun:.1f} s, {sizes}")
+    if without := made.info.without:
+        click.echo(f"{name}: without the modules of {', '.join(without)}, which no node boots")
     for warning in made.manifest().warnings:
         click.echo(f"warning: {name}: {warning}", err=True)
 

@@ -80,7 +80,10 @@ def delete(app: App, names: tuple[str, ...], yes: bool) -> None:
 @click.argument("names", nargs=-1)
 @pass_app
 def verify(app: App, names: tuple[str, ...]) -> None:
-    """Read all that is served of images and compare it with its digests. Exit status 1 when something is damaged."""
+    """Read all that is served of images and compare it with its digests, then with the tree.
+
+    Exit status 1 when something is damaged; a tree that changed since the build is only told of.
+    """
     from wwfast.errors import WwfastError
     from wwfast.images.store import ImageStore
 
@@ -92,6 +95,9 @@ def verify(app: App, names: tuple[str, ...]) -> None:
         click.echo(f"{name}: {wrong or 'whole'}")
         if wrong:
             broken.append(name)
+        elif made.build and not made.pinned:
+            for line in made.build.differences(made.rootfs):
+                click.echo(f"{name}: {line}")
     if broken:
         raise WwfastError(
             f"not as built: {', '.join(broken)}", hint=f"build again: wwfast image build --full {' '.join(broken)}"

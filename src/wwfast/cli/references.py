@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from wwfast.errors import WwfastError
 from wwfast.nodes.registry import Snapshot
 from wwfast.nodes.source import NODES, NOUN, PROFILES, Source
 from wwfast.nodes.store import Draft
@@ -60,6 +61,40 @@ def faults(draft: Draft, result: Source, paths: Paths) -> list[str]:
             if (problem.id in touched or every) and " also belongs to " in problem.message:
                 found.append(str(problem))
     return found
+
+
+def unbootable(draft: Draft, result: Source, paths: Paths) -> list[str]:
+    """What keeps nodes from booting once the changes of image or kernel in a draft are written, one line a cause."""
+    concerned = {
+        (section, name)
+        for (section, name), (before, after) in draft.changes().items()
+        if after is not None and boots(before) != boots(after)
+    }
+    if not concerned:
+        return []
+    from wwfast.images.kernels import KernelStore, for_node
+    from wwfast.images.store import ImageStore
+
+    images, kernels, found, seen = ImageStore(paths), KernelStore(paths), [], set()
+    every = any(section == PROFILES for section, _ in concerned)
+    for node in Snapshot(result).nodes.values():
+        choice = (node.image_name, node.kernel.override, node.kernel.version)
+        if choice not in seen and node.image_name and (every or (NODES, node.id) in concerned):
+            seen.add(choice)
+            try:
+                for_node(node, images, kernels)
+            except WwfastError as error:
+                found.append(f"{error.message}\nhint: {error.hint}" if error.hint else error.message)
+    return found
+
+
+def boots(tree: object) -> tuple[object, object]:
+    """What of an entry chooses image and kernel."""
+    if not isinstance(tree, dict):
+        return None, None
+    kernel = tree.get("kernel")
+    own = {key: kernel.get(key) for key in ("version", "override")} if isinstance(kernel, dict) else {}
+    return tree.get("image name"), {key: value for key, value in own.items() if value}
 
 
 def references(tree: dict[str, object]) -> set[tuple[str, str]]:

@@ -103,6 +103,10 @@ def download_order(text: str) -> str:
     return "" if text in ("wave", "fair") else f"'{text}' is neither wave nor fair"
 
 
+def kernel_modules(text: str) -> str:
+    return "" if text in ("booted", "all") else f"'{text}' is neither booted nor all"
+
+
 def name(text: str) -> str:
     """Ids of nodes and profiles, names of overlays and images: they become file names and URLs."""
     return "" if NAME.fullmatch(text) and len(text) <= 253 else f"'{text}' cannot be a name (letters, digits, _ . -)"

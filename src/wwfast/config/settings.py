@@ -141,6 +141,14 @@ class Own(Section, frozen=True):
     proxy_dhcp: Annotated[
         bool, Doc("Another server gives the addresses: add only the boot files (ProxyDHCP, ports 67 and 4011).")
     ] = False
+    kernel_modules: Annotated[
+        str,
+        Doc(
+            "`booted`: images are built with the modules of their default kernel and those that nodes ask for; "
+            "`all`: with those of every kernel.",
+            check=checks.kernel_modules,
+        ),
+    ] = "booted"
     client_rate: Annotated[int, Doc("Bytes a second to one node at most; 0: no limit. Some network cards hang.")] = 0
     connections: Annotated[int, Doc("HTTP connections open at once at most.")] = 50_000
 

@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING
 from wwfast import run
 from wwfast.boot import binaries
 from wwfast.errors import WwfastError
+from wwfast.images.kernels import KernelStore, for_node
 from wwfast.images.store import ImageStore
 from wwfast.overlays.sshkeys import has_host_keys
 
 if TYPE_CHECKING:
     from wwfast.config.settings import Settings
+    from wwfast.nodes.model import Node
     from wwfast.nodes.registry import Snapshot
     from wwfast.paths import Paths
 
@@ -242,6 +244,22 @@ def images(scene: Scene) -> Iterator[Finding]:
                 )
 
 
+def kernels(scene: Scene) -> Iterator[Finding]:
+    """The kernel of every node: there, and with its modules. Nodes that agree on image and kernel are one finding."""
+    images, own = ImageStore(scene.paths), KernelStore(scene.paths)
+    known = set(images.names())
+    alike: dict[tuple[str, str, str], list[Node]] = {}
+    for node in scene.snapshot.nodes.values():
+        if node.kernel.override or node.image_name.partition("@")[0] in known:
+            alike.setdefault((node.image_name, node.kernel.override, node.kernel.version), []).append(node)
+    for nodes in alike.values():
+        try:
+            for_node(nodes[0], images, own)
+        except WwfastError as error:
+            more = f" (and {len(nodes) - 1} more nodes)" if len(nodes) > 1 else ""
+            yield Finding(ERROR, "kernels", f"{error.message}{more}", error.hint or "wwfast image kernels")
+
+
 def keys(scene: Scene) -> Iterator[Finding]:
     """The host keys that the nodes' overlay brings: an image from a container has none of its own."""
     if has_host_keys(scene.paths, scene.settings.ssh.key_types):
@@ -275,4 +293,4 @@ def dhcp(scene: Scene) -> Iterator[Finding]:
 
 
 Check = Callable[[Scene], Iterable[Finding]]
-CHECKS: tuple[Check, ...] = (ports, dhcp, ipxe, firewall, disk, kernel_limits, images, keys, registry)
+CHECKS: tuple[Check, ...] = (ports, dhcp, ipxe, firewall, disk, kernel_limits, images, kernels, keys, registry)

@@ -180,10 +180,12 @@ class NodeKernel:
 def for_node(node: Node, images: ImageStore, kernels: KernelStore) -> NodeKernel:
     """The kernel of a node: `kernel: override` names an imported one, else it comes from the node's image.
 
-    `kernel: version` chooses within it, by path or by prefix. Raises NotFoundError naming node and cause.
+    `kernel: version` chooses within it, by path or by prefix. Raises NotFoundError naming node and cause, also when the
+    served build of the image has the kernel and not its modules: a system without drivers must not come up in silence.
     """
     wanted = node.kernel.version
     entry = None
+    without: Collection[str] = ()
     if node.kernel.override:
         entry = kernels.get(node.kernel.override)
         found, where = list(entry.found), f"kernel {entry.name}"
@@ -191,7 +193,7 @@ def for_node(node: Node, images: ImageStore, kernels: KernelStore) -> NodeKernel
         root = entry.path / "rootfs"
     elif node.image_name:
         image = images.get(node.image_name)
-        found, where = image.kernels(), f"image {image.name}"
+        found, where, without = image.kernels(), f"image {image.reference}", image.without
         see = f"wwfast image kernels {image.name}"
         root = image.rootfs
     else:
@@ -204,6 +206,11 @@ def for_node(node: Node, images: ImageStore, kernels: KernelStore) -> NodeKernel
     if kernel is None:
         raise NotFoundError(
             f"node {node.id}: {where} has no kernel" + (f" {wanted}" if wanted else ""), hint=f"see: {see}"
+        )
+    if kernel.release in without:
+        raise NotFoundError(
+            f"node {node.id}: {where} was built without the modules of kernel {kernel.release}",
+            hint=f"wwfast image build {image.name}" + (", and name the new build" if image.pinned else ""),
         )
     return NodeKernel(kernel, entry)
 

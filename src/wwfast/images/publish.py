@@ -14,6 +14,7 @@ import msgspec
 from wwfast.errors import NotFoundError, WwfastError
 from wwfast.images import detect, names, places, store, work
 from wwfast.images.detect import Kernel
+from wwfast.images.spare import spare
 from wwfast.images.store import Build, BuildInfo, ImageStore, KernelInfo
 from wwfast.pack import build as packing
 from wwfast.pack.manifest import Manifest
@@ -28,7 +29,8 @@ Progress = Callable[[int, int], None]
 class How:
     """How to pack. `formats`: by default the one its kernels unpack; `full` takes nothing from earlier builds, `check`
     reads every file again; `force` publishes also what did not change; `in_use` are image references that nodes name,
-    whose builds are never removed."""
+    whose builds are never removed; `boots` are the kernel versions that nodes ask for: modules of kernels other than
+    these and the default are left out (None: of none)."""
 
     formats: Sequence[str] = ()
     level: int = 3
@@ -36,6 +38,7 @@ class How:
     check: bool = False
     force: bool = False
     in_use: Collection[str] = ()
+    boots: Collection[str] | None = None
     progress: Progress | None = None
 
 
@@ -57,6 +60,7 @@ def build_locked(paths: Paths, name: str, how: How) -> tuple[Build, bool]:
     if image.own:
         places.sweep(image.rootfs)
     found = detect.kernels(image.rootfs)
+    without = spare(image.rootfs, found, how.boots) if how.boots is not None else {}
     place = paths.images / name
     place.mkdir(parents=True, exist_ok=True, mode=0o700)  # an image holds /etc/shadow
     with work.directory(place) as room:
@@ -68,6 +72,7 @@ def build_locked(paths: Paths, name: str, how: How) -> tuple[Build, bool]:
             level=how.level,
             full=how.full,
             check=how.check,
+            excludes=tuple(without.values()),
             frames=paths.frames,
             progress=how.progress,
         )
@@ -83,6 +88,7 @@ def build_locked(paths: Paths, name: str, how: How) -> tuple[Build, bool]:
             arch=store.architecture(image.rootfs),
             sizes={fmt: body.bytes for fmt, body in manifest.formats.items()},
             unpacked=manifest.unpacked,
+            without=list(without),
         )
         file = made / "info.json"
         file.write_bytes(msgspec.json.encode(info))

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -50,6 +50,7 @@ class BuildInfo(msgspec.Struct, frozen=True):
     arch: str
     sizes: dict[str, int]  # bytes by format
     unpacked: int = 0  # bytes of the tree in memory; 0 in builds of earlier versions
+    without: list[str] = []  # releases of kernels that are there, and their modules are not
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,12 @@ class Build:
 
         return damaged(self.path / "image", read(self.path / "image"))
 
+    def differences(self, tree: Path) -> list[str]:
+        """Read a tree and compare it with what was packed: lines that say where it differs. Raises WwfastError."""
+        from wwfast.pack.verify import differences
+
+        return differences(self.path / "image", tree)
+
 
 class Image:
     """One image as asked for by name: its tree and the build that nodes get (pinned, else the current one)."""
@@ -120,6 +127,11 @@ class Image:
         """zst where every kernel that may be chosen unpacks it, else gz."""
         usable = [k for k in self.kernels() if not k.debug]
         return ZST if usable and all(k.zstd for k in usable) else GZ
+
+    @property
+    def without(self) -> Sequence[str]:
+        """Releases of its kernels whose modules were left out of the served build."""
+        return self.build.info.without if self.build else ()
 
     def manifest(self) -> Manifest | None:
         return self.build.manifest() if self.build else None

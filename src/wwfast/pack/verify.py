@@ -18,12 +18,14 @@ def verify(dest: Path, tree: Path | None = None, *, segment: float = SEGMENT) ->
     Every byte of every format is read and compared with its digest. With `tree`, its files are read too: lines then
     say where the tree is no longer what was packed. Raises WwfastError when `dest` or `tree` cannot be read.
     """
+    broken = damaged(dest, manifest.read(dest))
+    return ([broken] if broken else []) + (differences(dest, tree, segment=segment) if tree is not None else [])
+
+
+def differences(dest: Path, tree: Path, *, segment: float = SEGMENT) -> list[str]:
+    """Where `tree` is no longer what was packed into `dest`, one line each; its files are read."""
     listed = manifest.read(dest)
-    problems = []
-    if broken := damaged(dest, listed):
-        problems.append(broken)
-    if tree is None:
-        return problems
+    problems: list[str] = []
     walked = scan(
         tree,
         patterns=[os.fsencode(pattern) for pattern in listed.excludes],
