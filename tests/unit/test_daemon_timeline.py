@@ -44,6 +44,24 @@ def test_a_whole_boot_reads_stage_by_stage() -> None:
     assert entry["last seen"] == 1009
 
 
+def test_uefi_http_boot_is_a_stage_of_the_boot() -> None:
+    story = Story()
+    boot(story)
+    for stage in ("dhcp", "efiboot", "dhcp", "ipxe"):
+        story.tell(stage)
+    assert [part["stage"] for part in story.node()["boot"]] == ["dhcp", "efiboot", "dhcp", "ipxe"]
+
+
+def test_a_node_told_on_its_console_that_it_cannot_boot_has_failed_until_it_can() -> None:
+    story = Story()
+    story.tell("dhcp")
+    story.tell("ipxe", sent="message.ipxe", detail="image x is not built")
+    entry = story.node()
+    assert (entry["stage"], entry["failed"], entry["error"]) == ("ipxe", True, "ipxe: image x is not built")
+    story.tell("ipxe")
+    assert story.node()["failed"] is False
+
+
 def test_never_seen_nodes_have_an_entry() -> None:
     entry = Story().node("n2")
     assert (entry["stage"], entry["last seen"], entry["failed"]) == ("", 0, False)

@@ -14,6 +14,8 @@ from wwfast.boot.urls import Urls
 # UEFI HTTP boot has architecture numbers of its own (IANA "Processor Architecture Types"); the iPXE binary is
 # the one of the matching TFTP number. OVMF 2022.11 sends 16 and 19.
 HTTP_ARCHITECTURES = {15: 6, 16: 7, 18: 10, 19: 11}
+# iPXE 1.21 asks for a script of its own beside the binary before it uses DHCP, and does well without one.
+OPTIONAL_FILES = frozenset({"autoexec.ipxe"})
 
 
 class Client(Protocol):

@@ -10,7 +10,6 @@ import logging
 import socket
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from wwfast.boot.binaries import Binary, find_all, flat_name
@@ -152,15 +151,9 @@ class Addresses:
         fixed = self.reservation(mac)
         return fixed.address if fixed else ""
 
-    def named(self, event: Transfer) -> Transfer:
-        """A TFTP event knows only an address: add the MAC and node behind it."""
-        snapshot = self._registry.snapshot()
-        node = snapshot.by_ip(event.peer)
-        if node is not None:
-            return replace(event, node=node.id)
-        mac = self.leases.owner(number(event.peer)) or ""
-        owner = snapshot.by_mac(mac) if mac else None
-        return replace(event, wwid=mac, node=owner.id if owner else "")
+    def owner(self, address: str) -> str:
+        """The MAC that has this address of the range, or ""."""
+        return "" if ":" in address else self.leases.owner(number(address)) or ""
 
     def _boot(self, client: ClientInfo, server_ip: str) -> BootFile | None:
         name = boot_file(client, client.mac, self._urls, self._files.by_arch)

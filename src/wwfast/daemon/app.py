@@ -17,9 +17,11 @@ import sys
 import time
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from wwfast.boot.firmware import OPTIONAL_FILES
 from wwfast.boot.plan import Planner
 from wwfast.daemon import health
 from wwfast.daemon.addresses import Addresses, BootFiles, require_written
@@ -141,7 +143,7 @@ class Daemon:
         self.http = HttpServer(sockets, routes, on_transfer=self._record, limits=limits, scheduler=self.scheduler)
         self.http.start()
         if requests is not None:
-            self.tftp = TftpServer([requests], self._tftp_file, on_transfer=self._tftp_event)
+            self.tftp = TftpServer([requests], self._tftp_file, on_transfer=self._record, optional=OPTIONAL_FILES)
             self.tftp.start()
         if self.settings.dhcp.enabled:
             self.dhcp = Addresses(self.settings, self.paths, self.registry, self.files, self.guard, self._record)
@@ -255,6 +257,8 @@ class Daemon:
             self.reload()
 
     def _record(self, event: Transfer) -> None:
+        if not event.node and not event.wwid:
+            event = self._named(event)
         self.timeline.record(event)
         if event.outcome in (Outcome.DONE, Outcome.FAILED):
             level = logging.INFO if event.outcome is Outcome.DONE else logging.WARNING
@@ -274,8 +278,15 @@ class Daemon:
     def _tftp_file(self, name: str, peer: str) -> bytes | None:
         return self.files.get(name)
 
-    def _tftp_event(self, event: Transfer) -> None:
-        self._record(self.dhcp.named(event) if self.dhcp is not None else event)
+    def _named(self, event: Transfer) -> Transfer:
+        """TFTP and UEFI HTTP boot know only an address: add the MAC or node behind it."""
+        snapshot = self.registry.snapshot()
+        node = snapshot.by_ip(event.peer)
+        if node is not None:
+            return replace(event, node=node.id)
+        mac = self.dhcp.owner(event.peer) if self.dhcp is not None else ""
+        owner = snapshot.by_mac(mac) if mac else None
+        return replace(event, wwid=mac, node=owner.id if owner else "")
 
     def _problems(self) -> dict[str, str]:
         """What keeps nodes from getting what they should, though nobody asked yet: entries and overlays."""

@@ -18,7 +18,8 @@ from wwfast.net.transfer import Outcome, Transfer
 MAX_UNKNOWN = 1024
 STUCK_SECONDS = 120.0
 
-_BEGINS = (Stage.DHCP, Stage.TFTP, Stage.IPXE)
+_FIRMWARE = (Stage.DHCP, Stage.TFTP, Stage.EFIBOOT)
+_BEGINS = (*_FIRMWARE, Stage.IPXE)
 
 
 @dataclass(slots=True)
@@ -121,7 +122,7 @@ class Timeline:
         return entry
 
     def record(self, event: Transfer) -> None:
-        """Take one event in. A firmware that starts over (DHCP after anything but DHCP and TFTP) starts a new boot."""
+        """Take one event in. A firmware that starts over (DHCP after iPXE) starts a new boot."""
         entry = self.entry(event.node, event.wwid, event.peer)
         entry.last_seen = event.at
         entry.wwid = event.wwid or entry.wwid
@@ -146,7 +147,9 @@ class Timeline:
             entry.stage = event.stage
             entry.sent = event.sent
             if event.outcome is Outcome.DONE:
-                entry.error = ""
+                # A script with a reason is the one that tells on the console why the node cannot boot.
+                refused = event.stage == Stage.IPXE and event.detail
+                entry.error = f"{event.stage}: {event.detail}" if refused else ""
 
     def _begin(self, entry: NodeStatus, event: Transfer) -> None:
         began = entry.stage
@@ -155,7 +158,7 @@ class Timeline:
         if event.stage == Stage.RUNTIME and entry.boot and entry.boot[-1].stage == Stage.RUNTIME:
             entry.boot.pop()  # the periodic fetch of a node that is up: the boot itself stays readable
         elif event.stage == Stage.IPXE:
-            kept = [record for record in entry.boot if record.stage in (Stage.DHCP, Stage.TFTP)]
+            kept = [record for record in entry.boot if record.stage in _FIRMWARE]
             entry.boot[:] = kept
         elif event.stage == Stage.DHCP and entry.boot and entry.boot[-1].stage == Stage.DHCP:
             entry.boot.pop()

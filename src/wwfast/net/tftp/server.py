@@ -13,7 +13,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from wwfast._ext.tftp import Engine
@@ -67,7 +67,8 @@ class TftpServer:
     """Answers read requests with what `lookup(name, peer address)` returns; None is "not found".
 
     `sockets` are bound to the addresses served. `name` has no leading slash and no way out of the tree. Every
-    transfer is told to `on_transfer`, except size probes (a client that aborts after our OACK).
+    transfer is told to `on_transfer`, except size probes (a client that aborts after our OACK) and names in `optional`
+    that are not found.
     """
 
     def __init__(
@@ -76,10 +77,12 @@ class TftpServer:
         lookup: Callable[[str, str], bytes | None],
         *,
         on_transfer: Callable[[Transfer], None] = lambda event: None,
+        optional: Collection[str] = (),
     ) -> None:
         self.sockets = list(sockets)
         self._lookup = lookup
         self._on_transfer = on_transfer
+        self._optional = optional
         self._counts: Counter[str] = Counter()
         self._running: dict[int, _Running] = {}
         self._peers: dict[Peer, int] = {}
@@ -194,14 +197,20 @@ class TftpServer:
         name = packet.plain_name(request.name)
         content = self._lookup(name, peer[0])
         if content is None:
-            self._counts["not_found"] += 1
-            detail = f"{name}: no such file"
-            self._on_transfer(Transfer("tftp", Outcome.FAILED, time.time(), peer[0], sent="NOT_FOUND", detail=detail))
+            self._absent(name, peer)
             self._error(local, peer, Refused(Error.NOT_FOUND, "no such file"))
             return
         if request.mode == "netascii":
             content = packet.netascii(content)
         self._start(_Running(peer, local, data, name, content, time.time()), request)
+
+    def _absent(self, name: str, peer: Peer) -> None:
+        if name in self._optional:
+            self._counts["probes"] += 1
+            return
+        self._counts["not_found"] += 1
+        detail = f"{name}: no such file"
+        self._on_transfer(Transfer("tftp", Outcome.FAILED, time.time(), peer[0], sent="NOT_FOUND", detail=detail))
 
     def _start(self, running: _Running, request: Request) -> None:
         peer = running.peer
