@@ -30,9 +30,11 @@ class Laboratory(Cluster):
 
     def borrow(self, other: Cluster) -> None:
         """Use the images and kernels of another one, which must not change them while this one serves."""
-        self.paths.state.mkdir(parents=True, exist_ok=True)
         for theirs in (other.paths.chroots, other.paths.images, other.paths.kernels):
-            (self.paths.state / theirs.name).symlink_to(theirs)
+            mine = self.paths.state / theirs.name
+            mine.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for entry in theirs.iterdir():
+                (mine / entry.name).symlink_to(entry)
 
 
 def stocked(root: Path, network: Namespace, tree: Tree) -> Laboratory:

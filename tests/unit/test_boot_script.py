@@ -15,6 +15,7 @@ VARIABLES = {
     "authority": "10.0.0.1:9873",
     "image_name": "debian",
     "image_format": "zst",
+    "image_arch": "amd64",
     "kernel_version": "6.1.0",
     "kernel_args": "quiet console=ttyS0",
     "hwaddr": "52:54:00:00:00:01",
@@ -44,6 +45,14 @@ def test_the_console_tells_the_place_in_the_queue(paths: Paths) -> None:
         "echo Place 12 in the queue: the downloads of this node begin in about 34 s"
     ]
     assert "" not in queued.splitlines()[:6]
+
+
+@pytest.mark.parametrize("arch", ["amd64", "arm64", ""])
+def test_a_node_for_which_the_image_is_not_asks_anew_and_says_what_it_is(paths: Paths, arch: str) -> None:
+    text = Scripts(paths).render("default", VARIABLES | {"image_arch": arch})
+    asked = [line for line in text.splitlines() if line.startswith("iseq ${arch}")]
+    anew = f"iseq ${{arch}} {arch} || chain --replace --autofree {VARIABLES['script_url']}&arch=${{arch}}"
+    assert asked == ([anew] if arch else [])
 
 
 @pytest.mark.parametrize("name", ["default", "message", "unconfigured", "localdisk"])

@@ -50,13 +50,14 @@ class BootPlan:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What a request adds to (node, stage): `compress` as asked, `memsize` in MiB (0 when the loader can't tell),
-    `tar` for the runtime overlay of wwclient; for the script, `place` in the queue for downloads (0: none) and `eta`
-    in seconds."""
+    """What a request adds to (node, stage): `compress` as asked; `memsize` in MiB (0 when the loader can't tell);
+    `arch` of the node where its script found that the image is for another; `tar` for the runtime overlay of wwclient;
+    for the script, `place` in the queue for downloads (0: none) and `eta` in seconds."""
 
     wwid: str
     compress: str = ""
     memsize: int = 0
+    arch: str = ""
     tar: bool = False
     ipv6: bool = False
     place: int = 0
@@ -158,6 +159,11 @@ class Planner:
         artefact = image.artefact(image.boot_format)
         if artefact is None:
             raise NotFoundError(f"image {image.name} is not built", hint=f"wwfast image build {image.name}")
+        if ask.arch and image.arch and ask.arch != image.arch:
+            raise WwfastError(
+                f"image {image.name} is for {image.arch} and this node is {ask.arch}",
+                hint=f"wwfast node set {node.id} --image NAME",
+            )
         least = image.min_ram // MIB
         if ask.memsize and least > ask.memsize:
             raise WwfastError(f"image {image.name} needs {least} MiB of memory and this node has {ask.memsize}")
@@ -165,6 +171,7 @@ class Planner:
         variables |= {
             "image_name": image.name,
             "image_format": image.boot_format,
+            "image_arch": image.arch,
             "kernel_version": kernel.version,
             "stages": [stage.value for stage in stages],
         }

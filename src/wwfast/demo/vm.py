@@ -1,4 +1,4 @@
-"""Virtual machines that boot from the network: QEMU without KVM, BIOS or UEFI, seen through the serial console."""
+"""Virtual machines that boot from the network: QEMU without KVM, x86 or ARM, seen through the serial console."""
 
 from __future__ import annotations
 
@@ -14,13 +14,39 @@ from wwfast.demo.netns import Namespace
 from wwfast.errors import WwfastError
 from wwfast.run import Argv, Done, Process
 
-OVMF = Path("/usr/share/OVMF")
+# Firmware options of OVMF and AAVMF: what is switched off does not get in the boot order before HTTP.
+HTTP_ONLY = tuple(f"opt/org.tianocore/{what},string=n" for what in ("IPv4PXESupport", "IPv6PXESupport", "IPv6Support"))
 LOGIN = r"login: "
 DEAD = r"Kernel panic|UEFI Interactive Shell"  # nothing comes after these
 
 
 class VmError(WwfastError):
     """The machine did not show what was waited for; the message ends with the last lines of its console."""
+
+
+@dataclass(frozen=True)
+class Board:
+    """What QEMU needs for one architecture: its program, a machine, a processor, and the two files of UEFI."""
+
+    program: str
+    package: str
+    machine: str
+    cpu: str
+    code: Path
+    variables: Path
+
+
+BOARDS = {
+    "amd64": Board(
+        *("qemu-system-x86_64", "qemu-system-x86", "q35", "max"),
+        *(Path("/usr/share/OVMF/OVMF_CODE_4M.fd"), Path("/usr/share/OVMF/OVMF_VARS_4M.fd")),
+    ),
+    # cortex-a57: `max` has pointer authentication, which costs an emulated machine half its speed.
+    "arm64": Board(
+        *("qemu-system-aarch64", "qemu-system-arm", "virt", "cortex-a57"),
+        *(Path("/usr/share/AAVMF/AAVMF_CODE.fd"), Path("/usr/share/AAVMF/AAVMF_VARS.fd")),
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -37,7 +63,8 @@ class Vm:
     """One machine on a tap of `network`; entering starts it, leaving kills it.
 
     `workdir` gets the console log <name>.log. `hwaddr` is also how the server knows it; `ipaddr` is for ssh only.
-    `uefi` boots by OVMF's own PXE stack, otherwise by SeaBIOS and the ROM of the network card.
+    `uefi` boots by the firmware's own PXE stack, `http` by its HTTP boot, `bios` by SeaBIOS and the ROM of the network
+    card.
     """
 
     network: Namespace
@@ -45,7 +72,8 @@ class Vm:
     name: str
     hwaddr: str
     ipaddr: str = ""
-    firmware: Literal["bios", "uefi"] = "bios"
+    firmware: Literal["bios", "uefi", "http"] = "bios"
+    arch: Literal["amd64", "arm64"] = "amd64"
     memory: int = 3072  # MiB
     cores: int = 2
     direct: Direct | None = None
@@ -60,20 +88,23 @@ class Vm:
 
     def argv(self) -> list[str | Path]:
         # OVMF takes the ROM of the card, which is iPXE, unless there is none: romfile= tests the firmware itself.
-        boot = "" if self.direct else ",bootindex=0,romfile=" if self.firmware == "uefi" else ",bootindex=0"
+        boot = "" if self.direct else ",bootindex=0,romfile=" if self.firmware != "bios" else ",bootindex=0"
+        board = BOARDS[self.arch]
         argv: list[str | Path] = [
-            *("qemu-system-x86_64", "-name", self.name, "-nodefaults", "-nographic", "-monitor", "none"),
-            *("-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max"),
+            *(board.program, "-name", self.name, "-nodefaults", "-nographic", "-monitor", "none"),
+            *("-machine", board.machine, "-accel", "tcg,thread=multi", "-cpu", board.cpu),
             *("-m", str(self.memory), "-smp", str(self.cores)),
             *("-serial", f"file:{self.log}", "-device", "virtio-rng-pci"),
             *("-netdev", f"tap,id=net0,ifname={self.network.tap()},script=no,downscript=no"),
             *("-device", f"virtio-net-pci,netdev=net0,mac={self.hwaddr}{boot}"),
         ]
-        if self.firmware == "uefi":
+        if self.firmware != "bios":
             variables = self.workdir / f"{self.name}.vars"
-            shutil.copyfile(OVMF / "OVMF_VARS_4M.fd", variables)
-            argv += ["-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={OVMF / 'OVMF_CODE_4M.fd'}"]
+            shutil.copyfile(board.variables, variables)
+            argv += ["-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={board.code}"]
             argv += ["-drive", f"if=pflash,unit=1,format=raw,file={variables}"]
+        if self.firmware == "http":
+            argv += [word for option in HTTP_ONLY for word in ("-fw_cfg", f"name={option}")]
         if self.direct:
             initrd = self.workdir / f"{self.name}.initrd"
             with initrd.open("wb") as out:
@@ -94,7 +125,8 @@ class Vm:
         self.workdir.mkdir(parents=True, exist_ok=True)
         self.log.write_bytes(b"")
         with self.log.with_suffix(".qemu").open("wb") as errors:
-            self.process = self.network.start(self.argv(), stdout=errors, stderr=errors, package="qemu-system-x86")
+            package = BOARDS[self.arch].package
+            self.process = self.network.start(self.argv(), stdout=errors, stderr=errors, package=package)
         self.started = time.monotonic()
 
     def stop(self) -> None:
