@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from shutil import which
 
 import pytest
 
@@ -92,6 +94,23 @@ def test_image_from_a_registry_by_digest(paths: Paths, layout: Layout, registry:
     with pytest.raises(WwfastError, match="cannot fetch"):
         import_image(paths, f"{reference.rpartition(':')[0]}@sha256:{'0' * 64}", "e", PLAIN)
     assert ImageStore(paths).names() == ["d"]
+
+
+def test_image_by_a_skopeo_that_is_too_old_says_so(
+    paths: Paths, layout: Layout, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before 1.5 it has no proxy: the real one is asked for a command that it does not know either."""
+    reference = registry.push(layout, "v1")
+    old = tmp_path / "bin/skopeo"
+    old.parent.mkdir()
+    rename = 'for word; do shift; set -- "$@" "${word#experimental-}"; done'
+    old.write_text(f'#!/bin/sh\n{rename}\nexec {which("skopeo")} "$@"\n')
+    old.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{old.parent}:{os.environ['PATH']}")
+    with pytest.raises(WwfastError) as caught:
+        import_image(paths, reference, "x", PLAIN)
+    assert caught.value.message == f"cannot fetch {reference}: Unrecognized command `skopeo image-proxy`"
+    assert "older than 1.5" in (caught.value.hint or "")
 
 
 @pytest.mark.parametrize("arch", ["amd64", "arm64"])

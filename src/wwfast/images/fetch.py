@@ -214,4 +214,6 @@ def hint(reason: str) -> str:
         return "check the name and the tag; see: skopeo list-tags docker://NAME"
     if "no image found" in text:
         return "see --platform"
+    if "unrecognized command" in text:
+        return "this skopeo is older than 1.5; elsewhere: skopeo copy docker://NAME oci:DIR, then import oci:DIR here"
     return "try again: layers that were complete are kept"

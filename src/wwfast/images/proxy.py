@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import select
 from collections.abc import Iterator
 from contextlib import suppress
@@ -23,6 +24,7 @@ from wwfast.run import Argv, converse
 
 PACKET = 32 << 10  # the protocol's largest
 PIECE = 1 << 20
+MESSAGE = re.compile(r'msg="((?:[^"\\]|\\.)*)"')  # what is for people in a line of skopeo's log
 
 
 class Reply(msgspec.Struct, frozen=True):
@@ -120,5 +122,6 @@ class Proxy:
         )
 
     def _dead(self) -> RefusedError:
-        lines = self._said.read_text(errors="replace").strip().splitlines()
-        return RefusedError(lines[-1] if lines else "skopeo ended early")
+        lines = self._said.read_text(errors="replace").strip().splitlines() or ["skopeo ended early"]
+        told = MESSAGE.search(lines[-1])
+        return RefusedError(told[1].partition(r"\n")[0].replace(r"\"", '"') if told else lines[-1])
