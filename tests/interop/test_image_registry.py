@@ -96,6 +96,33 @@ def test_image_from_a_registry_by_digest(paths: Paths, layout: Layout, registry:
     assert ImageStore(paths).names() == ["d"]
 
 
+def test_image_that_the_policy_of_signatures_refuses_is_not_imported(
+    paths: Paths, layout: Layout, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """W-22."""
+    reference = registry.push(layout, "v1")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    policy = tmp_path / ".config/containers/policy.json"
+    policy.parent.mkdir(parents=True)
+    accept, reject = '[{"type": "insecureAcceptAnything"}]', '[{"type": "reject"}]'
+    for text in (
+        f'{{"default": {reject}}}',
+        f'{{"default": {accept}, "transports": {{"docker": {{"{registry.host}": {reject}}}}}}}',
+    ):
+        policy.write_text(text)
+        with pytest.raises(WwfastError, match="rejected by policy"):
+            import_image(paths, reference, "x", PLAIN)
+    # The rule for this image counts, not the default: it comes by the way that reads the policy, layers and all.
+    policy.write_text(f'{{"default": {reject}, "transports": {{"docker": {{"{registry.host}": {accept}}}}}}}')
+    import_image(paths, registry.push(layout, "v2"), "x", PLAIN)
+    assert (rootfs(paths, "x") / "srv/new").read_bytes() == b"two"
+    policy.write_text(f'{{"default": {accept}}}')
+    import_image(paths, reference, "y", PLAIN)
+    policy.write_text("{")
+    with pytest.raises(WwfastError, match=r"policy\.json cannot be read"):
+        import_image(paths, reference, "z", PLAIN)
+
+
 def test_image_by_a_skopeo_that_is_too_old_says_so(
     paths: Paths, layout: Layout, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -91,15 +91,17 @@ def is_layout(directory: Path) -> bool:
     )
 
 
-def layers(directory: Path, reference: str, wanted: str) -> list[Layer]:
+def layers(directory: Path, reference: str, wanted: str, blobs: Path | None = None) -> list[Layer]:
     """The layers of the image called `reference` ("" for the only one) for a platform ("" for this machine's).
+
+    `blobs`: where its blobs are, if they are shared with other layouts.
 
     Raises NotFoundError when there is no such image,
     WwfastError when the layout is damaged or hostile.
     """
     try:
         if (directory / "oci-layout").is_file():
-            return _layout(directory, reference, wanted, directory / "blobs")
+            return _layout(directory, reference, wanted, blobs or directory / "blobs")
         return _saved(directory, reference, wanted)
     except (msgspec.DecodeError, OSError, UnicodeDecodeError) as error:
         raise WwfastError(f"{directory.name} is no container image: {error}") from error

@@ -122,6 +122,11 @@ class Proxy:
         )
 
     def _dead(self) -> RefusedError:
-        lines = self._said.read_text(errors="replace").strip().splitlines() or ["skopeo ended early"]
-        told = MESSAGE.search(lines[-1])
-        return RefusedError(told[1].partition(r"\n")[0].replace(r"\"", '"') if told else lines[-1])
+        return RefusedError(told(self._said.read_bytes()) or "skopeo ended early")
+
+
+def told(stderr: bytes) -> str:
+    """The last that skopeo said, without the frame of its log."""
+    last = (stderr.decode(errors="replace").strip().splitlines() or [""])[-1]
+    found = MESSAGE.search(last)
+    return found[1].partition(r"\n")[0].replace(r"\"", '"') if found else last
