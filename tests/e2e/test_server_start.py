@@ -13,6 +13,17 @@ from support.lab import Laboratory, Namespace, Tree
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
 
+def test_server_does_not_start_where_tls_is_wanted(tmp_path: Path) -> None:
+    """Runtime overlays hold secrets: they must not go in the open where the file says that they do not."""
+    with Namespace() as network:
+        lab = Laboratory(tmp_path, network, Tree(tmp_path, tmp_path))
+        lab.configure(warewulf={"tls": True})
+        refused = lab.wwfast("server", check=False, timeout=30)
+        assert refused.returncode == 1
+        assert b"TLS is not served" in refused.stderr
+        assert b"Traceback" not in refused.stderr
+
+
 def test_server_sees_nodes_added_while_it_starts(tmp_path: Path) -> None:
     """DHCP listens for another server for three seconds; what is edited meanwhile must not be missed."""
     with Namespace() as network:

@@ -84,6 +84,16 @@ def test_dhcp_wants_the_network_written_down(paths: Paths) -> None:
     assert "network" in found[0].message
 
 
+def test_settings_without_their_effect_are_told_one_by_one(paths: Paths) -> None:
+    conf = CONF.replace("{port: PORT}", "{grubboot: true, secure: false, tls: false}") + "api: {enabled: true}\n"
+    found = [finding.message for finding in health.unserved(scene(paths, conf))]
+    assert len(found) == 2
+    assert "warewulf: grubboot" in found[0]
+    assert "Secure Boot" in found[0]
+    assert "api: enabled" in found[1]
+    assert not list(health.unserved(scene(paths)))
+
+
 def test_bad_entries_of_nodes_conf_are_findings(paths: Paths) -> None:
     found = list(health.registry(scene(paths, nodes="nodes: {n1: {profiles: [gone]}}\n")))
     assert any("gone" in finding.message for finding in found)

@@ -36,6 +36,7 @@ class Doc:
     node_only: bool = False
     inherit: bool = True
     complete: str = ""  # what completes its values: image, profile, overlay, kernel
+    lacks: str = ""  # what whoever sets it does not get yet; accepted all the same, for the file is Warewulf's
 
 
 class Kind(IntEnum):

@@ -7,6 +7,7 @@ kept in the file and reported as warnings; wrong values are errors with file, li
 # No `from __future__ import annotations`: msgspec reads the annotations of these classes when they are made.
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +15,7 @@ import msgspec
 from msgspec import field
 
 from wwfast.config import checks, yaml
-from wwfast.config.schema import Cleaner, Doc, fields, shape
+from wwfast.config.schema import Cleaner, Doc, Kind, fields, shape
 from wwfast.errors import ConfigError
 from wwfast.paths import Paths
 
@@ -33,30 +34,41 @@ class Warewulf(Section, frozen=True):
     port: Annotated[int, Doc("Port of the HTTP server.", check=checks.port)] = 9873
     tls_port: Annotated[int, Doc("Port of the HTTPS server.", check=checks.port)] = 9874
     secure: Annotated[bool, Doc("Give runtime overlays only to source ports below 1024.")] = True
-    secure_files: Annotated[bool | None, Doc("The same for /files/; unset: as `secure`.")] = None
-    tls: Annotated[bool, Doc("Serve HTTPS; runtime overlays then only over it.")] = False
+    secure_files: Annotated[
+        bool | None, Doc("The same for /files/; unset: as `secure`.", lacks="/files/ is not served")
+    ] = None
+    tls: Annotated[
+        bool,
+        Doc("Serve HTTPS; runtime overlays then only over it.", lacks="TLS is not served: no start"),
+    ] = False
     update_interval: Annotated[int, Doc("Seconds between two fetches of the runtime overlay by a node.")] = 60
     autobuild_overlays: Annotated[bool, Doc("Build overlays when they are asked for.")] = True
     host_overlay: Annotated[bool, Doc("Apply the host overlay to this server.")] = True
-    grubboot: Annotated[bool, Doc("Boot by shim and GRUB instead of iPXE.")] = False
+    grubboot: Annotated[
+        bool,
+        Doc("Boot by shim and GRUB instead of iPXE.", lacks="nodes get iPXE, which Secure Boot refuses"),
+    ] = False
     systemd_name: Annotated[str, Doc("Unit of the server.")] = ""
 
 
 class Api(Section, frozen=True):
-    enabled: Annotated[bool, Doc("Serve the API below /api/.")] = False
+    enabled: Annotated[bool, Doc("Serve the API below /api/.", lacks="there is no API")] = False
     tls: Annotated[bool, Doc("Refuse the API over plain HTTP.")] = False
     allowed_subnets: Annotated[list[str], Doc("Networks that may use the API.", check=checks.cidr)] = field(
         default_factory=lambda: ["127.0.0.0/8", "::1/128"]
     )
 
 
+NO_DHCP6 = "DHCP is IPv4 only"
+
+
 class Dhcp(Section, frozen=True):
     enabled: Annotated[bool, Doc("Serve DHCP.")] = True
-    template: Annotated[str, Doc("`static`: fixed leases for configured nodes only.")] = "default"
+    template: Annotated[str, Doc("Informational: nodes get the addresses of nodes.conf, as with `static`.")] = "default"
     range_start: Annotated[str, Doc("First address of the pool.", check=checks.ip4)] = ""
     range_end: Annotated[str, Doc("Last address of the pool.", check=checks.ip4)] = ""
-    range6_start: Annotated[str, Doc("First IPv6 address of the pool.", check=checks.ip6)] = ""
-    range6_end: Annotated[str, Doc("Last IPv6 address of the pool.", check=checks.ip6)] = ""
+    range6_start: Annotated[str, Doc("First IPv6 address of the pool.", check=checks.ip6, lacks=NO_DHCP6)] = ""
+    range6_end: Annotated[str, Doc("Last IPv6 address of the pool.", check=checks.ip6, lacks=NO_DHCP6)] = ""
     systemd_name: Annotated[str, Doc("Unit of an external DHCP server.")] = "dhcpd"
 
 
@@ -215,6 +227,17 @@ class Settings(Section, frozen=True):
 def cidr(address: str, netmask: str) -> str:
     bits = checks.MASKS.get(netmask)
     return f"{address}/{bits}" if address and bits is not None else ""
+
+
+def lacking(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Settings that the file changes and that do not have their whole effect: (`warewulf: tls`, what it lacks)."""
+    for section, outer in fields(Settings).items():
+        if outer.struct is None or outer.kind is not Kind.STRUCT:
+            continue
+        now, before = getattr(settings, outer.attr), getattr(Settings(), outer.attr)
+        for key, inner in fields(outer.struct).items():
+            if inner.doc.lacks and getattr(now, inner.attr) != getattr(before, inner.attr):
+                yield f"{section}: {key}", inner.doc.lacks
 
 
 def load(paths: Paths) -> Settings:

@@ -33,6 +33,7 @@ from wwfast.daemon.routes import Routes
 from wwfast.daemon.scheduler import WaveScheduler
 from wwfast.daemon.system import notify, ready
 from wwfast.daemon.timeline import Timeline
+from wwfast.errors import ConfigError
 from wwfast.net.http.server import HttpServer, Limits, listen
 from wwfast.net.tftp.server import TftpServer, open_socket
 from wwfast.net.transfer import Outcome, Transfer
@@ -336,6 +337,11 @@ def serve(paths: Paths, settings: Settings, *, replace: bool, force_dhcp: bool, 
     import uvloop
 
     logging.getLogger().setLevel(min(logging.getLogger().level, logging.INFO))
+    if settings.warewulf.tls:
+        raise ConfigError(
+            f"{paths.conf} sets warewulf: tls, and TLS is not served",
+            hint="set `tls: false` to send runtime overlays over plain HTTP, to privileged ports (`secure: true`)",
+        )
     daemon = Daemon(paths, settings, replace=replace, force_dhcp=force_dhcp, ignore_go_templates=ignore_go_templates)
     for finding in health.examine(health.Scene(paths, settings, daemon.registry.snapshot())):
         log.warning("%s: %s", finding.message, finding.fix)

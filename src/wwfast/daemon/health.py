@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from wwfast import run
 from wwfast.boot import binaries
+from wwfast.config.settings import lacking
 from wwfast.errors import WwfastError
 from wwfast.images.kernels import KernelStore, for_node
 from wwfast.images.store import ImageStore
@@ -274,6 +275,12 @@ def keys(scene: Scene) -> Iterator[Finding]:
         yield Finding(WARNING, "keys", message, "wwfast configure ssh")
 
 
+def unserved(scene: Scene) -> Iterator[Finding]:
+    """What warewulf.conf asks for and does not get: that must not be found out when it is needed."""
+    for key, lack in lacking(scene.settings):
+        yield Finding(WARNING, "settings", f"{scene.paths.conf} sets {key}, but {lack}", "take it out, or go without")
+
+
 def registry(scene: Scene) -> Iterator[Finding]:
     for problem in scene.snapshot.problems:
         yield Finding(WARNING, "nodes.conf", f"{problem.kind} {problem.id}: {problem.message}", "wwfast node edit")
@@ -293,4 +300,16 @@ def dhcp(scene: Scene) -> Iterator[Finding]:
 
 
 Check = Callable[[Scene], Iterable[Finding]]
-CHECKS: tuple[Check, ...] = (ports, dhcp, ipxe, firewall, disk, kernel_limits, images, kernels, keys, registry)
+CHECKS: tuple[Check, ...] = (
+    ports,
+    dhcp,
+    ipxe,
+    firewall,
+    disk,
+    kernel_limits,
+    images,
+    kernels,
+    keys,
+    registry,
+    unserved,
+)
