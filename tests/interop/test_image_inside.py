@@ -16,11 +16,13 @@ from support.package import CONTENT, FILE, INSTALLED_BY, NAME, package
 from wwfast.demo.debian import Tree
 from wwfast.errors import WwfastError
 from wwfast.images import contain, publish, users
-from wwfast.images.contain import Bind, Room, run_inside
+from wwfast.images.binds import Bind
+from wwfast.images.contain import Room, run_inside
 from wwfast.images.importing import copy_tree, import_image
 from wwfast.images.options import Options
 from wwfast.images.store import ImageStore
 from wwfast.paths import Paths
+from wwfast.run import run
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
@@ -109,6 +111,77 @@ def test_image_exec_copies_go_when_untouched_and_stay_when_changed(box: Path, tm
     assert (tmp_path / "changed").read_text() == "first\n"
     say(box, "echo mine >/etc/changed", binds=binds)
     assert (box / "etc/changed").read_text() == "mine\n", "what the image has is never replaced"
+
+
+@pytest.mark.parametrize("how", ["", ":ro", ":copy"])
+@pytest.mark.parametrize("link", ["{server}", "../../../../../../../../..{server}"])
+def test_image_exec_never_writes_the_server_through_a_link(box: Path, tmp_path: Path, link: str, how: str) -> None:
+    """The place of a bind is where the link leads inside the image; the link stays."""
+    victim, source = tmp_path / "server/victim", tmp_path / "source"
+    victim.parent.mkdir()
+    victim.write_text("precious")
+    source.write_text("of the bind")
+    for name in ("here", "absent"):
+        target = str(victim if name == "here" else victim.with_name("new"))
+        (box / "etc" / name).symlink_to(link.format(server=target))
+    inside = box / str(victim.parent).lstrip("/")
+    inside.mkdir(parents=True)
+    binds = [Bind.parse(f"{source}:/etc/{name}{how}") for name in ("here", "absent")]
+    assert say(box, "cat /etc/here /etc/absent", binds=binds) == (0, "of the bindof the bind")
+    assert victim.read_text() == "precious"
+    assert [entry.name for entry in victim.parent.iterdir()] == ["victim"]
+    assert not list(inside.iterdir())
+    assert (box / "etc/here").is_symlink()
+    assert (box / "etc/absent").is_symlink()
+
+
+def test_image_exec_binds_reach_into_run_and_dev(box: Path, tmp_path: Path) -> None:
+    """What systemd-resolved leaves: a link into /run, which is new in every run."""
+    (tmp_path / "source").write_text("nameserver 10.0.0.1\n")
+    (box / "etc/resolv.conf").symlink_to("../run/systemd/resolve/stub-resolv.conf")
+    binds = [Bind.parse(f"{tmp_path}/source:{place}") for place in ("/etc/resolv.conf", "/dev/some:ro", "/run/x:copy")]
+    said = say(box, "cat /etc/resolv.conf /dev/some /run/x; echo no >/run/x", binds=binds)[1]
+    assert said.startswith("nameserver 10.0.0.1\n" * 3)
+    assert "Read-only" in said
+    assert not list((box / "run").iterdir())
+    assert not list((box / "dev").iterdir())
+
+
+def test_image_exec_a_read_only_bind_is_so_below_other_mounts_too(box: Path, tmp_path: Path) -> None:
+    below = tmp_path / "source/below"
+    below.mkdir(parents=True)
+    run(["mount", "-t", "tmpfs", "tmpfs", below])
+    try:
+        (below / "file").write_text("seen\n")
+        binds = [Bind.parse(f"{tmp_path}/source:/mnt:ro")]
+        said = say(box, "cat /mnt/below/file; touch /mnt/below/new", binds=binds)[1]
+        assert said.startswith("seen\n")
+        assert "Read-only" in said
+        assert [entry.name for entry in below.iterdir()] == ["file"]
+    finally:
+        run(["umount", below])
+
+
+def test_image_exec_directory_times_tell_whether_the_command_changed_it(box: Path, tmp_path: Path) -> None:
+    (tmp_path / "source").write_text("x")
+    os.utime(box / "etc", ns=(0, 10**18))
+    for how in ("", ":copy"):
+        binds = [Bind.parse(f"{tmp_path}/source:/etc/{name}{how}") for name in ("a", "b")]
+        say(box, "true", binds=binds)
+        assert (box / "etc").stat().st_mtime_ns == 10**18, "nothing changed, so nothing is to be built"
+        say(box, f"echo >/etc/made{how}", binds=binds)
+        assert (box / "etc").stat().st_mtime_ns != 10**18
+        os.utime(box / "etc", ns=(0, 10**18))
+
+
+def test_image_exec_says_what_cannot_be_bound(box: Path, tmp_path: Path) -> None:
+    for text, words in ((f"{tmp_path}/no", "does not exist"), (f"{tmp_path}:/opt/x:copy", "is no file")):
+        with pytest.raises(WwfastError, match=words):
+            say(box, "true", binds=[Bind.parse(text)])
+    # A copy that the command replaces by something else is the image's.
+    (tmp_path / "source").write_text("x")
+    say(box, "rm /etc/x; mkdir /etc/x", binds=[Bind.parse(f"{tmp_path}/source:/etc/x:copy")])
+    assert (box / "etc/x").is_dir()
 
 
 def test_image_exec_read_only_and_with_a_tree_over_it(box: Path, tmp_path: Path) -> None:

@@ -89,7 +89,8 @@ def inside_image(
 def room(app: App, image: Image, bind: tuple[str, ...], node: str | None) -> Iterator[Room]:
     """How to run in an image: binds of the command line and of warewulf.conf, and a node's overlays on top."""
     from wwfast.images import work
-    from wwfast.images.contain import Bind, Room
+    from wwfast.images.binds import Bind
+    from wwfast.images.contain import Room
 
     binds = [Bind.parse(text) for text in bind]
     taken = {one.dest for one in binds}

@@ -165,7 +165,7 @@ class Own(Section, frozen=True):
     connections: Annotated[int, Doc("HTTP connections open at once at most.")] = 50_000
 
 
-RESOLV = Mount(source="/etc/resolv.conf", dest="/etc/resolv.conf")
+RESOLV = Mount(source="/etc/resolv.conf", dest="/etc/resolv.conf", readonly=True)
 
 
 class Settings(Section, frozen=True):

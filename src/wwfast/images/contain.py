@@ -10,9 +10,9 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import shutil
 import signal
 import stat
+import struct
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +21,7 @@ from typing import NoReturn
 
 from wwfast.errors import WwfastError
 from wwfast.images import inside, places
+from wwfast.images.binds import Bind, Mount, Places, make_fresh
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -28,6 +29,8 @@ CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWPID = 0x20000, 0x4000000, 0x80
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT = 1, 2, 4, 8, 32
 MS_BIND, MS_REC, MS_PRIVATE = 0x1000, 0x4000, 0x40000
 MNT_DETACH = 2
+MOUNT_SETATTR = 442  # the number is the same on every architecture
+MOUNT_ATTR_RDONLY, AT_RECURSIVE, AT_FDCWD = 1, 0x8000, -100
 PR_SET_PDEATHSIG, PR_CAPBSET_DROP = 1, 24
 # Loading modules, raw I/O, rebooting and setting the clock would reach the server through any namespace.
 DROPPED = {"CAP_SYS_MODULE": 16, "CAP_SYS_RAWIO": 17, "CAP_SYS_BOOT": 22, "CAP_SYS_TIME": 25}
@@ -36,25 +39,6 @@ DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "ur
 LINKS = {"ptmx": "pts/ptmx", "fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2"}
 PATH = "/bin:/sbin:/usr/bin:/usr/sbin:/usr/local/bin:/usr/local/sbin"
 CANNOT_START = 127
-
-
-@dataclass(frozen=True, slots=True)
-class Bind:
-    """Something of the server made visible at `dest` of the image, or copied there for the time of the run."""
-
-    source: Path
-    dest: str
-    readonly: bool = False
-    copy: bool = False
-
-    @classmethod
-    def parse(cls, text: str) -> Bind:
-        """`source[:dest[:ro|copy]]`."""
-        source, _, rest = text.partition(":")
-        dest, _, how = rest.partition(":")
-        if not source.startswith("/") or how not in ("", "ro", "copy"):
-            raise WwfastError(f"--bind {text} is not understood", hint="--bind /SOURCE[:/DEST[:ro|copy]]")
-        return cls(Path(source), dest or source, how == "ro", how == "copy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +64,10 @@ def run_inside(room: Room, command: Sequence[str]) -> int:
     """
     if os.geteuid() != 0:
         raise WwfastError("a command inside an image needs root", hint="run it with sudo")
-    for bind in room.binds:
-        if not bind.source.exists():
-            raise WwfastError(f"{bind.source} does not exist and cannot be bound into image {room.name}")
     places.sweep(room.rootfs)
-    undo: list[Callable[[], None]] = []
+    made = Places(room.name, room.rootfs, writable=not (room.readonly or room.over))
     try:
-        mounts = [(bind, _place(room, bind, undo)) for bind in room.binds]
+        mounts = made.make(room.binds)
         sys.stdout.flush()
         sys.stderr.flush()
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the command
@@ -98,10 +79,7 @@ def run_inside(room: Room, command: Sequence[str]) -> int:
         finally:
             signal.signal(signal.SIGINT, before)
     finally:
-        for step in reversed(undo):
-            step()
-        if undo:
-            places.done(room.rootfs)
+        made.undo()
 
 
 def environment(name: str, readonly: bool) -> dict[str, str]:
@@ -124,50 +102,6 @@ def shell(rootfs: Path) -> str:
         if path.startswith("/") and inside.is_file(rootfs, path):
             return path
     raise WwfastError(f"{rootfs} has no shell")
-
-
-# -- before and after ------------------------------------------------------------------------------------------------
-
-
-def _place(room: Room, bind: Bind, undo: list[Callable[[], None]]) -> str | None:
-    """Make the place for a bind; its path relative to the image, or None when it was only copied or cannot be."""
-    there = inside.resolve(room.rootfs, bind.dest)
-    if there is not None:
-        return None if bind.copy else str(there.relative_to(room.rootfs))
-    parent = inside.resolve(room.rootfs, str(Path(bind.dest).parent))
-    if parent is None or not parent.is_dir() or room.readonly or room.over:
-        print(f"warning: {bind.dest} is not in image {room.name}: {bind.source} is left out", file=sys.stderr)
-        return None
-    there = parent / Path(bind.dest).name
-    path = str(there.relative_to(room.rootfs))
-    places.note(room.rootfs, places.Place(path, str(bind.source) if bind.copy else ""))
-    if bind.copy:
-        shutil.copy2(bind.source, there)
-        original = _fingerprint(there)
-        undo.append(lambda: there.unlink() if there.exists() and _fingerprint(there) == original else None)
-        return None
-    times = parent.stat()
-    if bind.source.is_dir():
-        there.mkdir()
-        undo.append(lambda: _quietly(there.rmdir, parent, times))
-    else:
-        there.touch()
-        undo.append(lambda: _quietly(there.unlink, parent, times))
-    return path
-
-
-def _fingerprint(file: Path) -> tuple[bytes, int]:
-    return file.read_bytes(), stat.S_IMODE(file.stat().st_mode)
-
-
-def _quietly(step: Callable[[], None], parent: Path, times: os.stat_result) -> None:
-    """Take a mount point of ours away; the directory looks as before, so the image counts as unchanged."""
-    try:
-        if parent.stat().st_mtime_ns >= times.st_mtime_ns:
-            step()
-            os.utime(parent, ns=(times.st_atime_ns, times.st_mtime_ns))
-    except OSError:
-        pass  # the command removed or filled it: then it is the image's
 
 
 def _status(status: int) -> int:
@@ -195,7 +129,7 @@ def _die_with_parent() -> None:
     _check(LIBC.prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL)), "prctl")
 
 
-def _keep(room: Room, mounts: list[tuple[Bind, str | None]], command: Sequence[str]) -> int:
+def _keep(room: Room, mounts: Sequence[Mount], command: Sequence[str]) -> int:
     _die_with_parent()
     _check(LIBC.unshare(CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID), "unshare")
     first = os.fork()
@@ -204,7 +138,7 @@ def _keep(room: Room, mounts: list[tuple[Bind, str | None]], command: Sequence[s
     return _status(os.waitpid(first, 0)[1])
 
 
-def _first(room: Room, mounts: list[tuple[Bind, str | None]], command: Sequence[str]) -> int:
+def _first(room: Room, mounts: Sequence[Mount], command: Sequence[str]) -> int:
     """PID 1 of the namespace: it starts the command and reaps what the command leaves behind."""
     _die_with_parent()
     _furnish(room, mounts)
@@ -231,7 +165,7 @@ def _work(room: Room, command: Sequence[str]) -> int:
         raise WwfastError(f"cannot run {command[0]} in image {room.name}: {error.strerror}") from error
 
 
-def _furnish(room: Room, mounts: list[tuple[Bind, str | None]]) -> None:
+def _furnish(room: Room, mounts: Sequence[Mount]) -> None:
     root = room.rootfs
     _mount(None, Path("/"), None, MS_REC | MS_PRIVATE)
     if room.over:
@@ -253,11 +187,12 @@ def _furnish(room: Room, mounts: list[tuple[Bind, str | None]]) -> None:
         _mount(None, root / name, None, MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC)
     _mount("sysfs", root / "sys", "sysfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC)
     _mount("tmpfs", root / "run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
-    for bind, place in mounts:
-        if place is not None:
-            _mount(str(bind.source.resolve()), root / place, None, MS_BIND | MS_REC)
-            if bind.readonly:
-                _mount(None, root / place, None, MS_BIND | MS_REMOUNT | MS_RDONLY)
+    for mount in mounts:
+        if mount.fresh:
+            make_fresh(root, mount)
+        _mount(str(mount.source), root / mount.path, None, MS_BIND | MS_REC)
+        if mount.readonly:
+            _make_readonly(mount, root / mount.path)
     LIBC.sethostname(room.name.encode()[:64], len(room.name.encode()[:64]))
     os.chdir(root)
     # pivot_root(2): with `.` twice the old root ends up on top and is detached at once.
@@ -280,6 +215,18 @@ def _dev(place: Path) -> None:
     ):
         (place / name).mkdir()
         _mount(kind, place / name, kind, MS_NOSUID | MS_NOEXEC, options)
+
+
+def _make_readonly(mount: Mount, target: Path) -> None:
+    """With all that is mounted below; before Linux 5.12 (mount_setattr) what is below is left out instead."""
+    attributes = struct.pack("QQQQ", MOUNT_ATTR_RDONLY, 0, 0, 0)
+    if LIBC.syscall(MOUNT_SETATTR, AT_FDCWD, os.fsencode(target), AT_RECURSIVE, attributes, len(attributes)) == 0:
+        return
+    if ctypes.get_errno() != errno.ENOSYS:
+        _check(-1, f"mount_setattr on {target}")
+    _check(LIBC.umount2(os.fsencode(target), MNT_DETACH), f"umount {target}")
+    _mount(str(mount.source), target, None, MS_BIND)
+    _mount(None, target, None, MS_BIND | MS_REMOUNT | MS_RDONLY)
 
 
 def _mount(source: str | None, target: Path, kind: str | None, flags: int, options: str = "") -> None:

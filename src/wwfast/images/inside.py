@@ -11,10 +11,11 @@ from pathlib import Path
 LINKS = 40  # as the kernel: more links than this in one path is a loop
 
 
-def resolve(root: Path, path: str) -> Path | None:
+def resolve(root: Path, path: str, *, absent: bool = False) -> Path | None:
     """The real file behind `path` of the image, every link followed inside `root` as chroot would do.
 
-    None when something on the way does not exist, is not a directory, or is a loop of links.
+    None when something on the way does not exist, is not a directory, or is a loop of links. With `absent` what does
+    not exist is where it would be made.
     """
     todo = [part for part in reversed(path.split("/")) if part not in ("", ".")]
     at: list[str] = []
@@ -36,6 +37,11 @@ def resolve(root: Path, path: str) -> Path | None:
             if links > LINKS:
                 return None
             target = os.readlink(here)  # noqa: PTH115
+        except FileNotFoundError:
+            if not absent:
+                return None
+            at.append(part)
+            continue
         except OSError:
             return None
         if target.startswith("/"):

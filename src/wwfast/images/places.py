@@ -1,26 +1,54 @@
 """Mount points and copies made in an image for the time of one command, written down so that a crash leaves none.
 
-The list is beside the tree. Whoever next runs a command in the image or packs it removes what is still on it.
+The list is beside the tree. Whoever next runs a command in the image, copies or packs it removes what is still on it.
 """
 
 from __future__ import annotations
 
 import os
+import stat
 from contextlib import suppress
 from pathlib import Path
 
 import msgspec
+import xxhash
 
 from wwfast.images import inside
 
 LIST = "places.json"
+ASIDE = ".copy"  # a copy that is not whole yet, beside the tree
+PIECE = 1 << 20
 
 
 class Place(msgspec.Struct, frozen=True):
-    """`path` of the image; an empty mount point, or (`copy_of`) a copy of that file of the server."""
+    """`path` of the image, and the fingerprint() of the copy that was put there; of a mount point none."""
 
     path: str
-    copy_of: str = ""
+    copy: str = ""
+
+
+def aside(rootfs: Path) -> Path:
+    """Where a copy grows before it gets its place."""
+    return rootfs.parent / ASIDE
+
+
+def fingerprint(file: Path) -> str:
+    """What tells whether somebody changed it: type, permissions, and the content of a file. Links are not followed."""
+    mode = file.lstat().st_mode
+    digest = xxhash.xxh3_128()
+    if stat.S_ISREG(mode):
+        with file.open("rb", buffering=0) as stream:
+            while piece := stream.read(PIECE):
+                digest.update(piece)
+    return f"{mode:o} {digest.hexdigest()}"
+
+
+def remove(there: Path) -> None:
+    """Remove a file, or a directory that is empty. Raises OSError for one that is not."""
+    if stat.S_ISDIR(there.lstat().st_mode):
+        there.rmdir()
+    else:
+        there.unlink()
 
 
 def note(rootfs: Path, place: Place) -> None:
@@ -34,19 +62,21 @@ def done(rootfs: Path) -> None:
 
 
 def sweep(rootfs: Path) -> None:
-    """Remove what a command that was killed left. Only empty mount points and copies like their source go."""
-    for place in _read(rootfs):
+    """Remove what a command that was killed left. Only empty mount points and copies as they were made go."""
+    aside(rootfs).unlink(missing_ok=True)
+    found = _read(rootfs)
+    for place in found:
         there = inside.resolve(rootfs, place.path)
         if there is None or there != rootfs / place.path.lstrip("/"):
             continue
-        times = there.parent.stat()
         with suppress(OSError):
-            if there.is_dir():
-                there.rmdir()
-            elif there.read_bytes() == (Path(place.copy_of).read_bytes() if place.copy_of else b""):
-                there.unlink()
-            os.utime(there.parent, ns=(times.st_atime_ns, times.st_mtime_ns))
-    done(rootfs)
+            status, times = there.lstat(), there.parent.stat()
+            empty = stat.S_ISDIR(status.st_mode) or status.st_size == 0
+            if fingerprint(there) == place.copy if place.copy else empty:
+                remove(there)
+                os.utime(there.parent, ns=(times.st_atime_ns, times.st_mtime_ns))
+    if found:
+        done(rootfs)
 
 
 def _read(rootfs: Path) -> list[Place]:
