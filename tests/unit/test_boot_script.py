@@ -14,6 +14,7 @@ VARIABLES = {
     "id": "n1",
     "authority": "10.0.0.1:9873",
     "image_name": "debian",
+    "image_build": "debian@20260102-030405",
     "image_format": "zst",
     "image_arch": "amd64",
     "kernel_version": "6.1.0",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from support.oci import small_tree
-from wwfast.boot.plan import Ask, Planner
+from wwfast.boot.plan import Ask, BootPlan, Planner
 from wwfast.boot.stages import Stage
 from wwfast.cli.main import main
 from wwfast.config.settings import load
@@ -174,6 +175,55 @@ def test_kernel_of_a_pinned_build_without_its_modules_is_refused_too(
     said = capsys.readouterr().err
     assert f"image deb@{build.id} was built without the modules of kernel {OLD}" in said
     assert "wwfast image build deb, and name the new build" in said
+
+
+def test_kernel_and_image_of_one_boot_are_of_one_build(site: Paths, capsys: pytest.CaptureFixture[str]) -> None:
+    """A boot that began before a build, or a rollback, ends with what it began with: kernel and modules must match."""
+    assert wwfast(site, "image", "build", "deb") == 0
+    settings, registry = load(site), Registry(site)
+    planner = Planner(site, settings, OverlayService(site, settings))
+    snapshot = registry.snapshot()
+
+    def plan(stage: Stage, image: str = "", compress: str = "") -> BootPlan:
+        made = planner.plan(snapshot, snapshot.nodes["n1"], stage, Ask(MAC, image=image, compress=compress))
+        assert made is not None
+        return made
+
+    began = re.search(r"&image=(\S+)", plan(Stage.IPXE).text or "")
+    assert began
+    before = plan(Stage.KERNEL, began[1]), plan(Stage.IMAGE, began[1], "gz")
+    kernel(ImageStore(site).get("deb").rootfs, "6.2.0-1-amd64")
+    assert wwfast(site, "image", "build", "deb") == 0
+    after = plan(Stage.KERNEL, began[1]), plan(Stage.IMAGE, began[1], "gz")
+    fresh = plan(Stage.KERNEL), plan(Stage.IMAGE, compress="gz")
+    for old, same, new in zip(before, after, fresh, strict=True):
+        assert old.artefact is not None
+        assert same.artefact is not None
+        assert new.artefact is not None
+        assert old.artefact.digest == same.artefact.digest != new.artefact.digest
+    for gone in ("deb@20200101-000000", "other@20200101-000000"):
+        assert plan(Stage.IMAGE, gone, "gz").status == 404
+
+
+def test_image_rollback_says_which_nodes_it_leaves_without_a_kernel(
+    site: Paths, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert wwfast(site, "image", "build", "deb") == 0
+    assert wwfast(site, "node", "set", "n1", "--kernelversion", OLD, "--yes") == 0
+    assert wwfast(site, "image", "build", "deb") == 0
+    capsys.readouterr()
+    assert wwfast(site, "image", "rollback", "deb") == 0
+    assert f"was built without the modules of kernel {OLD}" in capsys.readouterr().err
+
+
+def test_image_build_that_only_a_profile_names_is_kept(site: Paths) -> None:
+    assert wwfast(site, "image", "build", "deb") == 0
+    build = ImageStore(site).get("deb").build
+    assert build is not None
+    assert wwfast(site, "profile", "add", "canary", "--image", f"deb@{build.id}") == 0
+    for _ in range(6):
+        assert wwfast(site, "image", "build", "deb", "--force") == 0
+    assert build.id in {made.id for made in ImageStore(site).builds("deb")}
 
 
 def test_kernel_from_elsewhere_needs_no_modules_of_the_image(site: Paths) -> None:

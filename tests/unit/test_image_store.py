@@ -234,9 +234,15 @@ def test_kernel_of_a_node_comes_from_its_image(paths: Paths, image: Image) -> No
     assert (found.version, found.boot_format, found.kmods("zst")) == ("6.1.0-9-test", "zst", None)
     assert found.artefact.size == 3000
     assert for_node(node("deb", "6.1"), images, store).artefact is found.artefact, "the digest is computed once"
+    with pytest.raises(NotFoundError, match="/usr/bin/su is in the tree of image deb, not in the build that is served"):
+        for_node(node("deb", "/usr/bin/su"), images, store)
+    outside = "/../../../../../../etc/passwd"
+    publish.build(paths, "deb", publish.How(boots={"/usr/bin/su", outside}, force=True))
     assert for_node(node("deb", "/usr/bin/su"), images, store).artefact.size == 4000
-    own = for_node(node("deb", "/../../../../../../etc/passwd"), images, store)
-    assert own.artefact.extents[0].path == str(image.rootfs / "etc/passwd"), "never the server's file"
+    own = for_node(node("deb", outside), images, store)
+    served = Path(own.artefact.extents[0].path)
+    assert served.is_relative_to(paths.images), "a build has all that its nodes boot"
+    assert served.read_bytes() == (image.rootfs / "etc/passwd").read_bytes(), "never the server's file"
     for wrong in (node("deb", "9.9"), node("deb", "/etc"), node(), node("gone")):
         with pytest.raises(NotFoundError):
             for_node(wrong, images, store)

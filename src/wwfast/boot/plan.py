@@ -13,6 +13,7 @@ from wwfast.boot.script import Scripts
 from wwfast.boot.stages import Stage
 from wwfast.boot.urls import Urls
 from wwfast.errors import NotFoundError, WwfastError
+from wwfast.images import names
 from wwfast.images.kernels import KernelStore, NodeKernel, for_node
 from wwfast.images.store import Image, ImageStore
 from wwfast.pack.artefact import FORMATS, Artefact
@@ -51,12 +52,14 @@ class BootPlan:
 @dataclass(frozen=True, slots=True)
 class Ask:
     """What a request adds to (node, stage): `compress` as asked; `memsize` in MiB (0 when the loader can't tell);
-    `arch` of the node where its script found that the image is for another; `tar` for the runtime overlay of wwclient;
-    for the script, `place` in the queue for downloads (0: none) and `eta` in seconds."""
+    `image` (NAME@BUILD) that the script of this boot began with; `arch` of the node where its script found that the
+    image is for another; `tar` for the runtime overlay of wwclient; for the script, `place` in the queue for downloads
+    (0: none) and `eta` in seconds."""
 
     wwid: str
     compress: str = ""
     memsize: int = 0
+    image: str = ""
     arch: str = ""
     tar: bool = False
     ipv6: bool = False
@@ -84,11 +87,11 @@ class Planner:
             if stage is Stage.IPXE:
                 return self._script(node, ask)
             if stage is Stage.KERNEL:
-                return self._send(node, stage, self._kernel(node).artefact, ask)
+                return self._send(node, stage, self._kernel(node, ask).artefact, ask)
             if stage is Stage.IMAGE:
                 return self._image(node, ask)
             if stage is Stage.KMODS:
-                return self._send(node, stage, self._kernel(node).kmods(ask.compress or "raw"), ask)
+                return self._send(node, stage, self._kernel(node, ask).kmods(ask.compress or "raw"), ask)
             if stage in (Stage.SYSTEM, Stage.RUNTIME):
                 return self._overlay(snapshot, node, stage, ask, may_wait)
         except WwfastError as error:
@@ -112,13 +115,23 @@ class Planner:
     def _urls(self, ask: Ask) -> Urls:
         return Urls.of(self.settings, ipv6=ask.ipv6)
 
-    def _image_of(self, node: Node) -> Image:
+    def _image_of(self, node: Node, ask: Ask) -> Image:
         if not node.image_name:
             raise NotFoundError(f"node {node.id} has no image", hint=f"wwfast node set {node.id} --image NAME")
-        return self.images.get(node.image_name)
+        return self.images.get(self._begun(node, ask) or node.image_name)
 
-    def _kernel(self, node: Node) -> NodeKernel:
-        return for_node(node, self.images, self.kernels)
+    def _kernel(self, node: Node, ask: Ask) -> NodeKernel:
+        return for_node(node, self.images, self.kernels, self._begun(node, ask))
+
+    @staticmethod
+    def _begun(node: Node, ask: Ask) -> str:
+        """The build that this boot began with: kernel and modules must be of one, whatever is served meanwhile."""
+        if not ask.image:
+            return ""
+        name, pin = names.split(node.image_name)
+        if names.split(ask.image)[0] != name or (pin is not None and ask.image != node.image_name):
+            raise NotFoundError(f"node {node.id} began to boot {ask.image} and now has {node.image_name or 'no image'}")
+        return ask.image
 
     def _script(self, node: Node, ask: Ask) -> BootPlan:
         urls = self._urls(ask)
@@ -154,8 +167,8 @@ class Planner:
         }
         if name == "localdisk":
             return BootPlan(Stage.IPXE, node.id, text=self.scripts.render(name, variables), sent=f"{name}.ipxe")
-        image = self._image_of(node)
-        kernel = self._kernel(node)
+        image = self._image_of(node, ask)
+        kernel = self._kernel(node, ask)
         artefact = image.artefact(image.boot_format)
         if artefact is None:
             raise NotFoundError(f"image {image.name} is not built", hint=f"wwfast image build {image.name}")
@@ -170,6 +183,7 @@ class Planner:
         stages = [Stage.IMAGE, *([Stage.KMODS] if node.kernel.override else []), Stage.SYSTEM]
         variables |= {
             "image_name": image.name,
+            "image_build": f"{image.name}@{image.build.id}" if image.build else image.name,
             "image_format": image.boot_format,
             "image_arch": image.arch,
             "kernel_version": kernel.version,
@@ -191,7 +205,7 @@ class Planner:
     def _image(self, node: Node, ask: Ask) -> BootPlan:
         if not node.image_name:
             return self.refuse(node.id, Stage.IMAGE, 400, f"node {node.id} has no image")
-        image = self._image_of(node)
+        image = self._image_of(node, ask)
         fmt = ask.compress or "raw"
         artefact = image.artefact(fmt)
         if artefact is None:

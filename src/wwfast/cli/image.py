@@ -79,7 +79,7 @@ def import_(
 @click.option("--full", is_flag=True, help="Take nothing from earlier builds.")
 @click.option("--check", is_flag=True, help="Read every file again, also those whose times did not change.")
 @click.option("--format", "formats", multiple=True, type=click.Choice(["zst", "gz", "raw"]), help="Formats to make.")
-@click.option("--level", default=3, show_default=True, help="Compression level, 1 to 19.")
+@click.option("--level", type=click.IntRange(1, 19), default=3, show_default=True, help="Compression level, 1 to 19.")
 @click.option("--syncuser", is_flag=True, help="Bring this server's users and groups into it first.")
 @pass_app
 def build(

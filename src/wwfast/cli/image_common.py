@@ -57,10 +57,13 @@ def owners(app: App, name: str) -> list[str]:
     return named + users(app, name)
 
 
-def booted(app: App, name: str) -> set[str] | None:
-    """The kernel versions that nodes with this image ask for, or profiles for nodes to come; None: whatever it has."""
-    if app.settings.wwfast.kernel_modules == "all":
-        return None
+def pinned(app: App) -> set[str]:
+    """Image references of nodes, and of profiles that may have no nodes yet."""
+    return {*references(app), *(profile.image_name for profile in app.registry.snapshot().profiles.values())}
+
+
+def booted(app: App, name: str) -> set[str]:
+    """The kernel versions that nodes with this image ask for, or profiles for nodes to come."""
     snapshot = app.registry.snapshot()
     profiles = {profile.kernel.version for profile in snapshot.profiles.values() if profile.kernel.version}
     return profiles | {
@@ -93,6 +96,15 @@ def progress() -> Iterator[Callable[[str, int, int], None]]:
         yield show
 
 
+def warn_stranded(app: App, name: str) -> None:
+    """Say which nodes cannot boot the build that is served now."""
+    from wwfast.cli.references import without_kernel
+
+    nodes = (node for node in app.registry.snapshot().nodes.values() if node.image_name.partition("@")[0] == name)
+    for line in without_kernel(nodes, app.paths):
+        click.echo(f"warning: {line}", err=True)
+
+
 def build_one(app: App, name: str, **how: Any) -> None:
     import time
 
@@ -105,8 +117,9 @@ def build_one(app: App, name: str, **how: Any) -> None:
             name,
             publish.How(
                 **how,
-                in_use=references(app).keys(),
+                in_use=pinned(app),
                 boots=booted(app, name),
+                spare=app.settings.wwfast.kernel_modules != "all",
                 progress=lambda a, b: shown("packing", a, b),
             ),
         )
@@ -121,6 +134,7 @@ def build_one(app: App, name: str, **how: Any) -> None:
         click.echo(f"{name}: without the modules of {', '.join(without)}, which no node boots")
     for warning in made.manifest().warnings:
         click.echo(f"warning: {name}: {warning}", err=True)
+    warn_stranded(app, name)
 
 
 def facts(app: App, made: Any, disk: Mapping[tuple[str, str], Footprint] | None = None) -> dict[str, Any]:

@@ -62,10 +62,10 @@ def shell(app: App, name: str, bind: tuple[str, ...], node: str | None, build: b
 def inside_image(
     app: App, name: str, command: tuple[str, ...], bind: tuple[str, ...], node: str | None, build: bool, syncuser: bool
 ) -> None:
-    from wwfast.images import contain, inside, work
+    from wwfast.images import contain, inside, names, work
     from wwfast.images.store import ImageStore
 
-    image = ImageStore(app.paths).get(name)
+    image = ImageStore(app.paths).get(names.check(name))
     words = command[1:] if command[:1] == ("--",) else command
     what = f"image {'exec' if command else 'shell'}"
     with work.locked(app.paths.run / "images", image.name, what), room(app, image, bind, node) as made:
@@ -75,7 +75,11 @@ def inside_image(
             if script is not None:
                 status = contain.run_inside(made, ("/bin/sh", script))
     if status != 0:
+        if build and node is None and not image.readonly:
+            click.echo(f"{name}: ended with {status}, so it is not built: wwfast image build {name}", err=True)
         sys.exit(status)
+    if syncuser and image.readonly:
+        click.echo(f"warning: image {name} is read-only: users and groups stay as they are", err=True)
     if node is None and not image.readonly:
         if syncuser:
             from wwfast.images import users

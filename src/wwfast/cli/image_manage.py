@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from wwfast.cli.context import App, pass_app
-from wwfast.cli.image_common import build_one, cell, owners, references, size_text
+from wwfast.cli.image_common import build_one, cell, owners, references, size_text, warn_stranded
 from wwfast.cli.output import confirm, dump_json, table
 
 
@@ -18,9 +18,9 @@ from wwfast.cli.output import confirm, dump_json, table
 @pass_app
 def copy(app: App, source: str, name: str, build: bool) -> None:
     """Copy an image; on file systems that can, the data is shared."""
-    from wwfast.images import manage
+    from wwfast.images import manage, names
 
-    manage.copy(app.paths, source, name)
+    manage.copy(app.paths, names.check(source), name)
     click.echo(f"copied {source} to {name}")
     if build:
         build_one(app, name)
@@ -33,7 +33,7 @@ def copy(app: App, source: str, name: str, build: bool) -> None:
 @pass_app
 def rename(app: App, old: str, new: str, build: bool) -> None:
     """Rename an image, and in nodes.conf wherever it is named."""
-    from wwfast.images import manage
+    from wwfast.images import manage, names
     from wwfast.nodes.source import NODES, PROFILES
     from wwfast.nodes.store import Draft, Store
 
@@ -44,7 +44,7 @@ def rename(app: App, old: str, new: str, build: bool) -> None:
                 if base == old:
                     draft.get(section, name)["image name"] = f"{new}{at}{pin}"
 
-    manage.rename(app.paths, old, new)
+    manage.rename(app.paths, names.check(old), new)
     try:
         done = Store(app.paths).change(rewrite, why=f"image rename {old} {new}")
     except BaseException:
@@ -65,11 +65,12 @@ def rename(app: App, old: str, new: str, build: bool) -> None:
 def delete(app: App, names: tuple[str, ...], yes: bool) -> None:
     """Remove images and their builds. Refused while a node or profile names one."""
     from wwfast.images import manage
+    from wwfast.images.names import check
     from wwfast.images.store import ImageStore
 
     store = ImageStore(app.paths)
     for name in names:
-        store.get(name)
+        store.get(check(name))
     if confirm(f"Delete {', '.join(names)}?", yes):
         for name in names:
             manage.delete(app.paths, name, used_by=owners(app, name))
@@ -91,8 +92,8 @@ def verify(app: App, names: tuple[str, ...]) -> None:
     broken = []
     for name in names or store.names():
         made = store.get(name)
-        wrong = made.build.damage() if made.build else "not built"
-        click.echo(f"{name}: {wrong or 'whole'}")
+        wrong = made.build.damage() if made.build else None
+        click.echo(f"{name}: {wrong or ('whole' if made.build else 'not built')}")
         if wrong:
             broken.append(name)
         elif made.build and not made.pinned:
@@ -110,11 +111,11 @@ def verify(app: App, names: tuple[str, ...]) -> None:
 @pass_app
 def history(app: App, name: str, as_json: bool) -> None:
     """List the builds kept of an image, the newest first."""
-    from wwfast.images import detect
+    from wwfast.images import detect, names
     from wwfast.images.store import ImageStore, current_id
 
     store = ImageStore(app.paths)
-    store.get(name)
+    store.get(names.check(name))
     current = current_id(app.paths, name)
     used = references(app)
     rows: list[dict[str, Any]] = []
@@ -154,6 +155,7 @@ def rollback(app: App, name: str, build: str | None) -> None:
 
     made = publish.rollback(app.paths, name, build)
     click.echo(f"{name}: build {made.id} is served now")
+    warn_stranded(app, name)
 
 
 COMMANDS = (copy, rename, delete, verify, history, rollback)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from wwfast.errors import WwfastError
 from wwfast.nodes.registry import Snapshot
@@ -10,6 +12,9 @@ from wwfast.nodes.source import NODES, NOUN, PROFILES, Source
 from wwfast.nodes.store import Draft
 from wwfast.overlays.model import ALIASES
 from wwfast.paths import Paths
+
+if TYPE_CHECKING:
+    from wwfast.nodes.model import Node
 
 FIELDS = (
     ("image name", "image"),
@@ -72,14 +77,21 @@ def unbootable(draft: Draft, result: Source, paths: Paths) -> list[str]:
     }
     if not concerned:
         return []
+    every = any(section == PROFILES for section, _ in concerned)
+    return without_kernel(
+        (node for node in Snapshot(result).nodes.values() if every or (NODES, node.id) in concerned), paths
+    )
+
+
+def without_kernel(nodes: Iterable[Node], paths: Paths) -> list[str]:
+    """What keeps nodes with an image from getting a kernel, one line a cause (and one node that it hits)."""
     from wwfast.images.kernels import KernelStore, for_node
     from wwfast.images.store import ImageStore
 
     images, kernels, found, seen = ImageStore(paths), KernelStore(paths), [], set()
-    every = any(section == PROFILES for section, _ in concerned)
-    for node in Snapshot(result).nodes.values():
+    for node in nodes:
         choice = (node.image_name, node.kernel.override, node.kernel.version)
-        if choice not in seen and node.image_name and (every or (NODES, node.id) in concerned):
+        if choice not in seen and node.image_name:
             seen.add(choice)
             try:
                 for_node(node, images, kernels)

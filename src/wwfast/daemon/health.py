@@ -17,6 +17,7 @@ from wwfast import run
 from wwfast.boot import binaries
 from wwfast.config.settings import lacking
 from wwfast.errors import WwfastError
+from wwfast.images import inside
 from wwfast.images.kernels import KernelStore, for_node
 from wwfast.images.store import ImageStore
 from wwfast.overlays.sshkeys import has_host_keys
@@ -231,12 +232,13 @@ def images(scene: Scene) -> Iterator[Finding]:
         try:
             image = store.get(name)
         except WwfastError as error:
-            yield Finding(ERROR, "images", str(error), f"wwfast image import SOURCE {name}")
+            fix = f"wwfast image import SOURCE {name}" if "@" not in name else error.hint or "wwfast image list"
+            yield Finding(ERROR, "images", error.message, fix)
             continue
         if image.artefact(image.boot_format) is None:
             yield Finding(ERROR, "images", f"image {name} is not built", f"wwfast image build {name}")
         for tool in ("curl", "tar"):
-            if not any((image.rootfs / folder / tool).exists() for folder in ("usr/bin", "bin")):
+            if not any(inside.is_file(image.rootfs, f"/{folder}/{tool}") for folder in ("usr/bin", "bin")):
                 yield Finding(
                     WARNING,
                     "images",

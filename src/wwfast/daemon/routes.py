@@ -118,6 +118,7 @@ class Routes:
             eta=round(eta),
             compress=request.query.get("compress", ""),
             memsize=memsize,
+            image=request.query.get("image", "") if stage is not Stage.IPXE else "",
             arch=request.query.get("arch", ""),
             tar=request.query.get("format") == "tar",
             ipv6=":" in request.peer_ip and not request.peer_ip.startswith("::ffff:"),

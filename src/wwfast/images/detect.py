@@ -43,7 +43,8 @@ class Kernel:
     @property
     def debug(self) -> bool:
         """Debug and rescue kernels are never chosen unless named by path."""
-        return "+debug" in self.path or "-rescue" in self.path
+        flavour = self.release.partition("+")[2]
+        return "+debug" in self.path or "-rescue" in self.path or flavour.endswith("-debug")
 
     @property
     def order(self) -> Key:

@@ -177,14 +177,16 @@ class NodeKernel:
         return self.entry.kmods(fmt) if self.entry else None
 
 
-def for_node(node: Node, images: ImageStore, kernels: KernelStore) -> NodeKernel:
-    """The kernel of a node: `kernel: override` names an imported one, else it comes from the node's image.
+def for_node(node: Node, images: ImageStore, kernels: KernelStore, reference: str = "") -> NodeKernel:
+    """The kernel of a node: `kernel: override` names an imported one, else it comes from the node's image, or from the
+    build of it that `reference` names.
 
     `kernel: version` chooses within it, by path or by prefix. Raises NotFoundError naming node and cause, also when the
     served build of the image has the kernel and not its modules: a system without drivers must not come up in silence.
     """
     wanted = node.kernel.version
     entry = None
+    built = False
     without: Collection[str] = ()
     if node.kernel.override:
         entry = kernels.get(node.kernel.override)
@@ -192,7 +194,8 @@ def for_node(node: Node, images: ImageStore, kernels: KernelStore) -> NodeKernel
         see = "wwfast kernel list"
         root = entry.path / "rootfs"
     elif node.image_name:
-        image = images.get(node.image_name)
+        image = images.get(reference or node.image_name)
+        built = image.build is not None
         found, where, without = image.kernels(), f"image {image.reference}", image.without
         see = f"wwfast image kernels {image.name}"
         root = image.rootfs
@@ -203,6 +206,11 @@ def for_node(node: Node, images: ImageStore, kernels: KernelStore) -> NodeKernel
     kernel = detect.choose(found, wanted)
     if kernel is None and wanted:
         kernel = detect.by_path(root, wanted)
+        if kernel is not None and built:
+            raise NotFoundError(
+                f"node {node.id}: kernel {kernel.path} is in the tree of {where}, not in the build that is served",
+                hint=f"wwfast image build {image.name}",
+            )
     if kernel is None:
         raise NotFoundError(
             f"node {node.id}: {where} has no kernel" + (f" {wanted}" if wanted else ""), hint=f"see: {see}"

@@ -11,6 +11,8 @@ NAME = re.compile(r"[\w\-.:]+", re.ASCII)
 
 def check(name: str, kind: str = "image") -> str:
     """Return `name`; raise WwfastError when it cannot be the name of a directory of ours."""
+    if "@" in name and NAME.fullmatch(name.partition("@")[0]):
+        raise WwfastError(f"{name} is a build, and the {kind} itself is wanted: {name.partition('@')[0]}")
     if not NAME.fullmatch(name) or name.startswith("."):
         raise WwfastError(
             f"{name!r} cannot be the name of an {kind}" if kind[0] in "aeiou" else f"{name!r} cannot name a {kind}",

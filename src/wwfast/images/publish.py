@@ -27,10 +27,10 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class How:
-    """How to pack. `formats`: by default the one its kernels unpack; `full` takes nothing from earlier builds, `check`
+    """How to pack. `formats`: beside the one its kernels unpack; `full` takes nothing from earlier builds, `check`
     reads every file again; `force` publishes also what did not change; `in_use` are image references that nodes name,
-    whose builds are never removed; `boots` are the kernel versions that nodes ask for: modules of kernels other than
-    these and the default are left out (None: of none)."""
+    whose builds are never removed; `boots` are the kernels that nodes ask for, by version or by path (one outside the
+    usual places is kept with the build); `spare`: modules of kernels other than these and the default are left out."""
 
     formats: Sequence[str] = ()
     level: int = 3
@@ -38,7 +38,8 @@ class How:
     check: bool = False
     force: bool = False
     in_use: Collection[str] = ()
-    boots: Collection[str] | None = None
+    boots: Collection[str] = ()
+    spare: bool = False
     progress: Progress | None = None
 
 
@@ -60,7 +61,9 @@ def build_locked(paths: Paths, name: str, how: How) -> tuple[Build, bool]:
     if image.own:
         places.sweep(image.rootfs)
     found = detect.kernels(image.rootfs)
-    without = spare(image.rootfs, found, how.boots) if how.boots is not None else {}
+    by_path = (detect.by_path(image.rootfs, want) for want in sorted(how.boots) if "/" in want)
+    found += [kernel for kernel in by_path if kernel is not None and kernel not in found]
+    without = spare(image.rootfs, found, how.boots) if how.spare else {}
     place = paths.images / name
     place.mkdir(parents=True, exist_ok=True, mode=0o700)  # an image holds /etc/shadow
     with work.directory(place) as room:
@@ -68,7 +71,7 @@ def build_locked(paths: Paths, name: str, how: How) -> tuple[Build, bool]:
             image.rootfs,
             room / "image",
             name=name,
-            formats=tuple(how.formats) or default_formats(found),
+            formats=tuple(dict.fromkeys((*default_formats(found), *how.formats))),
             level=how.level,
             full=how.full,
             check=how.check,
@@ -126,7 +129,9 @@ def prune(paths: Paths, name: str, in_use: Collection[str], keep: int = KEEP) ->
     spare = [b for b in ImageStore(paths).builds(name) if b.id != current and b.id not in in_use]
     gone = spare[: max(len(spare) - keep, 0)]
     for old in gone:
-        work.remove(old.path)
+        # Out of sight in one step: half a build must never be one to go back to.
+        with work.directory(old.path.parent) as room:
+            old.path.rename(room / old.id)
     return [old.id for old in gone]
 
 
@@ -146,6 +151,10 @@ def rollback(paths: Paths, name: str, build_id: str | None = None) -> Build:
             if not match:
                 raise NotFoundError(f"image {name} has no build {build_id}", hint=f"see: wwfast image history {name}")
             target = match[0]
+        if not any(target.artefact(fmt) for fmt in target.info.sizes):
+            raise WwfastError(
+                f"build {target.id} of image {name} is not whole", hint=f"see: wwfast image history {name}"
+            )
         make_current(paths, target)
         return target
 
