@@ -40,7 +40,8 @@ def import_image(
     if force and update:
         raise UsageError("--force and --update exclude each other")
     place = paths.chroots / name
-    if place.exists() and not (force or update):
+    there = ImageStore(paths).get(name) if name in ImageStore(paths).names() else None
+    if there is not None and not (force or update):
         raise WwfastError(
             f"there is an image {name} already", hint="use --force to replace it, or --update to unpack over it"
         )
@@ -49,15 +50,24 @@ def import_image(
         new = room / "image"
         new.mkdir(mode=0o755)
         tree = new / "rootfs"
-        if update and place.exists():
-            copy_tree(place / "rootfs", tree)
-            if (place / "readonly").exists():
-                shutil.copy2(place / "readonly", new / "readonly")
+        if there is not None and update:
+            copy_tree(there.rootfs, tree)
+        if there is not None and (mark := there.rootfs.parent / "readonly").exists():
+            shutil.copy2(mark, new / "readonly")
+        if there is None:
+            forget_builds(paths, name)
         fill(paths, source, tree, room, options)
         complete(tree, source)
         settle(new)
         work.install(new, place)
     return ImageStore(paths).get(name)
+
+
+def forget_builds(paths: Paths, name: str) -> None:
+    """Remove builds of an image by that name whose tree has gone: they must not become those of another."""
+    if (paths.images / name).exists():
+        with work.directory(paths.images) as room:
+            (paths.images / name).rename(room / name)
 
 
 def chroots(paths: Paths) -> Path:
@@ -96,6 +106,8 @@ def fill(paths: Paths, source: str, tree: Path, room: Path, options: Options) ->
             apply(oci.layers(path, reference, options.platform), tree, options)
         elif inside.resolve(path, "/bin/sh") is None:
             raise WwfastError(f"{path} has no /bin/sh inside, so it is no root file system")
+        elif tree.exists():
+            update_tree(path, tree, room)
         else:
             copy_tree(path, tree)
     elif path.is_file():
@@ -134,10 +146,21 @@ def apply(layers: Sequence[oci.Layer], tree: Path, options: Options) -> None:
 
 def copy_tree(source: Path, tree: Path) -> None:
     """Copy with owners, modes, times, links, devices and attributes; extents are shared where the file system can."""
-    if tree.resolve().is_relative_to(source.resolve()):
+    source = source.resolve()  # the tree, where the admin gave a link to it
+    if tree.resolve().is_relative_to(source):
         raise WwfastError(f"{source} holds the directory of images itself", hint="import a directory outside of it")
     words: list[str | Path] = ["cp", "-a", "--reflink=auto", "--one-file-system", "--no-target-directory"]
     run([*words, source, tree])
+
+
+def update_tree(source: Path, tree: Path, room: Path) -> None:
+    """Copy over a tree that is there. Not by cp, which would write the server's files through links of the tree."""
+    file = room / "update.tar"
+    words: list[str | Path] = ["tar", "--create", "--format=posix", "--xattrs", "--xattrs-include=*", "--numeric-owner"]
+    run([*words, "--one-file-system", "--file", file, "--directory", source, "."])
+    with opened(file) as stream, Unpacker(tree) as unpacker:
+        unpacker.apply(stream)
+        unpacker.finish()
 
 
 def complete(tree: Path, source: str) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from wwfast.errors import WwfastError
-from wwfast.images import importing, names, work
+from wwfast.images import importing, names, places, work
 from wwfast.images.store import Image, ImageStore
 from wwfast.paths import Paths
 
@@ -21,6 +21,9 @@ def copy(paths: Paths, source: str, name: str) -> Image:
         work.locked(paths.run / "images", image.name, f"image copy to {name}"),
         work.directory(paths.chroots) as room,
     ):
+        if image.own:
+            places.sweep(image.rootfs)  # what a killed exec left is not of the image
+        importing.forget_builds(paths, name)
         new = room / "image"
         new.mkdir(mode=0o755)
         importing.copy_tree(image.rootfs, new / "rootfs")
@@ -44,6 +47,7 @@ def rename(paths: Paths, old: str, new: str) -> Image:
         work.locked(paths.run / "images", old, f"image rename to {new}"),
     ):
         if not begun:
+            importing.forget_builds(paths, new)
             _mark(paths, old).write_text(old)
             work.sync(_mark(paths, old))
             (paths.chroots / old).rename(paths.chroots / new)

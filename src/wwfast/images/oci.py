@@ -17,6 +17,7 @@ import msgspec
 from wwfast.errors import NotFoundError, WwfastError
 from wwfast.images import inside
 
+LARGEST = 4 << 20  # bytes of a document, as registries limit them
 REF_NAME = "org.opencontainers.image.ref.name"
 INDEXES = ("application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json")
 HOST = {"x86_64": "amd64", "aarch64": "arm64", "ppc64le": "ppc64le", "s390x": "s390x", "riscv64": "riscv64"}
@@ -108,7 +109,7 @@ def layers(directory: Path, reference: str, wanted: str, blobs: Path | None = No
 
 
 def _layout(directory: Path, reference: str, wanted: str, blobs: Path) -> list[Layer]:
-    index = msgspec.json.decode((directory / "index.json").read_bytes(), type=Manifest)
+    index = msgspec.json.decode(_document(directory, "index.json"), type=Manifest)
     found = index.manifests or []
     if reference:
         named = [d for d in found if reference in ((d.annotations or {}).get(REF_NAME), d.digest)]
@@ -117,7 +118,7 @@ def _layout(directory: Path, reference: str, wanted: str, blobs: Path) -> list[L
             raise NotFoundError(f"there is no image {reference} in it", hint=f"it holds: {', '.join(known) or 'one'}")
         found = named
     manifest = _pick(found, platform(wanted), wanted, blobs)
-    return [Layer(blob_path(blobs, d.digest), d.digest, d.size) for d in manifest.layers or []]
+    return [Layer(_blob(blobs, d.digest), d.digest, d.size) for d in manifest.layers or []]
 
 
 def _pick(found: list[Descriptor], machine: Platform, wanted: str, blobs: Path) -> Manifest:
@@ -150,7 +151,7 @@ def blob_path(blobs: Path, name: str) -> Path:
 def _verified(blobs: Path, descriptor: Descriptor) -> bytes:
     import hashlib
 
-    data = blob_path(blobs, descriptor.digest).read_bytes()
+    data = _document(blobs, str(blob_path(Path(), descriptor.digest)))
     algorithm, _, digest = descriptor.digest.partition(":")
     if hashlib.new(algorithm, data).hexdigest() != digest:
         raise WwfastError(f"blob {descriptor.digest[:19]}... is damaged", hint="fetch or copy the image again")
@@ -158,7 +159,7 @@ def _verified(blobs: Path, descriptor: Descriptor) -> bytes:
 
 
 def _saved(directory: Path, reference: str, wanted: str) -> list[Layer]:
-    images = msgspec.json.decode((directory / "manifest.json").read_bytes(), type=list[Saved])
+    images = msgspec.json.decode(_document(directory, "manifest.json"), type=list[Saved])
     if reference:
         images = [image for image in images if reference in (image.tags or [])]
     if len(images) != 1:
@@ -166,11 +167,23 @@ def _saved(directory: Path, reference: str, wanted: str) -> list[Layer]:
         raise NotFoundError(f"{len(images)} images in the archive match", hint=f"name one after the path: {tags}")
     (image,) = images
     if wanted:
-        is_for = msgspec.json.decode(_member(directory, image.config).read_bytes(), type=Platform)
+        is_for = msgspec.json.decode(_document(directory, image.config), type=Platform)
         if not is_for.suits(platform(wanted)):
             raise NotFoundError(f"the image is for {is_for}, not for {platform(wanted)}")
     files = [_member(directory, name) for name in image.layers]
     return [Layer(file, "", file.stat().st_size) for file in files]
+
+
+def _blob(blobs: Path, name: str) -> Path:
+    return _member(blobs, str(blob_path(Path(), name)))
+
+
+def _document(directory: Path, name: str) -> bytes:
+    """An index, manifest or configuration; a device or a pipe by that name would never end."""
+    file = _member(directory, name)
+    if file.stat().st_size > LARGEST:
+        raise WwfastError(f"{name} of the image is larger than any manifest: {file.stat().st_size} bytes")
+    return file.read_bytes()
 
 
 def _member(directory: Path, name: str) -> Path:

@@ -27,6 +27,7 @@ OPAQUE = b".wh..wh..opq"
 XATTR = "SCHILY.xattr."
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 CACHED = 8192  # descriptors of directories kept open, where the process may have twice as many
+DEEPEST = 500  # directories below each other: real trees have some thirty, and what walks a tree must not run out
 LATEST = (2**32 - 1) * 10**9  # what the archive for the node can express
 
 Parts = tuple[bytes, ...]
@@ -362,6 +363,8 @@ class Unpacker:
             try:
                 fd = self._step(fd, (*at, part))
                 at.append(part)
+                if len(at) > DEEPEST:
+                    raise Hostile(f"{_show(parts)[:80]} is deeper than {DEEPEST} directories")
             except OSError as error:
                 if error.errno not in (errno.ELOOP, errno.ENOTDIR):
                     raise

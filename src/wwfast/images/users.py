@@ -157,7 +157,9 @@ def _replace(tree: Path, table: Table) -> None:
     assert file is not None  # plan() has read it, and the copy is ours alone
     status = file.stat()
     new = file.with_name(f".{file.name}.new")
-    new.write_text(table.text(), errors="surrogateescape")
-    os.chown(new, status.st_uid, status.st_gid)
-    new.chmod(stat.S_IMODE(status.st_mode))
+    new.unlink(missing_ok=True)  # a link of the image by that name must not be followed
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "wb") as stream:
+        stream.write(table.text().encode(errors="surrogateescape"))
+        os.fchown(stream.fileno(), status.st_uid, status.st_gid)
+        os.fchmod(stream.fileno(), stat.S_IMODE(status.st_mode))
     new.rename(file)

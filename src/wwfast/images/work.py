@@ -9,9 +9,8 @@ from __future__ import annotations
 import ctypes
 import errno
 import fcntl
+import logging
 import os
-import shutil
-import stat
 import tempfile
 import time
 from collections.abc import Iterator
@@ -19,6 +18,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from wwfast.errors import WwfastError
+from wwfast.run import run
+
+log = logging.getLogger(__name__)
 
 PREFIX = ".work-"
 AT_FDCWD = -100
@@ -86,19 +88,20 @@ def _sweep(parent: Path) -> None:
             remove(left)
         except BlockingIOError:
             pass
+        except WwfastError as error:
+            log.warning("%s was left by a killed command and cannot be removed: %s", left, error.message)
         finally:
             os.close(held)
 
 
 def remove(tree: Path) -> None:
-    """Remove a tree. One made by a user who is not root may hold directories without write permission."""
+    """Remove a tree, however deep: shutil.rmtree recurses, and gives up at a thousand directories.
+
+    One made by a user who is not root may hold directories without write permission.
+    """
     if os.geteuid() != 0:
-        for base, names, _ in os.walk(tree):
-            for name in names:
-                path = Path(base, name)
-                if not path.is_symlink():
-                    path.chmod(stat.S_IRWXU)
-    shutil.rmtree(tree)
+        run(["chmod", "-R", "u+rwX", tree], check=False)
+    run(["rm", "-rf", "--one-file-system", "--", tree])
 
 
 def install(new: Path, place: Path) -> None:
