@@ -74,6 +74,31 @@ def test_kernel_order_is_numeric_and_a_suffix_sorts_below_none() -> None:
     assert [k.version for k in sorted(made, key=lambda k: k.order)] == versions
 
 
+@pytest.mark.parametrize(
+    ("releases", "newest"),
+    [
+        (["6.14.0-rc1", "6.14.0-rc10", "6.14.0-rc2"], "6.14.0-rc10"),
+        ([f"5.14.0-570.el9_8{patch}.x86_64" for patch in (".0.1", ".0.2", "")], "5.14.0-570.el9_8.0.2.x86_64"),
+        (["6.1.0-18-amd64", "6.1.0-18-cloud-amd64", "6.1.0-18-rt-amd64"], "6.1.0-18-amd64"),
+        (["6.12.41+deb13-amd64", "6.12.41+deb13-rt-amd64"], "6.12.41+deb13-amd64"),
+        (["5.14.0-570.el9.x86_64", "5.14.0-570.el9.x86_64+rt-debug"], "5.14.0-570.el9.x86_64"),
+    ],
+)  # fmt: skip
+def test_kernel_default_among_those_of_one_version(tmp_path: Path, releases: list[str], newest: str) -> None:
+    plant(tmp_path, *(f"/boot/vmlinuz-{release}" for release in releases))
+    found = detect.default(detect.kernels(tmp_path))
+    assert found is not None
+    assert found.release == newest
+
+
+def test_kernel_named_by_its_flavour_has_the_release_of_its_modules(tmp_path: Path) -> None:
+    plant(tmp_path, "/boot/vmlinuz-lts")
+    for release in ("6.6.58-0-lts", "6.6.58-0-virt"):
+        (tmp_path / "lib/modules" / release).mkdir(parents=True)
+    (found,) = detect.kernels(tmp_path)
+    assert (found.release, found.version) == ("6.6.58-0-lts", "6.6.58-0")
+
+
 def test_kernel_default_is_the_newest_but_never_debug_or_rescue(tmp_path: Path) -> None:
     plant(
         tmp_path,

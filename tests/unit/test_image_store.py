@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from wwfast.errors import NotFoundError, UsageError, WwfastError
 from wwfast.images import kernels, manage, publish, work
 from wwfast.images.importing import default_name, import_image
 from wwfast.images.kernels import KernelStore, for_node
+from wwfast.images.modules import gather
 from wwfast.images.options import Options
 from wwfast.images.store import Image, ImageStore
 from wwfast.nodes.model import Kernel, Node
@@ -290,6 +293,32 @@ def test_kernel_modules_are_packed_without_an_entry_for_lib(paths: Paths, image:
     assert "lib" not in names
     assert "lib/modules" in names
     assert "lib/modules/6.1.0-9-test/modules.builtin" in names
+
+
+def test_kernel_import_follows_links_of_modules_inside_the_image_and_never_strips_the_servers(
+    paths: Paths, image: Image, tmp_path: Path
+) -> None:
+    """RHEL's weak-updates lend modules of other kernels; an absolute link would reach those of the server."""
+    host = tmp_path / "host.ko"
+    host.write_bytes(b"a module of the server")
+    other, own = (image.rootfs / "usr/lib/modules" / release for release in ("6.1.0-1-test", "6.1.0-9-test"))
+    for name in (other / "extra/lent.ko", own / "kernel/own.ko"):
+        name.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(sys.executable, name)  # what strip can work on
+    (own / "weak-updates").mkdir()
+    (own / "weak-updates/lent.ko").symlink_to("/lib/modules/6.1.0-1-test/extra/lent.ko")
+    (own / "weak-updates/host.ko").symlink_to(host)
+    (own / "weak-updates/own.ko").symlink_to("../kernel/own.ko")
+    files = ("kernel/own.ko", "weak-updates/lent.ko", "weak-updates/own.ko")
+    (own / "modules.dep").write_text("".join(f"{name}:\n" for name in files))
+    tree = tmp_path / "gathered"
+    gather(image.rootfs, "6.1.0-9-test", tree, strip=True)
+    weak = tree / "lib/modules/6.1.0-9-test/weak-updates"
+    assert host.read_bytes() == b"a module of the server"
+    assert sorted(file.name for file in weak.iterdir()) == ["lent.ko", "own.ko"]
+    assert not (weak / "lent.ko").is_symlink()
+    assert (weak / "own.ko").is_symlink()
+    assert (other / "extra/lent.ko").read_bytes() == Path(sys.executable).read_bytes(), "the image stays as it is"
 
 
 def test_kernel_artefact_changes_with_the_file(tmp_path: Path) -> None:

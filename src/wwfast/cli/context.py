@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from wwfast.errors import WwfastError
 from wwfast.paths import Paths
 
 if TYPE_CHECKING:
@@ -26,6 +28,8 @@ class App:
     def create(cls, *, verbose: bool, debug: bool, conf: str | None, root: str | None) -> App:
         level = logging.DEBUG if debug else logging.INFO if verbose else logging.WARNING
         logging.basicConfig(level=level, format="%(levelname)s: %(message)s")
+        if conf and not Path(conf).is_file():
+            raise WwfastError(f"there is no {conf}", hint="it was named by --warewulfconf or WAREWULFCONF")
         return cls(Paths.from_environment(root, conf), verbose, debug)
 
     @cached_property

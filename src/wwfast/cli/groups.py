@@ -9,6 +9,31 @@ from typing import Any, ClassVar
 
 import click
 
+TRUTH = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
+
+
+def booleans(command: click.Command, words: list[str]) -> list[str]:
+    """The words with boolean options as click wants them: wwctl takes `--flag`, `--flag=true` and `--flag=false`."""
+    known = {opt: p for p in command.params if isinstance(p, click.Option) for opt in (*p.opts, *p.secondary_opts)}
+    done: list[str] = []
+    for at, word in enumerate(words):
+        if word == "--":
+            return done + words[at:]
+        name, equals, text = word.partition("=")
+        option, value = known.get(name) if name.startswith("--") else None, TRUTH.get(text.lower())
+        if option is None or not isinstance(option.type, click.types.BoolParamType) or option.count:
+            done.append(word)
+        elif not option.is_flag:  # takes a value, which wwctl never takes from the next word
+            follows = words[at + 1].lower() if at + 1 < len(words) else ""
+            done.append(word if equals or follows in TRUTH else f"{name}=true")
+        elif not equals or value is None:
+            done.append(word)
+        elif value:
+            done.append(name)
+        elif name in option.opts and option.secondary_opts:
+            done.append(option.secondary_opts[0])
+    return done
+
 
 class AliasGroup(click.Group):
     """A group whose commands have aliases, and may live in modules that are imported only when asked for."""
@@ -48,7 +73,8 @@ class AliasGroup(click.Group):
             close = difflib.get_close_matches(args[0], [*self.list_commands(ctx), *self.aliases], n=1)
             also = f" Did you mean '{close[0]}'?" if close else ""
             ctx.fail(f"No such command '{args[0]}'.{also}")
-        return super().resolve_command(ctx, args)
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, command, booleans(command, rest) if command is not None else rest
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         rows = []

@@ -47,6 +47,11 @@ def exec_(
     app: App, name: str, command: tuple[str, ...], bind: tuple[str, ...], node: str | None, build: bool, syncuser: bool
 ) -> None:
     """Run a command inside an image. Its exit status is ours; after a failure nothing is built."""
+    from wwfast.errors import UsageError
+
+    if command[0].startswith("-") and command[0] != "--":
+        hint = f"options go before the name: wwfast image exec {command[0]} {name} -- ..."
+        raise UsageError(f"{command[0]} is no command", hint=hint)
     inside_image(app, name, command, bind, node, build, syncuser)
 
 

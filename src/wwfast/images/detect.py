@@ -21,6 +21,7 @@ PATTERNS = (
     "/lib/modules/*/vmlinuz",
     "/lib/modules/*/vmlinuz.gz",
 )
+MACHINE = re.compile(r"[.-](x86_64|aarch64|ppc64le|s390x|riscv64|amd64|arm64)$")
 VERSION = re.compile(r"\d+\.\d+\.\d+(?:-[\d.]+|)")
 
 Key = tuple[bool, tuple[int, ...], bool, tuple[int, ...]]
@@ -57,6 +58,16 @@ class Kernel:
             tuple(int(n) for n in suffix.split(".") if n),
         )
 
+    @property
+    def flavour(self) -> tuple[str, ...]:
+        """The words of the release: `-rt-` and `-cloud-` kernels are of others than the plain one."""
+        return tuple(re.findall(r"[a-z]+", MACHINE.sub("", self.release)))
+
+    @property
+    def patch(self) -> tuple[int, ...]:
+        """All numbers of the release: `el9_8.0.2` after `el9_8.0.1` after `el9_8`, `rc10` after `rc2`."""
+        return tuple(int(number) for number in re.findall(r"\d+", MACHINE.sub("", self.release)))
+
     def answers_to(self, wanted: str) -> bool:
         """True when `wanted` is a prefix of version or release that ends where a component ends."""
         return any(
@@ -84,8 +95,14 @@ def examine(root: Path, path: str, file: Path) -> Kernel:
 
 
 def default(found: Iterable[Kernel]) -> Kernel | None:
-    """The newest kernel that is neither a debug nor a rescue one; the first found among equals."""
-    return max((k for k in found if not k.debug), key=lambda k: k.order, default=None)
+    """The newest kernel that is neither a debug nor a rescue one. Among those of one version, the newest of the flavour
+    that is found first."""
+    usable = [k for k in found if not k.debug]
+    first = max(usable, key=lambda k: k.order, default=None)
+    if first is None:
+        return None
+    alike = (k for k in usable if (k.order, k.flavour) == (first.order, first.flavour))
+    return max(alike, key=lambda k: k.patch)
 
 
 def choose(found: Sequence[Kernel], wanted: str) -> Kernel | None:
@@ -140,7 +157,10 @@ def _release(root: Path, path: str, file: Path) -> str:
         real = inside.resolve(root, base)
         if real is not None and real.read_text(errors="replace").strip() == label:
             return base.split("/")[3]
-    return ""
+    # Alpine names the kernel by its flavour; on arm64 its header does not tell the release.
+    homes = [home.split("/")[3] for home in inside.matching(root, "/lib/modules/*")]
+    alike = [home for home in homes if home.endswith(f"-{label}")] if label else []
+    return alike[0] if len(alike) == 1 else ""
 
 
 def _header_release(file: Path) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from pathlib import Path
 
 from wwfast.errors import WwfastError
 from wwfast.images import detect, inside
 from wwfast.run import run
+
+log = logging.getLogger(__name__)
 
 NOT_MODULES = ("build", "source", "vmlinuz", "vmlinuz.gz")
 SUFFIXES = (".ko", ".ko.gz", ".ko.xz", ".ko.zst")
@@ -27,9 +30,12 @@ def gather(root: Path, release: str, tree: Path, *, strip: bool = False) -> int:
     run(["cp", "-a", "--reflink=auto", "--one-file-system", source, target])
     for name in NOT_MODULES:
         (target / name).unlink(missing_ok=True)
+    _follow(root, source, target)
     files = modules(target)
     if strip:
-        plain = [file for file in files if file.suffix == ".ko"]
+        plain = [file for file in files if file.suffix == ".ko" and not file.is_symlink()]
+        if not plain and files:
+            log.warning("the modules of kernel %s are compressed: --strip-debug does nothing to them", release)
         for batch in (plain[i : i + 500] for i in range(0, len(plain), 500)):
             run(["strip", "--strip-debug", *batch], package="binutils")
     if not index_matches(target, files):
@@ -38,6 +44,19 @@ def gather(root: Path, release: str, tree: Path, *, strip: bool = False) -> int:
             raise WwfastError(f"modules.dep of kernel {release} does not name the modules that are there")
     _firmware(root, files, tree / "lib/firmware")
     return len(files)
+
+
+def _follow(root: Path, source: Path, target: Path) -> None:
+    """Links that lead out of `source`, which RHEL and SUSE keep in weak-updates: the module itself in their place. One
+    that leads nowhere inside the image goes: on this server it could lead to a module of the server's own."""
+    for link in [file for file in target.rglob("*.ko*") if file.is_symlink()]:
+        seen = source / link.relative_to(target)
+        real = inside.resolve(root, f"/{seen.relative_to(root)}")
+        if real is not None and real.is_relative_to(source):
+            continue
+        link.unlink()
+        if real is not None and real.is_file():
+            shutil.copy2(real, link)
 
 
 def modules(place: Path) -> list[Path]:

@@ -34,7 +34,11 @@ class Table:
         fields = 7 if kind == "passwd" else 4
         lines: dict[str, str] = {}
         ids: dict[str, int] = {}
-        for line in file.read_text(errors="surrogateescape").splitlines():
+        try:
+            text = file.read_text(errors="surrogateescape")
+        except OSError as error:
+            raise WwfastError(f"{file} cannot be read: {error.strerror}") from error
+        for line in text.splitlines():
             parts = line.split(":")
             name = parts[0]
             if len(parts) != fields or not name or name[0] in "+-" or not parts[2].isdecimal() or name in lines:
