@@ -9,6 +9,8 @@ import pytest
 
 from support.oci import small_tree
 from wwfast.cli.main import main
+from wwfast.images.importing import import_image
+from wwfast.images.options import Options
 from wwfast.images.store import ImageStore
 from wwfast.paths import Paths
 
@@ -80,6 +82,16 @@ def test_image_commands_from_import_to_rollback(paths: Paths, deb: Path, capsys:
     capsys.readouterr()
     assert wwfast(paths, "image", "verify") == 0
     assert capsys.readouterr().out.startswith("deb: whole\ndeb: the tree changed after the build: ")
+    assert wwfast(paths, "image", "build", "deb", "--force", "--json") == 0
+    (built,) = json.loads(capsys.readouterr().out)
+    assert (built["name"], built["changed"], built["sizes"].keys()) == ("deb", True, {"zst"})
+    assert wwfast(paths, "image", "verify", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == [
+        {"name": "deb", "build": built["build"], "damage": None, "differences": []}
+    ]
+    import_image(paths, str(deb), "raw", Options())
+    assert wwfast(paths, "image", "verify", "raw") == 0
+    assert capsys.readouterr().out == "raw: not built\n"
 
 
 def test_image_list_tells_what_builds_share(paths: Paths, deb: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -81,6 +81,7 @@ def import_(
 @click.option("--format", "formats", multiple=True, type=click.Choice(["zst", "gz", "raw"]), help="Formats to make.")
 @click.option("--level", type=click.IntRange(1, 19), default=3, show_default=True, help="Compression level, 1 to 19.")
 @click.option("--syncuser", is_flag=True, help="Bring this server's users and groups into it first.")
+@click.option("--json", "as_json", is_flag=True, help="What became of each, for programs.")
 @pass_app
 def build(
     app: App,
@@ -92,6 +93,7 @@ def build(
     formats: tuple[str, ...],
     level: int,
     syncuser: bool,
+    as_json: bool,
 ) -> None:
     """Pack images for the nodes. The one served is replaced when the new one is complete."""
     from wwfast.errors import UsageError
@@ -100,10 +102,14 @@ def build(
 
     if bool(names) == every:
         raise UsageError("name the images to build, or use --all", hint="wwfast image list")
+    rows = []
     for name in ImageStore(app.paths).names() if every else names:
         if syncuser:
             accounts.sync(app.paths, name)
-        build_one(app, name, force=force, full=full, check=check, formats=formats, level=level)
+        how = {"force": force, "full": full, "check": check, "formats": formats, "level": level}
+        rows.append(build_one(app, name, quiet=as_json, **how))
+    if as_json:
+        dump_json(rows)
 
 
 @image.command("list", epilog="Example: wwfast image list --long")

@@ -105,7 +105,8 @@ def warn_stranded(app: App, name: str) -> None:
         click.echo(f"warning: {line}", err=True)
 
 
-def build_one(app: App, name: str, **how: Any) -> None:
+def build_one(app: App, name: str, *, quiet: bool = False, **how: Any) -> dict[str, Any]:
+    """Build an image; what became of it, told in lines for people unless `quiet`, and returned for programs."""
     import time
 
     from wwfast.images import publish
@@ -123,18 +124,32 @@ def build_one(app: App, name: str, **how: Any) -> None:
                 progress=lambda a, b: shown("packing", a, b),
             ),
         )
-    if not changed:
-        click.echo(f"{name}: nothing changed since build {made.id}")
-        return
-    sizes = ", ".join(
-        f"{fmt} {size_text(artefact.size)}" for fmt in ("raw", "zst", "gz") if (artefact := made.artefact(fmt))
-    )
-    click.echo(f"{name}: build {made.id} in {time.monotonic() - begun:.1f} s, {sizes}")
-    if without := made.info.without:
-        click.echo(f"{name}: without the modules of {', '.join(without)}, which no node boots")
-    for warning in made.manifest().warnings:
-        click.echo(f"warning: {name}: {warning}", err=True)
+    row = {
+        "name": name,
+        "build": made.id,
+        "changed": changed,
+        "seconds": round(time.monotonic() - begun, 3),
+        "sizes": made.info.sizes,
+        "without": made.info.without,
+        "warnings": made.manifest().warnings if changed else [],
+    }
+    if not quiet:
+        _tell(row)
     warn_stranded(app, name)
+    return row
+
+
+def _tell(row: dict[str, Any]) -> None:
+    name, build = row["name"], row["build"]
+    if not row["changed"]:
+        click.echo(f"{name}: nothing changed since build {build}")
+        return
+    sizes = ", ".join(f"{fmt} {size_text(row['sizes'][fmt])}" for fmt in ("raw", "zst", "gz") if fmt in row["sizes"])
+    click.echo(f"{name}: build {build} in {row['seconds']:.1f} s, {sizes}")
+    if row["without"]:
+        click.echo(f"{name}: without the modules of {', '.join(row['without'])}, which no node boots")
+    for warning in row["warnings"]:
+        click.echo(f"warning: {name}: {warning}", err=True)
 
 
 def facts(app: App, made: Any, disk: Mapping[tuple[str, str], Footprint] | None = None) -> dict[str, Any]:

@@ -79,8 +79,9 @@ def delete(app: App, names: tuple[str, ...], yes: bool) -> None:
 
 @click.command(epilog="Example: wwfast image verify debian")
 @click.argument("names", nargs=-1)
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
 @pass_app
-def verify(app: App, names: tuple[str, ...]) -> None:
+def verify(app: App, names: tuple[str, ...], as_json: bool) -> None:
     """Read all that is served of images and compare it with its digests, then with the tree.
 
     Exit status 1 when something is damaged; a tree that changed since the build is only told of.
@@ -89,17 +90,21 @@ def verify(app: App, names: tuple[str, ...]) -> None:
     from wwfast.images.store import ImageStore
 
     store = ImageStore(app.paths)
-    broken = []
+    rows: list[dict[str, Any]] = []
     for name in names or store.names():
         made = store.get(name)
         wrong = made.build.damage() if made.build else None
-        click.echo(f"{name}: {wrong or ('whole' if made.build else 'not built')}")
-        if wrong:
-            broken.append(name)
-        elif made.build and not made.pinned:
-            for line in made.build.differences(made.rootfs):
+        compared = made.build is not None and not wrong and not made.pinned
+        differences = made.build.differences(made.rootfs) if made.build and compared else []
+        build = made.build.id if made.build else None
+        rows.append({"name": name, "build": build, "damage": wrong, "differences": differences})
+        if not as_json:
+            click.echo(f"{name}: {wrong or ('whole' if build else 'not built')}")
+            for line in differences:
                 click.echo(f"{name}: {line}")
-    if broken:
+    if as_json:
+        dump_json(rows)
+    if broken := [row["name"] for row in rows if row["damage"]]:
         raise WwfastError(
             f"not as built: {', '.join(broken)}", hint=f"build again: wwfast image build --full {' '.join(broken)}"
         )
