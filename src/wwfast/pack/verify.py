@@ -54,7 +54,7 @@ def differences(dest: Path, tree: Path, *, segment: float = SEGMENT) -> list[str
             if differing <= SHOWN:
                 names = walked.paths(number)
                 problems.append(
-                    f"the tree changed after the build: {len(names)} entries from "
+                    f"the tree changed after the build: somewhere among {len(names)} entries, from "
                     f"{names[0].decode(errors='backslashreplace')} to {names[-1].decode(errors='backslashreplace')}"
                 )
     if differing > SHOWN:
