@@ -12,7 +12,6 @@ import errno
 import os
 import resource
 import stat
-import struct
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import Any, cast
 from wwfast.errors import WwfastError
 from wwfast.images.inside import LINKS
 from wwfast.images.stream import Forward
+from wwfast.images.tarheader import Header, times
 
 WHITEOUT = b".wh."
 OPAQUE = b".wh..wh..opq"
@@ -28,84 +28,9 @@ XATTR = "SCHILY.xattr."
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 CACHED = 8192  # descriptors of directories kept open, where the process may have twice as many
 DEEPEST = 500  # directories below each other: real trees have some thirty, and what walks a tree must not run out
-LATEST = (2**32 - 1) * 10**9  # what the archive for the node can express
 
 Parts = tuple[bytes, ...]
 Maker = Callable[[int, bytes], None]  # (directory, name)
-
-
-# POSIX ustar: name mode uid gid size mtime chksum type linkname (magic version uname gname) devmajor devminor prefix
-USTAR = struct.Struct("100s8s8s8s12s12s8sc100s72x8s8s155s12x")
-
-
-class Header(tarfile.TarInfo):
-    """tarfile's reading of the plain headers that nearly all are, five times as fast; it gets what is unusual."""
-
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Header:
-        if len(buf) == 512 and buf[257:263] == b"ustar\0" and buf[156] in b"0125":
-            name, mode, uid, gid, size, mtime, total, kind, link, major, minor, prefix = USTAR.unpack(buf)
-            try:
-                made = cls(_text(name))
-                if int(total.rstrip(b"\0 "), 8) != 256 + sum(buf) - sum(total):
-                    raise ValueError
-                made.mode, made.uid, made.gid, made.size, made.mtime, made.devmajor, made.devminor = (
-                    int(field.rstrip(b"\0 ") or b"0", 8) for field in (mode, uid, gid, size, mtime, major, minor)
-                )
-                made.type, made.linkname = kind, _text(link)
-                if prefix[0]:
-                    made.name = f"{_text(prefix)}/{made.name}"
-                if kind == tarfile.DIRTYPE:
-                    made.name = made.name.rstrip("/")
-                return made
-            except ValueError:
-                pass
-        return super().frombuf(buf, encoding, errors)
-
-    def _proc_pax(self, archive: Any) -> tarfile.TarInfo:
-        """The extended header of one member; of sparse files, other encodings and all members: tarfile's own reading.
-
-        POSIX pax: records `LENGTH KEY=VALUE\\n`, LENGTH counting all of it. Nearly every file of an image has one.
-        """
-        data: bytes = archive.fileobj.read(cast(Any, self)._block(self.size))
-        records = _pax_records(data[: self.size]) if self.type == tarfile.XHDTYPE else None
-        if records is None:
-            archive.fileobj.unread(data)
-            return cast(tarfile.TarInfo, cast(Any, super())._proc_pax(archive))
-        try:
-            member: Any = self.fromtarfile(archive)
-        except tarfile.HeaderError as error:
-            raise tarfile.ReadError(str(error)) from None
-        member._apply_pax_info(archive.pax_headers | records, archive.encoding, archive.errors)
-        member.offset = self.offset
-        if "size" in records:
-            archive.offset = member.offset_data + (member._block(member.size) if member.isreg() else 0)
-        return cast(tarfile.TarInfo, member)
-
-
-def _pax_records(data: bytes) -> dict[str, str] | None:
-    """Records by key; None for what is not plainly readable."""
-    found: dict[str, str] = {}
-    at = 0
-    try:
-        while at < len(data):
-            space = data.index(b" ", at, at + 20)
-            length = int(data[at:space])
-            end = at + length
-            key, equals, value = data[space + 1 : end - 1].partition(b"=")
-            if end <= space + 2 or data[end - 1 : end] != b"\n" or not equals:
-                return None
-            if key == b"hdrcharset" or key.startswith(b"GNU."):
-                return None
-            found[key.decode()] = value.decode("utf-8", "surrogateescape")
-            at = end
-    except ValueError:
-        return None
-    return found
-
-
-def _text(field: bytes) -> str:
-    return field.partition(b"\0")[0].decode("utf-8", "surrogateescape")
 
 
 class Hostile(WwfastError):
@@ -242,7 +167,7 @@ class Unpacker:
         def link(parent: int, name: bytes) -> None:
             os.symlink(_encode(member.linkname), name, dir_fd=parent)
             self._own(name, member, parent)
-            os.utime(name, ns=_times(member), dir_fd=parent, follow_symlinks=False)
+            os.utime(name, ns=times(member), dir_fd=parent, follow_symlinks=False)
 
         def node(parent: int, name: bytes) -> None:
             types = {tarfile.CHRTYPE: stat.S_IFCHR, tarfile.BLKTYPE: stat.S_IFBLK, tarfile.FIFOTYPE: stat.S_IFIFO}
@@ -250,7 +175,7 @@ class Unpacker:
             os.mknod(name, 0o600 | types[kind], device, dir_fd=parent)
             self._own(name, member, parent)
             os.chmod(name, member.mode & 0o7777, dir_fd=parent)
-            os.utime(name, ns=_times(member), dir_fd=parent, follow_symlinks=False)
+            os.utime(name, ns=times(member), dir_fd=parent, follow_symlinks=False)
 
         if member.isfile():
             return file
@@ -428,13 +353,13 @@ class Unpacker:
         if member.mode & 0o7000:
             os.fchmod(fd, member.mode & 0o7777)
         self._xattrs(fd, member)
-        os.utime(fd, ns=_times(member))
+        os.utime(fd, ns=times(member))
 
     def _finish_directory(self, fd: int, where: Parts, member: tarfile.TarInfo) -> None:
         self._own(fd, member)
         self._xattrs(fd, member)
         os.fchmod(fd, (member.mode & 0o1777) | stat.S_IRWXU)  # ours to fill; finish() sets the true mode
-        self._states[where] = (member.mode & 0o7777, _times(member)[0])
+        self._states[where] = (member.mode & 0o7777, times(member)[0])
 
     def _xattrs(self, fd: int, member: tarfile.TarInfo) -> None:
         for key, value in member.pax_headers.items():
@@ -470,18 +395,6 @@ def _encode(name: str) -> bytes:
 
 def _show(parts: Parts) -> str:
     return repr(b"/".join(parts).decode(errors="replace"))
-
-
-def _times(member: tarfile.TarInfo) -> tuple[int, int]:
-    """Access and modification time in ns; pax headers carry fractions that a float would round."""
-    text = member.pax_headers.get("mtime", "")
-    seconds, _, fraction = text.partition(".")
-    if seconds.isdecimal() and (fraction.isdecimal() or not fraction):
-        time = int(seconds) * 10**9 + int(fraction[:9].ljust(9, "0"))
-    else:
-        time = int(member.mtime) * 10**9
-    time = min(max(time, 0), LATEST)
-    return time, time
 
 
 def _write(fd: int, data: memoryview) -> None:
