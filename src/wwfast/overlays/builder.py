@@ -20,17 +20,18 @@ from wwfast.config.settings import Settings
 from wwfast.errors import WwfastError
 from wwfast.nodes.model import Node
 from wwfast.nodes.registry import Snapshot
-from wwfast.overlays import environment, forms
+from wwfast.overlays import environment
 from wwfast.overlays.data import ClusterData, ServerData, build_facts, digest
 from wwfast.overlays.images import Images
-from wwfast.overlays.model import DIRECTORY, Item
+from wwfast.overlays.maker import Maker
+from wwfast.overlays.model import Item
 from wwfast.overlays.packs import Known, Packs, Seen
-from wwfast.overlays.plan import CLUSTER, NODE, VARIANT, Changed, Part, Plan, archive, class_of, over_directory
+from wwfast.overlays.plan import CLUSTER, NODE, VARIANT, Changed, Part, Plan, class_of
 from wwfast.overlays.render import Template
 from wwfast.overlays.scan import Overlays
 from wwfast.overlays.sources import Dependency, Sources
-from wwfast.overlays.stack import Entry, Output, Rendered
-from wwfast.pack import frames, newc
+from wwfast.overlays.stack import Output
+from wwfast.pack import frames
 from wwfast.paths import Paths
 from wwfast.watch import Watch
 
@@ -41,30 +42,49 @@ SYSTEM, RUNTIME = "system", "runtime"
 CONTEXTS = (SYSTEM, RUNTIME)
 LEVEL = 3
 SHARED_BYTES = 32 << 20  # outputs of templates that nodes share, kept in memory
-EMPTY = Known(b"", (), b"")
+# What may be made: nothing, what nodes share by their lists of overlays, everything.
+NOTHING, SHARED, ALL = range(3)
 
 T = TypeVar("T")
 
 # Which template (by its key) made which outputs: path, kind, backup, make_parents.
 Shape = list[tuple[bytes, list[tuple[str, str, bool, bool]]]]
-_encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Shape).decode
+
+
+@dataclass(slots=True, eq=False)
+class Ground:
+    """What all nodes with the same overlays and image have in common, looked at once per generation.
+
+    A ground that turns out as it was stays the same object: then its nodes need no second look. `basis` is what the
+    two parts of a node's own rest on beside the node, `below` the contents under them.
+    """
+
+    image: Image | None
+    plan: Plan
+    static: Known
+    cluster: Known
+    basis: tuple[bytes, ...]
+    below: tuple[bytes, ...]
+    generation: int
+
+    def carries(self, other: Ground, *, full: bool) -> bool:
+        """Whether the parts that stand on `other` stand here, too; `full` ones rest on the contents below as well."""
+        same = self.image is other.image and self.plan is other.plan and self.basis == other.basis
+        return same and (not full or self.below == other.below)
 
 
 @dataclass(slots=True)
 class Memo:
-    """What a node was found to need, and what that rests on.
+    """What a node was found to need, and the ground it stands on.
 
-    `basis` is what its own two parts rest on beside the node itself; `below` the contents under them if they had to be
-    made from the whole stack, else empty.
+    `full` if its own two parts had to be made from the whole stack: they rest on the contents below.
     """
 
     node: Node
-    image: Image | None
-    plan: Plan
+    ground: Ground
     generation: int
-    basis: tuple[bytes, ...]
-    below: tuple[bytes, ...]
+    full: bool
     variant: Known
     own: Known
     contents: tuple[bytes, ...]
@@ -93,9 +113,10 @@ class Builder:
         self._plans: dict[tuple[tuple[str, ...], str], tuple[list[list[Item]], Image | None, Plan]] = {}
         self._shared: OrderedDict[bytes, tuple[Seen, tuple[Output, ...]]] = OrderedDict()
         self._shared_bytes = 0
+        self._grounds: dict[tuple[tuple[str, ...], str], Ground] = {}
         self._memos: dict[tuple[str, str], Memo] = {}
         # Valid for one generation:
-        self._asked: dict[tuple[str, str], _Maker] = {}  # what has its keys, and was not to be made yet
+        self._asked: dict[tuple[str, str], Maker] = {}  # what has its keys, and was not to be made yet
         self._once: dict[tuple[Any, ...], Any] = {}
         self._seen_ok: dict[Seen, bool] = {}
 
@@ -192,15 +213,15 @@ class Builder:
         memo = self._memos.get((context, node.id))
         if memo is None or memo.generation != self.generation or memo.node is not node:
             return None
-        return memo if memo.image is self.images.get(node.image_name) else None
+        return memo if memo.ground.image is self.images.get(node.image_name) else None
 
     def forget_artefacts(self) -> None:
         """Packs were replaced: what is handed out from now on lies in the new ones."""
         for memo in self._memos.values():
             memo.artefacts = {}
 
-    def resolve(self, node: Node, context: str, *, make: bool = True) -> Memo | None:
-        """The segments of a node; without `make` None when one would have to be made. Raises WwfastError."""
+    def resolve(self, node: Node, context: str, *, make: int = ALL) -> Memo | None:
+        """The segments of a node; with `make` below ALL None when one would have to be made. Raises WwfastError."""
         for _ in range(8):
             try:
                 return self.memo(node, context) or self._resolve(node, context, make)
@@ -212,46 +233,64 @@ class Builder:
                 self._begin()
         raise WwfastError(f"node {node.id}: files of its {context} overlays keep changing while they are packed")
 
-    def _resolve(self, node: Node, context: str, make: bool) -> Memo | None:
+    def _resolve(self, node: Node, context: str, make: int) -> Memo | None:
+        old = self._memos.get((context, node.id))
+        ground = self._ground(node, context, old, make >= SHARED)
+        if ground is None:
+            return None
+        known = old if old is not None and (old.node is node or old.node == node) else None
+        if (
+            known is not None
+            and (known.ground is ground or ground.carries(known.ground, full=known.full))
+            and self.good(known.variant)
+            and self.good(known.own)
+        ):
+            if known.ground is ground and known.node is node:
+                known.generation = self.generation
+                return known
+            variant, own, full = known.variant, known.own, known.full
+        else:
+            maker = self._asked.pop((context, node.id), None)
+            if maker is None or maker.node is not node or maker.plan is not ground.plan:
+                maker = Maker(self, ground.plan, node, known)
+            below = (ground.static, ground.cluster)
+            made = maker.part(VARIANT, below, make == ALL)
+            last = maker.part(NODE, (*below, made), make == ALL) if made else None
+            if made is None or last is None:
+                self._asked[context, node.id] = maker
+                return None
+            variant, own, full = made, last, maker.full
+        contents = tuple(part for part in (*ground.below, variant.content, own.content) if part)
+        if self.sources.news and self.watch.add(self.sources.watched()):
+            self._noticed += 1  # for what happened before it was watched
+        memo = Memo(node, ground, self.generation, full, variant, own, contents)
+        if old is not None and old.contents == contents:
+            memo.artefacts = old.artefacts
+        self._memos[context, node.id] = memo
+        return memo
+
+    def _ground(self, node: Node, context: str, old: Memo | None, make: bool) -> Ground | None:
+        image = self.images.need(node.image_name)
+        if old is not None and old.node is node:  # the very node: its lists are those it had
+            found = old.ground
+            if found.generation == self.generation and found.image is image:
+                return found
         names = tuple(node.system_overlay if context == SYSTEM else node.runtime_overlay)
+        known = self._grounds.get((names, node.image_name))
+        if known is not None and known.generation == self.generation and known.image is image:
+            return known
         plan = self.plan(names, node.image_name)
         static = self._static(plan, make)
         cluster = self._cluster_part(plan, node, static, make) if static else None
         if static is None or cluster is None:
             return None
-        basis = (cluster.paths, self._outside(plan.parts[VARIANT]), self._outside(plan.parts[NODE]))
-        below: tuple[bytes, ...] = (static.content, cluster.content)
-        old = self._memos.get((context, node.id))
-        if (
-            old is not None
-            and old.plan is plan
-            and old.node == node
-            and old.basis == basis
-            and old.below in ((), below)
-            and self.good(old.variant)
-            and self.good(old.own)
-        ):
-            variant, own, below = old.variant, old.own, old.below
-        else:
-            maker = self._asked.pop((context, node.id), None)
-            if maker is None or maker.node is not node or maker.plan is not plan:
-                maker = _Maker(self, plan, node, old if old is not None and old.node == node else None)
-            made = maker.part(VARIANT, (static, cluster), make)
-            last = maker.part(NODE, (static, cluster, made), make) if made else None
-            if made is None or last is None:
-                self._asked[context, node.id] = maker
-                return None
-            variant, own = made, last
-            below = below if maker.full else ()
-        contents = tuple(part.content for part in (static, cluster, variant, own) if part.content)
-        image = self.images.get(node.image_name)
-        if self.sources.news and self.watch.add(self.sources.watched()):
-            self._noticed += 1  # for what happened before it was watched
-        memo = Memo(node, image, plan, self.generation, basis, below, variant, own, contents)
-        if old is not None and old.contents == contents:
-            memo.artefacts = old.artefacts
-        self._memos[context, node.id] = memo
-        return memo
+        basis = (cluster.paths, self.outside(plan.parts[VARIANT]), self.outside(plan.parts[NODE]))
+        fresh = Ground(image, plan, static, cluster, basis, (static.content, cluster.content), self.generation)
+        if known is not None and fresh.carries(known, full=True):
+            known.generation = self.generation
+            return known
+        self._grounds[names, node.image_name] = fresh
+        return fresh
 
     def _static(self, plan: Plan, make: bool) -> Known | None:
         def find() -> Known | None:
@@ -265,9 +304,9 @@ class Builder:
 
     def _cluster_part(self, plan: Plan, node: Node, static: Known, make: bool) -> Known | None:
         """The part that is the same for every node; its templates read nothing of `node`."""
-        return self._per_generation(("cluster", plan), lambda: _Maker(self, plan, node).part(CLUSTER, (static,), make))
+        return self._per_generation(("cluster", plan), lambda: Maker(self, plan, node).part(CLUSTER, (static,), make))
 
-    def _outside(self, part: Part) -> bytes:
+    def outside(self, part: Part) -> bytes:
         """Digest of what a part reads beside the node: settings and the cluster."""
 
         def compute() -> bytes:
@@ -331,7 +370,7 @@ class Builder:
         """Everything that decides the output of a template, but for the node."""
 
         def compute() -> bytes:
-            return digest([template.identity, self._outside(self._part_of(template))])
+            return digest([template.identity, self.outside(self._part_of(template))])
 
         return self._per_generation(("key", template), compute)
 
@@ -357,103 +396,3 @@ class Builder:
 
     def values(self, node: Node, part: Part) -> bytes:
         return self._cluster.values(node, part.reads)
-
-
-class _Maker:
-    """Makes the parts of one node; `full` tells that outputs of templates met other files.
-
-    It serves one generation: the keys it found do not change within.
-    """
-
-    def __init__(self, builder: Builder, plan: Plan, node: Node, old: Memo | None = None) -> None:
-        self._builder = builder
-        self.plan = plan
-        self.node = node
-        self._old = old  # what this very node had: outputs of templates that did not change are taken from there
-        self._names: dict[str, Any] = {}
-        self._keys: dict[int, bytes] = {}
-        self.full = False
-
-    def part(self, index: int, below: tuple[Known, ...], make: bool) -> Known | None:
-        builder, plan, part = self._builder, self.plan, self.plan.parts[index]
-        if not part.templates and index != NODE:
-            return EMPTY
-        key = self._keys.get(index)
-        if key is None:
-            key = self._keys[index] = digest(
-                [
-                    part.identity,
-                    plan.shape,
-                    builder._outside(part),
-                    [known.paths for known in below],
-                    builder.values(self.node, part),
-                ]
-            )
-        known = builder.packs.known(key)
-        if known is not None and builder.unchanged(known.seen):
-            return known
-        return self._new(index, key, below) if make else None
-
-    def _new(self, index: int, key: bytes, below: tuple[Known, ...]) -> Known:
-        builder, plan, part = self._builder, self.plan, self.plan.parts[index]
-        if not self._names:
-            everyone = any(each.cluster is not None for each in plan.parts)
-            self._names = builder.names(self.node, all_nodes=everyone)
-        with builder.sources.recording() as seen:
-            kept = self._kept() if index == NODE else {}
-            keys = builder.template_keys(part) if index == NODE else [b""] * len(part.templates)
-            rendered = [
-                Rendered(it.item, it.overlay, kept.get(template_key) or self._outputs(it))
-                for it, template_key in zip(part.templates, keys, strict=True)
-            ]
-            taken = frozenset(path for known in below for path in known.paths.decode().split("\0") if path)
-            entries = plan.quick(rendered, taken)
-            if entries is None:
-                self.full = True
-                key = digest([key, [known.content for known in below]])
-                known = builder.packs.known(key)
-                if known is not None and builder.unchanged(known.seen):
-                    return known
-                here = {id(it): each.outputs for it, each in zip(part.templates, rendered, strict=True)}
-                entries = plan.full(index, lambda it: here[id(it)] if id(it) in here else self._outputs(it))
-            raw = archive(self._checked(entries), self._skip, trailer=index == NODE)
-        if index != NODE:
-            return builder.keep(key, raw, seen(), "\0".join(path for path, _ in entries).encode())
-        shape = [
-            (template_key, [(out.path, out.kind, out.backup, out.make_parents) for out in each.outputs])
-            for template_key, each in zip(keys, rendered, strict=True)
-        ]
-        return builder.keep(key, raw, seen(), b"" if self.full else builder.keep_shape(_encode(shape)))
-
-    def _kept(self) -> dict[bytes, tuple[Output, ...]]:
-        """Outputs of the node's former segment by template key."""
-        builder, old = self._builder, self._old
-        image = builder.images.get(self.node.image_name)
-        if old is None or old.image is not image or old.below or not old.own.paths or not builder.good(old.own):
-            return {}
-        builder.sources.record(old.own.seen)
-        builder.packs.flush()
-        contents = newc.contents(forms.raw(builder.packs, old.own.content))
-        return {
-            key: tuple(Output(path, kind, contents[path], backup, up) for path, kind, backup, up in outputs)
-            for key, outputs in builder.shape(old.own.paths)
-        }
-
-    def _outputs(self, template: Template) -> tuple[Output, ...]:
-        return self._builder.run(template, self._names, self.node)
-
-    def _checked(self, entries: list[tuple[str, Entry]]) -> list[tuple[str, Entry]]:
-        image = self.plan.image
-        if image:
-            for path, entry in entries:
-                if entry.kind != DIRECTORY and self._builder.sources.kind(image, path, record=False) == "dir":
-                    raise over_directory(path, image)
-        return entries
-
-    def _skip(self, path: str) -> bool:
-        plan = self.plan
-        if path in plan.static:
-            return path in plan.skipped
-        if not plan.image:
-            return False
-        return path in plan.symlinks or self._builder.sources.kind(plan.image, path) == "link"

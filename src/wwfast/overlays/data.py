@@ -84,7 +84,10 @@ class ClusterData:
         self._of_node: dict[frozenset[str], dict[str, tuple[Node, bytes]]] = before._of_node if before else {}
         self._all: list[Node] | None = None
         if before is not None:
-            self._views = {name: pair for name, pair in before._views.items() if nodes.get(name) is pair[0]}
+            self._views = before._views  # each is compared with its node when it is asked for
+            if self._views:
+                for name in self._views.keys() - nodes.keys():
+                    del self._views[name]
 
     def view(self, node: Node) -> Node:
         """The node as templates see it: the kernel's version is that of the image when not set, maps in order."""

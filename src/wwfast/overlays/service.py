@@ -21,7 +21,7 @@ from wwfast.errors import NotFoundError, UsageError, WwfastError
 from wwfast.nodes.model import Node
 from wwfast.nodes.registry import Snapshot
 from wwfast.overlays import forms, model, workers
-from wwfast.overlays.builder import CONTEXTS, Builder, Memo
+from wwfast.overlays.builder import ALL, CONTEXTS, NOTHING, SHARED, Builder, Memo
 from wwfast.overlays.model import Item
 from wwfast.overlays.stack import Output
 from wwfast.pack.artefact import FORMATS, SUFFIX, Artefact, Extent
@@ -94,7 +94,7 @@ class OverlayService:
         try:
             if self._frozen:
                 return self._last(node, context, fmt)
-            memo = builder.resolve(node, context, make=False)
+            memo = builder.resolve(node, context, make=NOTHING)
             return self._of_memo(memo, node, context, fmt, make=False) if memo is not None else None
         except WwfastError:
             return None
@@ -210,7 +210,7 @@ class OverlayService:
             missing: list[tuple[Node, str]] = []
             for node in chosen:
                 for context in contexts:
-                    if not self._publish(node, context, report, make=False):
+                    if not self._publish(node, context, report, make=SHARED):
                         missing.append((node, context))
             done = report.asked - len(missing)
             with workers.uncollected() if len(missing) > BATCH else nullcontext():
@@ -231,7 +231,7 @@ class OverlayService:
         if missing and processes > 1 and len(missing) > BATCH:
             for context in contexts:  # what nodes share is made before the work is split
                 for node in workers.one_of_each(missing, context):
-                    self._publish(node, context, report, make=True)
+                    self._publish(node, context, report, make=ALL)
             builder.packs.flush()
             parts = workers.split(missing, processes)
             with workers.run(builder, parts[1:]) as others:
@@ -242,18 +242,18 @@ class OverlayService:
             for part in parts[1:]:
                 for node, context in part:
                     if (node.id, context) not in report.failures:
-                        self._publish(node, context, report, make=True)
+                        self._publish(node, context, report, make=ALL)
         else:
             self._make(missing, report, lambda n: progress and progress(done + n, report.asked))
 
     def _make(self, work: Sequence[tuple[Node, str]], report: Report, progress: Callable[[int], object]) -> None:
         for at, (node, context) in enumerate(work):
-            self._publish(node, context, report, make=True)
+            self._publish(node, context, report, make=ALL)
             if at % BATCH == BATCH - 1:
                 self._builder.packs.flush()
                 progress(at)
 
-    def _publish(self, node: Node, context: str, report: Report, *, make: bool) -> bool:
+    def _publish(self, node: Node, context: str, report: Report, *, make: int) -> bool:
         try:
             memo = self._builder.resolve(node, context, make=make)
         except (WwfastError, OSError) as error:
