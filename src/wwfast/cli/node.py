@@ -44,3 +44,5 @@ def list_(
 
 node.aliases["ls"] = "list"
 node.add_lazy("status", "wwfast.cli.status:status", "Where each node stands in its boot.")
+node.add_lazy("sensors", "wwfast.cli.power:sensors", "Show the sensors of nodes, by their BMCs.")
+node.add_lazy("console", "wwfast.cli.power:console", "Connect the terminal to the serial console of nodes.")
