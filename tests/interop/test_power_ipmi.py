@@ -1,0 +1,118 @@
+"""Power commands against a real BMC simulator, by the real ipmitool."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.bmc import PASSWORD, Bmc, bmc, silent
+from wwfast.paths import Paths
+from wwfast.run import Done, run, start
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bmc]:
+    with bmc(tmp_path_factory.mktemp("bmc") / "live") as made:
+        yield made
+
+
+def describe(paths: Paths, **ports: int) -> None:
+    """One node per name; `wrong` has another password."""
+    nodes = {
+        name: {
+            "ipmi": {
+                "ipaddr": "127.0.0.1",
+                "port": str(port),
+                "username": "admin",
+                "interface": "lan",
+                "password": "no" if name == "wrong" else PASSWORD,
+            }
+        }
+        for name, port in ports.items()
+    }
+    paths.nodes_conf.write_text(json.dumps({"nodes": nodes}))
+
+
+def words(paths: Paths, *rest: str) -> list[str | Path]:
+    return [sys.executable, "-m", "wwfast", "--root", paths.root, *rest]
+
+
+def wwfast(paths: Paths, *rest: str) -> Done:
+    return run(words(paths, *rest), check=False, timeout=100)
+
+
+def test_power_status_on_and_off_change_the_state_of_the_bmc(paths: Paths, live: Bmc) -> None:
+    describe(paths, n1=live.port)
+    (live.folder / "power").write_text("0\n")
+    assert wwfast(paths, "power", "status", "n1").stdout == b"n1: Chassis Power is off\n"
+    done = wwfast(paths, "power", "on", "n1")
+    assert done.returncode == 0, done.stderr.decode()
+    assert live.power
+    done = wwfast(paths, "power", "status", "n1", "--json")
+    assert json.loads(done.stdout) == {"n1": {"power": "on", "output": "Chassis Power is on", "error": ""}}
+    assert wwfast(paths, "power", "off", "n1").returncode == 0
+    assert not live.power
+
+
+@pytest.mark.parametrize(("action", "call"), [("cycle", "power 0"), ("reset", "reset 1"), ("soft", "shutdown 1")])
+def test_power_actions_reach_the_chassis(paths: Paths, live: Bmc, action: str, call: str) -> None:
+    describe(paths, n1=live.port)
+    (live.folder / "power").write_text("1\n")
+    before = len(live.calls)
+    done = wwfast(paths, "power", action, "n1")
+    assert done.returncode == 0, done.stderr.decode()
+    assert live.calls[before] == call
+
+
+def test_power_dead_bmc_and_wrong_password_beside_a_live_one(paths: Paths, live: Bmc) -> None:
+    with silent() as port:
+        describe(paths, dead=port, live=live.port, wrong=live.port)
+        began = time.monotonic()
+        done = wwfast(paths, "power", "status", "dead,live,wrong", "unknown")
+        took = time.monotonic() - began
+    assert done.returncode == 1
+    assert b"live:    Chassis Power is" in done.stdout
+    errors = done.stderr.decode()
+    assert "dead:    error: ipmitool failed" in errors
+    assert "wrong:   error: ipmitool failed" in errors
+    assert "unknown: error: no node of that name" in errors
+    assert errors.splitlines()[-1].startswith("error: failed on 3 of 4 nodes: ")
+    assert took < 60
+
+
+def test_power_password_is_in_no_command_line_and_not_shown(paths: Paths, live: Bmc) -> None:
+    with silent() as port:
+        describe(paths, n1=port)
+        process = start(words(paths, "power", "status", "n1"), tied=True)
+        try:
+            seen = b""
+            end = time.monotonic() + 20
+            while not seen and time.monotonic() < end:
+                seen = b"".join(line for line in command_lines() if f"-p\0{port}\0".encode() in line)
+                time.sleep(0.02)
+            everything = b"".join(command_lines())
+        finally:
+            process.terminate()
+            process.wait(30)
+    assert b"-E\0" in seen
+    assert PASSWORD.encode() not in everything
+    shown = wwfast(paths, "power", "off", "n1", "--show")
+    assert shown.returncode == 0
+    assert shown.stdout.decode() == f"n1: ipmitool -I lan -p {port} -H 127.0.0.1 -U admin -E chassis power off\n"
+
+
+def command_lines() -> list[bytes]:
+    found = []
+    for place in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            found.append(place.read_bytes())
+        except OSError:
+            continue
+    return found
