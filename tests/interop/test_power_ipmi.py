@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import sys
 import time
 from collections.abc import Iterator
@@ -106,6 +108,22 @@ def test_power_password_is_in_no_command_line_and_not_shown(paths: Paths, live: 
     shown = wwfast(paths, "power", "off", "n1", "--show")
     assert shown.returncode == 0
     assert shown.stdout.decode() == f"n1: ipmitool -I lan -p {port} -H 127.0.0.1 -U admin -E chassis power off\n"
+
+
+@pytest.mark.parametrize(("answer", "powered"), [(b"n\n", True), (b"y\n", False)])
+def test_power_off_of_several_is_asked_for_on_a_terminal(paths: Paths, live: Bmc, answer: bytes, powered: bool) -> None:
+    describe(paths, n1=live.port, n2=live.port)
+    (live.folder / "power").write_text("1\n")
+    ours, theirs = pty.openpty()
+    try:
+        with os.fdopen(theirs, "rb") as terminal, (paths.root / "out").open("wb") as out:
+            process = start(words(paths, "power", "off", "n[1-2]"), stdin=terminal, stdout=out, stderr=out, tied=True)
+            os.write(ours, answer)
+            assert process.wait(60) == 0
+    finally:
+        os.close(ours)
+    assert "Power off 2 nodes: n[1-2]? [y/N]" in (paths.root / "out").read_text()
+    assert live.power is powered
 
 
 def command_lines() -> list[bytes]:

@@ -29,7 +29,12 @@ SUMMARY = {
 
 @click.group(cls=AliasGroup, epilog="Example: wwfast power status 'n[01-40]'")
 def power() -> None:
-    """Power of the nodes, by their BMCs (IPMI)."""
+    """Power of the nodes, by their BMCs (IPMI).
+
+    ipmitool is run for each node with the ipmi fields of nodes.conf; a BMC that has not answered after 30 s is given up
+    and holds up no other. A node without a password takes IPMITOOL_PASSWORD of the environment. What ends the work of
+    more than one node is asked for first.
+    """
 
 
 def options(function: Function) -> Function:
@@ -74,7 +79,7 @@ def status(app: App, patterns: tuple[str, ...], show: bool, fanout: int, as_json
 @click.option("-F", "--full", is_flag=True, help="With thresholds.")
 @pass_app
 def sensors(app: App, patterns: tuple[str, ...], show: bool, fanout: int, full: bool) -> int:
-    """Show the sensors of nodes, by their BMCs."""
+    """Show the sensors of nodes, by their BMCs; each has 180 s."""
     return act(app, patterns, "sensors full" if full else "sensors", fanout=fanout, show=show, timeout=SENSORS)
 
 
