@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import pty
+import select
+import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -124,6 +126,38 @@ def test_power_off_of_several_is_asked_for_on_a_terminal(paths: Paths, live: Bmc
         os.close(ours)
     assert "Power off 2 nodes: n[1-2]? [y/N]" in (paths.root / "out").read_text()
     assert live.power is powered
+
+
+def test_power_console_is_on_the_terminal_until_it_is_left(paths: Paths, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as serial:
+        serial.settimeout(30)
+        with bmc(tmp_path / "bmc", console=serial.getsockname()[1]) as made:
+            line, _ = serial.accept()
+            line.settimeout(30)
+            ipmi = {"ipaddr": "127.0.0.1", "port": str(made.port), "username": "admin", "password": PASSWORD}
+            paths.nodes_conf.write_text(json.dumps({"nodes": {"n1": {"ipmi": ipmi}}}))
+            ours, theirs = pty.openpty()
+            with line, os.fdopen(ours, "r+b", buffering=0) as ours_end, os.fdopen(theirs, "rb") as terminal:
+                process = start(words(paths, "node", "console", "n1"), stdin=terminal, stdout=terminal, stderr=terminal,
+                                tied=True)  # fmt: skip
+                seen = read_until(ours_end.fileno(), b"operational")
+                os.write(ours, b"hello\r")
+                assert line.recv(100)[:1] == b"h"
+                line.sendall(b"login: ")
+                seen += read_until(ours_end.fileno(), b"login: ")
+                os.write(ours, b"\r~.")
+                seen += read_until(ours_end.fileno(), b"terminated")
+                assert process.wait(30) == 0, seen
+
+
+def read_until(terminal: int, word: bytes, seconds: float = 20) -> bytes:
+    seen = b""
+    end = time.monotonic() + seconds
+    while word not in seen:
+        assert time.monotonic() < end, seen
+        if select.select([terminal], [], [], 0.2)[0]:
+            seen += os.read(terminal, 1000)
+    return seen
 
 
 def command_lines() -> list[bytes]:

@@ -24,14 +24,15 @@ set_working_mc 0x20
 startlan 1
   addr 127.0.0.1 {port}
   priv_limit admin
-  allowed_auths_callback md5
-  allowed_auths_user md5
-  allowed_auths_operator md5
-  allowed_auths_admin md5
+  allowed_auths_callback none md2 md5 straight
+  allowed_auths_user none md2 md5 straight
+  allowed_auths_operator none md2 md5 straight
+  allowed_auths_admin none md2 md5 straight
+  guid a123456789abcdefa123456789abcdef
 endlan
 chassis_control "{folder}/chassis 0x20"
-user 1 true "" "test" user 10 md5
-user 2 true "admin" "{password}" admin 10 md5
+{sol}user 1 true "" "test" user 10 none md2 md5 straight
+user 2 true "admin" "{password}" admin 10 none md2 md5 straight
 """
 COMMANDS = """mc_setbmc 0x20
 mc_add 0x20 0 no-device-sdrs 0x23 9 8 0x9f 0x1291 0xf02
@@ -66,8 +67,8 @@ def free_port() -> int:
 
 
 @contextmanager
-def bmc(folder: Path) -> Iterator[Bmc]:
-    """Start a simulator whose files are in `folder`; it ends with the block."""
+def bmc(folder: Path, console: int = 0) -> Iterator[Bmc]:
+    """Start a simulator with its files in `folder`; it ends with the block. `console`: TCP port of a serial console."""
     for program, package in (("ipmi_sim", "openipmi"), ("ipmitool", "ipmitool")):
         assert shutil.which(program), f"{program} is missing: apt-get install {package} (tools/setup.sh does)"
     made = Bmc(folder, free_port())
@@ -75,7 +76,8 @@ def bmc(folder: Path) -> Iterator[Bmc]:
     (folder / "power").write_text("0\n")
     (folder / "chassis").write_text(CHASSIS.format(folder=folder))
     (folder / "chassis").chmod(0o755)
-    (folder / "lan.conf").write_text(CONF.format(folder=folder, port=made.port, password=PASSWORD))
+    sol = f'sol "tcp:127.0.0.1:{console}" 115200\n' if console else ""
+    (folder / "lan.conf").write_text(CONF.format(folder=folder, port=made.port, password=PASSWORD, sol=sol))
     (folder / "commands").write_text(COMMANDS)
     with (folder / "log").open("wb") as log:
         process = start(
