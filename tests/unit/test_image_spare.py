@@ -15,6 +15,7 @@ from wwfast.cli.main import main
 from wwfast.config.settings import load
 from wwfast.daemon.health import Scene, kernels
 from wwfast.images import detect
+from wwfast.images.kernels import KernelStore, for_node
 from wwfast.images.spare import spare
 from wwfast.images.store import ImageStore
 from wwfast.nodes.registry import Registry
@@ -203,6 +204,22 @@ def test_kernel_and_image_of_one_boot_are_of_one_build(site: Paths, capsys: pyte
         assert old.artefact.digest == same.artefact.digest != new.artefact.digest
     for gone in ("deb@20200101-000000", "other@20200101-000000"):
         assert plan(Stage.IMAGE, gone, "gz").status == 404
+
+
+def test_kernel_named_by_path_is_nobody_elses_default(site: Paths) -> None:
+    rootfs = ImageStore(site).get("deb").rootfs
+    kernel(rootfs / "opt/test", "9.9.9-1-amd64")
+    (rootfs / "usr/lib/modules/9.9.9-1-amd64").mkdir()
+    assert wwfast(site, "node", "set", "n1", "--kernelversion", "/opt/test/boot/vmlinuz-9.9.9-1-amd64", "--yes") == 0
+    assert wwfast(site, "image", "build", "deb") == 0
+    image = ImageStore(site).get("deb")
+    default = image.default_kernel()
+    assert default is not None
+    assert default.release == NEW
+    assert list(image.without) == [OLD, MIDDLE]
+    assert detect.choose(image.kernels(), "9.9") is None
+    snapshot = Registry(site).snapshot()
+    assert for_node(snapshot.nodes["n1"], ImageStore(site), KernelStore(site)).version == "9.9.9-1-amd64"
 
 
 def test_image_rollback_says_which_nodes_it_leaves_without_a_kernel(

@@ -243,6 +243,7 @@ def test_kernel_of_a_node_comes_from_its_image(paths: Paths, image: Image) -> No
     publish.build(paths, "deb", publish.How(boots={"/usr/bin/su", outside}, force=True))
     assert for_node(node("deb", "/usr/bin/su"), images, store).artefact.size == 4000
     own = for_node(node("deb", outside), images, store)
+    assert for_node(node("deb"), images, store).version == "6.1.0-9-test", "those who name none do not get it"
     served = Path(own.artefact.extents[0].path)
     assert served.is_relative_to(paths.images), "a build has all that its nodes boot"
     assert served.read_bytes() == (image.rootfs / "etc/passwd").read_bytes(), "never the server's file"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wwfast.images import inside
@@ -32,7 +32,8 @@ class Kernel:
     """One kernel: `path` as seen inside the image, `file` where its bytes are.
 
     `version` is `5.14.0-427.37.1` ("" when unknown), `release` what `uname -r` will say ("" when unknown) and the
-    name below lib/modules; `zstd`: its configuration says that it unpacks zstd.
+    name below lib/modules; `zstd`: its configuration says that it unpacks zstd; `aside`: not in the usual places, so
+    for those alone who name its path.
     """
 
     path: str
@@ -40,6 +41,7 @@ class Kernel:
     version: str
     release: str
     zstd: bool
+    aside: bool = False
 
     @property
     def debug(self) -> bool:
@@ -95,9 +97,9 @@ def examine(root: Path, path: str, file: Path) -> Kernel:
 
 
 def default(found: Iterable[Kernel]) -> Kernel | None:
-    """The newest kernel that is neither a debug nor a rescue one. Among those of one version, the newest of the flavour
-    that is found first."""
-    usable = [k for k in found if not k.debug]
+    """The newest kernel that is neither a debug nor a rescue one, nor aside. Among those of one version, the newest of
+    the flavour that is found first."""
+    usable = [k for k in found if not (k.debug or k.aside)]
     first = max(usable, key=lambda k: k.order, default=None)
     if first is None:
         return None
@@ -136,10 +138,10 @@ def config(root: Path, release: str) -> Path | None:
 
 
 def by_path(root: Path, path: str) -> Kernel | None:
-    """Any file of the tree as the kernel, named by its path; None when there is no such file."""
+    """Any file of the tree as the kernel, named by its path and `aside`; None when there is no such file."""
     path = "/" + path.lstrip("/")
     file = inside.resolve(root, path)
-    return examine(root, path, file) if file is not None and file.is_file() else None
+    return replace(examine(root, path, file), aside=True) if file is not None and file.is_file() else None
 
 
 def _release(root: Path, path: str, file: Path) -> str:

@@ -62,7 +62,8 @@ def build_locked(paths: Paths, name: str, how: How) -> tuple[Build, bool]:
         places.sweep(image.rootfs)
     found = detect.kernels(image.rootfs)
     by_path = (detect.by_path(image.rootfs, want) for want in sorted(how.boots) if "/" in want)
-    found += [kernel for kernel in by_path if kernel is not None and kernel not in found]
+    usual = {kernel.file for kernel in found}
+    found += [kernel for kernel in by_path if kernel is not None and kernel.file not in usual]
     without = spare(image.rootfs, found, how.boots) if how.spare else {}
     place = paths.images / name
     place.mkdir(parents=True, exist_ok=True, mode=0o700)  # an image holds /etc/shadow
@@ -177,7 +178,7 @@ def _keep_kernels(found: Sequence[Kernel], place: Path) -> list[KernelInfo]:
         shutil.copyfile(kernel.file, copy)
         os.utime(copy, ns=(kernel.file.stat().st_mtime_ns,) * 2)
         work.sync(copy)
-        kept.append(KernelInfo(kernel.path, copy.name, kernel.version, kernel.release, kernel.zstd))
+        kept.append(KernelInfo(kernel.path, copy.name, kernel.version, kernel.release, kernel.zstd, kernel.aside))
     return kept
 
 

@@ -39,6 +39,7 @@ class KernelInfo(msgspec.Struct, frozen=True):
     version: str
     release: str
     zstd: bool
+    aside: bool = False
 
 
 class BuildInfo(msgspec.Struct, frozen=True):
@@ -70,7 +71,8 @@ class Build:
 
     @cached_property
     def kernels(self) -> list[Kernel]:
-        return [Kernel(k.path, self.path / "kernels" / k.file, k.version, k.release, k.zstd) for k in self.info.kernels]
+        place = self.path / "kernels"
+        return [Kernel(k.path, place / k.file, k.version, k.release, k.zstd, k.aside) for k in self.info.kernels]
 
     @cached_property
     def symlinks(self) -> frozenset[str]:
