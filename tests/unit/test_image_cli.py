@@ -129,6 +129,11 @@ def test_image_rename_that_cannot_write_nodes_conf_is_taken_back(
 def test_image_delete_refuses_what_is_used(paths: Paths, deb: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert wwfast(paths, "image", "delete", "--yes", "deb") == 1
     said = capsys.readouterr().err
+    import_image(paths, str(deb), "free", Options())
+    assert wwfast(paths, "image", "delete", "--yes", "free", "deb") == 1
+    said += capsys.readouterr().err
+    assert "free" in ImageStore(paths).names(), "refused before the first is gone"
+    assert wwfast(paths, "image", "delete", "--yes", "free", "free") == 0
     for name in ("profile fast", "n1", "n2"):
         assert name in said
     paths.nodes_conf.write_text("nodes: {}\n")

@@ -69,8 +69,9 @@ def delete(app: App, names: tuple[str, ...], yes: bool) -> None:
     from wwfast.images.store import ImageStore
 
     store = ImageStore(app.paths)
-    for name in names:
-        store.get(check(name))
+    names = tuple(dict.fromkeys(names))
+    for name in names:  # all of them before the first is gone
+        manage.refuse_used(store.get(check(name)), owners(app, name))
     if confirm(f"Delete {', '.join(names)}?", yes):
         for name in names:
             manage.delete(app.paths, name, used_by=owners(app, name))

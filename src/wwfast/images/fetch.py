@@ -212,6 +212,8 @@ def hint(reason: str) -> str:
         return "for a registry without TLS use --nohttps"
     if "manifest unknown" in text or "not found" in text:
         return "check the name and the tag; see: skopeo list-tags docker://NAME"
+    if "connection refused" in text or "no such host" in text:
+        return "check the registry's address and port, and the network"
     if "no image found" in text:
         return "see --platform"
     if "unrecognized command" in text:

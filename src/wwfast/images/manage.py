@@ -66,17 +66,22 @@ def _mark(paths: Paths, name: str) -> Path:
     return paths.chroots / name / "renamed-from"
 
 
+def refuse_used(image: Image, used_by: Collection[str]) -> None:
+    """Raise WwfastError while somebody (`used_by`) names an image that is to be deleted."""
+    _own(image, "delete")
+    if used_by:
+        raise WwfastError(
+            f"image {image.name} is used by {', '.join(sorted(used_by)[:8])}",
+            hint="give them another with: wwfast node set --image NAME NODES",
+        )
+
+
 def delete(paths: Paths, name: str, used_by: Collection[str] = ()) -> None:
     """Remove an image and its builds; refused while somebody (`used_by`) names it.
 
     An image that was never built goes like any other. Transfers under way end well.
     """
-    _own(ImageStore(paths).get(name), "delete")
-    if used_by:
-        raise WwfastError(
-            f"image {name} is used by {', '.join(sorted(used_by)[:8])}",
-            hint="give them another with: wwfast node set --image NAME NODES",
-        )
+    refuse_used(ImageStore(paths).get(name), used_by)
     with work.locked(paths.run / "images", name, "image delete"), work.directory(paths.chroots) as room:
         # Builds first: killed in between, the image is there and not built; never builds without their image.
         if (paths.images / name).exists():
