@@ -47,12 +47,12 @@ def gather(root: Path, release: str, tree: Path, *, strip: bool = False) -> int:
 
 
 def _follow(root: Path, source: Path, target: Path) -> None:
-    """Links that lead out of `source`, which RHEL and SUSE keep in weak-updates: the module itself in their place. One
-    that leads nowhere inside the image goes: on this server it could lead to a module of the server's own."""
+    """Links that are absolute or lead out of `source`, which RHEL and SUSE keep in weak-updates: the module itself in
+    their place. One that leads nowhere inside the image goes: on this server it could lead to the server's own."""
     for link in [file for file in target.rglob("*.ko*") if file.is_symlink()]:
         seen = source / link.relative_to(target)
         real = inside.resolve(root, f"/{seen.relative_to(root)}")
-        if real is not None and real.is_relative_to(source):
+        if real is not None and real.is_relative_to(source) and not link.readlink().is_absolute():
             continue
         link.unlink()
         if real is not None and real.is_file():
