@@ -1,0 +1,97 @@
+"""What the daemon tells of itself: every transfer to the timeline and the log, and the figures of /status."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from wwfast.daemon.addresses import Addresses
+from wwfast.daemon.scheduler import WaveScheduler
+from wwfast.daemon.supervision import Supervisor
+from wwfast.daemon.timeline import Timeline
+from wwfast.net.http.server import HttpServer
+from wwfast.net.tftp.server import TftpServer
+from wwfast.net.transfer import Outcome, Transfer
+
+if TYPE_CHECKING:
+    from wwfast.nodes.registry import Registry
+    from wwfast.overlays.service import OverlayService
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Report:
+    """The servers are there as far as they are started."""
+
+    registry: Registry
+    overlays: OverlayService
+    timeline: Timeline
+    supervisor: Supervisor
+    scheduler: WaveScheduler | None
+    http: HttpServer | None = None
+    tftp: TftpServer | None = None
+    dhcp: Addresses | None = None
+
+    def record(self, event: Transfer) -> None:
+        """Never raises: whoever sends goes on sending."""
+        with self.supervisor.guarded("recording transfers"):
+            if not event.node and not event.wwid:
+                event = self._named(event)
+            self.timeline.record(event)
+            if event.outcome in (Outcome.DONE, Outcome.FAILED):
+                level = logging.INFO if event.outcome is Outcome.DONE else logging.WARNING
+                log.log(
+                    level,
+                    "%s %s %s %s %d/%d bytes in %.2f s %s",
+                    event.node or event.wwid or event.peer,
+                    event.stage,
+                    event.outcome.value,
+                    event.sent,
+                    event.sent_bytes,
+                    event.total_bytes,
+                    event.seconds,
+                    event.detail,
+                )
+
+    def _named(self, event: Transfer) -> Transfer:
+        """TFTP and UEFI HTTP boot know only an address: add the MAC or node behind it."""
+        snapshot = self.registry.snapshot()
+        node = snapshot.by_ip(event.peer)
+        if node is not None:
+            return replace(event, node=node.id)
+        mac = self.dhcp.owner(event.peer) if self.dhcp is not None else ""
+        owner = snapshot.by_mac(mac) if mac else None
+        return replace(event, wwid=mac, node=owner.id if owner else "")
+
+    def problems(self) -> dict[str, str]:
+        """What keeps nodes from getting what they should, though nobody asked yet: entries and overlays."""
+        found = {problem.id: problem.message for problem in self.registry.snapshot().problems}
+        for (node, _), failure in self.overlays.failures.items():
+            found[node] = failure.message
+        return found
+
+    def standing(self, wwid: str) -> tuple[int, float] | None:
+        return self.scheduler.standing(wwid) if self.scheduler is not None else None
+
+    def outlook(self, wwid: str) -> tuple[int, float]:
+        return self.scheduler.outlook(wwid) if self.scheduler is not None else (0, 0.0)
+
+    def figures(self) -> dict[str, object]:
+        """What /status has beside the nodes."""
+        found: dict[str, object] = {
+            "pid": os.getpid(),
+            "registry error": str(self.registry.error or ""),
+            "troubles": self.supervisor.troubles(),
+        }
+        if self.http is not None:
+            found["http"] = dict(self.http.figures)
+        if self.scheduler is not None:
+            found["queue"] = self.scheduler.figures
+        if self.dhcp is not None and self.dhcp.server is not None:
+            found["dhcp"] = self.dhcp.server.stats()
+        if self.tftp is not None:
+            found["tftp"] = self.tftp.stats()
+        return found
