@@ -136,13 +136,17 @@ def test_http_resets_in_every_state_leave_nothing_behind(big) -> None:  # type: 
             assert read_response(sock)[2] == BODY
 
 
-def test_http_more_connections_than_allowed_are_turned_away(big) -> None:  # type: ignore[no-untyped-def]
-    with running(big, limits=Limits(connections=5)) as server:
+def test_http_more_connections_than_one_address_may_hold_are_turned_away(big) -> None:  # type: ignore[no-untyped-def]
+    with running(big, limits=Limits(connections=10)) as server:
         held = [server.connect() for _ in range(5)]
         wait_for(lambda: server.server.connections == 5)
         with server.connect() as sock:
             assert sock.recv(1) == b""
-        assert server.server.refused == 1
+        with server.connect(source="127.0.0.2") as sock:
+            sock.sendall(get("/script"))
+            assert read_response(sock)[0] == 200, "the places that are left are for others"
+        wait_for(lambda: server.server.connections == 5)
+        assert server.server.figures["refused"] == 1
         held.pop().close()
         wait_for(lambda: server.server.connections == 4)
         with server.connect() as sock:

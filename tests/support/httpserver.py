@@ -37,8 +37,10 @@ class Running:
 
         return asyncio.run_coroutine_threadsafe(on_loop(), self.loop).result(20)
 
-    def connect(self, window: int | None = None) -> socket.socket:
+    def connect(self, window: int | None = None, source: str = "") -> socket.socket:
         one = socket.socket()
+        if source:
+            one.bind((source, 0))
         if window:
             one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window)
         one.settimeout(20)

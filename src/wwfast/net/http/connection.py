@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LINGER = 2.0  # seconds to let a refused client read why
-PIPELINE = 4  # heads worth of bytes kept while a response is under way
 
 
 class State(Enum):
@@ -45,11 +44,14 @@ class Connection:
     __slots__ = (
         "answer",
         "asked",
+        "begun",
         "deadline",
         "fd",
+        "held",
         "local",
         "peer",
         "port",
+        "queued",
         "reader",
         "reading",
         "sending",
@@ -60,11 +62,11 @@ class Connection:
         "why",
     )
 
-    def __init__(self, server: HttpServer, sock: socket.socket, address: tuple[str, int], now: float) -> None:
+    def __init__(self, server: HttpServer, sock: socket.socket, peer: str, port: int, now: float) -> None:
         self.server = server
         self.sock = sock
         self.fd = sock.fileno()
-        self.peer, self.port = address[0].removeprefix("::ffff:"), address[1]
+        self.peer, self.port = peer, port
         self.local = ""
         self.reader = HeadReader(server.limits.head_bytes)
         self.state = State.READING
@@ -74,6 +76,9 @@ class Connection:
         self.task: asyncio.Task[None] | None = None
         self.reading = True
         self.asked = False  # it has sent a request
+        self.begun = True  # the time for a head runs; only a whole one stops it, whatever else comes
+        self.queued = False  # it waits for its turn among those with more requests
+        self.held = 0  # bytes of the reader that the server counts
         self.why = ""
         server.poller.register(self.fd, select.EPOLLIN)
 
@@ -93,36 +98,60 @@ class Connection:
         if not data:
             self._ended()
             return
-        if self.state is not State.READING:
+        if self.state is State.READING and not self.queued:
+            self.proceed(data)
+        else:
             self.reader.feed(data)
-            if len(self.reader) > PIPELINE * self.server.limits.head_bytes:
+            self._hold()
+            if self.held > self.server.limits.head_bytes:
                 self._stop_reading()
-            return
-        if not len(self.reader):
-            self.deadline = time.monotonic() + self.server.limits.head_seconds
-        self.proceed(data)
 
     def proceed(self, data: bytes = b"") -> None:
-        """Answer the requests that have arrived whole, until one cannot be answered at once."""
-        while self.state is State.READING:
+        """Answer one request that has arrived whole; with more of them, queue for the next turn."""
+        if self.state is State.READING and not self.queued and (data or len(self.reader)):
             try:
                 head = self.reader.take(data) if data else self.reader.next()
             except HeadError as error:
                 self.refuse(error.status, str(error))
                 return
-            if head is None:
-                return
-            data = b""
-            self.asked = True
-            if self.server.draining:
-                head = head._replace(keep_alive=False)
-            self._handle(head)
-            if not len(self.reader):
-                return
+            if head is not None:
+                self.begun = False
+                self.asked = True
+                if self.server.draining:
+                    head = head._replace(keep_alive=False)
+                self._handle(head)
+                if self.state is State.READING and len(self.reader):
+                    self.queued = True
+                    self.server.queue(self)
+            elif not self.begun:
+                self.begun = True
+                self.deadline = time.monotonic() + self.server.limits.head_seconds
+        self._hold()
+
+    def turn(self) -> None:
+        """The others have had theirs."""
+        self.queued = False
+        self.proceed()
+
+    def _hold(self) -> None:
+        """Have the server count what is kept of requests to come; with too much of all clients, keep no more."""
+        size = len(self.reader) if self.state is not State.CLOSED else 0
+        if size == self.held:
+            return
+        grown = size > self.held
+        self.server.held += size - self.held
+        self.held = size
+        if grown and self.server.held > self.server.limits.held_bytes:
+            if self.state is State.READING and not self.queued:
+                self.refuse(503, "too many unfinished requests")
+            else:
+                self._stop_reading()
 
     def _ended(self) -> None:
         """The peer sends no more. A response under way is finished; the pump notices when nobody reads it."""
-        if self.state is State.SENDING:
+        if self.queued:
+            self._stop_reading()  # until the next answer: what has come is answered first
+        elif self.state is State.SENDING:
             self._stop_reading()
             if self.answer is not None:
                 self.answer.keep_alive = False
@@ -209,6 +238,8 @@ class Connection:
             self.close()
             return
         self.state = State.LINGERING
+        self.reader.clear()
+        self._hold()
         self.deadline = time.monotonic() + LINGER
 
     def _body(self, answer: Answer) -> tuple[bytes, list[tuple[int, int, int]]]:
@@ -287,7 +318,7 @@ class Connection:
         self.deadline = time.monotonic() + self.server.limits.idle_seconds
         if not answer.keep_alive:
             self.close()
-        elif not self.reading:
+        elif not self.reading and len(self.reader) <= self.server.limits.head_bytes:
             self.server.poller.register(self.fd, select.EPOLLIN)
             self.reading = True
 
@@ -339,7 +370,7 @@ class Connection:
                     self._tell(Outcome.PROGRESS)
             elif now > self.deadline:
                 self.close("no progress")
-        elif self.state is State.HANDLING or self.state is State.WAITING:
+        elif self.queued or self.state is State.HANDLING or self.state is State.WAITING:
             return
         elif now > self.deadline:
             if self.state is State.READING and len(self.reader):
@@ -371,5 +402,6 @@ class Connection:
             self.task = None
         self._stop_reading()
         self.state = State.CLOSED
+        self._hold()
         self.sock.close()
         self.server.closed(self)

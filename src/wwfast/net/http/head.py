@@ -74,6 +74,10 @@ class HeadReader:
     def feed(self, data: bytes) -> None:
         self._buffer += data
 
+    def clear(self) -> None:
+        self._buffer.clear()
+        self._searched = 0
+
     def take(self, data: bytes) -> Head | None:
         """feed() and next() in one; the usual case, one whole head at a time, is not buffered at all."""
         if not self._buffer:
@@ -180,4 +184,4 @@ def split_target(target: str) -> tuple[str, dict[str, str]]:
 
 
 def _utf8(raw: str) -> str:
-    return raw if raw.isascii() else raw.encode("latin-1").decode("utf-8", "replace")
+    return raw if raw.isascii() else raw.encode("latin-1", "replace").decode("utf-8", "replace")
