@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from jinja2 import StrictUndefined, TemplateError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-from wwfast.errors import ConfigError, NotFoundError
+from wwfast.errors import NotFoundError
+from wwfast.overlays.render import Program
+from wwfast.overlays.sandbox import Sandbox
 from wwfast.paths import SHARE, Paths
 
 SUFFIX = ".ipxe.j2"
@@ -25,10 +24,8 @@ class Scripts:
     def __init__(self, paths: Paths) -> None:
         self._site = paths.etc / "ipxe"
         self._shipped = SHARE / "ipxe"
-        self._compiled: dict[str, tuple[tuple[int, int], object]] = {}
-        self._environment = ImmutableSandboxedEnvironment(
-            undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False
-        )
+        self._compiled: dict[str, tuple[tuple[int, int], Program]] = {}
+        self._sandbox = Sandbox({})
 
     def names(self) -> list[str]:
         found = {p.name.removesuffix(SUFFIX) for d in (self._site, self._shipped) for p in d.glob(f"*{SUFFIX}")}
@@ -50,16 +47,13 @@ class Scripts:
         raise NotFoundError(f"no iPXE template {name}", hint=f"there are: {', '.join(self.names())}")
 
     def render(self, name: str, variables: Mapping[str, object]) -> str:
+        """The script for one node. Raises NotFoundError, and ConfigError that names file, line and node."""
         path = self.find(name)
-        try:
-            stat = path.stat()
-            key = (stat.st_mtime_ns, stat.st_size)
-            cached = self._compiled.get(str(path))
-            if cached is None or cached[0] != key:
-                cached = (key, self._environment.from_string(path.read_text()))
-                self._compiled[str(path)] = cached
-            return str(cached[1].render(variables))  # type: ignore[attr-defined]
-        except TemplateError as error:
-            line = getattr(error, "lineno", None)
-            where = f"{path}:{line}" if line else str(path)
-            raise ConfigError(f"iPXE template {where}, node {variables.get('id')}: {error}") from error
+        stat = path.stat()
+        key = (stat.st_mtime_ns, stat.st_size)
+        node = str(variables.get("id", ""))
+        cached = self._compiled.get(str(path))
+        if cached is None or cached[0] != key:
+            cached = (key, Program(self._sandbox, path.read_text(), f"iPXE template {path}", ":{}", node))
+            self._compiled[str(path)] = cached
+        return cached[1].run({**self._sandbox.globals, **variables}, {}, node)

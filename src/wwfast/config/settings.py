@@ -168,7 +168,9 @@ class Own(Section, frozen=True):
 RESOLV = Mount(source="/etc/resolv.conf", dest="/etc/resolv.conf", readonly=True)
 
 
-class Settings(Section, frozen=True):
+class Conf(Section, frozen=True):
+    """What warewulf.conf says, and what follows from it: plain data, so templates may see it."""
+
     comment: Annotated[str, Doc("Free text.")] = ""
     ipaddr: Annotated[str, Doc("Address of this server on the cluster network.", check=checks.address)] = ""
     netmask: Annotated[str, Doc("Netmask of the cluster network.", check=checks.mask)] = ""
@@ -188,14 +190,6 @@ class Settings(Section, frozen=True):
     paths: Annotated[Locations, Doc("Where files are.")] = Locations()
     wwclient: Annotated[Client, Doc("The client on nodes.")] = Client()
     wwfast: Annotated[Own, Doc("wwfast's own settings.")] = Own()
-    # Computed:
-    locations: Paths = Paths.at()
-    written: frozenset[str] = frozenset()
-    warnings: tuple[str, ...] = ()
-
-    def is_written(self, key: str) -> bool:
-        """Whether the file itself says `key` (`ipaddr`, `dhcp.range start`), and not a default or a derivation."""
-        return key in self.written
 
     @property
     def network_cidr(self) -> str:
@@ -222,6 +216,22 @@ class Settings(Section, frozen=True):
     @property
     def ipv6(self) -> bool:
         return bool(self.ipaddr6 and self.prefixlen6)
+
+
+class Settings(Conf, frozen=True):
+    """With what the program knows beside it: where its files are, what the file itself says and what is odd in it."""
+
+    locations: Paths = Paths.at()
+    written: frozenset[str] = frozenset()
+    warnings: tuple[str, ...] = ()
+
+    def is_written(self, key: str) -> bool:
+        """Whether the file itself says `key` (`ipaddr`, `dhcp.range start`), and not a default or a derivation."""
+        return key in self.written
+
+    @property
+    def conf(self) -> Conf:
+        return Conf(**{name: getattr(self, name) for name in Conf.__struct_fields__})
 
 
 def cidr(address: str, netmask: str) -> str:

@@ -3,6 +3,10 @@
 `tags.rack` reads the tag `rack` and nothing else of the node; `tags` used any other way reads all tags. The answer
 covers every branch, so it holds for every node: two nodes that agree on it get the same output, and an
 edit elsewhere cannot change it. Loops over `all_nodes` are followed one level: which fields of the nodes they read.
+
+Scopes are not followed, which errs on the safe side only. Data comes in by no other way than by names that stand in the
+template, so each use of a name counts for all it may mean: for what the context has under it, and where a loop over
+`all_nodes` sets it anywhere, for the nodes, too. A name that is set anywhere is read as a whole wherever it stands.
 """
 
 from __future__ import annotations
@@ -32,6 +36,11 @@ COMPUTED = {
 }
 NEVER_CAUSES = frozenset({"build_time", "build_time_unix"})
 
+# What a loop tells of its place, without its items.
+PLACES = frozenset(
+    {"index", "index0", "revindex", "revindex0", "first", "last", "length", "depth", "depth0", "cycle", "changed"}
+)
+
 Read = tuple[str, ...]
 
 _DOC = re.compile(r"^\s*([A-Za-z0-9_.\[\]\"']+)\s*:\s*(.*)$", re.S)
@@ -51,15 +60,15 @@ class Reads:
         return any(read[0] in UNIQUE for read in self.node)
 
 
-def parse(env: jinja2.Environment, source: str, name: str) -> ast.Template:
+def parse(env: jinja2.Environment, source: str, name: str, at: str = ", line {}") -> ast.Template:
     """The syntax tree. Raises ConfigError with overlay, file and line; refuses what needs other templates."""
     try:
         tree = env.parse(source, name)
     except jinja2.TemplateSyntaxError as error:
-        raise ConfigError(f"{name}, line {error.lineno}: {error.message}") from error
+        raise ConfigError(f"{name}{at.replace('{}', str(error.lineno))}: {error.message}") from error
     for node in tree.find_all((ast.Include, ast.Import, ast.FromImport, ast.Extends)):
         raise ConfigError(
-            f"{name}, line {node.lineno}: a template cannot include, import or extend another one",
+            f"{name}{at.replace('{}', str(node.lineno))}: a template cannot include, import or extend another one",
             hint="include(path) inserts the text of a file below /etc/warewulf",
         )
     return tree
@@ -70,25 +79,24 @@ def reads(tree: ast.Template, known: frozenset[str]) -> Reads:
     node: set[Read] = set()
     cluster: set[str] | None = None
     names: set[str] = set()
+    assigned = {name.name for name in tree.find_all(ast.Name) if name.ctx != "load"}
+    assigned |= {macro.name for macro in tree.find_all(ast.Macro)}
     members = set(_cluster_names(tree))
-    for name, attribute, assigned in _uses(tree, None):
-        if assigned or (name in known and name != "ignition_json"):
-            continue
+    for name, attribute in _uses(tree, None):
+        path = None if name in assigned else attribute
         if name == "ignition_json":
             node |= {("disks",), ("filesystems",)}
-        elif name in members:
+        if name in members:
             cluster = (cluster or set()) | {_node_read(attribute)[0]}
-            node |= {(name,)} & {(field,) for field in NODE_FIELDS}
-            names.add(name)
-        elif name == "all_nodes":
-            cluster = cluster or set()
-            if attribute is not None:
-                cluster |= {WHOLE}
+        if name == "loop" and members and (attribute or ("",))[0] not in PLACES:
+            cluster = (cluster or set()) | {WHOLE}  # its neighbours are nodes, too
+        if name == "all_nodes":
+            cluster = (cluster or set()) | ({WHOLE} if attribute is not None else set())
         elif name == "this_node":
-            node.add(_node_read(attribute))
+            node.add(_node_read(path))
         elif name in NODE_FIELDS or name in ALIASES:
-            node.add(_node_read((name, *(attribute or ()))))
-        else:
+            node.add(_node_read((name, *(path or ()))))
+        elif name not in known:
             names.add(name)
     for field, parts in COMPUTED.items():
         if (field,) in node:
@@ -131,8 +139,11 @@ def _cluster_names(tree: ast.Template) -> Iterator[str]:
             yield loop.target.name
 
 
-def _uses(node: ast.Node, parent: ast.Node | None) -> Iterator[tuple[str, tuple[str, ...] | None, bool]]:
-    """Every use of a name: the constant attributes taken from it (None if used whole), and whether it is assigned."""
+def _uses(node: ast.Node, parent: ast.Node | None) -> Iterator[tuple[str, tuple[str, ...] | None]]:
+    """Every use of a name and the constant attributes taken from it: None if it is used whole.
+
+    `all_nodes` has None where only a loop or a count makes use of it, else WHOLE.
+    """
     chain: list[str] = []
     at = node
     while isinstance(at, ast.Getattr | ast.Getitem):
@@ -148,15 +159,15 @@ def _uses(node: ast.Node, parent: ast.Node | None) -> Iterator[tuple[str, tuple[
                 path = path[:place]
                 break
         whole_list = at.name == "all_nodes"  # one of its items: any node may come out of it
-        yield at.name, (WHOLE,) if whole_list else tuple(path) or None, False
+        yield at.name, (WHOLE,) if whole_list else tuple(path) or None
         for inner in _indices(node):
             yield from _uses(inner, node)
         return
     if isinstance(node, ast.Name):
-        loop = isinstance(parent, ast.For) and node is parent.iter and node.name == "all_nodes"
-        counted = isinstance(parent, ast.Filter) and parent.name in ("length", "count") and node.name == "all_nodes"
-        whole: tuple[str, ...] | None = None if loop or counted else ((WHOLE,) if node.name == "all_nodes" else None)
-        yield node.name, whole, node.ctx != "load"
+        if node.ctx == "load":
+            looped = isinstance(parent, ast.For) and node is parent.iter and isinstance(parent.target, ast.Name)
+            counted = isinstance(parent, ast.Filter) and node is parent.node and parent.name in ("length", "count")
+            yield node.name, (WHOLE,) if node.name == "all_nodes" and not (looped or counted) else None
         return
     for child in node.iter_child_nodes():
         yield from _uses(child, node)

@@ -21,7 +21,7 @@ from wwfast.errors import WwfastError
 from wwfast.nodes.model import Node
 from wwfast.nodes.registry import Snapshot
 from wwfast.overlays import environment
-from wwfast.overlays.data import ClusterData, ServerData, build_facts, digest
+from wwfast.overlays.data import ClusterData, ServerData, build_facts, digest, same
 from wwfast.overlays.images import Images
 from wwfast.overlays.maker import Maker
 from wwfast.overlays.model import Item
@@ -238,7 +238,7 @@ class Builder:
         ground = self._ground(node, context, old, make >= SHARED)
         if ground is None:
             return None
-        known = old if old is not None and (old.node is node or old.node == node) else None
+        known = old if old is not None and same(old.node, node) else None
         if (
             known is not None
             and (known.ground is ground or ground.carries(known.ground, full=known.full))

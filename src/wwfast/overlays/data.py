@@ -11,7 +11,7 @@ import msgspec
 import xxhash
 
 from wwfast.config.settings import Settings
-from wwfast.nodes.model import Node
+from wwfast.nodes.model import Disk, Ipmi, NetDev, Node
 from wwfast.overlays.analysis import NODE_FIELDS, WHOLE, Read
 
 SERVER = (
@@ -36,6 +36,8 @@ SERVER = (
     "wwclient",
 )
 FIELDS = tuple(sorted(NODE_FIELDS))
+# What is not there and what is null are two things to a template (`is defined`).
+ABSENT = msgspec.msgpack.Ext(1, b"")
 _encode = msgspec.msgpack.Encoder(order="deterministic", enc_hook=str).encode
 
 
@@ -44,21 +46,49 @@ def digest(value: object) -> bytes:
     return xxhash.xxh3_128_digest(_encode(value))
 
 
+def same(node: Node, other: Node) -> bool:
+    """Whether templates see the same in both; 1, 1.0 and true are equal, and are not the same."""
+    return node is other or (node == other and (not node.resources or digest(node) == digest(other)))
+
+
+def ordered(value: Any) -> Any:
+    """Maps in the order of their keys, all the way down; the very object where it is in order."""
+    if type(value) is dict:
+        made = {name: ordered(value[name]) for name in sorted(value)}
+        return value if list(made) == list(value) and all(made[k] is v for k, v in value.items()) else made
+    if type(value) is list:
+        items = [ordered(item) for item in value]
+        return value if all(a is b for a, b in zip(items, value, strict=True)) else items
+    if isinstance(value, msgspec.Struct):
+        changes = {}
+        for field in MAPS.get(type(value), ()):
+            found = getattr(value, field)
+            if found and (sorted_ := ordered(found)) is not found:
+                changes[field] = sorted_
+        return msgspec.structs.replace(value, **changes) if changes else value
+    return value
+
+
+# Which fields hold maps, or what holds them.
+MAPS: dict[type, tuple[str, ...]] = {
+    Node: ("network_devices", "tags", "disks", "filesystems", "resources", "ipmi"),
+    NetDev: ("tags",),
+    Ipmi: ("tags",),
+    Disk: ("partitions",),
+}
+
+
 class ServerData:
     """Names that are the same for every node of one warewulf.conf."""
 
     def __init__(self, settings: Settings) -> None:
-        self.values: dict[str, Any] = {name: getattr(settings, name) for name in SERVER}
-        self.values["settings"] = settings
+        conf = settings.conf  # where the file is and what was wrong with it reaches no template
+        self.values: dict[str, Any] = {name: getattr(conf, name) for name in SERVER}
+        self.values["settings"] = conf
         self.values["build_host"] = platform.node()
 
     def digest_of(self, name: str) -> bytes:
-        value = self.values.get(name)
-        if isinstance(value, Settings):  # where the file is and what was wrong with it reaches no template
-            value = [
-                getattr(value, field) for field in value.__struct_fields__ if field not in ("locations", "written")
-            ]
-        return digest(value)
+        return digest(self.values.get(name))
 
     def digest(self, names: Sequence[str]) -> bytes:
         return digest([(name, self.digest_of(name)) for name in names])
@@ -97,11 +127,7 @@ class ClusterData:
         changes: dict[str, Any] = {}
         if not node.kernel.version and node.image_name and (version := self._kernel_of(node.image_name)):
             changes["kernel"] = msgspec.structs.replace(node.kernel, version=version)
-        for field in ("network_devices", "tags", "disks", "filesystems", "resources"):
-            value = getattr(node, field)
-            if len(value) > 1 and (names := sorted(value)) != list(value):
-                changes[field] = {name: value[name] for name in names}
-        seen = msgspec.structs.replace(node, **changes) if changes else node
+        seen: Node = ordered(msgspec.structs.replace(node, **changes) if changes else node)
         self._views[node.id] = (node, seen)
         return seen
 
@@ -128,7 +154,7 @@ class ClusterData:
         for read in reads:
             value: Any = view if read[0] == WHOLE else getattr(view, read[0])
             if len(read) > 1:
-                value = value.get(read[1]) if isinstance(value, dict) else getattr(value, read[1], None)
+                value = value.get(read[1], ABSENT) if isinstance(value, dict) else getattr(value, read[1], ABSENT)
             found.append(value)
         return _encode(found)
 

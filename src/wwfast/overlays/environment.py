@@ -1,4 +1,4 @@
-"""The Jinja2 environment of overlay templates: sandboxed, strict about undefined names, fast on our own data.
+"""The Jinja2 environment of overlay templates: the sandbox, and the functions that read and name files.
 
 `file`, `softlink`, `import_link` and `nobackup` act on the place where they stand in the output, also inside macros and
 blocks; so they return marks, which `outputs` finds again. A mark holds a number nobody can guess, so
@@ -14,18 +14,16 @@ from collections.abc import Callable
 from typing import Any
 
 import jinja2
-import msgspec
 from jinja2 import nodes
 from jinja2.ext import Extension
 from jinja2.parser import Parser
-from jinja2.runtime import LoopContext
-from jinja2.sandbox import ImmutableSandboxedEnvironment, safe_range
 
 from wwfast._ext import attributes
-from wwfast.errors import ConfigError
 from wwfast.overlays import filters
+from wwfast.overlays.faults import Refused
 from wwfast.overlays.ignition import ignition_json
 from wwfast.overlays.model import FILE, LINK
+from wwfast.overlays.sandbox import Sandbox
 from wwfast.overlays.sources import Sources
 from wwfast.overlays.stack import Output
 
@@ -52,37 +50,22 @@ def only_marks(value: object) -> str:
     return "".join(match[0] for match in _MARK.finditer(value)) if isinstance(value, str) else ""
 
 
-class Environment(ImmutableSandboxedEnvironment):
-    """Structs, plain maps and strings are read natively; everything else goes through Jinja2's sandbox."""
+class Environment(Sandbox):
+    """The sandbox with what overlays have beyond it: functions, marks, and how nothing, yes and no are printed."""
 
     def __init__(self, functions: dict[str, Callable[..., Any]]) -> None:
         super().__init__(
+            functions,
+            WITH_CONTEXT,
             trim_blocks=True,
             lstrip_blocks=True,
-            keep_trailing_newline=True,
-            undefined=jinja2.StrictUndefined,
             finalize=attributes.finalize,
             extensions=[Do, "jinja2.ext.loopcontrols"],
-            autoescape=False,
-            cache_size=0,
         )
-        self.globals.clear()
-        self.globals.update(functions)
-        self.globals.update({"range": safe_range, "dict": dict, "namespace": jinja2.utils.Namespace})
-        self.filters.update(filters.FILTERS, only_marks=only_marks)
-        self.tests.update(filters.TESTS)
-
-        def undefined(obj: Any, name: str) -> Any:
-            return jinja2.StrictUndefined(None, obj, name)
-
-        plain = frozenset(function for name, function in functions.items() if name not in WITH_CONTEXT)
-        vars(self)["getattr"] = attributes.make_getattr(msgspec.Struct, OPEN, undefined, super().getattr)
-        vars(self)["getitem"] = attributes.make_getitem(msgspec.Struct, undefined, self.getattr, super().getitem)
-        vars(self)["call"] = attributes.make_call(plain, super().call)
+        self.filters["only_marks"] = only_marks
 
 
 WITH_CONTEXT = frozenset({"ignition_json"})
-OPEN = frozenset({jinja2.utils.Namespace, LoopContext})
 
 
 def make(sources: Sources) -> Environment:
@@ -117,7 +100,7 @@ def functions(sources: Sources) -> dict[str, Callable[..., Any]]:
     def import_link(path: str) -> str:
         target = sources.points_to(path)
         if target is None:
-            raise ConfigError(f"import_link: {path} does not exist on this server")
+            raise Refused("import_link: {} does not exist on this server", path)
         return mark("L", target)
 
     def abort() -> str:
@@ -140,7 +123,7 @@ def functions(sources: Sources) -> dict[str, Callable[..., Any]]:
 
 def mark(kind: str, text: str) -> str:
     if "\0" in text:
-        raise ConfigError("a file name or link target holds a NUL byte")
+        raise Refused("a file name or link target holds a NUL byte")
     return f"\0{_NONCE}{kind}{text}\0"
 
 
@@ -148,7 +131,7 @@ def outputs(text: str, path: str) -> tuple[Output, ...]:
     """Cut a rendered text at its marks; `path` is where the unnamed output goes.
 
     The unnamed output counts only when no file() was called, or when it became a link. A link and its text: the
-    link wins. Raises ConfigError for names that leave the root of the node.
+    link wins. Raises Refused for names that leave the root of the node.
     """
     if "\0" not in text:
         return (Output(path, FILE, encode(text), True),)
@@ -189,7 +172,7 @@ def place(name: str, path: str) -> tuple[str, bool]:
             break
     clean = posixpath.normpath("/" + (name if absolute else directory + name)).lstrip("/")
     if depth < 0 or not clean or name.endswith(("/", "/.", "/..")) or name in ("", ".", ".."):
-        raise ConfigError(f"file({name!r}) does not name a file below the root of the node")
+        raise Refused("file('{}') does not name a file below the root of the node", name)
     return clean, absolute
 
 

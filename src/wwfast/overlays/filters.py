@@ -78,7 +78,7 @@ def b64decode(value: object) -> str:
     try:
         return base64.b64decode(text(value), validate=True).decode("utf-8", "surrogateescape")
     except binascii.Error as error:
-        raise ValueError(f"b64decode: {error}") from error
+        raise ValueError("no base64") from error
 
 
 def hasher(name: str) -> Callable[[object], str]:
@@ -115,7 +115,7 @@ def host(cidr: object, number: int) -> str:
 def mac(value: object, sep: str = ":") -> str:
     digits = re.sub(r"[^0-9a-fA-F]", "", text(value)).lower()
     if len(digits) % 2:
-        raise ValueError(f"{value!r} is not a hardware address")
+        raise ValueError("no hardware address")
     return sep.join(digits[at : at + 2] for at in range(0, len(digits), 2))
 
 

@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from wwfast.errors import ConfigError
 from wwfast.nodes.model import Disk, FileSystem, Partition
+from wwfast.overlays.faults import Refused
 
 VERSION = "3.1.0"
 
@@ -18,16 +18,15 @@ def number(value: str, what: str) -> int | None:
     try:
         return int(value)
     except ValueError as error:
-        raise ConfigError(f"ignition: {what} must be a whole number, not {value!r}") from error
+        raise Refused(f"ignition: {what} must be a whole number") from error
 
 
 def partition(label: str, it: Partition) -> dict[str, Any]:
-    where = f"partition {label}"
     return dropped(
         label=label,
-        number=number(it.number, f"number of {where}"),
-        sizeMiB=number(it.size_mib, f"size_mib of {where}"),
-        startMiB=number(it.start_mib, f"start_mib of {where}"),
+        number=number(it.number, "number of a partition"),
+        sizeMiB=number(it.size_mib, "size_mib of a partition"),
+        startMiB=number(it.start_mib, "start_mib of a partition"),
         typeGuid=it.type_guid or None,
         guid=it.guid or None,
         shouldExist=it.should_exist,

@@ -1,19 +1,72 @@
-"""One template: compiled once, run for many nodes. Errors say overlay, file, line, node and what was missing."""
+"""One template: compiled once, run for many nodes. Errors say where, for which node, and what kind."""
 
 from __future__ import annotations
 
-from types import TracebackType
+from functools import cached_property
 from typing import Any
 
 import jinja2
 import xxhash
 from jinja2.runtime import Context
 
-from wwfast.errors import ConfigError, WwfastError
-from wwfast.overlays import analysis
+from wwfast.errors import ConfigError
+from wwfast.overlays import analysis, faults
 from wwfast.overlays.environment import Abort, Environment, outputs
 from wwfast.overlays.model import Item
+from wwfast.overlays.sandbox import Sandbox
 from wwfast.overlays.stack import Output
+
+# Part of what the outputs of templates are kept under; another number where they would now differ.
+RULES = 2
+
+
+class Program:
+    """A compiled template; `where` names it, `at` its lines, in messages."""
+
+    def __init__(self, env: Sandbox, source: str, where: str, at: str = ", line {}", node: str = "") -> None:
+        """Raises ConfigError (for `node`, if given) when `source` is no template."""
+        self.where = where
+        self.source = source
+        self._env = env
+        self._at = at
+        first = f"{at}, node {node}" if node else at
+        tree = analysis.parse(env, source, where, first)
+        self.reads = analysis.reads(tree, frozenset(env.globals))
+        try:
+            code = env.compile(tree, where, where)
+        except jinja2.TemplateError as error:
+            line = getattr(error, "lineno", None)
+            raise ConfigError(f"{where}{first.replace('{}', str(line)) if line else ''}: {error}") from error
+        self._template = jinja2.Template.from_code(env, code, {})
+        self._root = self._template.root_render_func
+
+    def run(self, names: dict[str, Any], facts: dict[str, str], node: str) -> str:
+        """The text for one node. Raises ConfigError, and Abort."""
+        context = Context(self._env, names, self.where, self._template.blocks)
+        context.vars = dict(facts)
+        try:
+            return "".join(self._root(context))
+        except Abort:
+            raise
+        except Exception as error:
+            # From None: a traceback would quote the error, and with it values.
+            raise self.failure(error, node) from None
+
+    def failure(self, error: Exception, node: str) -> ConfigError:
+        """The error in words that hold no value."""
+        trace = faults.frames(error.__traceback__)
+        mine = [each for each in trace if each.tb_frame.f_code.co_filename == self.where]
+        line = self._template.get_corresponding_lineno(mine[-1].tb_lineno) if mine else None
+        known = faults.names_of_code(filter=self._env.filters, test=self._env.tests, function=self._env.globals)
+        said, hint = faults.told(error, self._spelled, faults.blamed(trace, known))
+        lines = self.source.splitlines()
+        shown = faults.shown(lines[line - 1]) if line and line <= len(lines) else ""
+        at = self._at.replace("{}", str(line)) if line else ""
+        return ConfigError(f"{self.where}{at}, node {node}: {said}" + (f"\n    {shown}" if shown else ""), hint=hint)
+
+    @cached_property
+    def _spelled(self) -> frozenset[str]:
+        return faults.spelled(self._env.parse(self.source))
 
 
 class Template:
@@ -23,54 +76,25 @@ class Template:
         data = item.read()
         self.overlay = overlay
         self.item = item
-        self.where = f"overlay {overlay}, {item.path}"
+        self.where = where = f"overlay {overlay}, {item.path}"
         try:
-            self.source = data.decode()
+            self.source = source = data.decode()
         except UnicodeDecodeError as error:
-            raise ConfigError(f"{self.where} is not UTF-8 text: {error.reason} at byte {error.start}") from error
-        tree = analysis.parse(env, self.source, self.where)
-        self.reads = analysis.reads(tree, frozenset(env.globals))
-        try:
-            code = env.compile(tree, self.where, self.where)
-        except jinja2.TemplateError as error:
-            line = getattr(error, "lineno", None)
-            raise ConfigError(f"{self.where}{f', line {line}' if line else ''}: {error}") from error
-        self._template = jinja2.Template.from_code(env, code, {})
-        self._root = self._template.root_render_func
-        self._env = env
+            raise ConfigError(f"{where} is not UTF-8 text: {error.reason} at byte {error.start}") from error
+        self._program = Program(env, source, where)
+        self.reads = self._program.reads
         self._facts = {"overlay": overlay, "build_source": str(item.source)}
         content = xxhash.xxh3_128_digest(data)
-        self.identity = (overlay, item.path, item.mode, item.uid, item.gid, content)
+        place = str(item.source) if "build_source" in self.reads.names else ""
+        self.identity = (RULES, overlay, item.path, item.mode, item.uid, item.gid, content, place)
 
     def run(self, names: dict[str, Any], node: str) -> tuple[Output, ...]:
         """The outputs for one node; none when the template aborts. Raises ConfigError."""
-        context = Context(self._env, names, self.where, self._template.blocks)
-        context.vars = dict(self._facts)
         try:
-            return outputs("".join(self._root(context)), self.item.output)
+            text = self._program.run(names, self._facts, node)
         except Abort:
             return ()
-        except RecursionError as error:
-            raise ConfigError(f"{self.where}, node {node}: endless recursion") from error
+        try:
+            return outputs(text, self.item.output)
         except Exception as error:
-            raise self._failure(error, node) from error
-
-    def _failure(self, error: Exception, node: str) -> ConfigError:
-        line = self._line(error.__traceback__)
-        lines = self.source.splitlines()
-        said = error.message if isinstance(error, WwfastError) else str(error) or type(error).__name__
-        shown = f"\n    {lines[line - 1].strip()}" if line and line <= len(lines) else ""
-        hint = error.hint if isinstance(error, WwfastError) else None
-        if isinstance(error, jinja2.UndefinedError):
-            said = said.replace("'dict object' has no attribute", "there is no such key in this map:")
-            hint = 'say what to write when it is not set: NAME | default("")'
-        at = f", line {line}" if line else ""
-        return ConfigError(f"{self.where}{at}, node {node}: {said}{shown}", hint=hint)
-
-    def _line(self, trace: TracebackType | None) -> int | None:
-        found = None
-        while trace is not None:
-            if trace.tb_frame.f_code.co_filename == self.where:
-                found = self._template.get_corresponding_lineno(trace.tb_lineno)
-            trace = trace.tb_next
-        return found
+            raise self._program.failure(error, node) from None

@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 import xxhash
 
-from wwfast.errors import ConfigError
 from wwfast.overlays import beneath
+from wwfast.overlays.faults import Refused
 from wwfast.overlays.model import Signature
 from wwfast.overlays.packs import Seen
 from wwfast.paths import Paths
@@ -114,9 +114,10 @@ class Sources:
         name = os.path.normpath(path if path.startswith("/") else f"/etc/warewulf/{path}")
         if name.startswith("/etc/warewulf/") or name in self._allowed:
             return name
-        raise ConfigError(
-            f"templates may not read {path}: it is neither below /etc/warewulf nor listed",
-            hint=f"allow it in warewulf.conf: wwfast: {{include: [{name}]}}",
+        raise Refused(
+            "templates may not read {}: it is neither below /etc/warewulf nor listed",
+            path,
+            hint="allow it by its full path in warewulf.conf: wwfast: {include: [PATH]}",
         )
 
     def _place(self, dependency: Dependency) -> tuple[Path | None, str]:
@@ -162,9 +163,10 @@ class Sources:
         except (FileNotFoundError, NotADirectoryError):
             return _Seen(None, None, ABSENT)
         except OSError as error:
-            where = f"image {dependency.image}: " if dependency.image else ""
-            raise ConfigError(
-                f"{where}cannot read {dependency.path} for a template: {error.strerror}",
+            where = " of an image" if dependency.image else ""
+            raise Refused(
+                f"cannot read {{}}{where} for a template: {error.strerror}",
+                dependency.path,
                 hint="a link below /etc/warewulf must stay below it" if error.errno == 18 else None,
             ) from error
 
@@ -179,7 +181,7 @@ class Sources:
             if before is not None and before.signature == signature:
                 return before
             if st.st_size > LIMIT:
-                raise ConfigError(f"/{relative} is too large for a template ({st.st_size} bytes)")
+                raise Refused(f"{{}} is too large for a template ({st.st_size} bytes)", f"/{relative}")
             data = file.read()
             self._visit(Path(os.readlink(f"/proc/self/fd/{fd}")).parent)  # noqa: PTH115 - no file to ask
         text = data.decode("utf-8", "surrogateescape")
