@@ -15,7 +15,8 @@ from pathlib import Path
 
 import uvloop
 
-from wwfast.net.dhcp.leases import Journal, LeaseTable
+from wwfast.net.dhcp.journal import Journal
+from wwfast.net.dhcp.leases import LeaseTable
 from wwfast.net.dhcp.packet import ClientInfo, number
 from wwfast.net.dhcp.responder import BootFile, DhcpConfig, Reservation, Responder
 from wwfast.net.dhcp.server import DhcpServer, open_sockets, transfer
@@ -53,12 +54,8 @@ async def main(config: dict) -> None:
         taken = {number(node.address) for node in nodes.values()}
         if config.get("database"):
             journal = Journal(Path(config["database"]))
-        leases = LeaseTable(
-            number(config.get("first", "")),
-            number(config.get("last", "")),
-            reserved=taken.__contains__,
-            journal=journal,
-        )
+        leases = LeaseTable(number(config.get("first", "")), number(config.get("last", "")), journal=journal)
+        leases.reserve(leases.mask(taken))
         if journal is not None:
             journal.start()
         responder = Responder(

@@ -6,20 +6,26 @@ interface that carries ipaddr, and not beside another DHCP server unless forced.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 import time
-from collections.abc import Callable, Mapping
+from asyncio import Future
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor
 from typing import TYPE_CHECKING
 
 from wwfast.boot.binaries import Binary, find_all, flat_name
 from wwfast.boot.firmware import boot_file
 from wwfast.boot.urls import Urls
+from wwfast.config import checks
 from wwfast.daemon.guard import Guard
 from wwfast.daemon.handover import Sockets
 from wwfast.errors import ConfigError, WwfastError
-from wwfast.net.dhcp.leases import Journal, LeaseTable
+from wwfast.net.dhcp.journal import Journal
+from wwfast.net.dhcp.leases import LeaseTable
 from wwfast.net.dhcp.packet import ClientInfo, dotted, number
+from wwfast.net.dhcp.pool import Mask
 from wwfast.net.dhcp.responder import SERVER_PORT, BootFile, Contact, DhcpConfig, Reservation, Responder
 from wwfast.net.dhcp.server import DhcpServer, interface_of, listening, open_sockets, probe, transfer
 from wwfast.net.ndp import Impatience
@@ -28,7 +34,7 @@ from wwfast.net.transfer import Transfer
 
 if TYPE_CHECKING:
     from wwfast.config.settings import Settings
-    from wwfast.nodes.registry import Registry
+    from wwfast.nodes.registry import Registry, Snapshot
     from wwfast.paths import Paths
 
 log = logging.getLogger(__name__)
@@ -81,12 +87,8 @@ class Addresses:
         first, last = (
             number(address) if address else 0 for address in (settings.dhcp.range_start, settings.dhcp.range_end)
         )
-        self.leases = LeaseTable(
-            first,
-            last,
-            reserved=lambda address: registry.snapshot().by_ip(dotted(address)) is not None,
-            journal=self.journal,
-        )
+        self.leases = LeaseTable(first, last, journal=self.journal)
+        self._taken = {number(address) for address in own_addresses(settings)}
         config = DhcpConfig(settings.ipaddr, settings.netmask, proxy=settings.wwfast.proxy_dhcp)
         self.responder = Responder(config, self.reservation, self._boot, self.leases)
         self.server: DhcpServer | None = None
@@ -108,6 +110,7 @@ class Addresses:
                 hint="stop it, or set `dhcp: enabled: false` in warewulf.conf, or start with --force-dhcp",
             )
         self.journal.start()
+        self.leases.reserve(await asyncio.to_thread(self._reserved, self._registry.snapshot()))
 
         def listen(interface: str, port: int) -> socket.socket:
             return sockets.get(_name(interface, port), lambda: listening(interface, port))
@@ -143,6 +146,20 @@ class Addresses:
             return Reservation(node.id, hostname=node.id)
         return Reservation(node.id, device.ipaddr, device.netmask, device.gateway, node.id)
 
+    def follow(self, snapshot: Snapshot, executor: Executor) -> None:
+        """The range goes round the addresses of a new nodes.conf as soon as a thread has gone through it."""
+
+        def done(work: Future[Mask]) -> None:
+            mask = work.result()
+            if snapshot is self._registry.snapshot():
+                self.leases.reserve(mask)
+
+        asyncio.get_running_loop().run_in_executor(executor, self._reserved, snapshot).add_done_callback(done)
+
+    def _reserved(self, snapshot: Snapshot) -> Mask:
+        addresses = filter(checks.IP4.fullmatch, snapshot.addresses())
+        return self.leases.mask(self._taken.union(map(number, addresses)))
+
     def leased(self, mac: str) -> str:
         """The address this MAC has from us, or ""."""
         lease = self.leases.get(mac)
@@ -163,6 +180,16 @@ class Addresses:
         self._guard.saw_dhcp(contact.mac, boots=contact.boots)
         if contact.boots or contact.detail:
             self._on_transfer(transfer(contact, now))
+
+
+def own_addresses(settings: Settings) -> Iterator[str]:
+    """What no client may have: this server's address, and those that mean the network and all of it."""
+    yield settings.ipaddr
+    bits = checks.MASKS.get(settings.netmask)
+    if bits is not None and bits < 31:
+        network = number(settings.ipaddr) & number(settings.netmask)
+        yield dotted(network)
+        yield dotted(network | (1 << 32 - bits) - 1)
 
 
 def _name(interface: str, port: int) -> str:

@@ -162,6 +162,8 @@ class Daemon:
 
     def _loaded(self, snapshot: Snapshot) -> None:
         self.timeline.seed(snapshot.nodes)
+        if self.dhcp is not None:
+            self.dhcp.follow(snapshot, self._chores)
 
     def reload(self) -> None:
         """Re-read nodes.conf soon (SIGHUP)."""

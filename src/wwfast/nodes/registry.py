@@ -131,6 +131,13 @@ class Snapshot:
         self._index()
         return self._ips.get(address)
 
+    def addresses(self) -> Iterator[str]:
+        """Every address that an entry names for something on its network: of devices, gateways and BMCs."""
+        for node in self.nodes.values():
+            for device in node.network_devices.values():
+                yield from (device.ipaddr, device.gateway, device.ipaddr6, device.gateway6)
+            yield from (node.ipmi.ipaddr, node.ipmi.gateway)
+
     def by_asset(self, key: str) -> Node | None:
         """The node with an asset key (a chassis asset tag)."""
         self._index()

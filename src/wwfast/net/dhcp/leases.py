@@ -1,79 +1,95 @@
-"""Addresses from the range: one per MAC, whoever asks with it, kept in SQLite behind the reply path.
+"""Addresses from the range: one per MAC, whoever asks with it, found in a few steps, written down behind the reply.
 
-A reply never waits for the disk: the table in memory is the truth while serving, a thread writes what changed in
-one transaction every FLUSH_SECONDS. What a crash loses heals itself: a MAC's place in the range is a hash of the
-MAC, so it is offered the same address again, and a client that asks for its free address gets it.
+The table in memory is the truth while serving; the journal writes it down. What a crash loses heals itself: a MAC's
+place in the range is a hash of the MAC, so it is offered the same address again, and a client that asks for its free
+address gets it.
+
+Three classes hold an address. *Bound* ones were requested and stay until they expire. *Offers* were not requested,
+and *resting* ones were declined: nobody proved anything with either, so their number is bounded, for one client and
+for all, and when the range is full they give way, the oldest first. Whoever REQUESTs an address that is only offered
+gets it, so that a flood of DISCOVERs cannot take the offer from a client between its offer and its request.
 """
 
 from __future__ import annotations
 
-import logging
-import sqlite3
-import threading
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
+from enum import Enum, auto
 
 import xxhash
 
-from wwfast.errors import WwfastError
-from wwfast.net.dhcp.packet import dotted, number
+from wwfast.net.dhcp.journal import Journal, Row
+from wwfast.net.dhcp.pool import Mask, Pool
 
-log = logging.getLogger(__name__)
-
-FLUSH_SECONDS = 0.2
-#: Leases in one statement. SQLite lets go of the interpreter in each, and in a storm gets it back only after 5 ms.
-ROWS = 500
 OFFER_SECONDS = 60.0
 #: A declined address is in use by somebody we do not know; it rests this long.
 DECLINE_SECONDS = 3600.0
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS lease (
-    mac TEXT PRIMARY KEY, address TEXT NOT NULL, expires REAL NOT NULL, hostname TEXT NOT NULL DEFAULT ''
-) WITHOUT ROWID
-"""
+#: Offers at one time: more than nodes of the largest clusters start within OFFER_SECONDS; 20 MB.
+OFFERS = 65536
+#: Addresses that one client's DECLINEs keep from others, and the share of the range (one in so many) that all do.
+DECLINES, DECLINED_SHARE = 4, 8
+#: Addresses of nodes among the expired, passed over in one question; the next question goes on from there.
+STEPS = 16
+#: Of a name that a client sends (RFC 1035: 253).
+HOSTNAME = 255
+#: Queues of the bound, beside those by seconds of lease: read from the journal, and given back.
+LOADED, RELEASED = -1.0, 0.0
 
 
-@dataclass(slots=True)
+class Held(Enum):
+    OFFERED = auto()
+    BOUND = auto()
+    RESTING = auto()
+
+
+@dataclass(slots=True, eq=False)
 class Lease:
-    """`expires` in Unix seconds; an offer that was not yet requested is `bound` False and never written."""
+    """`expires` in Unix seconds. Only a bound one is written; `mac` of a resting one is the client that declined it."""
 
     mac: str
     address: int
     expires: float
-    bound: bool = False
+    held: Held = Held.OFFERED
     hostname: str = ""
+    queue: float = 0.0
+
+    @property
+    def bound(self) -> bool:
+        return self.held is Held.BOUND
+
+
+#: By address. Those that hold for the same time end in the order in which they began.
+Queue = OrderedDict[int, Lease]
 
 
 class LeaseTable:
-    """Addresses first..last (integers, inclusive; 0, 0 for no range), without those `reserved` says are taken."""
+    """Addresses first..last (integers, inclusive; 0, 0 for no range), without those reserved."""
 
-    def __init__(
-        self,
-        first: int = 0,
-        last: int = 0,
-        *,
-        reserved: Callable[[int], bool] = lambda address: False,
-        journal: Journal | None = None,
-    ) -> None:
+    def __init__(self, first: int = 0, last: int = 0, *, journal: Journal | None = None) -> None:
         self.first, self.last = first, last
-        self._reserved = reserved
+        self.size = max(last - first + 1, 0) if first else 0
         self._journal = journal
+        self._pool = Pool(self.size)
         self._by_mac: dict[str, Lease] = {}
         self._by_address: dict[int, Lease] = {}
-        for mac, address, expires, hostname in journal.load() if journal else ():
-            if self.covers(address) and address not in self._by_address:
-                self._put(Lease(mac, address, expires, True, hostname))
-
-    @property
-    def size(self) -> int:
-        return self.last - self.first + 1 if self.first else 0
+        self._offers: Queue = OrderedDict()
+        self._resting: Queue = OrderedDict()
+        self._declined: dict[str, Queue] = {}  # resting ones by client
+        self._bound: dict[float, Queue] = {LOADED: OrderedDict(), RELEASED: OrderedDict()}
+        if journal is not None:
+            self._restore(journal.load())
 
     def __len__(self) -> int:
         return len(self._by_mac)
 
+    @property
+    def trouble(self) -> str:
+        """Why leases are not written down just now, or ""."""
+        return self._journal.trouble if self._journal is not None else ""
+
     def covers(self, address: int) -> bool:
-        return self.first != 0 and self.first <= address <= self.last
+        return 0 <= address - self.first < self.size
 
     def get(self, mac: str) -> Lease | None:
         return self._by_mac.get(mac)
@@ -81,192 +97,175 @@ class LeaseTable:
     def owner(self, address: int) -> str | None:
         """The MAC that has this address of the range."""
         lease = self._by_address.get(address)
-        return lease.mac if lease is not None else None
+        return lease.mac if lease is not None and lease.held is not Held.RESTING else None
 
     def all(self) -> list[Lease]:
         return [lease for lease in self._by_mac.values() if lease.bound]
 
+    def mask(self, addresses: Iterable[int]) -> Mask:
+        """Addresses for `reserve`; for the thread that read them."""
+        return self._pool.mask(address - self.first for address in addresses)
+
+    def reserve(self, mask: Mask) -> None:
+        """Exactly these addresses are others': never offered, never granted, whoever has them now."""
+        self._pool.reserve(mask)
+
     def offer(self, mac: str, wanted: int, now: float) -> int | None:
         """The address of this MAC: the one it has, else the one it asks for, else one by hash; None when full."""
         lease = self._by_mac.get(mac)
-        if lease is not None and not self._reserved(lease.address):
+        if lease is not None and not self._is_reserved(lease.address):
             if not lease.bound:
                 lease.expires = now + OFFER_SECONDS
+                self._offers.move_to_end(lease.address)
             return lease.address
         address = wanted if self._free(wanted, now) else self._find(mac, now)
         if address is not None:
             self.forget(mac)
-            self._take(address)
-            self._put(Lease(mac, address, now + OFFER_SECONDS))
+            self._vacate(address)
+            if len(self._offers) >= OFFERS:
+                self._drop(_oldest(self._offers))
+            self._hold(Lease(mac, address, now + OFFER_SECONDS), self._offers)
         return address
 
     def bind(self, mac: str, address: int, now: float, seconds: float, hostname: str = "") -> bool:
         """Make the address this MAC's for `seconds`; False when it cannot be."""
         lease = self._by_mac.get(mac)
-        if lease is None or lease.address != address:
-            if not self._free(address, now):
+        if lease is not None and lease.address == address:
+            if self._is_reserved(address):
                 return False
+            self._drop(lease)
+        elif self._free(address, now) or self._only_offered(address):
             self.forget(mac)
-            self._take(address)
-            lease = Lease(mac, address, now)
-            self._put(lease)
-        elif self._reserved(address):
+            self._vacate(address)
+        else:
             return False
-        lease.expires, lease.bound, lease.hostname = now + seconds, True, hostname
-        if self._journal:
-            self._journal.put(lease)
+        lease = Lease(mac, address, now + seconds, Held.BOUND, hostname[:HOSTNAME], seconds)
+        self._hold(lease, self._bound.setdefault(seconds, OrderedDict()))
+        self._write(lease)
         return True
 
     def release(self, mac: str, now: float) -> None:
         """The client gives it back: others may have it, but it stays this MAC's until then."""
         lease = self._by_mac.get(mac)
         if lease is not None and lease.bound:
-            lease.expires = now
-            if self._journal:
-                self._journal.put(lease)
+            del self._queue(lease)[lease.address]
+            lease.expires, lease.queue = now, RELEASED
+            self._queue(lease)[lease.address] = lease
+            self._write(lease)
 
     def forget(self, mac: str) -> None:
-        lease = self._by_mac.pop(mac, None)
+        lease = self._by_mac.get(mac)
         if lease is not None:
-            del self._by_address[lease.address]
+            self._drop(lease)
             if lease.bound and self._journal:
                 self._journal.delete(mac)
 
     def decline(self, mac: str, address: int, now: float) -> None:
         """Somebody else uses this address (the client's ARP said so)."""
         lease = self._by_mac.get(mac)
-        if lease is not None and lease.address == address:
-            self.forget(mac)
-            self._put(Lease(f"declined-{dotted(address)}", address, now + DECLINE_SECONDS))
+        if lease is None or lease.address != address:
+            return
+        self.forget(mac)
+        own = self._declined.get(mac)
+        if own is not None and len(own) >= DECLINES:
+            self._drop(_oldest(own))
+        if len(self._resting) >= max(self.size // DECLINED_SHARE, 1):
+            self._drop(_oldest(self._resting))
+        resting = Lease(mac, address, now + DECLINE_SECONDS, Held.RESTING)
+        self._hold(resting, self._resting)
+        self._declined.setdefault(mac, OrderedDict())[address] = resting
 
-    def _put(self, lease: Lease) -> None:
-        self._by_mac[lease.mac] = lease
+    def _restore(self, rows: Iterable[Row]) -> None:
+        """Leases as they were, latest expiry first: of two for one address the later counts."""
+        chosen: dict[int, Lease] = {}
+        for mac, address, expires, hostname in rows:
+            if self.covers(address) and address not in chosen:
+                chosen[address] = Lease(mac, address, expires, Held.BOUND, hostname, LOADED)
+        for lease in reversed(chosen.values()):
+            self._hold(lease, self._bound[LOADED])
+
+    def _hold(self, lease: Lease, queue: Queue) -> None:
+        queue[lease.address] = lease
         self._by_address[lease.address] = lease
+        self._pool.hold(lease.address - self.first)
+        if lease.held is not Held.RESTING:
+            self._by_mac[lease.mac] = lease
 
-    def _take(self, address: int) -> None:
+    def _drop(self, lease: Lease) -> None:
+        del self._queue(lease)[lease.address]
+        del self._by_address[lease.address]
+        self._pool.let_go(lease.address - self.first)
+        if lease.held is not Held.RESTING:
+            del self._by_mac[lease.mac]
+            return
+        own = self._declined[lease.mac]
+        del own[lease.address]
+        if not own:
+            del self._declined[lease.mac]
+
+    def _vacate(self, address: int) -> None:
         former = self._by_address.get(address)
         if former is not None:
-            self.forget(former.mac)
+            self._give_up(former)
+
+    def _give_up(self, lease: Lease) -> None:
+        """Drop it, from the journal as well."""
+        if lease.held is Held.RESTING:
+            self._drop(lease)
+        else:
+            self.forget(lease.mac)
+
+    def _queue(self, lease: Lease) -> Queue:
+        match lease.held:
+            case Held.OFFERED:
+                return self._offers
+            case Held.RESTING:
+                return self._resting
+            case _:
+                return self._bound[lease.queue]
+
+    def _write(self, lease: Lease) -> None:
+        if self._journal:
+            self._journal.put((lease.mac, lease.address, lease.expires, lease.hostname))
+
+    def _is_reserved(self, address: int) -> bool:
+        return self._pool.is_reserved(address - self.first)
 
     def _free(self, address: int, now: float) -> bool:
-        if not self.covers(address):
+        if not self.covers(address) or self._is_reserved(address):
             return False
         lease = self._by_address.get(address)
-        return (lease is None or lease.expires <= now) and not self._reserved(address)
+        return lease is None or lease.expires <= now
+
+    def _only_offered(self, address: int) -> bool:
+        lease = self._by_address.get(address)
+        return lease is not None and lease.held is Held.OFFERED and not self._is_reserved(address)
 
     def _find(self, mac: str, now: float) -> int | None:
-        """From the hash of the MAC onwards: an address nobody had, or failing that the longest expired."""
-        size = self.size
-        start = xxhash.xxh3_64_intdigest(mac.encode()) % size if size else 0
-        for step in range(size):
-            address = self.first + (start + step) % size
-            if address not in self._by_address and not self._reserved(address):
-                return address
-            if len(self._by_address) >= size:
-                break
-        expired = [lease for lease in self._by_address.values() if lease.expires <= now]
-        expired = [lease for lease in expired if not self._reserved(lease.address)]
-        return min(expired, key=lambda lease: lease.expires).address if expired else None
+        """From the hash of the MAC onwards: an address nobody had, or failing that one whose holder gives way."""
+        if not self.size:
+            return None
+        place = self._pool.first(xxhash.xxh3_64_intdigest(mac.encode()) % self.size)
+        if place is not None:
+            return self.first + place
+        for _ in range(STEPS):
+            lease = self._yielding(now)
+            if lease is None:
+                return None
+            if not self._is_reserved(lease.address):
+                return lease.address
+            self._give_up(lease)
+        return None
+
+    def _yielding(self, now: float) -> Lease | None:
+        """Whose address others may have: the longest expired, else the oldest offer, else the longest at rest."""
+        heads = [_oldest(queue) for queue in (self._offers, self._resting, *self._bound.values()) if queue]
+        expired = [lease for lease in heads if lease.expires <= now]
+        if expired:
+            return min(expired, key=lambda lease: lease.expires)
+        unproven = self._offers or self._resting
+        return _oldest(unproven) if unproven else None
 
 
-class Journal:
-    """The leases' table in the database: read once, then written by a thread of its own, in batches."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.errors = 0
-        self._changed: dict[str, Lease | None] = {}
-        self._wake = threading.Event()
-        self._closing = False
-        self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
-
-    def load(self) -> list[tuple[str, int, float, str]]:
-        """(mac, address, expires, hostname), latest expiry first. Raises WwfastError when the file is no database."""
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.path.touch(mode=0o600)
-            with self._connect() as database:
-                database.execute(SCHEMA)
-                rows = database.execute("SELECT mac, address, expires, hostname FROM lease ORDER BY expires DESC")
-                found = [(mac, number(address), expires, hostname) for mac, address, expires, hostname in rows]
-            database.close()
-        except (OSError, sqlite3.Error, ValueError) as error:
-            raise WwfastError(
-                f"cannot read the leases in {self.path}: {error}",
-                hint=f"move {self.path} away; nodes get their addresses back when they ask",
-            ) from error
-        return found
-
-    def start(self) -> None:
-        self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
-        self._thread.start()
-
-    def put(self, lease: Lease) -> None:
-        with self._lock:
-            self._changed[lease.mac] = lease
-        self._wake.set()
-
-    def delete(self, mac: str) -> None:
-        with self._lock:
-            self._changed[mac] = None
-        self._wake.set()
-
-    def close(self) -> None:
-        """Write what is left and end the thread."""
-        self._closing = True
-        self._wake.set()
-        if self._thread is not None:
-            self._thread.join()
-        else:
-            self.flush()
-
-    def flush(self) -> None:
-        """Write every change so far in one transaction; changes that cannot be written are kept."""
-        with self._lock:
-            changed, self._changed = self._changed, {}
-        if not changed:
-            return
-        gone = [(mac,) for mac, lease in changed.items() if lease is None]
-        kept = [
-            (lease.mac, dotted(lease.address), lease.expires, lease.hostname)
-            for lease in changed.values()
-            if lease is not None
-        ]
-        try:
-            database = self._connect()
-            try:
-                with database:
-                    database.executemany("DELETE FROM lease WHERE mac = ?", gone)
-                    for at in range(0, len(kept), ROWS):
-                        rows = kept[at : at + ROWS]
-                        places = ",".join(["(?,?,?,?)"] * len(rows))
-                        values = [value for row in rows for value in row]
-                        database.execute(f"INSERT OR REPLACE INTO lease VALUES {places}", values)
-            finally:
-                database.close()
-        except sqlite3.Error as error:
-            self.errors += 1
-            log.error("cannot write %d leases to %s: %s (they are kept and tried again)", len(kept), self.path, error)
-            with self._lock:
-                self._changed = {**changed, **self._changed}
-
-    def _connect(self) -> sqlite3.Connection:
-        database = sqlite3.connect(self.path, timeout=10)
-        database.execute("PRAGMA journal_mode = WAL")
-        database.execute("PRAGMA synchronous = NORMAL")
-        return database
-
-    def _run(self) -> None:
-        pause = threading.Event()
-        while not self._closing:
-            self._wake.wait()
-            self._wake.clear()
-            # Waiting a moment turns a storm's thousands of changes into a few transactions.
-            if not self._closing:
-                pause.wait(FLUSH_SECONDS)
-            self.flush()
-            if self._changed and not self._closing:
-                pause.wait(5.0)
-                self._wake.set()
-        self.flush()
+def _oldest(queue: Queue) -> Lease:
+    return next(iter(queue.values()))

@@ -148,6 +148,7 @@ class DhcpServer:
             "dropped": sum(receiver.dropped for receiver, _, _ in self._receivers),
             "leases": len(responder.leases),
             "range": responder.leases.size,
+            "not_written": responder.leases.trouble,
             "other_servers": sorted(responder.others),
         }
 

@@ -1,0 +1,225 @@
+"""The leases' table in the database, behind the reply path: read once, then written by threads of its own.
+
+Two promises, kept apart. *A killed process forgets nothing older than FLUSH_SECONDS and one transaction*: the writer
+commits to SQLite's write-ahead log without waiting for the disk (synchronous=NORMAL), and what the kernel has, a
+SIGKILL does not take away. *A machine that loses power forgets nothing older than that and one fsync*: after each
+commit another thread brings the log to the disk and, when the log has grown, into the database. A disk that takes
+seconds for an fsync delays only the second promise.
+
+What cannot be written is kept and tried again, less often each time; a database that was moved away is written anew.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from wwfast.errors import WwfastError
+from wwfast.net.dhcp.packet import dotted, number
+
+log = logging.getLogger(__name__)
+
+#: Waiting a moment turns a storm's thousands of changes into a few transactions.
+FLUSH_SECONDS = 0.1
+#: After failed writes: doubled from the first to the last.
+BACKOFF_SECONDS, MOST_BACKOFF_SECONDS = 0.2, 5.0
+#: For others who write to the same file.
+LOCK_SECONDS = 1.0
+#: Leases in one statement. SQLite lets go of the interpreter in each, and in a storm gets it back only after 5 ms.
+ROWS = 500
+#: A log of this size is moved into the database (SQLite's own threshold, which would make a commit wait for it).
+LOG_BYTES = 4 << 20
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS lease (
+    mac TEXT PRIMARY KEY, address TEXT NOT NULL, expires REAL NOT NULL, hostname TEXT NOT NULL DEFAULT ''
+) WITHOUT ROWID
+"""
+
+#: (mac, address as a number, expires in Unix seconds, hostname)
+Row = tuple[str, int, float, str]
+
+
+class Journal:
+    """`put` and `delete` from the event loop, never a wait. `trouble`: why leases are not written just now, or ""."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.trouble = ""
+        self._changed: dict[str, Row | None] = {}  # by the loop, under the lock
+        self._unwritten: dict[str, Row | None] = {}  # by the writer
+        self._written: dict[str, Row] = {}  # what the database holds
+        self._database: sqlite3.Connection | None = None
+        self._inode = 0
+        self._lock = threading.Lock()
+        self._flushing = threading.Lock()
+        self._wake = threading.Event()
+        self._committed = threading.Event()
+        self._closing = threading.Event()
+        self._threads: list[threading.Thread] = []
+
+    def load(self) -> list[Row]:
+        """All leases, latest expiry first. Raises WwfastError when the file is no database."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.touch(mode=0o600)
+            with closing(_connect(self.path)) as database:
+                rows = database.execute("SELECT mac, address, expires, hostname FROM lease ORDER BY expires DESC")
+                found = [(mac, number(address), expires, hostname) for mac, address, expires, hostname in rows]
+        except (OSError, sqlite3.Error, ValueError) as error:
+            raise WwfastError(
+                f"cannot read the leases in {self.path}: {error}",
+                hint=f"move {self.path} away; nodes get their addresses back when they ask",
+            ) from error
+        self._written = {row[0]: row for row in found}
+        return found
+
+    def start(self) -> None:
+        for name, work in (("leases", self._write), ("leases-disk", self._settle)):
+            thread = threading.Thread(target=work, name=name, daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def put(self, row: Row) -> None:
+        with self._lock:
+            self._changed[row[0]] = row
+        self._wake.set()
+
+    def delete(self, mac: str) -> None:
+        with self._lock:
+            self._changed[mac] = None
+        self._wake.set()
+
+    def close(self) -> None:
+        """Write what is left, bring it to the disk, end the threads."""
+        self._closing.set()
+        self._wake.set()
+        self._committed.set()
+        for thread in self._threads:
+            thread.join()
+        self._threads.clear()
+        self.flush()
+        self._disconnect()
+
+    def flush(self) -> bool:
+        """Write every change so far in one transaction. False when that failed: the changes are kept."""
+        with self._flushing:
+            with self._lock:
+                changed, self._changed = self._changed, {}
+            self._unwritten.update(changed)
+            if not self._unwritten:
+                return True
+            try:
+                with self._connected() as database:
+                    _save(database, self._unwritten)
+            except (OSError, sqlite3.Error) as error:
+                self._disconnect()
+                self._tell(str(error))
+                return False
+            self._tell("")
+            for mac, row in self._unwritten.items():
+                if row is not None:
+                    self._written[mac] = row
+                else:
+                    self._written.pop(mac, None)
+            self._unwritten.clear()
+        self._committed.set()
+        return True
+
+    def _tell(self, trouble: str) -> None:
+        """Log what begins and what ends, not every attempt."""
+        if trouble and trouble != self.trouble:
+            log.error("leases are not written to %s: %s (they are kept, and tried again)", self.path, trouble)
+        elif self.trouble and not trouble:
+            log.warning("leases are written to %s again", self.path)
+        self.trouble = trouble
+
+    @contextmanager
+    def _connected(self) -> Iterator[sqlite3.Connection]:
+        """A transaction on the file that has our name now; one that was put there since gets all leases."""
+        if self._database is not None and _inode(self.path) != self._inode:
+            self._disconnect()
+            self._unwritten = {**self._written, **self._unwritten}
+        if self._database is None:
+            self.path.touch(mode=0o600)
+            self._database = _connect(self.path)
+            self._inode = _inode(self.path)
+        with self._database:
+            yield self._database
+
+    def _disconnect(self) -> None:
+        database, self._database = self._database, None
+        if database is not None:
+            database.close()
+
+    def _write(self) -> None:
+        """The writer: every change is in the log FLUSH_SECONDS and one transaction after it was made."""
+        backoff = BACKOFF_SECONDS
+        while not self._closing.is_set():
+            self._wake.wait()
+            self._closing.wait(FLUSH_SECONDS)
+            self._wake.clear()
+            if self.flush():
+                backoff = BACKOFF_SECONDS
+            else:
+                self._wake.set()
+                self._closing.wait(backoff)
+                backoff = min(2 * backoff, MOST_BACKOFF_SECONDS)
+
+    def _settle(self) -> None:
+        """The other thread: waits for the disk, so that the writer need not."""
+        wal = Path(f"{self.path}-wal")
+        while not self._closing.is_set():
+            self._committed.wait()
+            self._committed.clear()
+            began = time.monotonic()
+            try:
+                # SQLite locks the database and its index, never the log: closing a descriptor of it frees no lock.
+                descriptor = os.open(wal, os.O_RDONLY | os.O_CLOEXEC)
+                try:
+                    os.fdatasync(descriptor)
+                    grown = os.fstat(descriptor).st_size > LOG_BYTES
+                finally:
+                    os.close(descriptor)
+                if grown:
+                    with closing(_connect(self.path)) as database:
+                        database.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            except FileNotFoundError:
+                continue  # in the database already
+            except (OSError, sqlite3.Error) as error:
+                log.error("cannot bring the leases in %s to the disk: %s", self.path, error)
+            self._closing.wait(max(0.0, FLUSH_SECONDS - (time.monotonic() - began)))
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    database = sqlite3.connect(path, timeout=LOCK_SECONDS, check_same_thread=False)
+    try:
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("PRAGMA synchronous = NORMAL")
+        database.execute("PRAGMA wal_autocheckpoint = 0")
+        database.execute(SCHEMA)
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+def _inode(path: Path) -> int:
+    try:
+        return path.stat().st_ino
+    except FileNotFoundError:
+        return 0
+
+
+def _save(database: sqlite3.Connection, changed: dict[str, Row | None]) -> None:
+    database.executemany("DELETE FROM lease WHERE mac = ?", [(mac,) for mac, row in changed.items() if row is None])
+    kept = [(mac, dotted(address), expires, name) for mac, address, expires, name in filter(None, changed.values())]
+    for at in range(0, len(kept), ROWS):
+        rows = kept[at : at + ROWS]
+        places = ",".join(["(?,?,?,?)"] * len(rows))
+        database.execute(f"INSERT OR REPLACE INTO lease VALUES {places}", [value for row in rows for value in row])

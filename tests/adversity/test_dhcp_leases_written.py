@@ -1,0 +1,217 @@
+"""What was acknowledged is on record: through SIGKILL under load, full disks, locks and files that go away."""
+
+from __future__ import annotations
+
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from wwfast.net.dhcp.journal import Journal
+from wwfast.net.dhcp.packet import dotted
+
+KILLS = 6
+#: Acknowledged longer ago than this, a lease survives a SIGKILL.
+SAFE_SECONDS = 0.5
+#: From a change to the database, with room for a busy machine; the journal itself takes 0.1 s.
+SOON_SECONDS = 2.0
+
+# 4,000 clients ask for 4,096 addresses, in another order each time and as fast as it goes; each acknowledged address is
+# told with its time. Beside it another writer uses the same file, as the boot phases do. argv: database, seconds that
+# an fsync takes beyond its own.
+SERVER = """
+import os, random, sqlite3, sys, threading, time
+from pathlib import Path
+from wwfast.net.dhcp.journal import Journal
+from wwfast.net.dhcp.leases import LeaseTable
+from wwfast.net.dhcp.packet import Message, build, parse
+from wwfast.net.dhcp.responder import DhcpConfig, Responder
+
+path, slow = Path(sys.argv[1]), float(sys.argv[2])
+sync = os.fdatasync
+os.fdatasync = lambda descriptor: (time.sleep(slow), sync(descriptor))
+sys.setswitchinterval(0.0003)
+journal = Journal(path)
+first = 10 << 24 | 1 << 16
+table = LeaseTable(first, first + 4095, journal=journal)
+journal.start()
+server = Responder(DhcpConfig("10.0.0.1", "255.0.0.0"), lambda mac: None, lambda client, ip: None, table)
+
+def other():
+    database = sqlite3.connect(path, timeout=10)
+    database.execute("CREATE TABLE IF NOT EXISTS other (at REAL)")
+    while True:
+        with database:
+            database.execute("INSERT INTO other VALUES (?)", (time.time(),))
+        time.sleep(0.02)
+
+threading.Thread(target=other, daemon=True).start()
+
+def ask(kind, chaddr, wanted=0):
+    options = {53: bytes((kind,)), 60: b"PXEClient"}
+    if wanted:
+        options[50] = wanted.to_bytes(4, "big")
+    question = Message(chaddr=chaddr, options=options)
+    reply = server.respond(parse(build(question)), time.time())[0]
+    return parse(reply.data) if reply else None
+
+clients = [bytes((2, 0)) + who.to_bytes(4, "big") for who in range(4000)]
+while True:
+    random.shuffle(clients)
+    for chaddr in clients:
+        offer = ask(1, chaddr)
+        answer = ask(3, chaddr, offer.yiaddr)
+        os.write(1, f"{time.time()} {chaddr.hex(':')} {answer.yiaddr}\\n".encode())
+"""
+
+
+def saved(path: Path) -> dict[str, str]:
+    with closing(sqlite3.connect(path)) as database:
+        return dict(database.execute("SELECT mac, address FROM lease"))
+
+
+@pytest.mark.parametrize("slow", [0.0, 3.0], ids=["disk", "disk that takes 3 s for an fsync"])
+def test_dhcp_no_acknowledged_lease_is_lost_when_the_server_is_killed_under_load(tmp_path: Path, slow: float) -> None:
+    database = tmp_path / "db"
+    known: dict[str, str] = {}
+    acknowledged = tmp_path / "acknowledged"
+    for _ in range(KILLS):
+        with acknowledged.open("w") as told:
+            server = subprocess.Popen([sys.executable, "-c", SERVER, database, str(slow)], stdout=told)
+            assert soon(lambda: acknowledged.stat().st_size > 0, 30.0)
+            time.sleep(random.uniform(1.2 * SAFE_SECONDS, 4 * SAFE_SECONDS))  # any moment of its work
+            killed = time.time()
+            server.kill()
+            assert server.wait(10) == -signal.SIGKILL
+        lines = [line.split() for line in acknowledged.read_text().splitlines()]
+        for _, mac, address in lines:
+            assert known.get(mac, address) == address, "it came back to another address"
+        safe = {mac: address for at, mac, address in lines if float(at) < killed - SAFE_SECONDS}
+        kept = saved(database)
+        assert safe
+        assert {mac: kept.get(mac) for mac in safe} == {mac: dotted(int(address)) for mac, address in safe.items()}
+        known.update(safe)
+
+
+def soon(happened: Callable[[], bool], seconds: float = SOON_SECONDS) -> bool:
+    end = time.monotonic() + seconds
+    while not happened():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    (tmp_path / "disk").mkdir()
+    made = Journal(tmp_path / "disk/db")
+    made.load()
+    made.start()
+    yield made
+    made.close()
+
+
+def rows(count: int, prefix: str = "mac") -> list[tuple[str, int, float, str]]:
+    return [(f"{prefix}{at}", at + 1, 2e9, "x" * 200) for at in range(count)]
+
+
+def test_dhcp_leases_are_written_at_once_while_more_of_them_come(journal: Journal) -> None:
+    for turn in range(15):
+        began = time.monotonic()
+        journal.put((f"turn{turn}", turn + 1, 2e9, ""))
+        number = 0
+        while f"turn{turn}" not in saved(journal.path):
+            journal.put((f"load{number % 1000}", 5000 + number % 1000, 2e9, ""))
+            number += 1
+            assert time.monotonic() - began < SOON_SECONDS
+    assert journal.trouble == ""
+
+
+def full(disk: Path) -> Callable[[], None]:
+    """Fill the file system; what is returned makes room again."""
+    with (disk / "rubbish").open("wb") as rubbish:
+        try:
+            while True:
+                rubbish.write(b"x" * 65536)
+                rubbish.flush()
+        except OSError:
+            pass
+    return (disk / "rubbish").unlink
+
+
+def locked(disk: Path) -> Callable[[], None]:
+    other = sqlite3.connect(disk / "db", isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    return other.close
+
+
+def hidden(disk: Path) -> Callable[[], None]:
+    """The folder is not there: an unmounted disk."""
+    away = disk.with_name("away")
+    disk.rename(away)
+
+    def back() -> None:
+        away.rename(disk)
+
+    return back
+
+
+@pytest.mark.parametrize("hurt", [pytest.param(full, marks=pytest.mark.root), locked, hidden])
+def test_dhcp_leases_that_cannot_be_written_are_kept_and_written_later(
+    tmp_path: Path, hurt: Callable[[Path], Callable[[], None]]
+) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if hurt is full:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", disk], check=True)
+    try:
+        journal = Journal(disk / "db")
+        journal.load()
+        journal.start()
+        journal.put(("before", 1, 2e9, ""))
+        assert soon(lambda: "before" in saved(journal.path))
+        mend = hurt(disk)
+        for row in rows(3000):
+            journal.put(row)
+        assert soon(lambda: journal.trouble != "", 10.0), "it is told"
+        mend()
+        assert soon(lambda: len(saved(journal.path)) == 3001, 15.0)
+        assert journal.trouble == ""
+        began = time.monotonic()
+        journal.put(("after", 2, 2e9, ""))
+        assert soon(lambda: "after" in saved(journal.path)), "no pause after a write that succeeded"
+        assert time.monotonic() - began < SOON_SECONDS
+        journal.close()
+    finally:
+        if hurt is full:
+            subprocess.run(["umount", disk], check=True)
+
+
+def test_dhcp_a_database_that_was_moved_away_is_written_anew_and_whole(journal: Journal) -> None:
+    for row in rows(100):
+        journal.put(row)
+    assert soon(lambda: len(saved(journal.path)) == 100)
+    for file in list(journal.path.parent.iterdir()):
+        file.rename(file.with_name(f"old-{file.name}"))
+    journal.put(("after", 200, 2e9, ""))
+    assert soon(lambda: journal.path.exists() and len(saved(journal.path)) == 101)
+    assert journal.path.stat().st_mode & 0o777 == 0o600
+
+
+def test_dhcp_leases_written_last_are_there_after_the_end(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "db")
+    journal.load()
+    journal.start()
+    for row in rows(50):
+        journal.put(row)
+    journal.delete("mac3")
+    journal.close()
+    assert saved(tmp_path / "db").keys() == {mac for mac, *_ in rows(50)} - {"mac3"}
