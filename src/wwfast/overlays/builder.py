@@ -25,7 +25,8 @@ from wwfast.overlays.data import ClusterData, ServerData, build_facts, digest, s
 from wwfast.overlays.images import Images
 from wwfast.overlays.maker import Maker
 from wwfast.overlays.model import Item
-from wwfast.overlays.packs import Known, Packs, Seen
+from wwfast.overlays.packindex import Known, Seen
+from wwfast.overlays.packs import Packs
 from wwfast.overlays.plan import CLUSTER, NODE, VARIANT, Changed, Part, Plan, class_of
 from wwfast.overlays.render import Template
 from wwfast.overlays.scan import Overlays
@@ -98,7 +99,7 @@ class Builder:
         self.images = Images(paths)
         self.sources = Sources(paths, tuple(settings.wwfast.include), self.images.rootfs)
         self.env = environment.make(self.sources)
-        self.packs = Packs(paths.overlay_cache)
+        self.packs = Packs(paths.overlay_cache, self.forget_artefacts)
         self.watch = Watch()
         self.overlays = Overlays(paths, self.watch, ignore_go_templates=ignore_go_templates)
         self.generation = 0
@@ -215,8 +216,14 @@ class Builder:
             return None
         return memo if memo.ground.image is self.images.get(node.image_name) else None
 
+    def anew(self) -> None:
+        """Something was damaged or removed: whatever is asked for next is looked for once more."""
+        self.packs.forget_missing()
+        self.forget_artefacts()
+        self._begin()
+
     def forget_artefacts(self) -> None:
-        """Packs were replaced: what is handed out from now on lies in the new ones."""
+        """What is handed out from now on lies elsewhere, or is to be read back first."""
         for memo in self._memos.values():
             memo.artefacts = {}
 
@@ -386,8 +393,7 @@ class Builder:
 
     def shape(self, name: bytes) -> Shape:
         def read() -> Shape:
-            found = self.packs.segment(name, "literal")
-            return _decode(self.packs.read(found)) if found is not None else []
+            return _decode(self.packs.read(name, "literal")) if self.packs.has(name, "literal") else []
 
         return self._per_generation(("shape", name), read)
 

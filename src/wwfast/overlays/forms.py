@@ -13,9 +13,10 @@ from typing import NamedTuple
 import xxhash
 import zstandard
 
-from wwfast.errors import WwfastError
 from wwfast.overlays import tarform
-from wwfast.overlays.packs import Packs, Segment
+from wwfast.overlays.packfile import Segment
+from wwfast.overlays.packindex import Damaged
+from wwfast.overlays.packs import Packs
 from wwfast.pack import frames
 
 
@@ -33,11 +34,9 @@ Files = dict[str, File]
 
 def segments(packs: Packs, contents: Sequence[bytes], fmt: str) -> list[Segment]:
     """Where the bytes of the whole archive are, in order; missing forms are made."""
-    packs.flush()
     for content in contents:
         if not packs.has(content, fmt):
             _derive(packs, content, fmt)
-    packs.flush()
     found = [_have(packs, content, fmt) for content in contents]
     if fmt == "gz":
         head = frames.gz_head(sum(segment.length for segment in found))
@@ -47,8 +46,15 @@ def segments(packs: Packs, contents: Sequence[bytes], fmt: str) -> list[Segment]
 
 
 def raw(packs: Packs, content: bytes) -> bytes:
-    """The newc bytes of a content."""
-    return zstandard.ZstdDecompressor().decompress(packs.read(_have(packs, content, "zst")))
+    """The newc bytes of a content, which is their digest. Raises Damaged."""
+    try:
+        found = zstandard.ZstdDecompressor().decompress(packs.read(content, "zst"))
+    except zstandard.ZstdError:
+        found = b""
+    if xxhash.xxh3_128_digest(found) != content:
+        packs.drop(content, "zst")
+        raise Damaged()
+    return found
 
 
 def files(packs: Packs, contents: Sequence[bytes]) -> Files:
@@ -71,7 +77,7 @@ def _derive(packs: Packs, content: bytes, fmt: str) -> None:
 def _have(packs: Packs, content: bytes, fmt: str) -> Segment:
     found = packs.segment(content, fmt)
     if found is None:
-        raise WwfastError("a segment of an overlay was damaged on disk", hint="ask again: it is made anew")
+        raise Damaged()
     return found
 
 
@@ -79,7 +85,6 @@ def _literal(packs: Packs, data: bytes) -> Segment:
     content = xxhash.xxh3_128_digest(b"literal" + data)
     if not packs.has(content, "literal"):
         packs.add_data(content, "literal", data, len(data), 0)
-        packs.flush()
     return _have(packs, content, "literal")
 
 

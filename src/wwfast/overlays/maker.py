@@ -10,7 +10,7 @@ from wwfast.nodes.model import Node
 from wwfast.overlays import forms
 from wwfast.overlays.data import digest
 from wwfast.overlays.model import DIRECTORY
-from wwfast.overlays.packs import Known
+from wwfast.overlays.packindex import Known
 from wwfast.overlays.plan import NODE, Plan, archive, over_directory
 from wwfast.overlays.render import Template
 from wwfast.overlays.stack import Entry, Output, Rendered
@@ -97,7 +97,6 @@ class Maker:
         if old is None or old.ground.image is not image or old.full or not old.own.paths or not builder.good(old.own):
             return {}
         builder.sources.record(old.own.seen)
-        builder.packs.flush()
         contents = newc.contents(forms.raw(builder.packs, old.own.content))
         return {
             key: tuple(Output(path, kind, contents[path], backup, up) for path, kind, backup, up in outputs)

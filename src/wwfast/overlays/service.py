@@ -7,10 +7,11 @@ While nothing changes, `peek` answers without the lock.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -23,6 +24,7 @@ from wwfast.nodes.registry import Snapshot
 from wwfast.overlays import forms, model, workers
 from wwfast.overlays.builder import ALL, CONTEXTS, NOTHING, SHARED, Builder, Memo
 from wwfast.overlays.model import Item
+from wwfast.overlays.packindex import Damaged
 from wwfast.overlays.stack import Output
 from wwfast.pack.artefact import FORMATS, SUFFIX, Artefact, Extent
 from wwfast.paths import Paths
@@ -33,6 +35,7 @@ TAR = "tar"
 PATIENCE = 60.0  # seconds a request waits for others to be built
 WASTE = 64 << 20  # bytes of packs below which nothing is compacted
 BATCH = 256  # nodes between two writes of a large build
+TRIES = 3  # times that what is damaged is made anew for one who asks
 
 Progress = Callable[[int, int], None]
 
@@ -86,9 +89,9 @@ class OverlayService:
             if not builder.current(snapshot):
                 return None
             memo = builder.memo(node, context)
-            if memo is not None and (found := memo.artefacts.get(fmt)) is not None:
-                ready: Artefact = found
-                return ready
+            found: Artefact | None = memo.artefacts.get(fmt) if memo is not None else None
+            if found is not None and there(found):
+                return found
         if not self._lock.acquire(blocking=False):
             return None
         try:
@@ -96,7 +99,7 @@ class OverlayService:
                 return self._last(node, context, fmt)
             memo = builder.resolve(node, context, make=NOTHING)
             return self._of_memo(memo, node, context, fmt, make=False) if memo is not None else None
-        except WwfastError:
+        except (WwfastError, OSError):
             return None
         finally:
             self._lock.release()
@@ -119,18 +122,38 @@ class OverlayService:
                     )
                 return last
             try:
-                self._builder.prepare(snapshot)
-                memo = self._resolve(node, context)
-                self._builder.packs.add_last(name_of(node.id, context), memo.contents)
-                found = self._of_memo(memo, node, context, fmt)
-                assert found is not None
-                return found
+                return self._fresh(snapshot, node, context, fmt)
             except (WwfastError, OSError) as error:
                 self._fail(node, context, error)
                 last = self._last(node, context, fmt)
                 if last is None:
-                    raise
+                    raise self._said(error) from error
                 return last
+
+    def _fresh(self, snapshot: Snapshot, node: Node, context: str, fmt: str) -> Artefact:
+        builder = self._builder
+        for left in reversed(range(TRIES)):
+            builder.prepare(snapshot)
+            try:
+                memo = builder.resolve(node, context)
+                assert memo is not None
+                found = self._of_memo(memo, node, context, fmt)
+                assert found is not None
+            except Damaged:
+                builder.anew()
+                if not left:
+                    raise
+                continue
+            self.failures.pop((node.id, context), None)
+            if builder.packs.add_last(name_of(node.id, context), memo.contents):  # not before it can be served
+                with suppress(OSError):  # then it is written with what comes next
+                    builder.packs.flush()
+            return found
+        raise AssertionError
+
+    @staticmethod
+    def _said(error: Exception) -> WwfastError:
+        return error if isinstance(error, WwfastError) else WwfastError(str(error))
 
     @contextmanager
     def _turn(self, node: Node, context: str) -> Iterator[None]:
@@ -143,12 +166,6 @@ class OverlayService:
             yield
         finally:
             self._lock.release()
-
-    def _resolve(self, node: Node, context: str) -> Memo:
-        memo = self._builder.resolve(node, context)
-        assert memo is not None
-        self.failures.pop((node.id, context), None)
-        return memo
 
     def _fail(self, node: Node, context: str, error: Exception) -> None:
         failure = failure_of(error)
@@ -164,14 +181,24 @@ class OverlayService:
             packs.refresh()
             self._refreshed = time.monotonic()
         contents = packs.last(name_of(node.id, context))
-        if contents is None or not all(packs.usable(content) for content in contents):
+        if contents is None:
             return None
-        return self._assemble(contents, node, context, fmt)
+        for _ in range(TRIES):
+            with suppress(WwfastError, OSError):
+                if not all(packs.usable(content) for content in contents):
+                    return None
+                if there(found := self._assemble(contents, node, context, fmt)):
+                    return found
+            packs.forget_missing()
+        return None
 
     def _of_memo(self, memo: Memo, node: Node, context: str, fmt: str, *, make: bool = True) -> Artefact | None:
+        """None when its form would have to be made, without `make`. Raises Damaged, WwfastError, OSError."""
         found: Artefact | None = memo.artefacts.get(fmt)
         if found is None and (make or all(self._builder.packs.has(content, fmt) for content in memo.contents)):
             found = memo.artefacts[fmt] = self._assemble(memo.contents, node, context, fmt)
+        if found is not None and not there(found):
+            raise Damaged
         return found
 
     def _assemble(self, contents: Sequence[bytes], node: Node, context: str, fmt: str) -> Artefact:
@@ -238,6 +265,7 @@ class OverlayService:
                 self._make(parts[0], report, lambda n: progress and progress(done + n * len(parts), report.asked))
             for node, context, failure in others:
                 self._note(node, context, failure, report)
+            builder.packs.require_disk()
             builder.packs.refresh()
             for part in parts[1:]:
                 for node, context in part:
@@ -251,6 +279,7 @@ class OverlayService:
             self._publish(node, context, report, make=ALL)
             if at % BATCH == BATCH - 1:
                 self._builder.packs.flush()
+                self._builder.packs.require_disk()
                 progress(at)
 
     def _publish(self, node: Node, context: str, report: Report, *, make: int) -> bool:
@@ -292,7 +321,6 @@ class OverlayService:
             builder.prepare(snapshot)
             memo = self._builder.resolve(node, context)
             assert memo is not None
-            builder.packs.flush()
             last = builder.packs.last(name_of(node.id, context)) or ()
             before = forms.files(builder.packs, last if all(map(builder.packs.usable, last)) else ())
             return before, forms.files(builder.packs, memo.contents)
@@ -301,14 +329,23 @@ class OverlayService:
         """Give back space of segments that no node has, when most of it is waste or `anyway`; bytes given back.
 
         For the one process that serves, more often than every packs.GRACE seconds: until then extents that were handed
-        out stay readable.
+        out stay readable. Raises OSError and WwfastError where the disk does not take it; then nothing is lost.
         """
         with self._lock:
             packs = self._builder.packs
-            freed = packs.compact() if anyway or packs.size() > WASTE + 3 * packs.live() else 0
-            if packs.tidy() or freed:
-                self._builder.forget_artefacts()
+            packs.flush()  # what stands in memory comes back to the disk
+            freed = 0
+            try:
+                freed = packs.compact() if anyway or packs.size() > WASTE + 3 * packs.live() else 0
+            finally:
+                if packs.tidy() or freed:
+                    self._builder.forget_artefacts()
             return freed
+
+
+def there(artefact: Artefact) -> bool:
+    """Whether nobody removed its files."""
+    return all(os.path.exists(path) for path in {extent.path for extent in artefact.extents})  # noqa: PTH110 - strings
 
 
 def name_of(node: str, context: str) -> bytes:

@@ -20,7 +20,7 @@ import xxhash
 from wwfast.overlays import beneath
 from wwfast.overlays.faults import Refused
 from wwfast.overlays.model import Signature
-from wwfast.overlays.packs import Seen
+from wwfast.overlays.packindex import Seen
 from wwfast.paths import Paths
 from wwfast.watch import existing
 
