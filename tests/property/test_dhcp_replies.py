@@ -6,7 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wwfast.net.dhcp.packet import Message, build, number, parse
-from wwfast.net.dhcp.responder import PROXY_PORT, SERVER_PORT, BootFile, DhcpConfig, Reply, Reservation, Responder
+from wwfast.net.dhcp.responder import Responder
+from wwfast.net.dhcp.terms import (
+    PROXY_PORT,
+    SERVER_PORT,
+    BootFile,
+    DhcpConfig,
+    Reply,
+    Reservation,
+)
 
 SERVER = "10.0.0.1"
 NODES = {
@@ -64,7 +72,7 @@ def server(proxy: bool) -> Responder:
 
 
 def answer(asked: Responder, packet: bytes, port: int) -> Reply | None:
-    return asked.respond(parse(packet), 1000.0, source=(number("10.0.0.50"), 4011), port=port)[0]
+    return asked.respond(parse(packet), 1000.0, source=(number("10.0.0.50"), 68), port=port)[0]
 
 
 @given(st.lists(questions(), min_size=10, max_size=25), st.booleans())

@@ -18,8 +18,13 @@ import uvloop
 from wwfast.net.dhcp.journal import Journal
 from wwfast.net.dhcp.leases import LeaseTable
 from wwfast.net.dhcp.packet import ClientInfo, number
-from wwfast.net.dhcp.responder import BootFile, DhcpConfig, Reservation, Responder
+from wwfast.net.dhcp.responder import Responder
 from wwfast.net.dhcp.server import DhcpServer, open_sockets, transfer
+from wwfast.net.dhcp.terms import (
+    BootFile,
+    DhcpConfig,
+    Reservation,
+)
 from wwfast.net.tftp.server import TftpServer, open_socket
 from wwfast.net.transfer import Transfer
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 
 import pytest
 
 from wwfast.net.dhcp.leases import LeaseTable
 from wwfast.net.dhcp.packet import Kind, Message, build, dotted, number, parse
-from wwfast.net.dhcp.responder import (
+from wwfast.net.dhcp.responder import Responder
+from wwfast.net.dhcp.terms import (
     PROXY_PORT,
     BootFile,
     DhcpConfig,
     Reply,
     Reservation,
-    Responder,
     Way,
 )
 
@@ -48,9 +49,18 @@ def responder(*, first: str = "", last: str = "", proxy: bool = False, hosts=Non
     )
 
 
-def ask(server: Responder, kind: Kind, options: dict[int, bytes], *, who: int = 1, now: float = 1000.0, **fields):
+def ask(
+    server: Responder,
+    kind: Kind,
+    options: dict[int, bytes],
+    *,
+    who: int = 1,
+    now: float = 1000.0,
+    source: tuple[str, int] = ("", 68),
+    **fields,
+):
     message = Message(xid=7, chaddr=mac(who), options={53: bytes((kind,)), **options}, **fields)
-    return server.respond(parse(build(message)), now)[0]
+    return server.respond(parse(build(message)), now, source=(number(source[0]), source[1]))[0]
 
 
 def read(reply: Reply | None) -> Message:
@@ -158,7 +168,7 @@ def test_dhcp_a_request_to_another_server_is_left_alone_and_noted() -> None:
         ({}, Way.LINK, "10.0.0.11", 68),
         ({"flags": 0x8000}, Way.BROADCAST, "255.255.255.255", 68),
         ({"giaddr": number("10.0.0.9")}, Way.ROUTED, "10.0.0.9", 67),
-        ({"giaddr": number("10.0.0.9"), "options": {82: b"\x13\0"}}, Way.ROUTED, "10.0.0.9", 5067),
+        ({"giaddr": number("10.0.0.9"), "options": {82: b"\x13\0"}}, Way.ROUTED, "10.0.0.9", 5067),  # RFC 8357
         ({"ciaddr": number("10.0.0.11")}, Way.ROUTED, "10.0.0.11", 68),
     ],
 )
@@ -167,7 +177,10 @@ def test_dhcp_reply_path(fields: dict, way: Way, address: str, port: int) -> Non
     extra = {50: number("10.0.0.11").to_bytes(4, "big"), **fields.pop("options", {})}
     kind = Kind.REQUEST if "ciaddr" in fields else Kind.DISCOVER
     message = Message(chaddr=mac(1), options={53: bytes((kind,)), **PXE, **extra}, **fields)
-    reply, _ = responder().respond(message, 1.0, source=(1, 5067))
+    server = responder()
+    server.reconfigure(relays=frozenset({number("10.0.0.8")}))
+    sender = (number("10.0.0.8"), 5067) if 82 in extra else (0, 68)
+    reply, _ = server.respond(message, 1.0, source=sender)
     assert reply is not None
     assert (reply.way, dotted(reply.address), reply.port) == (way, address, port)
 
@@ -205,6 +218,129 @@ def test_dhcp_proxy_answers_on_4011_to_the_asking_port_and_never_systems() -> No
     assert read(reply).options[67] == b"snponly.efi"
     assert ask(server, Kind.DISCOVER, SYSTEM, who=1) is None
     assert ask(server, Kind.REQUEST, PXE, who=1) is None, "the other server's to answer"
+
+
+# Who sent it: what an ordinary user of a node can send changes nothing.
+
+RELAY = "10.0.0.9"
+HIGH = [
+    pytest.param(("10.0.1.77", 40000), {}, id="high port"),
+    pytest.param(("10.0.1.77", 4011), {}, id="port 4011"),
+    pytest.param(("10.0.1.77", 1023), {}, id="another privileged port"),
+    pytest.param(("10.0.1.77", 40000), {"giaddr": number("10.0.1.77")}, id="as a relay"),
+    pytest.param(("10.0.1.77", 40000), {"giaddr": number(RELAY), "options": {82: b"\x13\0"}}, id="as RFC 8357"),
+    pytest.param((RELAY, 40000), {"giaddr": number(RELAY)}, id="a user of the relay, without RFC 8357"),
+    pytest.param(("10.0.1.77", 67), {}, id="the relays' port without a relay"),
+]
+
+
+@pytest.mark.parametrize(("source", "fields"), HIGH)
+@pytest.mark.parametrize("kind", [Kind.DISCOVER, Kind.REQUEST, Kind.INFORM, Kind.RELEASE, Kind.DECLINE])
+def test_dhcp_what_a_user_of_a_node_can_send_changes_nothing(kind: Kind, source: tuple[str, int], fields: dict) -> None:
+    server = responder(first="10.0.1.1", last="10.0.1.50")
+    server.reconfigure(relays=frozenset({number(RELAY)}))
+    held = chain(server, IPXE, who=9)
+    before = list(server.leases.all())
+    for wanted, named in ((held, SERVER), ("10.0.1.40", SERVER), (NODE.address, SERVER), (held, "10.0.0.77")):
+        for who in (1, 5, 9):
+            options = {**IPXE, 50: number(wanted).to_bytes(4, "big"), 54: number(named).to_bytes(4, "big")}
+            options |= fields.get("options", {})
+            for ciaddr in (0, number(wanted)):
+                message = Message(
+                    chaddr=mac(who),
+                    ciaddr=ciaddr,
+                    giaddr=fields.get("giaddr", 0),
+                    options={53: bytes((kind,)), **options},
+                )
+                said = server.respond(message, 1000.0, source=(number(source[0]), source[1]))
+                assert said == (None, None)
+    assert server.leases.all() == before
+    assert len(server.leases) == 1
+    assert chain(server, IPXE, who=9) == held
+    assert not server.others
+    assert server.counts["unproven"] == 24
+
+
+def test_dhcp_a_relay_sends_from_another_address_than_its_giaddr() -> None:
+    """dhcrelay and routers send from the interface towards us, and write that of the clients' link into giaddr."""
+    server = responder(hosts={mac(1).hex(":"): Reservation("far", "10.9.0.5", "255.255.255.0")})
+    reply = ask(server, Kind.DISCOVER, PXE, source=(RELAY, 67), giaddr=number("10.9.0.1"))
+    assert reply is not None
+    assert (reply.way, dotted(reply.address), reply.port) == (Way.ROUTED, "10.9.0.1", 67)
+
+
+def test_dhcp_4011_answers_any_port_with_the_boot_file_and_takes_it_for_no_boot() -> None:
+    """Some firmware asks from 4011; a boot file is no secret. The answer goes to who asked, whoever it names."""
+    server = responder()
+    message = Message(chaddr=mac(1), ciaddr=number("10.0.0.11"), options={53: bytes((Kind.REQUEST,)), **PXE})
+    reply, contact = server.respond(message, 1.0, source=(number("10.0.0.50"), 4011), port=PROXY_PORT)
+    assert reply is not None
+    assert (dotted(reply.address), reply.port, contact) == ("10.0.0.50", 4011, None)
+    _, contact = server.respond(message, 1.0, source=(number("10.0.0.11"), 68), port=PROXY_PORT)
+    assert contact is not None
+    assert contact.boots
+
+
+@pytest.mark.parametrize(
+    ("ciaddr", "source", "who"),
+    [
+        ("10.0.1.1", "10.0.1.2", 9),
+        ("10.0.1.2", "10.0.1.2", 9),
+        ("", "10.0.1.1", 9),
+        ("10.0.1.1", "", 9),
+        ("10.0.1.1", "10.0.1.1", 8),
+    ],
+)
+def test_dhcp_a_lease_is_released_only_from_its_own_address(ciaddr: str, source: str, who: int) -> None:
+    server = responder(first="10.0.1.1", last="10.0.1.1")
+    assert chain(server, SYSTEM, who=9) == "10.0.1.1"
+    ask(server, Kind.RELEASE, {}, who=who, ciaddr=number(ciaddr), source=(source, 68))
+    assert ask(server, Kind.DISCOVER, PXE, who=10) is None, "it is still taken"
+    ask(server, Kind.RELEASE, {}, who=9, ciaddr=number("10.0.1.1"), source=("10.0.1.1", 68))
+    assert chain(server, PXE, who=10) == "10.0.1.1"
+
+
+@pytest.mark.parametrize(
+    ("declined", "source", "who"), [("10.0.1.2", "", 9), ("10.0.1.1", "10.0.1.7", 9), ("10.0.1.1", "", 8)]
+)
+def test_dhcp_an_address_is_declined_only_by_whom_it_was_given_to(declined: str, source: str, who: int) -> None:
+    server = responder(first="10.0.1.1", last="10.0.1.1")
+    assert chain(server, SYSTEM, who=9) == "10.0.1.1"
+    message = Message(chaddr=mac(who), options={53: bytes((Kind.DECLINE,)), 50: number(declined).to_bytes(4, "big")})
+    assert server.respond(message, 1000.0, source=(number(source), 68)) == (None, None)
+    assert chain(server, SYSTEM, who=9) == "10.0.1.1"
+
+
+def test_dhcp_a_request_does_not_move_a_lease() -> None:
+    """Whoever asks in another's name for an address where it already sits itself would get that one's overlays."""
+    server = responder(first="10.0.1.1", last="10.0.1.50")
+    held = chain(server, SYSTEM, who=9)
+    other = "10.0.1.40" if held != "10.0.1.40" else "10.0.1.41"
+    for ciaddr, requested in ((0, other), (number(other), "")):
+        options = {50: number(requested).to_bytes(4, "big")} if requested else {}
+        assert ask(server, Kind.REQUEST, options, who=9, ciaddr=ciaddr) is None
+    assert [dotted(lease.address) for lease in server.leases.all()] == [held]
+    assert chain(server, SYSTEM, who=9) == held
+
+
+def test_dhcp_what_strangers_make_us_remember_is_bounded() -> None:
+    server = responder()
+
+    def strangers(first: int, last: int) -> int:
+        for index in range(first, last):
+            named = (number("172.16.0.0") + index % 5000).to_bytes(4, "big")
+            client = index.to_bytes(6, "big")
+            server.respond(Message(chaddr=client, options={53: b"\3", 54: named}), 1000.0)
+            server.respond(Message(chaddr=client, options={53: b"\1", **IPXE, 12: b"x" * 1000}), 1000.0)
+        return tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    try:
+        before = strangers(0, 10_000)
+        assert strangers(10_000, 30_000) - before < 100_000
+    finally:
+        tracemalloc.stop()
+    assert len(server.others) <= 64
 
 
 # The range.

@@ -83,3 +83,15 @@ def test_ndp_link_local_address(tmp_path: Path) -> None:
     assert ipaddress.ip_address(link_local("eth0", listing)) == ipaddress.ip_address("fe80::c0d2:faff:fe68:4dc8")
     assert link_local("eth1", listing) == ""
     assert link_local("eth0", tmp_path / "absent") == ""
+
+
+def test_ndp_made_up_machines_are_forgotten() -> None:
+    now = 100.0
+    wait = Impatience(lambda mac: True, lambda: now)
+    assert not wait.answers(MAC)
+    for index in range(20_000):
+        wait.answers(f"02:00:00:00:{index >> 8:02x}:{index & 255:02x}")
+    now += 1
+    assert not wait.answers(MAC), "as if it had never asked"
+    now += 1
+    assert wait.answers(MAC)

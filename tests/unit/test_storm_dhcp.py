@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from wwfast.net.dhcp.packet import Kind, Option, number, parse
-from wwfast.net.dhcp.responder import BootFile, DhcpConfig, Reservation, Responder
+from wwfast.net.dhcp.responder import Responder
+from wwfast.net.dhcp.terms import (
+    BootFile,
+    DhcpConfig,
+    Reservation,
+)
 from wwfast.storm.dhcp import FIRMWARE, Asking, Round
 
 MAC = bytes.fromhex("027777000001")
@@ -19,9 +24,9 @@ def test_storm_dhcp_node_goes_from_discover_to_its_boot_file() -> None:
     packet: bytes | None = node.say(0.0)
     for _ in range(2):
         assert packet is not None
-        reply, _ = server.respond(parse(packet), 0.0, source=(number("10.0.0.9"), 5555))
+        reply, _ = server.respond(parse(packet), 0.0, source=(number("10.0.0.9"), 67))
         assert reply is not None
-        assert reply.port == 5555, "the relay listens where it sent from"
+        assert reply.port == 67
         packet = node.hear(parse(reply.data), 0.5)
     assert packet is None
     assert (node.done, node.address, node.boot_file) == (0.5, number("10.0.0.11"), "undionly.kpxe")

@@ -1,7 +1,7 @@
 """What a node does before its script, for many nodes at once: DHCP as firmware, TFTP, DHCP as iPXE.
 
-The nodes ask through a relay of their own, which listens on the port it sends from (RFC 8357), so one socket serves
-them all and needs no privilege. `Asking` is one node's DHCP without sockets.
+The nodes ask through a relay of their own, so one socket serves them all: on port 67, as the server answers no relay
+that an ordinary user could be. `Asking` is one node's DHCP without sockets.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ TFTP_OPTIONS = {
     "uefi": {"tsize": "0", "blksize": "1468", "windowsize": "4"},
 }
 WAITS = (1.0, 2.0, 4.0, 8.0)  # s until a node asks again, the last for ever
-RELAY_OPTIONS = {82: bytes((19, 0))}
+RELAY_PORT = 67
 
 
 class Asking:
@@ -51,7 +51,7 @@ class Asking:
         self.deadline = now + WAITS[min(self.tries, len(WAITS) - 1)]
         self.tries += 1
         kind = Kind.REQUEST if self.address else Kind.DISCOVER
-        options = {Option.KIND: bytes((kind,)), 55: bytes((1, 3, 60, 66, 67, 175)), **self._options, **RELAY_OPTIONS}
+        options = {Option.KIND: bytes((kind,)), 55: bytes((1, 3, 60, 66, 67, 175)), **self._options}
         if self.address:
             options[Option.REQUESTED_ADDRESS] = self.address.to_bytes(4, "big")
             options[Option.SERVER_ID] = self.server.to_bytes(4, "big")
@@ -100,7 +100,7 @@ def ask(
             sock.setsockopt(socket.SOL_SOCKET, 33, 64 << 20)  # SO_RCVBUFFORCE
         except PermissionError:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 << 20)
-        sock.bind((relay, 0))
+        sock.bind((relay, RELAY_PORT))
         sock.connect((server, port))
         began = time.monotonic()
         nodes = {xid: Asking(mac, xid, number(relay), options) for xid, mac in enumerate(macs, 1)}

@@ -5,6 +5,9 @@ another server gives the addresses, we add the boot file for firmware (PXE 2.1, 
 
 Safe beside others, always: never a NAK (what we do not know may be right elsewhere), no answer to a request that
 names another server, no answer to an unknown client that is not firmware unless a range is set.
+
+Safe from the users of nodes: only what they cannot have sent (`proven`) is answered on port 67, moves a lease or makes
+a Contact. Root of a node can send in the name of any machine of its link, as it can take any machine's MAC.
 """
 
 from __future__ import annotations
@@ -12,7 +15,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from enum import Enum
 
 import msgspec
 
@@ -34,81 +36,32 @@ from wwfast.net.dhcp.packet import (
     number,
     sub_options,
 )
+from wwfast.net.dhcp.terms import (
+    CLIENT_PORT,
+    PROXY_PORT,
+    REFUSED,
+    RELAY_SOURCE_PORT,
+    SERVER_PORT,
+    BootFile,
+    Contact,
+    DhcpConfig,
+    Reply,
+    Reservation,
+    Way,
+    proven,
+)
+from wwfast.net.recent import Recent
 
 #: Option 43, PXE: discovery control (6) = 8 "use the boot file of this offer", and the end mark.
 PXE_USE_BOOT_FILE = bytes((6, 1, 8, 255))
 #: Option 175 of iPXE: no-pxedhcp (176) = 1. Without it iPXE waits 3 s for a ProxyDHCP that will not come.
 IPXE_NO_PROXY = bytes((176, 1, 1))
-#: RFC 8357: the relay listens on the port it sent from, not on 67.
-RELAY_SOURCE_PORT = 19
-SERVER_PORT, CLIENT_PORT, PROXY_PORT = 67, 68, 4011
-#: An unknown client is spoken of at most this often.
+#: An unknown client is spoken of at most this often; so many of them are remembered, and so many other servers.
 QUIET_SECONDS = 300.0
+SPOKEN, OTHERS = 4096, 64
 #: Replies kept ready: a few for each node of the largest clusters.
 TEMPLATES = 100_000
 ECHOED = (Option.CLIENT_UUID, Option.RELAY_AGENT)
-#: Kinds of contact that gave the client nothing.
-REFUSED = ("IGNORED", "DECLINE")
-
-
-class Reservation(msgspec.Struct, frozen=True):
-    """What nodes.conf says about a MAC: its node and, if it has one, its address (dotted, "" for none)."""
-
-    node: str
-    address: str = ""
-    netmask: str = ""
-    gateway: str = ""
-    hostname: str = ""
-
-
-class BootFile(msgspec.Struct, frozen=True):
-    """`filename` is a name on the TFTP server `next_server`, or a URL."""
-
-    next_server: str
-    filename: str
-
-
-@dataclass(frozen=True, slots=True)
-class DhcpConfig:
-    """Of the network served; addresses dotted, "" where unset. `proxy`: give boot files, never addresses."""
-
-    server_ip: str
-    netmask: str = ""
-    router: str = ""
-    dns: tuple[str, ...] = ()
-    domain: str = ""
-    lease_seconds: int = 86400
-    proxy: bool = False
-
-
-class Way(Enum):
-    """How a reply travels (RFC 2131 4.1)."""
-
-    ROUTED = "routed"  # to address:port
-    BROADCAST = "broadcast"  # to every station on the link
-    LINK = "link"  # to an address its owner does not have yet, by its MAC
-
-
-class Reply(msgspec.Struct, frozen=True):
-    data: bytes
-    way: Way
-    address: int
-    port: int
-    mac: bytes = b""
-
-
-class Contact(msgspec.Struct, frozen=True):
-    """What happened, for the boot timeline: `kind` is OFFER, ACK, ...; or IGNORED with the reason in `detail`.
-
-    `boots`: firmware or a boot loader, not an operating system, was answered.
-    """
-
-    mac: str
-    node: str
-    kind: str
-    address: str
-    detail: str = ""
-    boots: bool = False
 
 
 class _Template(msgspec.Struct, frozen=True):
@@ -129,9 +82,9 @@ class Responder:
     leases: LeaseTable = field(default_factory=LeaseTable)
     counts: Counter[str] = field(default_factory=Counter)
     #: Other DHCP servers that clients named or that answered: address -> Unix time last seen.
-    others: dict[str, float] = field(default_factory=dict)
+    others: Recent[float] = field(default_factory=lambda: Recent(OTHERS))
     _server: int = field(init=False)
-    _spoken: dict[str, float] = field(default_factory=dict)
+    _spoken: Recent[float] = field(default_factory=lambda: Recent(SPOKEN))
     _templates: dict[tuple[object, ...], _Template] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -145,18 +98,18 @@ class Responder:
         if message.op != REQUEST or message.htype != ETHERNET or len(message.chaddr) != 6 or not kind:
             self.counts["not_for_us"] += 1
             return None, None
+        is_proven = proven(message, source, self.config.relays)
+        if not is_proven and port != PROXY_PORT:
+            self.counts["unproven"] += 1
+            return None, None
         client = client_info(message)
         named = message.address(Option.SERVER_ID)
         if named and named != self._server and port != PROXY_PORT:
-            # It took another server's offer. On a network of our own that is worth a word in `doctor`.
-            self.others[dotted(named)] = now
-            self.counts["named_another"] += 1
-            lease = self.leases.get(client.mac)
-            if lease is not None and not lease.bound:
-                self.leases.forget(client.mac)
+            self._took_another(client, named, now)
             return None, None
         if self.config.proxy or port == PROXY_PORT:
-            return self._proxy(message, client, source, port)
+            reply, contact = self._proxy(message, client, source, port)
+            return reply, contact if is_proven else None
         reservation = self.hosts(client.mac)
         if reservation is None and not client.boots and not self.leases.size:
             self.counts["unknown"] += 1
@@ -169,17 +122,44 @@ class Responder:
             case Kind.INFORM:
                 return self._inform(message, client, reservation, source)
             case Kind.RELEASE:
-                self.counts["release"] += 1
-                self.leases.release(client.mac, now)
+                self._release(message, client, now, source[0])
             case Kind.DECLINE:
-                self.counts["decline"] += 1
-                declined = message.address(Option.REQUESTED_ADDRESS)
-                self.leases.decline(client.mac, declined, now)
-                why = f"{client.requested} is in use by another machine"
-                return None, self._contact(client, reservation, "DECLINE", declined, why)
+                return None, self._decline(message, client, reservation, now, source[0])
             case _:
                 self.counts["not_for_us"] += 1
         return None, None
+
+    def _took_another(self, client: ClientInfo, named: int, now: float) -> None:
+        """The client took another server's offer. On a network of our own that is worth a word in `doctor`."""
+        self.others.note(dotted(named), now)
+        self.counts["named_another"] += 1
+        lease = self.leases.get(client.mac)
+        if lease is not None and not lease.bound:
+            self.leases.forget(client.mac)
+
+    def _release(self, message: Message, client: ClientInfo, now: float, source: int) -> None:
+        """A lease is given back by whoever uses its address, and no relay is needed for that (RFC 2131 4.4.6)."""
+        lease = self.leases.get(client.mac)
+        if lease is None or not lease.bound or not lease.address == message.ciaddr == source:
+            self.counts["not_theirs"] += 1
+            return
+        self.counts["release"] += 1
+        self.leases.release(client.mac, now)
+
+    def _decline(
+        self, message: Message, client: ClientInfo, reservation: Reservation | None, now: float, source: int
+    ) -> Contact | None:
+        """What a client was given is in use by another; so it has no address yet to say that from (RFC 2131 4.4.4)."""
+        declined = message.address(Option.REQUESTED_ADDRESS)
+        lease = self.leases.get(client.mac)
+        given = lease.address if lease is not None and lease.bound else self._fixed(reservation)
+        if not declined or declined != given or (source and not message.giaddr):
+            self.counts["not_theirs"] += 1
+            return None
+        self.counts["decline"] += 1
+        self.leases.decline(client.mac, declined, now)
+        why = f"{client.requested} is in use by another machine"
+        return self._contact(client, reservation, "DECLINE", declined, why)
 
     def _discover(
         self, message: Message, client: ClientInfo, reservation: Reservation | None, now: float, source: tuple[int, int]
@@ -203,8 +183,13 @@ class Responder:
             if granted and len(self.leases):
                 self.leases.forget(client.mac)  # it had an address of the range before it was given one of its own
         else:
-            granted = self._pool_serves(message) and self.leases.bind(
-                client.mac, wanted, now, self.config.lease_seconds, client.hostname
+            lease = self.leases.get(client.mac)
+            # Who has a lease keeps it: it is not to be moved to where somebody else already is.
+            has_other = lease is not None and lease.bound and lease.expires > now and lease.address != wanted
+            granted = (
+                not has_other
+                and self._pool_serves(message)
+                and self.leases.bind(client.mac, wanted, now, self.config.lease_seconds, client.hostname)
             )
         if not granted:
             # A NAK would end a lease that another server, or we before a crash, may rightly have given.
@@ -246,7 +231,8 @@ class Responder:
         if port == PROXY_PORT:
             reply.ciaddr = message.ciaddr
             sent = self._send(*ready, message, source)
-            return Reply(sent.data, Way.ROUTED, message.ciaddr or source[0], source[1]), contact
+            # To who asks, whatever it says of itself. Some firmware asks from 4011, as any user can.
+            return Reply(sent.data, Way.ROUTED, source[0] or message.ciaddr, source[1]), contact
         return self._send(*ready, message, source), contact
 
     def _fixed(self, reservation: Reservation | None) -> int:
@@ -263,9 +249,7 @@ class Responder:
         self.counts["no_address"] += 1
         if now - self._spoken.get(client.mac, 0.0) < QUIET_SECONDS:
             return None
-        if len(self._spoken) > 65536:
-            self._spoken.clear()
-        self._spoken[client.mac] = now
+        self._spoken.note(client.mac, now)
         if client.giaddr and self.leases.size:
             why = f"no address in nodes.conf, and the range is not of the relay's network ({client.giaddr})"
         elif self.leases.size:
@@ -302,9 +286,11 @@ class Responder:
         key = (kind, reservation, boot, client.is_ipxe, client.is_http, client.is_pxe, message.giaddr, address != 0)
         template = self._templates.get(key)
         if template is None:
-            if len(self._templates) >= TEMPLATES:
-                self._templates.clear()
-            template = self._templates[key] = self._template(message, client, kind, address, reservation, boot)
+            template = self._template(message, client, kind, address, reservation, boot)
+            if reservation is not None or boot is None:  # iPXE's URL has the MAC: strangers would fill the table
+                if len(self._templates) >= TEMPLATES:
+                    self._templates.clear()
+                self._templates[key] = template
         reply = Message(
             op=REPLY,
             xid=message.xid,

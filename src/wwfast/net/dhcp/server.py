@@ -30,7 +30,15 @@ from wwfast.net.dhcp.packet import (
     number,
     parse,
 )
-from wwfast.net.dhcp.responder import CLIENT_PORT, PROXY_PORT, REFUSED, SERVER_PORT, Contact, Responder, Way
+from wwfast.net.dhcp.responder import Responder
+from wwfast.net.dhcp.terms import (
+    CLIENT_PORT,
+    PROXY_PORT,
+    REFUSED,
+    SERVER_PORT,
+    Contact,
+    Way,
+)
 from wwfast.net.listen import bind_error, grow_receive_buffer, grow_send_buffer
 from wwfast.net.transfer import Outcome, Transfer
 from wwfast.run import run

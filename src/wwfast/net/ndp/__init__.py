@@ -15,6 +15,8 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from wwfast.net.recent import Recent
+
 SOLICITATION, ADVERTISEMENT = 133, 134
 SOURCE_LINK_ADDRESS = 1
 HOP_LIMIT = 255  # a packet with less came through a router and is not of this link (RFC 4861 6.1.1)
@@ -23,6 +25,8 @@ ICMPV6 = 58
 AGAIN_SECONDS = 0.5
 #: Solicitations further apart are of two boots.
 FORGET_SECONDS = 30.0
+#: Machines that wait at once, at most; each link of a cluster's size.
+WAITING = 16384
 
 
 def solicitor(packet: bytes) -> str:
@@ -56,15 +60,15 @@ class Impatience:
 
     boots: Callable[[str], bool]
     clock: Callable[[], float]
-    _asked: dict[str, float] = field(default_factory=dict)
+    _asked: Recent[float] = field(default_factory=lambda: Recent(WAITING))
 
     def answers(self, mac: str) -> bool:
         if not self.boots(mac):
             self._asked.pop(mac, None)
             return False
         now = self.clock()
-        first = self._asked.setdefault(mac, now)
+        first = self._asked.get(mac, float("-inf"))
         if now - first > FORGET_SECONDS:
-            self._asked[mac] = now
+            self._asked.note(mac, now)
             return False
         return now - first >= AGAIN_SECONDS
