@@ -181,3 +181,17 @@ def test_config_completion_of_names(
         main([])
     found = {line.partition(",")[2] for line in capsys.readouterr().out.splitlines()}
     assert set(expected.split()) <= found
+
+
+@pytest.mark.parametrize(
+    "text", ["boot phase: 0", "boot phase: -5", "dhcp relays: [10.0.0.300]", "dhcp relays: 10.0.0.9"]
+)
+def test_config_of_phases_and_relays_is_checked(paths: Paths, text: str) -> None:
+    with pytest.raises(ConfigError, match=text.partition(":")[0]):
+        load(paths, f"wwfast: {{{text}}}")
+
+
+def test_config_a_phase_takes_half_an_hour_unless_said_otherwise(paths: Paths) -> None:
+    assert load(paths, "").wwfast.boot_phase == 30
+    found = load(paths, "wwfast: {boot phase: 5, dhcp relays: [10.0.0.9]}").wwfast
+    assert (found.boot_phase, found.dhcp_relays) == (5, ["10.0.0.9"])

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import sqlite3
+import time
+from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from wwfast.boot.stages import Stage
+from wwfast.daemon.database import PhaseStore
 from wwfast.daemon.guard import Guard
 from wwfast.daemon.identity import is_mac, neighbour, normal
 
@@ -41,6 +47,26 @@ def test_overlays_go_to_the_leased_or_configured_address_only() -> None:
     assert ask(who, Stage.RUNTIME, ip="10.0.0.12") == 403
 
 
+def came_up(who: Guard, mac: str = MAC) -> None:
+    asyncio.run(who.fetched_runtime(mac))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[PhaseStore]:
+    made = PhaseStore(tmp_path / "db")
+    made.load()
+    made.start()
+    yield made
+    made.close()
+
+
+def restarted(tmp_path: Path, **changes: Any) -> Guard:
+    """What a server knows that starts on what is on disk right now."""
+    after = guard(**changes)
+    after.restore(PhaseStore(tmp_path / "db").load())
+    return after
+
+
 def test_the_system_overlay_is_open_only_from_boot_dhcp_to_first_runtime() -> None:
     who = guard()
     assert ask(who, Stage.SYSTEM) == 403
@@ -48,16 +74,139 @@ def test_the_system_overlay_is_open_only_from_boot_dhcp_to_first_runtime() -> No
     assert ask(who, Stage.SYSTEM) == 403
     who.saw_dhcp(MAC, boots=True)
     assert ask(who, Stage.SYSTEM) == 200
-    who.fetched_runtime(MAC)
+    assert who.closes(MAC)
+    came_up(who)
+    assert ask(who, Stage.SYSTEM) == 403
+    assert not who.closes(MAC), "later runtime overlays wait for nothing"
+
+
+def test_a_phase_ends_by_itself_after_the_last_stage() -> None:
+    now = [1000.0]
+    who = guard(clock=lambda: now[0], phase_seconds=100.0)
+    who.saw_dhcp(MAC, boots=True)
+    for stage in (Stage.IPXE, Stage.IPXE, Stage.KERNEL, Stage.IMAGE):  # a long queue: it asks again and again
+        now[0] += 99
+        assert ask(who, Stage.SYSTEM) == 200
+        who.went_on(NODE, stage, MAC, "10.0.0.99")
+    now[0] += 99
+    who.went_on(NODE, Stage.SYSTEM, MAC, "10.0.0.99", done=True)
+    now[0] += 99
+    assert ask(who, Stage.SYSTEM) == 200, "it may have to ask again"
+    who.went_on(NODE, Stage.KERNEL, MAC, "10.0.0.99")  # a user of the node, not the boot
+    now[0] += 1
+    assert ask(who, Stage.SYSTEM) == 403
+    who.went_on(NODE, Stage.KERNEL, MAC, "10.0.0.99")
+    assert ask(who, Stage.SYSTEM) == 403, "nothing but its boot DHCP opens it again"
+    who.saw_dhcp(MAC, boots=True)
+    assert ask(who, Stage.SYSTEM) == 200
+
+
+def test_nobody_but_the_node_itself_prolongs_its_phase() -> None:
+    now = [1000.0]
+    who = guard(clock=lambda: now[0], phase_seconds=100.0)
+    who.saw_dhcp(MAC, boots=True)
+    now[0] += 60
+    who.went_on(NODE, Stage.KERNEL, MAC, "10.0.0.50")
+    now[0] += 60
     assert ask(who, Stage.SYSTEM) == 403
 
 
-def test_a_restart_keeps_the_phase_of_booting_nodes() -> None:
-    before = guard()
-    before.saw_dhcp(MAC, boots=True)
-    after = guard()
-    after.restore(before.booting())
-    assert ask(after, Stage.SYSTEM) == 200
+def test_a_restart_keeps_the_phase_of_booting_nodes(store: PhaseStore, tmp_path: Path) -> None:
+    who = guard(keeper=store)
+    who.saw_dhcp(MAC, boots=True)
+    store.close()
+    assert ask(restarted(tmp_path), Stage.SYSTEM) == 200
+    assert ask(restarted(tmp_path, clock=lambda: time.time() + 1801), Stage.SYSTEM) == 403
+
+
+def test_a_closed_phase_is_on_disk_before_the_runtime_overlay_goes_out(store: PhaseStore, tmp_path: Path) -> None:
+    who = guard(keeper=store)
+    for _ in range(20):
+        who.saw_dhcp(MAC, boots=True)
+        came_up(who)
+        assert ask(restarted(tmp_path), Stage.SYSTEM) == 403, "a crash at this moment opens nothing again"
+
+
+def test_two_runtime_overlays_at_once_both_wait_for_the_closing(store: PhaseStore, tmp_path: Path) -> None:
+    who = guard(keeper=store)
+    who.saw_dhcp(MAC, boots=True)
+
+    async def both() -> None:
+        async def one() -> None:
+            assert who.closes(MAC)
+            await who.fetched_runtime(MAC)
+            assert ask(restarted(tmp_path), Stage.SYSTEM) == 403
+
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(2):
+                tasks.create_task(one())
+
+    asyncio.run(both())
+
+
+def test_a_storm_of_closed_phases_takes_few_transactions(tmp_path: Path) -> None:
+    store = PhaseStore(tmp_path / "db")
+    store.load()
+    who = guard(keeper=store)
+    macs = [f"52:54:00:00:{index >> 8:02x}:{index & 255:02x}" for index in range(2000)]
+    for mac in macs:
+        who.saw_dhcp(mac, boots=True)
+
+    async def storm() -> None:
+        async with asyncio.TaskGroup() as tasks:
+            for mac in macs:
+                tasks.create_task(who.fetched_runtime(mac))
+
+    store.start()
+    began = time.monotonic()
+    asyncio.run(storm())
+    assert time.monotonic() - began < 2.0, "they wait together"
+    assert store.load() == []
+    store.close()
+
+
+def test_a_disk_that_cannot_be_written_holds_no_node_up_and_is_caught_up_with(
+    store: PhaseStore, tmp_path: Path
+) -> None:
+    who = guard(keeper=store)
+    who.saw_dhcp(MAC, boots=True)
+    other = sqlite3.connect(tmp_path / "db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")  # nobody else can write
+    began = time.monotonic()
+    came_up(who)
+    assert time.monotonic() - began < 3.0
+    assert store.error
+    assert ask(who, Stage.SYSTEM) == 403, "closed all the same"
+    other.execute("COMMIT")
+    other.close()
+    came_up(who, "52:54:00:00:00:02")
+    assert store.error == ""
+    assert ask(restarted(tmp_path), Stage.SYSTEM) == 403
+
+
+def test_strangers_are_bounded_and_cost_the_nodes_nothing(store: PhaseStore, tmp_path: Path) -> None:
+    who = guard(keeper=store)
+    who.saw_dhcp(MAC, boots=True)
+    for index in range(20_000):
+        who.saw_dhcp(f"02:00:00:00:{index >> 8:02x}:{index & 255:02x}", boots=True, known=False)
+    assert ask(who, Stage.SYSTEM) == 200
+    last = "02:00:00:00:4e:1f"
+    assert who.seen_within(last, 300)
+    assert who.boots_within(last, 60)
+    assert not who.seen_within("02:00:00:00:00:01", 300)
+    store.close()
+    assert [mac for mac, _ in store.load()] == [MAC]
+
+
+def test_a_discovered_machine_goes_on_with_the_boot_it_was_discovered_in(store: PhaseStore, tmp_path: Path) -> None:
+    who = guard(keeper=store)
+    who.saw_dhcp(MAC, boots=True, known=False)
+    assert ask(who, Stage.SYSTEM) == 200
+    who.went_on(NODE, Stage.IPXE, MAC, "10.0.0.99")
+    store.close()
+    assert ask(restarted(tmp_path), Stage.SYSTEM) == 200
+    came_up(who)
+    assert ask(who, Stage.SYSTEM) == 403
 
 
 def test_an_external_dhcp_leaves_only_the_port_rule() -> None:
@@ -75,7 +224,7 @@ def test_discovery_wants_a_recent_dhcp_of_ours() -> None:
     now = [1000.0]
     who = guard(clock=lambda: now[0])
     assert not who.seen_within(MAC, 300)
-    who.saw_dhcp(MAC, boots=True)
+    who.saw_dhcp(MAC, boots=True, known=False)
     now[0] += 299
     assert who.seen_within(MAC, 300)
     now[0] += 2

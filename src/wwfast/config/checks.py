@@ -56,6 +56,10 @@ def number(text: str) -> str:
     return "" if text.isascii() and text.isdigit() else f"'{text}' is not a whole number"
 
 
+def positive(text: str) -> str:
+    return "" if not number(text) and int(text) > 0 else f"'{text}' is not a whole number above 0"
+
+
 def mtu(text: str) -> str:
     return "" if not number(text) and 68 <= int(text) <= 65536 else f"'{text}' is not an MTU (68 to 65536)"
 

@@ -153,6 +153,22 @@ class Own(Section, frozen=True):
     proxy_dhcp: Annotated[
         bool, Doc("Another server gives the addresses: add only the boot files (ProxyDHCP, ports 67 and 4011).")
     ] = False
+    dhcp_relays: Annotated[
+        list[str],
+        Doc(
+            "Addresses of DHCP relays that send from ports of their own and say so (RFC 8357); "
+            "those that send from port 67 need no mention.",
+            check=checks.ip4,
+        ),
+    ] = []
+    boot_phase: Annotated[
+        int,
+        Doc(
+            "Minutes after the last stage of a boot until the node's system overlay is closed by itself; its first "
+            "runtime overlay closes it at once.",
+            check=checks.positive,
+        ),
+    ] = 30
     kernel_modules: Annotated[
         str,
         Doc(

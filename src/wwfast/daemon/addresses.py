@@ -26,8 +26,9 @@ from wwfast.net.dhcp.journal import Journal
 from wwfast.net.dhcp.leases import LeaseTable
 from wwfast.net.dhcp.packet import ClientInfo, dotted, number
 from wwfast.net.dhcp.pool import Mask
-from wwfast.net.dhcp.responder import SERVER_PORT, BootFile, Contact, DhcpConfig, Reservation, Responder
+from wwfast.net.dhcp.responder import Responder
 from wwfast.net.dhcp.server import DhcpServer, interface_of, listening, open_sockets, probe, transfer
+from wwfast.net.dhcp.terms import SERVER_PORT, BootFile, Contact, DhcpConfig, Reservation
 from wwfast.net.ndp import Impatience
 from wwfast.net.ndp.server import NdpServer, link_local
 from wwfast.net.transfer import Transfer
@@ -89,7 +90,9 @@ class Addresses:
         )
         self.leases = LeaseTable(first, last, journal=self.journal)
         self._taken = {number(address) for address in own_addresses(settings)}
-        config = DhcpConfig(settings.ipaddr, settings.netmask, proxy=settings.wwfast.proxy_dhcp)
+        own = settings.wwfast
+        relays = frozenset(map(number, own.dhcp_relays))
+        config = DhcpConfig(settings.ipaddr, settings.netmask, proxy=own.proxy_dhcp, relays=relays)
         self.responder = Responder(config, self.reservation, self._boot, self.leases)
         self.server: DhcpServer | None = None
         # Where IPv6 is in use its routers answer; elsewhere iPXE would wait for one.
@@ -161,9 +164,9 @@ class Addresses:
         return self.leases.mask(self._taken.union(map(number, addresses)))
 
     def leased(self, mac: str) -> str:
-        """The address this MAC has from us, or ""."""
+        """The address this MAC has from us, or "". One that was only offered is nobody's yet."""
         lease = self.leases.get(mac)
-        if lease is not None:
+        if lease is not None and lease.bound:
             return dotted(lease.address)
         fixed = self.reservation(mac)
         return fixed.address if fixed else ""
@@ -177,7 +180,7 @@ class Addresses:
         return BootFile(server_ip, name) if name else None
 
     def _event(self, contact: Contact, now: float) -> None:
-        self._guard.saw_dhcp(contact.mac, boots=contact.boots)
+        self._guard.saw_dhcp(contact.mac, boots=contact.boots, known=bool(contact.node))
         if contact.boots or contact.detail:
             self._on_transfer(transfer(contact, now))
 

@@ -21,7 +21,7 @@ from wwfast.daemon.addresses import Addresses, BootFiles, require_written
 from wwfast.daemon.database import PhaseStore
 from wwfast.daemon.discovery import Discovery
 from wwfast.daemon.following import Follower
-from wwfast.daemon.guard import Guard
+from wwfast.daemon.guard import Forgetful, Guard
 from wwfast.daemon.handover import Offer, Sockets, find
 from wwfast.daemon.report import Report
 from wwfast.daemon.routes import Routes
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SAVE_SECONDS = 2.0  # phases are written this often; what a crash loses is one boot's permission, asked for again
 TEND_SECONDS = 300.0  # between two looks at the space that overlays take; well below packs.GRACE
 DRAIN_SECONDS = 60.0
 QUIET_SECONDS = 5.0  # on the way out a client without progress is not waited for longer: it is dead, or starts over
@@ -77,11 +76,17 @@ class Daemon:
         self.overlays = OverlayService(paths, settings, ignore_go_templates=ignore_go_templates)
         self.planner = Planner(paths, settings, self.overlays)
         self.timeline = Timeline()
-        self.guard = Guard(settings.warewulf.secure, settings.dhcp.enabled and not settings.wwfast.proxy_dhcp)
+        own_dhcp = settings.dhcp.enabled and not settings.wwfast.proxy_dhcp
+        self.phases = PhaseStore(paths.database) if own_dhcp else None
+        self.guard = Guard(
+            settings.warewulf.secure,
+            own_dhcp,
+            phase_seconds=settings.wwfast.boot_phase * 60.0,
+            keeper=self.phases or Forgetful(),
+        )
         self.files = BootFiles.load(settings, paths)
         self.scheduler = WaveScheduler() if settings.wwfast.download_order == "wave" else None
-        self.report = Report(self.registry, self.overlays, self.timeline, self.supervisor, self.scheduler)
-        self.phases = PhaseStore(paths.database)
+        self.report = Report(self.registry, self.overlays, self.timeline, self.guard, self.supervisor, self.scheduler)
         self.http: HttpServer | None = None
         self.tftp: TftpServer | None = None
         self.dhcp: Addresses | None = None
@@ -106,7 +111,10 @@ class Daemon:
             if predecessor is not None:
                 predecessor.close()
             raise
-        self.guard.restore(self.phases.load())
+        if (phases := self.phases) is not None:
+            self.guard.restore(await loop.run_in_executor(self._chores, phases.load))
+            phases.start()
+            self.supervisor.probe("saving boot phases", lambda: phases.error)
         self.http = self.report.http = self._http_server(sockets)
         self.http.start()
         if requests is not None:
@@ -123,7 +131,6 @@ class Daemon:
         elif self.settings.warewulf.secure:
             log.warning("DHCP is not ours: overlays are not bound to leased addresses, only to privileged ports")
         self._follower.start()
-        self.supervisor.keep("saving boot phases", self._save_phases)
         self.supervisor.keep("giving back overlay space", self._tend_overlays)
         self._sockets.close_rest()
         if self._sockets.held:
@@ -191,8 +198,8 @@ class Daemon:
     def _save(self) -> None:
         """Write down what a server after this one must know; nothing is written after that."""
         self.supervisor.stop()
-        with self.supervisor.guarded("saving boot phases"):
-            self.phases.save(self.guard.booting())
+        if self.phases is not None:
+            self.phases.close()
 
     async def finish(self, seconds: float = REPLACED_SECONDS) -> None:
         """After the handover: let the transfers under way end, for at most `seconds`."""
@@ -220,11 +227,6 @@ class Daemon:
         for threads in (self._builders, self._chores):
             threads.shutdown(wait=False, cancel_futures=True)
         self.overlays.close()
-
-    async def _save_phases(self) -> None:
-        await asyncio.sleep(SAVE_SECONDS)
-        work = asyncio.get_running_loop().run_in_executor(self._chores, self.phases.save, self.guard.booting())
-        await self.supervisor.attend("saving boot phases", work)
 
     async def _tend_overlays(self) -> None:
         await asyncio.sleep(TEND_SECONDS)

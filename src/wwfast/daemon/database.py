@@ -1,51 +1,144 @@
 """What is not configuration and must survive a restart of the daemon: which nodes are in the middle of a boot.
 
-One SQLite file (0600), written in batches by the caller's thread, never in a reply path. Leases live in the same
-file, in the tables of `net.dhcp.leases`.
+One SQLite file (0600). Leases live in the same file, in the tables of `net.dhcp.leases`. A thread of its own writes,
+never a reply's: what was opened within OPEN_SECONDS, what was closed at once, since an answer waits for that. Those
+that come while it writes go into its next transaction, so a storm of them costs few.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
-from collections.abc import Sequence
+import threading
+from concurrent.futures import Future
 from pathlib import Path
+
+from wwfast.errors import WwfastError
+
+log = logging.getLogger(__name__)
+
+#: What a crash loses: so many seconds of opened phases. Those nodes are refused their system overlay and boot again.
+OPEN_SECONDS = 0.2
+#: After a failed write, until the next try that nobody waits for.
+AGAIN_SECONDS = 5.0
+#: How long another writer (leases, a backup) may hold the file.
+BUSY_SECONDS = 1.0
+SCHEMA = "CREATE TABLE IF NOT EXISTS booting (mac TEXT PRIMARY KEY, at REAL NOT NULL)"
 
 
 class PhaseStore:
-    """MAC -> Unix seconds of the boot DHCP, for `daemon.guard`."""
+    """MAC -> Unix seconds of the boot's last stage, for `daemon.guard`. `error`: why the last write failed, or ""."""
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
         self._path = path
-        self._saved: dict[str, float] = {}
-
-    def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self._path, timeout=10)
-        connection.execute("CREATE TABLE IF NOT EXISTS booting (mac TEXT PRIMARY KEY, at REAL NOT NULL)")
-        return connection
+        self.error = ""
+        self._changed: dict[str, float | None] = {}
+        self._waiting: list[Future[bool]] = []
+        self._closing = False
+        self._wake = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._database: sqlite3.Connection | None = None
 
     def load(self) -> list[tuple[str, float]]:
-        connection = self._connect()
+        """Raises WwfastError when the file is no database."""
         try:
-            self._saved = dict(connection.execute("SELECT mac, at FROM booting").fetchall())
-        finally:
-            connection.close()
-        return list(self._saved.items())
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))
+            database = self._connect()
+            try:
+                return database.execute("SELECT mac, at FROM booting").fetchall()
+            finally:
+                database.close()
+        except (OSError, sqlite3.Error) as error:
+            raise WwfastError(
+                f"cannot read who boots from {self._path}: {error}",
+                hint=f"move {self._path} away; nodes that boot right now must boot once more",
+            ) from error
 
-    def save(self, phases: Sequence[tuple[str, float]]) -> None:
-        """Bring the table to `phases`; only what changed is written."""
-        now = dict(phases)
-        gone = [(mac,) for mac in self._saved.keys() - now.keys()]
-        new = [(mac, at) for mac, at in now.items() if self._saved.get(mac) != at]
-        if not gone and not new:
-            return
-        connection = self._connect()
+    def start(self) -> None:
+        self._thread = threading.Thread(target=self._run, name="phases", daemon=True)
+        self._thread.start()
+
+    def put(self, mac: str, at: float) -> None:
+        with self._wake:
+            if not self._changed:
+                self._wake.notify()
+            self._changed[mac] = at
+
+    def delete(self, mac: str) -> Future[bool]:
+        """Done when it is on disk (True), or cannot be for now (False; it is kept and tried again)."""
+        done: Future[bool] = Future()
+        with self._wake:
+            if self._closing:
+                done.set_result(False)
+                return done
+            self._changed[mac] = None
+            self._waiting.append(done)
+            self._wake.notify()
+        return done
+
+    def close(self) -> None:
+        """Write what is left and end the thread: after this nothing is written. Safe to repeat."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def _run(self) -> None:
+        pause = OPEN_SECONDS
+        while True:
+            with self._wake:
+                while not (self._waiting or self._closing):
+                    if not self._wake.wait(pause if self._changed else None) and self._changed:
+                        break
+                changed, self._changed = self._changed, {}
+                waiting, self._waiting = self._waiting, []
+                closing = self._closing
+            written = self._write(changed)
+            for done in waiting:
+                done.set_result(written)
+            pause = OPEN_SECONDS if written else AGAIN_SECONDS
+            if closing:
+                break
+        if self._database is not None:
+            self._database.close()
+            self._database = None
+
+    def _write(self, changed: dict[str, float | None]) -> bool:
+        """In one transaction; what cannot be written is kept, unless it has changed again."""
+        gone = [(mac,) for mac, at in changed.items() if at is None]
+        new = [(mac, at) for mac, at in changed.items() if at is not None]
         try:
-            with connection:
-                connection.executemany("DELETE FROM booting WHERE mac = ?", gone)
-                connection.executemany("INSERT OR REPLACE INTO booting VALUES (?, ?)", new)
-        finally:
-            connection.close()
-        self._saved = now
+            if changed:
+                if self._database is None:
+                    self._database = self._connect()
+                with self._database as database:
+                    database.executemany("DELETE FROM booting WHERE mac = ?", gone)
+                    database.executemany("INSERT OR REPLACE INTO booting VALUES (?, ?)", new)
+        except (OSError, sqlite3.Error) as error:
+            if self.error != str(error):
+                log.error("cannot write who boots to %s: %s (it is kept and tried again)", self._path, error)
+            self.error = str(error)
+            if self._database is not None:
+                self._database.close()
+                self._database = None
+            with self._wake:
+                self._changed = {**changed, **self._changed}
+            return False
+        self.error = ""
+        return True
+
+    def _connect(self) -> sqlite3.Connection:
+        """A connection whose commits are on disk when they return."""
+        database = sqlite3.connect(self._path, timeout=BUSY_SECONDS, check_same_thread=False)
+        try:
+            database.execute("PRAGMA journal_mode = WAL")
+            database.execute("PRAGMA synchronous = FULL")
+            database.execute(SCHEMA)
+        except BaseException:
+            database.close()
+            raise
+        return database

@@ -1,24 +1,75 @@
 """Who may have which overlay (`warewulf: secure: true`).
 
 The system overlay holds host keys and BMC passwords, the runtime overlay user databases and tokens. Both go only
-to the address that our DHCP leased to that wwid; the system overlay only between the node's DHCP from firmware or
-iPXE and its first runtime fetch; the runtime overlay only to a privileged source port. With an external DHCP
-server the address and phase can't be known: then only the port is checked, and the server says so at start.
+to the address that our DHCP leased to that wwid; the system overlay only while the node boots; the runtime overlay
+only to a privileged source port. With an external DHCP server the address and phase can't be known: then only the
+port is checked, and the server says so at start.
+
+A node boots from the DHCP of its firmware or iPXE (which no ordinary user can send, see `net.dhcp.terms`) to its
+first runtime fetch, or to `phase_seconds` after the last stage that it fetched. What was closed stays closed after a
+crash: it is on disk before the runtime overlay goes out.
 """
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from wwfast.boot.stages import Stage
+from wwfast.net.recent import Recent
 
 if TYPE_CHECKING:
     from wwfast.nodes.model import Node
 
+log = logging.getLogger(__name__)
+
 PRIVILEGED = 1024
+PHASE_SECONDS = 1800.0
+#: Machines that are in no nodes.conf: what is known of them is for discovery, minutes after their DHCP.
+STRANGERS = 4096
+#: How long a runtime overlay waits for its closed phase to be on disk. A commit takes 5 ms; a disk that takes this long
+#: is broken, and a node that gets no users because of it would be a second fault. The phase then ends by its time.
+CLOSE_SECONDS = 2.0
+#: Of a phase that goes on, a crash may forget so much: a storm's thousands of requests are not as many writes.
+KEEP_SECONDS = 60.0
+
+
+class Keeper(Protocol):
+    """Writes phases down, behind the caller's back: MAC and Unix seconds of the boot's last stage."""
+
+    def put(self, mac: str, at: float) -> None: ...
+    def delete(self, mac: str) -> Future[bool]:
+        """Done when it is on disk (True) or could not be written (False)."""
+        ...
+
+
+class Forgetful:
+    """The keeper where phases protect nothing: nobody asks for them after a restart."""
+
+    def put(self, mac: str, at: float) -> None:
+        pass
+
+    def delete(self, mac: str) -> Future[bool]:
+        done: Future[bool] = Future()
+        done.set_result(True)
+        return done
+
+
+@dataclass(slots=True)
+class Phase:
+    """A boot under way: Unix seconds of its DHCP, of its last stage and of what of that was kept; once the node has
+    its system overlay, nothing prolongs the phase."""
+
+    asked: float
+    last: float
+    has_system: bool = False
+    kept: float = 0.0
 
 
 @dataclass(slots=True)
@@ -28,23 +79,36 @@ class Guard:
     secure: bool
     own_dhcp: bool
     leased: Callable[[str], str] = lambda _mac: ""
+    phase_seconds: float = PHASE_SECONDS
+    keeper: Keeper = field(default_factory=Forgetful)
     clock: Callable[[], float] = time.time
-    _booting: dict[str, float] = field(default_factory=dict)
-    _seen: dict[str, float] = field(default_factory=dict)
+    #: Both by last stage, oldest first. A flood of made-up machines costs those of nodes.conf nothing, nor the disk.
+    _nodes: OrderedDict[str, Phase] = field(default_factory=OrderedDict)
+    _strangers: Recent[Phase] = field(default_factory=lambda: Recent(STRANGERS))
+    _seen: Recent[float] = field(default_factory=lambda: Recent(STRANGERS))
+    _closing: dict[str, Future[bool]] = field(default_factory=dict)
 
     def restore(self, phases: Iterable[tuple[str, float]]) -> None:
         """After a restart: the nodes that were in the middle of a boot go on."""
-        self._booting.update(phases)
-
-    def booting(self) -> list[tuple[str, float]]:
-        return list(self._booting.items())
-
-    def saw_dhcp(self, mac: str, *, boots: bool) -> None:
-        """Our DHCP answered `mac`; `boots` when firmware or iPXE asked, not an operating system."""
         now = self.clock()
-        self._seen[mac] = now
-        if boots:
-            self._booting[mac] = now
+        for mac, at in sorted(phases, key=lambda phase: phase[1]):
+            last = min(at, now)  # the clock may have been set back
+            self._nodes[mac] = Phase(last, last, kept=last)
+        self._expire(now)
+
+    def saw_dhcp(self, mac: str, *, boots: bool, known: bool = True) -> None:
+        """Our DHCP was asked by `mac`; `boots` when firmware or iPXE was answered, not an operating system; `known`
+        when the machine is a node's."""
+        now = self.clock()
+        self._expire(now)
+        if not known:
+            self._seen.note(mac, now)
+        if not boots:
+            return
+        if known:
+            self._goes_on(mac, Phase(now, now))
+        else:
+            self._strangers.note(mac, Phase(now, now))
 
     def seen_within(self, mac: str, seconds: float) -> bool:
         """Discovery takes only an address that our DHCP saw lately (or any, with an external DHCP server)."""
@@ -52,7 +116,17 @@ class Guard:
 
     def boots_within(self, mac: str, seconds: float) -> bool:
         """Whether firmware or iPXE of this machine asked our DHCP so lately."""
-        return self.clock() - self._booting.get(mac, float("-inf")) <= seconds
+        phase = self._phase(mac)
+        return phase is not None and self.clock() - phase.asked <= seconds
+
+    def went_on(self, node: Node, stage: str, wwid: str, peer_ip: str, *, done: bool = False) -> None:
+        """The node asks for, receives or (`done`) has a stage of its boot: however long it takes, it is not over."""
+        phase = self._phase(wwid)
+        if phase is None or phase.has_system or stage == Stage.RUNTIME or peer_ip not in self._addresses(node, wwid):
+            return
+        phase.has_system = done and stage == Stage.SYSTEM
+        phase.last = self.clock()
+        self._goes_on(wwid, phase)
 
     def refuses(self, node: Node, stage: Stage, wwid: str, peer_ip: str, peer_port: int) -> tuple[int, str] | None:
         """(status, reason) when this request may not have the overlay; None when it may."""
@@ -62,14 +136,48 @@ class Guard:
             return 401, f"the runtime overlay is for privileged source ports, not {peer_port}"
         if not self.own_dhcp:
             return None
-        allowed = {device.ipaddr for device in node.network_devices.values() if device.hwaddr == wwid}
-        allowed.add(self.leased(wwid))
-        if peer_ip not in allowed:
+        if peer_ip not in self._addresses(node, wwid):
             return 403, f"{peer_ip} is not the address of {wwid}"
-        if stage is Stage.SYSTEM and wwid not in self._booting:
+        if stage is Stage.SYSTEM and self._phase(wwid) is None:
             return 403, f"{node.id} is not booting: it had no boot DHCP since its last runtime overlay"
         return None
 
-    def fetched_runtime(self, wwid: str) -> None:
-        """The node is up: its system overlay is closed until it boots again."""
-        self._booting.pop(wwid, None)
+    def closes(self, wwid: str) -> bool:
+        """Whether the runtime overlay of this machine must wait for `fetched_runtime`."""
+        return wwid in self._closing or self._phase(wwid) is not None
+
+    async def fetched_runtime(self, wwid: str) -> None:
+        """The node is up: its system overlay is closed until it boots again. Returns once that is on disk, or after
+        CLOSE_SECONDS."""
+        written = self._closing.get(wwid)
+        if self._nodes.pop(wwid, None) or self._strangers.pop(wwid, None) or written is None:
+            written = self._closing[wwid] = self.keeper.delete(wwid)
+        await asyncio.wait([asyncio.wrap_future(written)], timeout=CLOSE_SECONDS)
+        if self._closing.get(wwid) is written:
+            del self._closing[wwid]
+        if not (written.done() and written.result()):
+            log.error("%s is up, and that could not be written down: after a crash its system overlay is open", wwid)
+
+    def _addresses(self, node: Node, wwid: str) -> set[str]:
+        """Where this machine may ask from."""
+        allowed = {device.ipaddr for device in node.network_devices.values() if device.hwaddr == wwid}
+        allowed.add(self.leased(wwid))
+        return allowed - {""}
+
+    def _goes_on(self, mac: str, phase: Phase) -> None:
+        """A node's phase, that was perhaps a stranger's until now."""
+        self._strangers.pop(mac, None)
+        self._nodes[mac] = phase
+        self._nodes.move_to_end(mac)
+        if phase.last - phase.kept >= KEEP_SECONDS or phase.has_system:
+            phase.kept = phase.last
+            self.keeper.put(mac, phase.last)
+
+    def _phase(self, mac: str) -> Phase | None:
+        phase = self._nodes.get(mac) or self._strangers.get(mac)
+        return phase if phase is not None and phase.last > self.clock() - self.phase_seconds else None
+
+    def _expire(self, now: float) -> None:
+        """Let go of what has ended by itself."""
+        while self._nodes and next(iter(self._nodes.values())).last <= now - self.phase_seconds:
+            self.keeper.delete(self._nodes.popitem(last=False)[0])

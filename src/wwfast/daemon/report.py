@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from wwfast.daemon.addresses import Addresses
+from wwfast.daemon.guard import Guard
 from wwfast.daemon.scheduler import WaveScheduler
 from wwfast.daemon.supervision import Supervisor
 from wwfast.daemon.timeline import Timeline
@@ -29,6 +30,7 @@ class Report:
     registry: Registry
     overlays: OverlayService
     timeline: Timeline
+    guard: Guard
     supervisor: Supervisor
     scheduler: WaveScheduler | None
     http: HttpServer | None = None
@@ -41,6 +43,9 @@ class Report:
             if not event.node and not event.wwid:
                 event = self._named(event)
             self.timeline.record(event)
+            node = self.registry.snapshot().nodes.get(event.node) if event.wwid else None
+            if node is not None and event.outcome is Outcome.DONE:
+                self.guard.went_on(node, event.stage, event.wwid, event.peer, done=event.status == 200)
             if event.outcome in (Outcome.DONE, Outcome.FAILED):
                 level = logging.INFO if event.outcome is Outcome.DONE else logging.WARNING
                 log.log(

@@ -134,16 +134,22 @@ class Routes:
         refusal = self._refusal(node, target, request)
         if refusal is not None:
             return refusal
+        if node is not None and not request.is_head:
+            self._guard.went_on(node, target.stage, target.wwid, request.peer_ip)
         snapshot = self._registry.snapshot()
         plan = self._planner.plan(snapshot, node, target.stage, target.ask, may_wait=False)
-        if plan is not None:
+        closes = target.stage is Stage.RUNTIME and not request.is_head and self._guard.closes(target.wwid)
+        if plan is not None and not closes:
             return self._respond(plan, target)
         build = partial(self._planner.plan, snapshot, node, target.stage, target.ask, may_wait=True)
-        return self._build(build, target)
+        return self._build(build, target, closes)
 
-    async def _build(self, build: Callable[[], BootPlan | None], target: Target) -> Response:
+    async def _build(self, build: Callable[[], BootPlan | None], target: Target, closes: bool) -> Response:
+        """`closes`: a runtime overlay goes out only when the system overlay is closed."""
         plan = await asyncio.get_running_loop().run_in_executor(self._executor, build)
         assert plan is not None
+        if closes and not plan.failed:
+            await self._guard.fetched_runtime(target.wwid)
         return self._respond(plan, target)
 
     def _refusal(self, node: Node | None, target: Target, request: Request) -> Response | None:
@@ -168,7 +174,6 @@ class Routes:
             return _refusal(
                 plan.status, plan.reason, stage=plan.stage, wwid=target.wwid, node=plan.node, sent=plan.sent
             )
-        effect = partial(self._guard.fetched_runtime, target.wwid) if plan.stage is Stage.RUNTIME else None
         node = self._registry.snapshot().nodes.get(plan.node)
         body = plan.artefact if plan.artefact is not None else (plan.text or "").encode()
         return Response(
@@ -183,7 +188,6 @@ class Routes:
             share=node.cluster_name if node else "",
             waits=plan.stage is not Stage.RUNTIME,
             last=plan.stage is Stage.SYSTEM,
-            effect=effect,
         )
 
     def _binary(self, name: str) -> Response:

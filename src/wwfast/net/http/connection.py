@@ -261,21 +261,18 @@ class Connection:
         answer.before = -len(memory)
         answer.began = time.monotonic()
         spans: list[tuple[int, int, int]] = []
-        if answer.head.method == "GET":
-            if answer.length:
-                try:
-                    part, spans = self._body(answer)
-                except OSError as error:
-                    why = f"{error.filename}: {error.strerror or error}"
-                    log.error("%s cannot be sent: %s", response.sent or answer.head.path, why)
-                    self._tell(Outcome.FAILED, detail=why)
-                    self._forget()
-                    self.answer = Answer.empty(answer.head, Response(500), answer.keep_alive)
-                    self._send()
-                    return
-                memory += part
-            if response.effect is not None:
-                response.effect()
+        if answer.head.method == "GET" and answer.length:
+            try:
+                part, spans = self._body(answer)
+            except OSError as error:
+                why = f"{error.filename}: {error.strerror or error}"
+                log.error("%s cannot be sent: %s", response.sent or answer.head.path, why)
+                self._tell(Outcome.FAILED, detail=why)
+                self._forget()
+                self.answer = Answer.empty(answer.head, Response(500), answer.keep_alive)
+                self._send()
+                return
+            memory += part
         if not spans:
             try:
                 done = self.sock.send(memory)

@@ -8,7 +8,7 @@ in canonical case, and is never chunked.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from functools import lru_cache
@@ -45,7 +45,6 @@ class Response:
     with its quotes). `wwid`, `node`, `stage` and `sent` name the transfer in events; without `stage` there are no
     events. With a scheduler, an Artefact for a `wwid` may have to wait for the turn of its node; `share` is the
     name whose nodes share alike (the cluster) and `waits=False` is for what must never wait (boot binaries).
-    `effect` runs once, when a GET is about to be sent: a HEAD has no side effect.
     """
 
     status: int = 200
@@ -61,7 +60,6 @@ class Response:
     waits: bool = True
     last: bool = False  # the node needs nothing large after this: its turn ends with it
     etag: str = ""
-    effect: Callable[[], None] | None = None
 
     @property
     def size(self) -> int:
