@@ -115,6 +115,34 @@ def test_kernel_default_is_the_newest_but_never_debug_or_rescue(tmp_path: Path) 
     assert detect.choose(found, "5.14.0-500") is None
 
 
+@pytest.mark.parametrize(
+    ("wanted", "others"),
+    [
+        ("6.4.0-150600.23.7-default", ["6.4.0-150600.23.7-debug", "6.4.0-150600.23.14-debug"]),
+        ("3.10.0-1160.2.1.el7.x86_64", ["3.10.0-1160.2.1.el7.x86_64.debug"]),
+        ("5.4.17-2136.331.7.el8uek.x86_64", ["5.4.17-2136.331.7.el8uek.x86_64.debug"]),
+        ("5.14.0-427.el9_4.x86_64", ["5.14.0-427.el9_4.x86_64+debug", "5.14.0-427.el9_4.x86_64+rt-debug"]),
+        ("6.1.0-32-amd64", ["6.1.0-33-amd64.dpkg-new", "6.1.0-34-amd64.dpkg-old", "6.1.0-35-amd64.dpkg-tmp"]),
+        ("5.14.0-70.el9.x86_64", ["5.14.0-80.el9.x86_64.rpmsave", "5.14.0-90.el9.x86_64.bak", "5.14.0-95.el9.x86_64~"]),
+        # Words that only resemble: Debian's debug builds of cloud flavours have none, and a name may hold "debug".
+        ("6.1.0-33-debuggable-amd64", ["6.1.0-32-amd64"]),
+    ],
+)  # fmt: skip
+def test_kernel_that_is_not_meant_to_be_booted_is_taken_by_its_path_only(
+    tmp_path: Path, wanted: str, others: list[str]
+) -> None:
+    plant(tmp_path, *(f"/boot/vmlinuz-{release}" for release in [wanted, *others]))
+    found = detect.kernels(tmp_path)
+    assert len(found) == 1 + len(others)
+    chosen = detect.default(found)
+    assert chosen is not None
+    assert chosen.path == f"/boot/vmlinuz-{wanted}"
+    for other in others:
+        named = detect.choose(found, f"/boot/vmlinuz-{other}")
+        assert named is not None
+        assert named.path == f"/boot/vmlinuz-{other}"
+
+
 def test_kernel_by_prefix_is_the_newest_and_5_1_is_not_5_14(tmp_path: Path) -> None:
     plant(tmp_path, *(f"/boot/vmlinuz-{v}" for v in ("5.1.20", "5.1.3", "5.14.1", "5.14.0-70.el9.x86_64")))
     found = detect.kernels(tmp_path)

@@ -23,6 +23,11 @@ PATTERNS = (
 )
 MACHINE = re.compile(r"[.-](x86_64|aarch64|ppc64le|s390x|riscv64|amd64|arm64)$")
 VERSION = re.compile(r"\d+\.\d+\.\d+(?:-[\d.]+|)")
+# `+debug` (RHEL 8 and later), `-debug` (SUSE, Fedora's +rt-debug), `.debug` (RHEL 7, UEK): a word of its own behind the
+# version. Rescue kernels carry `-rescue-` before it.
+DEBUG = re.compile(r"[+.-]debug(?=[+.-]|$)")
+#: What package managers, editors and admins leave beside a kernel: dpkg, rpm, pacman, backups.
+LEFTOVER = re.compile(r"\.(dpkg-(new|old|dist|tmp)|rpm(save|new|orig)|pac(new|save|orig)|bak|old|orig|save|tmp)$|~$")
 
 Key = tuple[bool, tuple[int, ...], bool, tuple[int, ...]]
 
@@ -44,10 +49,10 @@ class Kernel:
     aside: bool = False
 
     @property
-    def debug(self) -> bool:
-        """Debug and rescue kernels are never chosen unless named by path."""
-        flavour = self.release.partition("+")[2]
-        return "+debug" in self.path or "-rescue" in self.path or flavour.endswith("-debug")
+    def unwanted(self) -> bool:
+        """Debug and rescue kernels, and leftovers of an upgrade, are never chosen unless named by path."""
+        named = (MACHINE.sub("", text) for text in (self.path, self.release))
+        return "-rescue" in self.path or bool(LEFTOVER.search(self.path)) or any(map(DEBUG.search, named))
 
     @property
     def order(self) -> Key:
@@ -97,9 +102,9 @@ def examine(root: Path, path: str, file: Path) -> Kernel:
 
 
 def default(found: Iterable[Kernel]) -> Kernel | None:
-    """The newest kernel that is neither a debug nor a rescue one, nor aside. Among those of one version, the newest of
+    """The newest kernel that is neither unwanted nor aside. Among those of one version, the newest of
     the flavour that is found first."""
-    usable = [k for k in found if not (k.debug or k.aside)]
+    usable = [k for k in found if not (k.unwanted or k.aside)]
     first = max(usable, key=lambda k: k.order, default=None)
     if first is None:
         return None

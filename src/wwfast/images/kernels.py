@@ -97,7 +97,7 @@ class KernelStore:
         if place.exists() and not force:
             raise WwfastError(f"kernel {name} exists already", hint="use --force to replace it")
         root = self._source(source)
-        found = [k for k in detect.kernels(root) if not k.debug]
+        found = [k for k in detect.kernels(root) if not k.unwanted]
         if version:
             one = detect.choose(found, version)
             found = [one] if one else []

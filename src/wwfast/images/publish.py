@@ -106,7 +106,7 @@ def build_locked(paths: Paths, name: str, how: How) -> tuple[Build, bool]:
 
 
 def default_formats(found: Sequence[Kernel]) -> tuple[str, ...]:
-    usable = [k for k in found if not k.debug]
+    usable = [k for k in found if not k.unwanted]
     if not usable:
         return ("zst", "gz")  # the kernel comes from elsewhere: serve what it can unpack
     return ("zst",) if all(k.zstd for k in usable) else ("gz",)

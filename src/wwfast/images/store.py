@@ -127,7 +127,7 @@ class Image:
     @property
     def boot_format(self) -> str:
         """zst where every kernel that may be chosen unpacks it, else gz."""
-        usable = [k for k in self.kernels() if not k.debug]
+        usable = [k for k in self.kernels() if not k.unwanted]
         return ZST if usable and all(k.zstd for k in usable) else GZ
 
     @property
