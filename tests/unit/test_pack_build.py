@@ -338,3 +338,28 @@ def test_pack_progress_reaches_the_end(builds: Builds) -> None:
     builds(progress=lambda done, total: seen.append((done, total)))
     assert seen[-1][0] == seen[-1][1] > 0
     assert seen == sorted(seen)
+
+
+def test_pack_excludes_that_match_nothing_are_named_with_the_reason(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tree = tmp_path / "rootfs"
+    for name in ("usr/src/linux/file", "usr/share/doc/x", "etc/warewulf/excludes", "boot/vmlinuz"):
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_text("x")
+    rules = [
+        "# what nodes do not need",
+        "boot",
+        "./usr/src",
+        "usr/src # sources",
+        "usr/share/{doc,man}",
+        "nowhere/[!a]",
+    ]
+    (tree / "etc/warewulf/excludes").write_text("\n".join(rules) + "\n")
+    made = build(tree, tmp_path / "i/1", name="x", formats=["zst"], frames=tmp_path / "frames", excludes=["not/there"])
+    said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert [line.split("'")[1] for line in said] == rules[2:]
+    for line, reason in zip(said, ("leave out the ./", "a line of its own", "one rule for each", ""), strict=True):
+        assert "of x matches nothing" in line
+        assert reason in line
+    assert "boot" in made.excludes

@@ -147,6 +147,7 @@ cdef class Tree:
     cdef bytes root
     cdef list patterns
     cdef const char **pattern
+    cdef char *matched
     cdef int patterns_count
     cdef int fd
     cdef uint64_t dev
@@ -176,6 +177,9 @@ cdef class Tree:
         pthread_cond_init(&self.cond, NULL)
         self.patterns_count = len(self.patterns)
         self.pattern = <const char **>calloc(self.patterns_count + 1, sizeof(char *))
+        self.matched = <char *>calloc(self.patterns_count + 1, 1)
+        if self.pattern == NULL or self.matched == NULL:
+            raise MemoryError
         for i, one in enumerate(self.patterns):
             self.pattern[i] = <const char *>one
         self.fd = open(self.root, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
@@ -202,6 +206,7 @@ cdef class Tree:
             free(self.workers[i].entries)
             free(self.workers[i].listing)
         free(self.pattern)
+        free(self.matched)
         free(self.top)
         free(self.entries)
         free(self.order)
@@ -258,8 +263,13 @@ cdef class Tree:
         cdef int i
         for i in range(self.patterns_count):
             if fnmatch(self.pattern[i], path, FNM_PATHNAME) == 0:
+                self.matched[i] = 1  # several threads write the same byte, all the same value
                 return True
         return False
+
+    def idle(self):
+        """The patterns that matched nothing in the walk."""
+        return [self.patterns[i] for i in range(self.patterns_count) if not self.matched[i]]
 
     cdef void _list(self, tree_dir *directory, int me) noexcept nogil:
         """Read one directory: its entries, sorted, join the worker's; its subdirectories go on the stack."""

@@ -57,6 +57,7 @@ class Job:
     formats: list[str]
     level: int
     patterns: list[bytes]
+    own_patterns: int  # the first so many are the tree's own rules
     skip_dirs: frozenset[str]
     full: bool
     check: bool
@@ -101,11 +102,14 @@ def build(
         epoch = int(given)
     if not tree.is_dir():
         raise WwfastError(f"cannot build {name}: no directory {tree}")
-    patterns, malformed = rules.compile([*rules.read(tree), *excludes])
+    own, malformed = rules.compile(rules.read(tree))
+    patterns = own + rules.compile(excludes)[0]
     for pattern in malformed:
         log.warning("exclude rule %r of %s is not well formed and matches nothing", pattern, name)
     order = [fmt for fmt in FORMATS if fmt in formats]
-    job = Job(tree, dest, name, order, level, patterns, skip_dirs, full, check, frames, progress, epoch, segment)
+    job = Job(
+        tree, dest, name, order, level, patterns, len(own), skip_dirs, full, check, frames, progress, epoch, segment
+    )
     dest.parent.mkdir(parents=True, exist_ok=True)
     with _alone(dest.parent / LOCK, name):
         for rest in dest.parent.glob(f".*{UNFINISHED}"):
@@ -149,6 +153,8 @@ def _attempts(job: Job) -> Manifest:
 def _attempt(job: Job, writer: PackWriter) -> Manifest:
     started, before = time.perf_counter(), trusted_before()
     walked = scan(job.tree, patterns=job.patterns, skip_dirs=job.skip_dirs, epoch=job.epoch, segment=job.segment)
+    for rule, why in rules.idle(job.own_patterns, job.patterns, walked.idle()):
+        log.warning("exclude rule %r of %s matches nothing%s", rule, job.name, f"; {why}" if why else "")
     cache = FrameCache(job.frames)
     if not (job.check or job.full):
         walked.recall(cache.recall(job.tree))

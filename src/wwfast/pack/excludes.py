@@ -9,10 +9,18 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable
+import re
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 FILE = "etc/warewulf/excludes"
+# Forms of other programs' lists, and what to write instead.
+FOREIGN = (
+    (re.compile(r"^\.{1,2}/"), "paths begin at the root of the image: leave out the ./"),
+    (re.compile(r"\s#"), "a rule is the whole line: put the comment into a line of its own, where it matches nothing"),
+    (re.compile(r"\{.*,.*\}"), "braces are not expanded: write one rule for each"),
+    (re.compile(r"\*\*"), "a star does not cross a slash: name the directory, all below it goes with it"),
+)
 
 
 def well_formed(pattern: str) -> bool:
@@ -49,6 +57,20 @@ def compile(lines: Iterable[str]) -> tuple[list[bytes], list[str]]:
         else:
             bad.append(pattern)
     return good, bad
+
+
+def idle(own: int, patterns: Sequence[bytes], matched_nothing: Collection[bytes]) -> list[tuple[str, str]]:
+    """(rule, reason or "") of the tree's `own` first patterns that matched nothing, but for lines meant as comments.
+
+    Admins who come from xCAT's lists or rsync write rules that mean something else here.
+    """
+    found = []
+    for pattern in patterns[:own]:
+        if pattern in matched_nothing and not pattern.startswith(b"#"):
+            rule = os.fsdecode(pattern.replace(b"[\\!", b"[!"))
+            reasons = (why for shape, why in FOREIGN if shape.search(rule))
+            found.append((rule, next(reasons, "")))
+    return found
 
 
 def read(tree: Path) -> list[str]:
