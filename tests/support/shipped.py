@@ -47,7 +47,7 @@ NODES: dict[str, dict[str, Any]] = {
                 "ipaddr6": "fd00:1::3",
                 "prefixlen6": "64",
                 "gateway6": "fd00:1::1",
-                "tags": {"DNS1": "fd00:1::1", "route1": "fd00:2::/64,fd00:1::fe"},
+                "tags": {"DNS": "fd00:1::1", "route1": "fd00:2::/64,fd00:1::fe"},
             }
         }
     },
@@ -155,7 +155,7 @@ NODES: dict[str, dict[str, Any]] = {
             "with space": {
                 "device": "enp0s3",
                 "hwaddr": "52:54:00:00:00:08",
-                "tags": {"DNS": "no number", "routeless": "x"},
+                "tags": {"DNSX": "no number", "routeless": "x"},
             },
         },
         "tags": {"any": '"; rm -rf / #', "localtime": ""},

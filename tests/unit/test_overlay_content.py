@@ -421,6 +421,19 @@ def test_overlay_ifcfg_can_be_sourced_and_covers_every_kind(paths: Paths, tmp_pa
     assert "BOOTPROTO=dhcp\n" in one(paths, "ifcfg", "minimal")[f"{folder}/ifcfg-default.conf"].text
 
 
+@pytest.mark.parametrize(
+    "overlay", ["resolv", "NetworkManager", "systemd.networkd", "ifcfg", "ifupdown", "netplan", "wicked"]
+)
+@pytest.mark.parametrize("tag", ["DNS", "DNS1", "DNS27"])
+def test_overlay_every_network_takes_a_name_server_with_and_without_a_number(
+    paths: Paths, overlay: str, tag: str
+) -> None:
+    device = {"device": "eth0", "ipaddr": "10.5.0.9", "netmask": "255.255.255.0", "tags": {"DNSSEARCH": "not.a.server"}}
+    node = {"network devices": {"default": {**device, "tags": {**device["tags"], tag: "10.5.0.2"}}}}
+    text = "".join(file.text for file in lay(paths, [overlay], {"n": node})["n"].values() if not file.directory)
+    assert text.count("10.5.0.2") == (0 if overlay == "wicked" else 1)
+
+
 def test_overlay_names_of_devices_go_by_hardware_address(paths: Paths) -> None:
     rules = one(paths, "udev.netname", "full")["etc/udev/rules.d/70-persistent-net.rules"].text
     assert 'ATTR{address}=="52:54:00:00:00:04", ATTR{type}=="1", NAME="eth0"' in rules
