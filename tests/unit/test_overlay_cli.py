@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,82 @@ def test_overlay_create_import_mkdir_delete(run: Run, site: Path, tmp_path: Path
     assert not (site / "tools/rootfs/usr").exists()
     ok(run("delete --force tools"))
     assert not (site / "tools").exists()
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o027, 0o077])
+def test_overlay_what_nodes_get_depends_on_no_umask(run: Run, site: Path, tmp_path: Path, umask: int) -> None:
+    source = tmp_path / "x.conf"
+    source.write_text("x\n")
+    source.chmod(0o644)
+    before = os.umask(umask)
+    try:
+        ok(run("create fresh"))
+        ok(run(f"import --parents fresh {source} /etc/site/x.conf"))
+        ok(run("mkdir fresh /var/lib/x --mode 0775"))
+        ok(run(f"import hostname {source} etc/x.conf"))
+    finally:
+        os.umask(before)
+    modes = {
+        str(path.relative_to(site)): path.stat().st_mode & 0o7777
+        for name in ("fresh", "hostname")
+        for path in [site / name, *(site / name).rglob("*")]
+    }
+    asked = {"fresh/rootfs/var/lib/x": 0o775}
+    files = {path: 0o644 for path in modes if (site / path).is_file()}
+    assert modes == dict.fromkeys(modes, 493) | files | asked
+    assert len(files) == 3
+
+
+def test_overlay_import_reads_a_pipe_to_its_end(
+    run: Run, site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, writing = os.pipe()
+    os.write(writing, b"pool time.example\n")
+    os.close(writing)
+    ok(run(f"import --parents base /dev/fd/{reading} /etc/chrony.conf"))
+    os.close(reading)
+    made = site / "base/rootfs/etc/chrony.conf"
+    assert (made.read_text(), made.stat().st_mode & 0o777) == ("pool time.example\n", 0o644)
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(fifo.write_bytes, b"from a fifo\n")
+        ok(run(f"import --overwrite base {fifo} /etc/chrony.conf"))
+    assert made.read_text() == "from a fifo\n"
+    for line, said in (
+        ("import base /dev/null", "has no name of its own"),
+        ("import base /dev/null etc/", "name the file"),
+        (f"import base {tmp_path} etc/x", "Is a directory"),
+        (f"import base {tmp_path}/none etc/x", "No such file"),
+    ):
+        status, _, err = run(line)
+        assert status in (1, 2), line
+        assert said in err
+    assert not (site / "base/rootfs/etc/x").exists()
+
+
+def test_overlay_modes_never_go_through_a_link_out_of_the_overlay(run: Run, site: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir(mode=0o711)
+    (outside / "file").write_text("x")
+    (outside / "file").chmod(0o600)
+    root = site / "base/rootfs"
+    (root / "out").symlink_to(outside)
+    (root / "link").symlink_to(outside / "file")
+    for line in (
+        "chmod base link 0777",
+        "chmod base out 0777",
+        "mkdir --mode 0777 base out",
+        "mkdir base out/inner",
+        "chmod base out/file 0777",
+        "import base /etc/passwd out/passwd",
+    ):
+        status, _, err = run(line)
+        assert status == 2, (line, err)
+        assert "symbolic link" in err
+    assert outside.stat().st_mode & 0o7777 == 0o711
+    assert (outside / "file").stat().st_mode & 0o7777 == 0o600
+    assert [path.name for path in outside.iterdir()] == ["file"]
 
 
 def test_overlay_chmod_and_chown_change_what_nodes_get(run: Run, site: Path) -> None:
@@ -248,7 +325,7 @@ def test_overlay_build_with_go_templates_of_a_warewulf_site(run: Run, site: Path
         ("show base", 2, "Missing argument"),
         ("create base", 2, "exists already"),
         ("create a/b", 2, "is not a name for an overlay"),
-        ("import base /nothere", 1, "/nothere is not a file"),
+        ("import base /nothere", 1, "cannot read /nothere: No such file"),
         ("import base /etc/passwd usr/share/x", 1, "has no directory usr/share"),
         ("mkdir base etc/motd/x", 1, "cannot make etc/motd/x"),
         ("chmod base etc/motd 99", 2, "not an octal mode"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from typing import Any
 
@@ -101,6 +102,9 @@ def main(argv: list[str] | None = None) -> None:
 
     words = sys.argv[1:] if argv is None else argv
     debug = "-d" in words or "--debug" in words
+    # What nodes get depends on no umask: with root's 077 of hardened servers every node's /etc would be private.
+    # What is private here is made so by name, mode 0600 or 0700.
+    os.umask(0o022)
     try:
         status: Any = cli.main(words, prog_name="wwfast", standalone_mode=False)
         sys.exit(status if isinstance(status, int) else 0)

@@ -6,6 +6,7 @@ import contextlib
 import os
 import secrets
 import shutil
+import stat
 from pathlib import Path
 
 from wwfast.errors import NotFoundError, UsageError, WwfastError
@@ -89,20 +90,43 @@ def parent_of(overlay: Overlay, target: Path, *, make: bool) -> None:
 def import_file(
     paths: Paths, name: str, source: Path, new: str | None, *, overwrite: bool, parents: bool
 ) -> tuple[Path, bool]:
-    """Copy a file of the server into an overlay, to the same path or to `new` (a directory: under its own name)."""
-    if not source.is_file():
-        raise NotFoundError(f"{source} is not a file")
+    """Copy a file of the server into an overlay, to the same path or to `new` (a directory: under its own name).
+
+    A pipe or a terminal (`<(command)`, /dev/stdin, `-`) is read to its end; it has no name, so `new` must be a file.
+    """
+    data, mode = _content(source)
+    stream = mode is None
     overlay, cloned = writable(paths, name)
     target = overlay.inside(new if new is not None else str(source.resolve()))
     if target.is_dir() or (new or "").endswith("/"):
+        if stream:
+            raise UsageError(f"{new} is a directory, and {source} has no name", hint="name the file")
         target = overlay.inside(str(target.relative_to(overlay.rootfs) / source.name))
-    if target.exists() and not overwrite:
+    elif stream and new is None:
+        raise UsageError(f"{source} has no name of its own", hint=f"wwfast overlay import {name} {source} /etc/FILE")
+    if os.path.lexists(target) and not overwrite:
         raise UsageError(
             f"overlay {name} already has {target.relative_to(overlay.rootfs)}", hint="replace it with --overwrite"
         )
     parent_of(overlay, target, make=parents)
-    replace(overlay, target, source.read_bytes(), mode=source.stat().st_mode & 0o7777)
+    replace(overlay, target, data, mode=mode if mode is not None else 0o644)
     return target, cloned
+
+
+def _content(source: Path) -> tuple[bytes, int | None]:
+    """What is to be imported, and its permissions (None for what is read like a pipe). Raises NotFoundError."""
+    if str(source) == "-":
+        source = Path("/dev/stdin")
+    try:
+        with source.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            if stat.S_ISREG(mode) and not source.is_relative_to("/dev"):
+                return file.read(), stat.S_IMODE(mode)
+            if stat.S_ISBLK(mode):
+                raise NotFoundError(f"{source} is a disk, not a file")
+            return file.read(), None
+    except OSError as error:
+        raise NotFoundError(f"cannot read {source}: {error.strerror}") from error
 
 
 def delete(paths: Paths, name: str, path: str | None, *, force: bool, parents: bool) -> None:
@@ -139,6 +163,7 @@ def mkdir(paths: Paths, name: str, path: str, mode: int) -> bool:
     """A directory and its parents; True when the overlay was copied to the site."""
     overlay, cloned = writable(paths, name)
     target = overlay.inside(path)
+    _no_link(overlay, target)
     try:
         target.mkdir(parents=True, exist_ok=True)
         target.chmod(mode)
@@ -148,10 +173,18 @@ def mkdir(paths: Paths, name: str, path: str, mode: int) -> bool:
 
 
 def chmod(paths: Paths, name: str, path: str, mode: int) -> bool:
-    model.find(paths, name).find(path)
+    found = model.find(paths, name)
+    _no_link(found, found.find(path))
     overlay, cloned = writable(paths, name)
     overlay.find(path).chmod(mode)
     return cloned
+
+
+def _no_link(overlay: Overlay, target: Path) -> None:
+    """A mode would go through the link, to a file of this server."""
+    if target.is_symlink():
+        shown = target.relative_to(overlay.rootfs)
+        raise UsageError(f"overlay {overlay.name}: {shown} is a symbolic link, which has no mode of its own")
 
 
 def chown(paths: Paths, name: str, path: str, uid: int, gid: int) -> bool:
