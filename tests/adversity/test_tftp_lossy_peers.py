@@ -2,74 +2,37 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import socket
-import threading
 import time
 from collections.abc import Iterator
 
 import pytest
 
+from support.tftpserver import RunningTftp, running_tftp
 from support.udpproxy import Proxy
 from wwfast.errors import WwfastError
-from wwfast.net.tftp.server import TftpServer, open_socket
-from wwfast.net.transfer import Outcome, Transfer
+from wwfast.net.transfer import Outcome
 from wwfast.storm.dhcp import fetch
 
 CONTENT = os.urandom(200_000)
 
 
-class Running:
-    """A server on a loopback port, in a thread with a loop of its own."""
-
-    def __init__(self) -> None:
-        self.events: list[Transfer] = []
-        self._loop = asyncio.new_event_loop()
-        sock = open_socket("127.0.0.1", 0)
-        self.port: int = sock.getsockname()[1]
-        self.server = TftpServer([sock], self._file, on_transfer=self.events.append)
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def _file(self, name: str, peer: str) -> bytes | None:
-        return CONTENT if name == "boot" else None
-
-    def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        self._loop.call_soon(self.server.start)
-        self._loop.run_forever()
-
-    def close(self) -> None:
-        done = threading.Event()
-
-        def stop() -> None:
-            self.server.stop()
-            self._loop.stop()
-            done.set()
-
-        self._loop.call_soon_threadsafe(stop)
-        done.wait(5)
-        self._thread.join(5)
-        self._loop.close()
-
-
 @pytest.fixture
-def running() -> Iterator[Running]:
-    made = Running()
-    yield made
-    made.close()
+def running() -> Iterator[RunningTftp]:
+    with running_tftp({"boot": CONTENT}) as made:
+        yield made
 
 
 @pytest.mark.parametrize("window", ["1", "4", "16"])
-def test_tftp_through_a_bad_link(running: Running, window: str) -> None:
+def test_tftp_through_a_bad_link(running: RunningTftp, window: str) -> None:
     options = {"blksize": "1432", "tsize": "0", "windowsize": window}
     with Proxy(("127.0.0.1", running.port), lose=0.02, repeat=0.03, swap=0.03, seed=int(window)) as proxy:
         assert fetch("127.0.0.1", "127.0.0.1", "boot", options, port=proxy.port) == CONTENT
         assert proxy.harmed > 0
 
 
-def test_tftp_size_probe_is_no_failure(running: Running) -> None:
+def test_tftp_size_probe_is_no_failure(running: RunningTftp) -> None:
     """OVMF asks for the size, aborts with error 8, and asks again from the same port."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.settimeout(5)
@@ -85,12 +48,12 @@ def test_tftp_size_probe_is_no_failure(running: Running) -> None:
     assert [event.outcome for event in running.events] == [Outcome.STARTED, Outcome.DONE]
 
 
-def test_tftp_missing_file_is_told_at_once(running: Running) -> None:
+def test_tftp_missing_file_is_told_at_once(running: RunningTftp) -> None:
     with pytest.raises(WwfastError, match="no such file"):
         fetch("127.0.0.1", "127.0.0.1", "absent", {}, port=running.port)
 
 
-def test_tftp_repeated_request_does_not_start_twice(running: Running) -> None:
+def test_tftp_repeated_request_does_not_start_twice(running: RunningTftp) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.settimeout(5)
         ports = set()
@@ -102,7 +65,7 @@ def test_tftp_repeated_request_does_not_start_twice(running: Running) -> None:
     assert len(ports) == 1
 
 
-def test_tftp_late_copy_of_a_request_does_not_cut_off_its_transfer(running: Running) -> None:
+def test_tftp_late_copy_of_a_request_does_not_cut_off_its_transfer(running: RunningTftp) -> None:
     """It waited in the server's queue while the first one was answered: seen with thousands of clients."""
     ask = b"\0\1boot\0octet\0blksize\x001432\0"
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:

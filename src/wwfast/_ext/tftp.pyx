@@ -142,6 +142,11 @@ cdef class Engine:
         return self._table.live
 
     @property
+    def kept(self) -> int:
+        """Transfers under way, and ended ones that are still remembered."""
+        return self._table.kept
+
+    @property
     def send_errors(self) -> int:
         """Packets that the kernel would not take."""
         return self._box.errors
@@ -211,6 +216,20 @@ cdef class Engine:
                     outbox_flush(&self._box)
             pthread_mutex_unlock(&self._lock)
         return waiting
+
+    def forget(self, uint64_t number, int local, uint32_t ip, uint16_t port):
+        """End transfer `number`, if nothing of it was acknowledged, without a word and a report: whether that was so."""
+        cdef Sending *sending
+        cdef bint forgotten = False
+        with nogil:
+            pthread_mutex_lock(&self._lock)
+            sending = table_find(&self._table, ip, port, local)
+            if sending != NULL and sending.id == number and not sending.ended and not sending.begun:
+                forgotten = sending.ended = True
+                self._table.live -= 1
+                table_remove(&self._table, sending)
+            pthread_mutex_unlock(&self._lock)
+        return forgotten
 
     def drain(self):
         """What happened since: (id, "begun" | "done" | "failed", bytes acknowledged, error code, error text)."""

@@ -44,6 +44,8 @@ DEFAULT_BLKSIZE = 512
 MAX_BLKSIZE = 65464
 #: IPv4, UDP and TFTP headers: blocks above MTU - 32 would be fragmented, which PXE ROMs drop.
 HEADERS = 32
+#: Bytes read of a request: RFC 2347 says 512, some ROMs pad theirs.
+MAX_REQUEST = 1024
 MAX_WINDOW = 64
 
 

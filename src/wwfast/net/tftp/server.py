@@ -12,19 +12,22 @@ import logging
 import socket
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from wwfast._ext.tftp import Engine
 from wwfast.net.listen import bind_error, grow_receive_buffer, grow_send_buffer
+from wwfast.net.shares import Shares
 from wwfast.net.tftp import packet
+from wwfast.net.tftp.crowd import Unproven
 from wwfast.net.tftp.packet import Error, Opcode, Refused, Request
 from wwfast.net.transfer import Outcome, Transfer
 
 log = logging.getLogger(__name__)
 
 Peer = tuple[str, int]
+Report = tuple[int, str, int, int, str]  # of Engine.drain()
 PORT = 69
 #: Data ports for each served address.
 DATA_PORTS = 4
@@ -34,6 +37,14 @@ TURN = 128
 #: request after 1 to 4 s and gives up after five or more; a second of waiting is nothing to it.
 PAUSE = 0.005
 MOST_PAUSE = 1.0
+#: Ends of transfers told before other work of the event loop gets its turn.
+TOLD = 256
+#: Transfers under way; one costs some 2 KiB beside the file, which all share. One address may have half of them.
+RUNNING = 32768
+#: Those of them that have not been acknowledged yet.
+UNPROVEN = 16384
+#: Files kept as netascii, which changes their line ends.
+TEXTS = 16
 #: blksize for a path MTU that could not be learnt: Ethernet.
 BLKSIZE = 1468
 IP_MTU = 14
@@ -78,6 +89,8 @@ class TftpServer:
         *,
         on_transfer: Callable[[Transfer], None] = lambda event: None,
         optional: Collection[str] = (),
+        running: int = RUNNING,
+        unproven: int = UNPROVEN,
     ) -> None:
         self.sockets = list(sockets)
         self._lookup = lookup
@@ -85,6 +98,10 @@ class TftpServer:
         self._optional = optional
         self._counts: Counter[str] = Counter()
         self._running: dict[int, _Running] = {}
+        self._places = Shares(running)
+        self._unproven = Unproven(unproven)
+        self._texts: dict[str, tuple[bytes, bytes]] = {}  # by name: the file and its netascii form
+        self._ends: deque[Report] = deque()
         self._peers: dict[Peer, int] = {}
         self._data: list[socket.socket] = []
         self._ports: dict[str, list[int]] = {}
@@ -137,6 +154,8 @@ class TftpServer:
         return {
             **self._counts,
             "running": engine.live,
+            "unproven": len(self._unproven),
+            "turned_away": self._places.refused,
             "resent": engine.resent,
             "unknown_tid": engine.strangers,
             "send_errors": engine.send_errors,
@@ -169,7 +188,7 @@ class TftpServer:
         ports = self._ports[sock.getsockname()[0]]
         for _ in range(TURN):
             try:
-                data, peer = sock.recvfrom(1024)
+                data, peer = sock.recvfrom(packet.MAX_REQUEST)
             except OSError:
                 return
             self._next += 1
@@ -201,8 +220,18 @@ class TftpServer:
             self._error(local, peer, Refused(Error.NOT_FOUND, "no such file"))
             return
         if request.mode == "netascii":
-            content = packet.netascii(content)
+            content = self._text(name, content)
         self._start(_Running(peer, local, data, name, content, time.time()), request)
+
+    def _text(self, name: str, content: bytes) -> bytes:
+        """The file as netascii has it, the same bytes for all who ask."""
+        kept = self._texts.get(name)
+        if kept is None or kept[0] is not content:
+            self._texts.pop(name, None)
+            if len(self._texts) >= TEXTS:
+                del self._texts[next(iter(self._texts))]
+            kept = self._texts[name] = (content, packet.netascii(content))
+        return kept[1]
 
     def _absent(self, name: str, peer: Peer) -> None:
         if name in self._optional:
@@ -214,6 +243,8 @@ class TftpServer:
 
     def _start(self, running: _Running, request: Request) -> None:
         peer = running.peer
+        if self._engine.kept >= 2 * self._places.limit or not self._places.take(peer[0]):
+            return  # it asks again
         terms = packet.negotiate(request, len(running.data), max_blksize=self._max_blksize(peer))
         begun = self._engine.start(
             running.local,
@@ -228,6 +259,22 @@ class TftpServer:
         self._running[begun] = running
         self._peers[peer] = begun
         self._counts["started"] += 1
+        victim = self._unproven.add(begun, peer[0])
+        if victim is not None:
+            self._displace(victim)
+
+    def _displace(self, number: int) -> None:
+        """Give up a transfer that nobody has acknowledged, unless that is on its way to us."""
+        running = self._running[number]
+        if self._engine.forget(number, running.local, _number(running.peer[0]), running.peer[1]):
+            self._counts["displaced"] += 1
+            self._gone(number)
+
+    def _gone(self, number: int) -> None:
+        running = self._running.pop(number)
+        self._places.give(running.peer[0])
+        if self._peers.get(running.peer) == number:
+            del self._peers[running.peer]
 
     def _max_blksize(self, peer: Peer) -> int:
         """What fits into one packet on the way to the peer: fragments are lost on PXE ROMs."""
@@ -238,22 +285,34 @@ class TftpServer:
             return BLKSIZE
 
     def _drain(self) -> None:
-        for number, what, sent, code, text in self._engine.drain():
-            running = self._running[number]
-            if what == "begun":
-                self._tell(running, Outcome.STARTED, 0)
-                continue
-            del self._running[number]
-            if self._peers.get(running.peer) == number:
-                del self._peers[running.peer]
-            if what == "done":
-                self._counts["done"] += 1
-                self._tell(running, Outcome.DONE, len(running.data), text)
-            elif code == Error.OPTIONS and not sent:
-                self._counts["probes"] += 1
-            else:
-                self._counts["failed"] += 1
-                self._tell(running, Outcome.FAILED, sent, text)
+        waiting = bool(self._ends)
+        self._ends.extend(self._engine.drain())
+        if not waiting:
+            self._tell_ends()
+
+    def _tell_ends(self) -> None:
+        for _ in range(min(TOLD, len(self._ends))):
+            self._ended(*self._ends.popleft())
+        if self._ends and self._loop is not None:
+            self._loop.call_soon(self._tell_ends)
+
+    def _ended(self, number: int, what: str, sent: int, code: int, text: str) -> None:
+        running = self._running.get(number)
+        if running is None:
+            return  # displaced meanwhile
+        self._unproven.remove(number)
+        if what == "begun":
+            self._tell(running, Outcome.STARTED, 0)
+            return
+        self._gone(number)
+        if what == "done":
+            self._counts["done"] += 1
+            self._tell(running, Outcome.DONE, len(running.data), text)
+        elif code == Error.OPTIONS and not sent:
+            self._counts["probes"] += 1
+        else:
+            self._counts["failed"] += 1
+            self._tell(running, Outcome.FAILED, sent, text)
 
     def _tell(self, running: _Running, outcome: Outcome, sent: int, detail: str = "") -> None:
         now = time.time()
