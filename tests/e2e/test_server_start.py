@@ -33,7 +33,8 @@ def test_server_sees_nodes_added_while_it_starts(tmp_path: Path) -> None:
             server = network.start(
                 [sys.executable, "-m", "wwfast", "--root", tmp_path, "server"], stdout=log, stderr=log
             )
-        lab.wait_for(lambda: lab.fetch("/status", check=False).returncode, lambda status: status == 0, 60)
+        # It holds its port, and has read nodes.conf before.
+        lab.wait_for(lambda: network.run(["ss", "-Hlt", "sport = :9873"]).stdout, lambda shown: b"LISTEN" in shown, 60)
         assert b"serving on port" not in lab.log.read_bytes()
         lab.add_node("early", 1)
         lab.wait_for(lambda: json.loads(lab.fetch("/status").stdout)["nodes"], lambda nodes: "early" in nodes, 30)

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvloop
@@ -36,24 +37,46 @@ PAYLOAD = 24 << 20
 STORM = 24  # nodes
 
 
+STATE = {"leases": [["m", 1, 2.5, "x" * (1 << 20)]]}  # larger than any packet
+
+
+class Holding:
+    """One HTTP server as the holder of an offer."""
+
+    def __init__(self, server: HttpServer) -> None:
+        self.server = server
+        self.taken = asyncio.Event()
+        self.resumed = asyncio.Event()
+
+    def pause(self) -> None:
+        self.server.pause()
+
+    async def state(self) -> dict[str, Any]:
+        return STATE
+
+    def resume(self) -> None:
+        self.server.resume()
+        self.resumed.set()
+
+    def let_go(self) -> None:
+        self.server.stop_accepting()
+        self.taken.set()
+
+
 def test_http_restart_hands_over_the_listening_socket(tmp_path: Path) -> None:
     way = tmp_path / "handover"
     answers: list[bytes] = []
 
     async def restart() -> None:
         loop = asyncio.get_running_loop()
-        sockets = {"http": listen([("127.0.0.1", 0)])[0]}
-        port = sockets["http"].getsockname()[1]
-        old = HttpServer(sockets.values(), lambda _: Response(body=b"old"))
+        sockets = Sockets()
+        listener = sockets.get("http", lambda: listen([("127.0.0.1", 0)])[0])
+        port = listener.getsockname()[1]
+        old = HttpServer([listener], lambda _: Response(body=b"old"))
         old.start()
-        taken = asyncio.Event()
-
-        def let_go() -> None:
-            old.stop_accepting()
-            taken.set()
-
-        offer = Offer(way, sockets, let_go)
-        offer.start()
+        holder = Holding(old)
+        offer = Offer(way, sockets, holder)
+        offer.publish()
 
         def client() -> None:
             for _ in range(200):
@@ -68,13 +91,17 @@ def test_http_restart_hands_over_the_listening_socket(tmp_path: Path) -> None:
         shy = await loop.run_in_executor(None, find, way)
         assert shy is not None
         shy.close()  # it could not start: nothing has changed
+        shy.sockets.close()
         predecessor = await loop.run_in_executor(None, find, way)
         assert predecessor is not None
-        assert not taken.is_set()
-        await loop.run_in_executor(None, predecessor.release)
-        assert taken.is_set()
-        new = HttpServer(predecessor.sockets.values(), lambda _: Response(body=b"new"))
+        assert not holder.taken.is_set()
+        state = await loop.run_in_executor(None, predecessor.release)
+        assert state == STATE
+        assert not holder.taken.is_set()
+        new = HttpServer([predecessor.sockets.get("http", pytest.fail)], lambda _: Response(body=b"new"))
         new.start()
+        predecessor.take()
+        await holder.taken.wait()
         await old.drain(10)
         await loop.run_in_executor(None, thread.join)
         await new.close()

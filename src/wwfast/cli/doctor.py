@@ -14,12 +14,18 @@ def doctor(app: App, as_json: bool) -> int:
     """Check this server for what keeps nodes from booting.
 
     Looks at ports and who holds them, firewall, iPXE binaries, disk space, kernel limits against the number of
-    nodes, images and nodes.conf. Exit status 1 when an error was found.
+    nodes, images and nodes.conf, and asks the server that runs what fails in it. Exit status 1 when an error was found.
     """
     from wwfast.cli.output import dump_json
+    from wwfast.cli.status import fetch
     from wwfast.daemon.health import ERROR, Scene, examine
+    from wwfast.errors import WwfastError
 
-    findings = examine(Scene(app.paths, app.settings, app.registry.snapshot()))
+    try:
+        running = fetch(app, "-")  # no node: what is told of the server itself
+    except WwfastError:
+        running = {}  # none runs, or not yet
+    findings = examine(Scene(app.paths, app.settings, app.registry.snapshot(), running=running))
     if as_json:
         dump_json([{name: getattr(f, name) for name in ("level", "check", "message", "fix")} for f in findings])
     else:

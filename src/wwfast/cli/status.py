@@ -90,6 +90,8 @@ def _show(entries: list[dict[str, Any]], as_json: bool, body: dict[str, Any], *,
         return
     if error := body.get("registry error"):
         click.echo(f"warning: nodes.conf was not reloaded: {error}", err=True)
+    for name, trouble in body.get("troubles", {}).items():
+        click.echo(f"warning: {name} fails ({trouble['count']} times): {trouble['error']}", err=True)
     now = time.time()
     rows = []
     for entry in entries:

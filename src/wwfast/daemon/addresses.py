@@ -10,7 +10,6 @@ import asyncio
 import logging
 import socket
 import time
-from asyncio import Future
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
 from typing import TYPE_CHECKING
@@ -28,7 +27,7 @@ from wwfast.net.dhcp.packet import ClientInfo, dotted, number
 from wwfast.net.dhcp.pool import Mask
 from wwfast.net.dhcp.responder import Responder
 from wwfast.net.dhcp.server import DhcpServer, interface_of, listening, open_sockets, probe, transfer
-from wwfast.net.dhcp.terms import SERVER_PORT, BootFile, Contact, DhcpConfig, Reservation
+from wwfast.net.dhcp.terms import BootFile, Contact, DhcpConfig, Reservation
 from wwfast.net.ndp import Impatience
 from wwfast.net.ndp.server import NdpServer, link_local
 from wwfast.net.transfer import Transfer
@@ -99,20 +98,22 @@ class Addresses:
         self._alone = not settings.ipaddr6
         self.routers: NdpServer | None = None
 
-    async def start(self, sockets: Sockets, *, force: bool) -> None:
-        """Ask the network first, then serve it. Raises WwfastError naming another server that answers.
+    async def prepare(self, sockets: Sockets, *, force: bool) -> None:
+        """Ask the network, open what is needed, read nothing yet. Raises WwfastError naming another server there.
 
         As ProxyDHCP we live beside another server, so that one is not asked for; and a predecessor, whose sockets
-        we have, asked already.
+        we have, asked already, unless it was such a guest itself.
         """
-        asked = self.responder.config.proxy or _name(self.interface, SERVER_PORT) in sockets
+        proxy = self.responder.config.proxy
+        fact = f"alone on {self.interface}"
+        asked = proxy or fact in sockets.former
         others = [] if asked else await probe(self.interface)
+        others = [address for address in others if address != self.responder.config.server_ip]  # our predecessor
         if others and not force:
             raise WwfastError(
                 f"another DHCP server answers on {self.interface}: {', '.join(others)}",
                 hint="stop it, or set `dhcp: enabled: false` in warewulf.conf, or start with --force-dhcp",
             )
-        self.journal.start()
         self.leases.reserve(await asyncio.to_thread(self._reserved, self._registry.snapshot()))
 
         def listen(interface: str, port: int) -> socket.socket:
@@ -120,22 +121,37 @@ class Addresses:
 
         opened = open_sockets(self.interface, listen=listen)
         self.server = DhcpServer(opened, self.responder, on_contact=self._event)
-        self.server.start()
+        if not proxy:
+            sockets.facts.add(fact)
         source = link_local(self.interface) if self._alone else ""
         if source:
             try:
                 boots = Impatience(lambda mac: self._guard.boots_within(mac, SOLICITS_SECONDS), time.monotonic)
                 self.routers = NdpServer(self.interface, source, boots)
-                self.routers.start()
             except PermissionError:
                 log.warning("no right to raw sockets: iPXE will wait for an IPv6 router, some 16 s")
 
+    def start(self) -> None:
+        """Serve what prepare() made ready; the journal is started apart."""
+        if self.server is not None:
+            self.server.start()
+        if self.routers is not None:
+            self.routers.start()
+
+    def pause(self) -> None:
+        """Read nothing for now; what comes waits in the sockets."""
+        if self.server is not None:
+            self.server.pause()
+
+    def resume(self) -> None:
+        if self.server is not None:
+            self.server.start()
+
     def stop(self) -> None:
-        """Safe to repeat."""
+        """Answer nobody any more. Safe to repeat; the journal is closed by close()."""
         if self.server is not None:
             self.server.stop()
             self.server = None
-            self.journal.close()
         if self.routers is not None:
             self.routers.stop()
             self.routers = None
@@ -149,15 +165,11 @@ class Addresses:
             return Reservation(node.id, hostname=node.id)
         return Reservation(node.id, device.ipaddr, device.netmask, device.gateway, node.id)
 
-    def follow(self, snapshot: Snapshot, executor: Executor) -> None:
+    async def follow(self, snapshot: Snapshot, executor: Executor) -> None:
         """The range goes round the addresses of a new nodes.conf as soon as a thread has gone through it."""
-
-        def done(work: Future[Mask]) -> None:
-            mask = work.result()
-            if snapshot is self._registry.snapshot():
-                self.leases.reserve(mask)
-
-        asyncio.get_running_loop().run_in_executor(executor, self._reserved, snapshot).add_done_callback(done)
+        mask = await asyncio.get_running_loop().run_in_executor(executor, self._reserved, snapshot)
+        if snapshot is self._registry.snapshot():
+            self.leases.reserve(mask)
 
     def _reserved(self, snapshot: Snapshot) -> Mask:
         addresses = filter(checks.IP4.fullmatch, snapshot.addresses())

@@ -1,8 +1,9 @@
 """The composition root: registry, planner and servers plugged together; start and shutdown order.
 
-Start: registry, overlays, boot files, HTTP, TFTP, and DHCP last, so that nobody is told to come before all is up.
-Stop is the reverse: DHCP first, then HTTP until its transfers are done, bounded in time.
-A successor (`wwfast server --replace`, SIGUSR2) gets the listening sockets; then only what is under way is finished.
+Start: everything is prepared (registry, overlays, boot files, HTTP, TFTP, DHCP), with sockets held and unread; a
+predecessor, if there is one, lets go; then all are read. Stop: DHCP first, then HTTP until its transfers are done,
+bounded in time. A successor (`wwfast server --replace`, SIGUSR2) gets the listening sockets and the state; then only
+what is under way is finished.
 """
 
 from __future__ import annotations
@@ -11,23 +12,26 @@ import asyncio
 import logging
 import socket
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING
 
+from wwfast.boot.binaries import HINT
 from wwfast.boot.firmware import OPTIONAL_FILES
 from wwfast.boot.plan import Planner
 from wwfast.daemon.addresses import Addresses, BootFiles, require_written
-from wwfast.daemon.database import PhaseStore
+from wwfast.daemon.database import PhaseStore, require_writable
 from wwfast.daemon.discovery import Discovery
 from wwfast.daemon.following import Follower
 from wwfast.daemon.guard import Forgetful, Guard
-from wwfast.daemon.handover import Offer, Sockets, find
+from wwfast.daemon.handover import Offer, Predecessor, Sockets, State, find
 from wwfast.daemon.report import Report
 from wwfast.daemon.routes import Routes
 from wwfast.daemon.scheduler import WaveScheduler
 from wwfast.daemon.supervision import Supervisor
 from wwfast.daemon.timeline import Timeline
+from wwfast.errors import WwfastError
 from wwfast.net.http.server import HttpServer, Limits, listen
 from wwfast.net.tftp.server import TftpServer, open_socket
 from wwfast.nodes.registry import Registry, Snapshot
@@ -41,10 +45,16 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TEND_SECONDS = 300.0  # between two looks at the space that overlays take; well below packs.GRACE
+OFFER_SECONDS = 10.0  # between two looks whether a successor would find us
+PREPARE_SECONDS = 120.0  # for a successor; 10,000 nodes take 3 s, asking whether there is another DHCP server 3 s
+WRITE_SECONDS = 5.0  # a disk that takes longer must keep neither a successor nor the end waiting
 DRAIN_SECONDS = 60.0
 QUIET_SECONDS = 5.0  # on the way out a client without progress is not waited for longer: it is dead, or starts over
 REPLACED_SECONDS = 600.0  # with a successor at work, finishing what is under way is in nobody's way
 BUILDERS = 4  # threads that build overlays; one key is built once whatever the number
+SAVING, TENDING = "saving boot phases", "giving back overlay space"
+LEASES = "writing down leases"
+OFFERING, HANDING_OVER = "offering the sockets to a successor", "handing over"
 CHORES = 4  # threads of the daemon's own work, one for each kind: a build that is stuck must not keep phases unwritten
 
 
@@ -91,51 +101,102 @@ class Daemon:
         self.tftp: TftpServer | None = None
         self.dhcp: Addresses | None = None
         self._follower: Follower | None = None
+        self.step = ""
+        self.serving = False
 
     async def start(self) -> None:
+        """Prepare, take over from a predecessor, serve. Raises WwfastError, and the predecessor goes on."""
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(self.supervisor.uncaught)
+        self.reached("looking for the running server")
+        predecessor = None
+        if self._replace:
+            predecessor = await loop.run_in_executor(self._chores, find, self.paths.handover)
+        if predecessor is None:
+            await self._prepare()
+            self._begin(None, None)
+            return
+        self._sockets = predecessor.sockets
+        try:
+            async with asyncio.timeout(PREPARE_SECONDS):
+                await self._prepare()
+                if self.dhcp is not None:
+                    self.reached("writing to the database")
+                    await loop.run_in_executor(self._chores, require_writable, self.paths.database)
+            self.reached("taking over")
+            state = await loop.run_in_executor(self._chores, predecessor.release)
+            self._begin(state, predecessor)
+        except TimeoutError as error:
+            where = f"not ready within {PREPARE_SECONDS:g} s, still at: {self.step}"
+            raise WwfastError(f"{where}; the running server goes on") from error
+        finally:
+            predecessor.close()
+        log.info("took over from the running server")
+
+    def reached(self, step: str) -> None:
+        """What the start does next."""
+        self.step = step
+        log.debug("starting: %s", step)
+
+    async def _prepare(self) -> None:
+        """All that can fail, with the sockets held and unread."""
+        self.reached("reading nodes.conf")
         self._follower = Follower(self.registry, self.paths, self.supervisor, self._chores, self._loaded)
         await self._follower.load()
-        if self.settings.dhcp.enabled:
-            require_written(self.settings, self.paths)
-        predecessor = await loop.run_in_executor(None, find, self.paths.handover) if self._replace else None
-        try:
-            self._sockets = Sockets(predecessor.sockets if predecessor is not None else None)
-            sockets = self._given or self._http_sockets()
-            requests = self._tftp_socket() if self.settings.tftp.enabled else None
-            if predecessor is not None:
-                await loop.run_in_executor(None, predecessor.release)
-                log.info("took over from the running server")
-        except BaseException:
-            if predecessor is not None:
-                predecessor.close()
-            raise
         if (phases := self.phases) is not None:
-            self.guard.restore(await loop.run_in_executor(self._chores, phases.load))
-            phases.start()
-            self.supervisor.probe("saving boot phases", lambda: phases.error)
-        self.http = self.report.http = self._http_server(sockets)
-        self.http.start()
-        if requests is not None:
-            self.tftp = self.report.tftp = TftpServer(
-                [requests], self._tftp_file, on_transfer=self.report.record, optional=OPTIONAL_FILES
-            )
-            self.tftp.start()
+            self.reached("reading who boots")
+            self.guard.restore(await asyncio.get_running_loop().run_in_executor(self._chores, phases.load))
+        self.reached("preparing HTTP")
+        self.http = self.report.http = self._http_server(self._given or self._http_sockets())
+        self.http.prepare()
+        if self.settings.tftp.enabled:
+            self.reached("preparing TFTP")
+            self.tftp = self.report.tftp = self._tftp_server()
         if self.settings.dhcp.enabled:
+            self.reached("preparing DHCP")
+            require_written(self.settings, self.paths)
             self.dhcp = self.report.dhcp = Addresses(
                 self.settings, self.paths, self.registry, self.files, self.guard, self.report.record
             )
             self.guard.leased = self.dhcp.leased
-            await self.dhcp.start(self._sockets, force=self._force_dhcp)
+            await self.dhcp.prepare(self._sockets, force=self._force_dhcp)
         elif self.settings.warewulf.secure:
             log.warning("DHCP is not ours: overlays are not bound to leased addresses, only to privileged ports")
+
+    def _begin(self, state: State | None, predecessor: Predecessor | None) -> None:
+        """Serve: in one turn of the loop, so that nothing is read unless a predecessor has heard that we read."""
+        self.reached("serving")
+        if state is not None:  # and not what was in the database a moment before
+            self.guard.adopt(state["guard"])
+            if self.dhcp is not None:
+                self.dhcp.leases.adopt(state["leases"])
+        for server in (self.http, self.tftp, self.dhcp):
+            if server is not None:
+                server.start()
+        if predecessor is not None:
+            predecessor.take()  # where it fails, stop() comes before anything was read
+        self.serving = True
+        self._write_state()
+        assert self._follower is not None
         self._follower.start()
-        self.supervisor.keep("giving back overlay space", self._tend_overlays)
+        self.supervisor.keep(TENDING, self._tend_overlays)
         self._sockets.close_rest()
         if self._sockets.held:
-            self._offer = Offer(self.paths.handover, self._sockets.held, self._taken)
-            self._offer.start()
+            self._offer = Offer(self.paths.handover, self._sockets, self)
+            with self.supervisor.guarded(OFFERING):
+                self._offer.publish()
+            self.supervisor.keep(OFFERING, self._offer_sockets)
+
+    def _write_state(self) -> None:
+        """Keep the database what is in memory, from now on."""
+        if (phases := self.phases) is not None:
+            with self.supervisor.guarded(SAVING):
+                phases.start()
+            self.supervisor.probe(SAVING, lambda: phases.error)
+        if (dhcp := self.dhcp) is not None:
+            with self.supervisor.guarded(LEASES):
+                dhcp.journal.start()
+            self.supervisor.probe(LEASES, lambda: dhcp.journal.trouble)
 
     def _http_server(self, sockets: list[socket.socket]) -> HttpServer:
         routes = Routes(
@@ -160,46 +221,89 @@ class Daemon:
         addresses = ["0.0.0.0", *(["::"] if socket.has_ipv6 else [])]
         return [self._sockets.get(f"http {at}:{port}", partial(_listen, at, port)) for at in addresses]
 
-    def _tftp_socket(self) -> socket.socket:
+    def _tftp_server(self) -> TftpServer:
+        if self._replace and not self.files.by_arch:
+            raise WwfastError("no iPXE binary was found, so no machine would boot by PXE", hint=HINT)
         address = self.settings.ipaddr
-        return self._sockets.get(f"tftp {address}", partial(open_socket, address))
+        requests = self._sockets.get(f"tftp {address}", partial(open_socket, address))
+        return TftpServer([requests], self._tftp_file, on_transfer=self.report.record, optional=OPTIONAL_FILES)
 
     def _tftp_file(self, name: str, peer: str) -> bytes | None:
         return self.files.get(name)
 
-    def _loaded(self, snapshot: Snapshot) -> None:
+    async def _loaded(self, snapshot: Snapshot) -> None:
         self.timeline.seed(snapshot.nodes)
         if self.dhcp is not None:
-            self.dhcp.follow(snapshot, self._chores)
+            await self.dhcp.follow(snapshot, self._chores)
 
     def reload(self) -> None:
         """Re-read nodes.conf soon (SIGHUP)."""
         if self._follower is not None:
             self._follower.reload()
 
-    def _taken(self) -> None:
-        """A successor is ready: from here on our sockets and the database are its own. Whatever fails, we end."""
+    @property
+    def handing_over(self) -> bool:
+        return self._offer is not None and self._offer.handing
+
+    def pause(self) -> None:
+        """Read no request for now: a successor is about to. What comes waits in the sockets."""
+        for server in (self.http, self.tftp, self.dhcp):
+            with self.supervisor.guarded(HANDING_OVER):
+                if server is not None:
+                    server.pause()
+
+    def resume(self) -> None:
+        """The successor did not take over."""
+        for server in (self.http, self.tftp, self.dhcp):
+            with self.supervisor.guarded(HANDING_OVER):
+                if server is not None:
+                    server.resume()
+
+    async def state(self) -> State:
+        """What a successor must know: on the disk as far as that works, and in any case handed to it."""
+        await self._in_time(HANDING_OVER, self._write_down)
+        leases = self.dhcp.leases.export() if self.dhcp is not None else []
+        return {"guard": self.guard.export(), "leases": leases}
+
+    def _write_down(self) -> None:
+        """In a thread."""
+        if self.phases is not None:
+            self.phases.flush()
+        if self.dhcp is not None:
+            self.dhcp.journal.flush()
+
+    def _close_database(self) -> None:
+        """In a thread."""
+        if self.phases is not None:
+            self.phases.close()
+        if self.dhcp is not None:
+            self.dhcp.journal.close()
+
+    async def _in_time(self, name: str, work: Callable[[], None]) -> None:
+        """Run `work` in a thread for at most WRITE_SECONDS. Never raises: it is told."""
+        with self.supervisor.guarded(name):
+            future = asyncio.get_running_loop().run_in_executor(self._chores, work)
+            if not (await asyncio.wait([future], timeout=WRITE_SECONDS))[0]:
+                raise WwfastError(f"the database was not written within {WRITE_SECONDS:g} s")
+            future.result()
+
+    def let_go(self) -> None:
+        """A successor reads: from here on our sockets and the database are its own. Whatever fails, we end."""
         self.replaced.set()
         log.info("replaced by another server; finishing what is under way")
-        self._stop_dhcp()
+        self.supervisor.stop()
+        with self.supervisor.guarded("letting go of DHCP"):
+            if self.dhcp is not None:
+                self.dhcp.stop()
+                self.dhcp.journal.abandon()
+            if self.phases is not None:
+                self.phases.abandon()
         with self.supervisor.guarded("letting go of TFTP"):
             if self.tftp is not None:
                 self.tftp.stop_accepting()
         with self.supervisor.guarded("letting go of HTTP"):
             if self.http is not None:
                 self.http.stop_accepting()
-        self._save()
-
-    def _stop_dhcp(self) -> None:
-        with self.supervisor.guarded("stopping DHCP"):
-            if self.dhcp is not None:
-                self.dhcp.stop()
-
-    def _save(self) -> None:
-        """Write down what a server after this one must know; nothing is written after that."""
-        self.supervisor.stop()
-        if self.phases is not None:
-            self.phases.close()
 
     async def finish(self, seconds: float = REPLACED_SECONDS) -> None:
         """After the handover: let the transfers under way end, for at most `seconds`."""
@@ -210,18 +314,23 @@ class Daemon:
             await asyncio.sleep(0.1)
 
     async def stop(self, drain: float = DRAIN_SECONDS) -> None:
-        """Stop taking nodes in, finish what runs, close everything. Safe after a start that failed half way."""
+        """Stop taking nodes in, finish what runs, close everything, whatever of it fails. Safe after a start that
+        failed half way."""
         if self._offer is not None:
             self._offer.close()
-        self._stop_dhcp()
+        self.supervisor.stop()
+        with self.supervisor.guarded("stopping DHCP"):
+            if self.dhcp is not None:
+                self.dhcp.stop()
         with self.supervisor.guarded("stopping TFTP"):
             if self.tftp is not None:
                 self.tftp.stop()
         with self.supervisor.guarded("stopping HTTP"):
             if self.http is not None:
                 await self.http.drain(drain, QUIET_SECONDS)
-        if not self.replaced.is_set():
-            self._save()
+        if self.serving and not self.replaced.is_set():
+            await self._in_time(SAVING, self._close_database)
+        self._sockets.close()
         if self._follower is not None:
             self._follower.close()
         for threads in (self._builders, self._chores):
@@ -231,8 +340,13 @@ class Daemon:
     async def _tend_overlays(self) -> None:
         await asyncio.sleep(TEND_SECONDS)
         work = asyncio.get_running_loop().run_in_executor(self._chores, self.overlays.tend)
-        if freed := await self.supervisor.attend("giving back overlay space", work):
+        if freed := await self.supervisor.attend(TENDING, work):
             log.info("overlay cache: %.0f MiB given back", freed / 2**20)
+
+    async def _offer_sockets(self) -> None:
+        await asyncio.sleep(OFFER_SECONDS)
+        if self._offer is not None:
+            self._offer.publish()
 
 
 def _listen(host: str, port: int) -> socket.socket:

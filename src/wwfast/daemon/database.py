@@ -78,6 +78,21 @@ class PhaseStore:
             self._wake.notify()
         return done
 
+    def flush(self) -> None:
+        """Wait until all that came before is on disk, or could not be written."""
+        done: Future[bool] = Future()
+        with self._wake:
+            if self._closing or self._thread is None:
+                return
+            self._waiting.append(done)
+            self._wake.notify()
+        done.result()
+
+    def abandon(self) -> None:
+        """Another process opens phases from now on: what was not written by now must not undo what that one closed."""
+        with self._wake:
+            self._changed = {mac: None for mac, at in self._changed.items() if at is None}
+
     def close(self) -> None:
         """Write what is left and end the thread: after this nothing is written. Safe to repeat."""
         with self._wake:
@@ -118,10 +133,10 @@ class PhaseStore:
                 with self._database as database:
                     database.executemany("DELETE FROM booting WHERE mac = ?", gone)
                     database.executemany("INSERT OR REPLACE INTO booting VALUES (?, ?)", new)
-        except (OSError, sqlite3.Error) as error:
+        except Exception as error:  # whatever it is: this thread must not end, and what changed stays
             if self.error != str(error):
                 log.error("cannot write who boots to %s: %s (it is kept and tried again)", self._path, error)
-            self.error = str(error)
+            self.error = str(error) or type(error).__name__
             if self._database is not None:
                 self._database.close()
                 self._database = None
@@ -142,3 +157,23 @@ class PhaseStore:
             database.close()
             raise
         return database
+
+
+def require_writable(path: Path) -> None:
+    """Raises WwfastError when the database is not whole, or nothing can be written: a server that is to take over from
+    one that works must not find that out afterwards."""
+    try:
+        database = sqlite3.connect(path, timeout=10)
+        try:
+            if (found := database.execute("PRAGMA quick_check(1)").fetchone()) != ("ok",):
+                raise sqlite3.DatabaseError(str(found[0]))
+            with database:
+                database.execute("BEGIN IMMEDIATE")
+                database.execute("PRAGMA user_version = 1")  # to the disk and back, whatever it was
+        finally:
+            database.close()
+    except (OSError, sqlite3.Error) as error:
+        raise WwfastError(
+            f"the database {path} cannot be used: {error}",
+            hint=f"see whether its disk is full or read-only; a damaged file can be moved away: {path}",
+        ) from error

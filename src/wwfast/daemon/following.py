@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from typing import TYPE_CHECKING
 
@@ -36,7 +36,7 @@ class Follower:
         paths: Paths,
         supervisor: Supervisor,
         executor: Executor,
-        on_loaded: Callable[[Snapshot], None],
+        on_loaded: Callable[[Snapshot], Awaitable[None]],
     ) -> None:
         self._registry = registry
         self._paths = paths
@@ -54,7 +54,7 @@ class Follower:
         if self._watch.fileno() >= 0:
             loop.add_reader(self._watch.fileno(), self._changed)
         snapshot = await loop.run_in_executor(self._executor, self._load)
-        self._on_loaded(snapshot)
+        await self._on_loaded(snapshot)
         return snapshot
 
     def start(self) -> None:
@@ -86,13 +86,13 @@ class Follower:
         try:
             work = asyncio.get_running_loop().run_in_executor(self._executor, self._load)
             snapshot = await self._supervisor.attend(READING, work)
+            await self._on_loaded(snapshot)
         except Exception:
             self._wanted.set()  # what changed is still to be taken in
             raise
         if self._registry.error:
             log.error("nodes.conf was not reloaded, the last good one stays: %s", self._registry.error)
             return
-        self._on_loaded(snapshot)
         log.info("nodes.conf: %d nodes", len(snapshot.nodes))
 
     def _changed(self) -> None:

@@ -96,6 +96,24 @@ class Guard:
             self._nodes[mac] = Phase(last, last, kept=last)
         self._expire(now)
 
+    def export(self) -> dict[str, list[tuple[str, float, float, bool]]]:
+        """All that is known, for the guard of another process to adopt: (MAC, DHCP, last stage, has its system)."""
+        return {
+            "nodes": [(mac, one.asked, one.last, one.has_system) for mac, one in self._nodes.items()],
+            "strangers": [(mac, one.asked, one.last, one.has_system) for mac, one in self._strangers.items()],
+            "seen": [(mac, at, at, False) for mac, at in self._seen.items()],
+        }
+
+    def adopt(self, state: dict[str, list[tuple[str, float, float, bool]]]) -> None:
+        """Forget all and know this."""
+        self._nodes.clear()
+        for mac, asked, last, has_system in state["nodes"]:
+            self._goes_on(mac, Phase(asked, last, has_system))
+        for mac, asked, last, has_system in state["strangers"]:
+            self._strangers.note(mac, Phase(asked, last, has_system))
+        for mac, at, _, _ in state["seen"]:
+            self._seen.note(mac, at)
+
     def saw_dhcp(self, mac: str, *, boots: bool, known: bool = True) -> None:
         """Our DHCP was asked by `mac`; `boots` when firmware or iPXE was answered, not an operating system; `known`
         when the machine is a node's."""

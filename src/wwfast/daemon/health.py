@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 import resource
 import shutil
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,6 +55,7 @@ class Scene:
     settings: Settings
     snapshot: Snapshot
     proc: Path = PROC
+    running: Mapping[str, object] = field(default_factory=dict)  # /status of the server, where one runs
 
 
 def examine(scene: Scene) -> list[Finding]:
@@ -283,6 +284,17 @@ def unserved(scene: Scene) -> Iterator[Finding]:
         yield Finding(WARNING, "settings", f"{scene.paths.conf} sets {key}, but {lack}", "take it out, or go without")
 
 
+def service(scene: Scene) -> Iterator[Finding]:
+    """What does not work in the server that runs: it goes on as well as it can, and tells."""
+    troubles = scene.running.get("troubles")
+    for name, trouble in troubles.items() if isinstance(troubles, dict) else ():
+        message = f"the running server: {name} fails ({trouble['count']} times): {trouble['error']}"
+        yield Finding(ERROR, "service", message, "journalctl -u wwfast")
+    if error := scene.running.get("registry error"):
+        message = f"the running server goes on with the last good nodes.conf: {error}"
+        yield Finding(ERROR, "service", message, "wwfast node edit")
+
+
 def registry(scene: Scene) -> Iterator[Finding]:
     for problem in scene.snapshot.problems:
         yield Finding(WARNING, "nodes.conf", f"{problem.kind} {problem.id}: {problem.message}", "wwfast node edit")
@@ -303,6 +315,7 @@ def dhcp(scene: Scene) -> Iterator[Finding]:
 
 Check = Callable[[Scene], Iterable[Finding]]
 CHECKS: tuple[Check, ...] = (
+    service,
     ports,
     dhcp,
     ipxe,

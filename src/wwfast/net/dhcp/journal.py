@@ -61,6 +61,7 @@ class Journal:
         self._wake = threading.Event()
         self._committed = threading.Event()
         self._closing = threading.Event()
+        self._abandoned = False
         self._threads: list[threading.Thread] = []
 
     def load(self) -> list[Row]:
@@ -106,8 +107,17 @@ class Journal:
         self.flush()
         self._disconnect()
 
+    def abandon(self) -> None:
+        """Another process writes from now on: end the threads, and write nothing any more."""
+        self._abandoned = True
+        self._closing.set()
+        self._wake.set()
+        self._committed.set()
+
     def flush(self) -> bool:
         """Write every change so far in one transaction. False when that failed: the changes are kept."""
+        if self._abandoned:
+            return True
         with self._flushing:
             with self._lock:
                 changed, self._changed = self._changed, {}
@@ -117,9 +127,9 @@ class Journal:
             try:
                 with self._connected() as database:
                     _save(database, self._unwritten)
-            except (OSError, sqlite3.Error) as error:
+            except Exception as error:  # whatever it is: this thread must not end, and the rows stay
                 self._disconnect()
-                self._tell(str(error))
+                self._tell(str(error) or type(error).__name__)
                 return False
             self._tell("")
             for mac, row in self._unwritten.items():
@@ -191,7 +201,7 @@ class Journal:
                         database.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
             except FileNotFoundError:
                 continue  # in the database already
-            except (OSError, sqlite3.Error) as error:
+            except Exception as error:  # this thread must not end
                 log.error("cannot bring the leases in %s to the disk: %s", self.path, error)
             self._closing.wait(max(0.0, FLUSH_SECONDS - (time.monotonic() - began)))
 

@@ -175,6 +175,19 @@ class LeaseTable:
         self._hold(resting, self._resting)
         self._declined.setdefault(mac, OrderedDict())[address] = resting
 
+    def export(self) -> list[Row]:
+        """The bound ones, latest expiry first, for the table of another process to adopt."""
+        bound = sorted(self.all(), key=lambda lease: -lease.expires)
+        return [(lease.mac, lease.address, lease.expires, lease.hostname) for lease in bound]
+
+    def adopt(self, rows: Iterable[Row]) -> None:
+        """Forget all and hold these, latest expiry first; they are written down again."""
+        for lease in list(self._by_address.values()):
+            self._drop(lease)
+        self._restore(rows)
+        for lease in self.all():
+            self._write(lease)
+
     def _restore(self, rows: Iterable[Row]) -> None:
         """Leases as they were, latest expiry first: of two for one address the later counts."""
         chosen: dict[int, Lease] = {}

@@ -136,16 +136,21 @@ class DhcpServer:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def start(self) -> None:
+        """Answer; again after pause()."""
         self._loop = asyncio.get_running_loop()
         for receiver, sock, port in self._receivers:
             self._loop.add_reader(sock.fileno(), self._readable, receiver, sock, port)
 
-    def stop(self) -> None:
-        """Stop answering and close the sockets."""
+    def pause(self) -> None:
+        """Read nothing for now: the kernel keeps what comes."""
         if self._loop is not None:
             for sock, _ in self._listening():
                 self._loop.remove_reader(sock.fileno())
             self._loop = None
+
+    def stop(self) -> None:
+        """Stop answering and close the sockets."""
+        self.pause()
         self.sockets.close()
 
     def stats(self) -> dict[str, object]:

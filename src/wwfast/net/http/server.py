@@ -103,6 +103,7 @@ class HttpServer:
         self.scheduler = scheduler
         self.stall_seconds = self.limits.stall_seconds
         self.draining = False
+        self._prepared = self._paused = False
         self._closed = False
         self.held = 0  # bytes kept of requests to come
         self.waiting: dict[str, list[Connection]] = {}
@@ -114,16 +115,15 @@ class HttpServer:
         self._turn = 0
         self._timer: asyncio.TimerHandle | None = None
 
-    def start(self) -> None:
-        """Begin to accept, on the running event loop."""
+    def prepare(self) -> None:
+        """All that can fail of start(), on the running event loop. Raises OSError."""
         self.loop = asyncio.get_running_loop()
         self.files = FileCache()
         self.pump = Pump(self.limits.send_threads, self.limits.turn_bytes)
-        self.loop.add_reader(self.pump.fileno(), self._reports)
         # An epoll of our own behind one of the loop's: uvloop drops a descriptor in error without a word, so a
         # reset would not be noticed, and one call for all that are readable costs less than one for each.
         self.poller = select.epoll()
-        self.loop.add_reader(self.poller.fileno(), self._readable)
+        self._prepared = True
         for one in self.sockets:
             one.setblocking(False)
             one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted sockets inherit all of these
@@ -131,7 +131,14 @@ class HttpServer:
             one.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, self.limits.unsent_bytes)
             if self.limits.pacing_bytes:
                 one.setsockopt(socket.SOL_SOCKET, SO_MAX_PACING_RATE, self.limits.pacing_bytes)
-            self.loop.add_reader(one.fileno(), self._accept, one)
+
+    def start(self) -> None:
+        """Begin to accept."""
+        if not self._prepared:
+            self.prepare()
+        self.loop.add_reader(self.pump.fileno(), self._reports)
+        self.loop.add_reader(self.poller.fileno(), self._readable)
+        self.resume()
         self._timer = self.loop.call_later(TICK, self._tick)
 
     @property
@@ -149,12 +156,24 @@ class HttpServer:
             "refused": self._places.refused,
         }
 
+    def pause(self) -> None:
+        """Accept nobody for now: the kernel keeps those who come."""
+        self._paused = True
+        for one in self.sockets:
+            self.loop.remove_reader(one.fileno())
+
+    def resume(self) -> None:
+        self._paused = False
+        for one in self.sockets:
+            self._resume(one)
+
     def stop_accepting(self) -> None:
         """Close our listening sockets. A process that has taken them over holds copies; else clients are refused."""
         if not self.draining:
             self.draining = True
             for one in self.sockets:
-                self.loop.remove_reader(one.fileno())
+                if self._prepared:
+                    self.loop.remove_reader(one.fileno())
                 one.close()
 
     async def drain(self, seconds: float, quiet: float | None = None) -> None:
@@ -185,11 +204,14 @@ class HttpServer:
                 connection.close("the server stopped")
 
     async def close(self) -> None:
-        """Close listeners and connections; transfers under way are cut and reported as failed. Safe to repeat."""
+        """Close listeners and connections; transfers under way are cut and reported as failed. Safe to repeat, and
+        before start()."""
         if self._closed:
             return
         self._closed = True
         self.stop_accepting()
+        if not self._prepared:
+            return
         if self._timer is not None:
             self._timer.cancel()
         for connection in list(self._connections.values()):
@@ -242,7 +264,7 @@ class HttpServer:
             self._slices[connection.fd % SLICES].add(connection)
 
     def _resume(self, listener: socket.socket) -> None:
-        if not self.draining:
+        if not self.draining and not self._paused:
             self.loop.add_reader(listener.fileno(), self._accept, listener)
 
     def _readable(self) -> None:

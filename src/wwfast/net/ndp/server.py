@@ -53,6 +53,7 @@ class NdpServer:
         asyncio.get_running_loop().add_reader(self._raw.fileno(), self._readable)
 
     def stop(self) -> None:
+        """Safe before start()."""
         asyncio.get_running_loop().remove_reader(self._raw.fileno())
         self._raw.close()
         self._link.close()
@@ -77,7 +78,10 @@ class NdpServer:
     def _answer(self, mac: str, address: str) -> None:
         frame = advertisement(self._source, address)
         where = (self._interface, ETH_P_IPV6, 0, 1, bytes.fromhex(mac.replace(":", "")))
-        with contextlib.suppress(BlockingIOError):
+        try:
             self._link.sendto(frame, where)
+        except OSError as error:  # full, or the interface is down: the machine asks again
+            log.debug("no advertisement to %s: %s", mac, error)
+        else:
             self.answered += 1
             log.debug("%s asked again for an IPv6 router: type %d, offering nothing", mac, ADVERTISEMENT)

@@ -115,14 +115,27 @@ class TftpServer:
         self._engine = Engine([sock.fileno() for sock in self._data])
         self._thread = threading.Thread(target=self._engine.serve, name="tftp", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._paused = False
 
     def start(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._thread.start()
         self._loop.add_reader(self._engine.fileno, self._drain)
+        self.resume()
+
+    def pause(self) -> None:
+        """Read no requests for now: the kernel keeps them."""
+        self._paused = True
         for sock in self.sockets:
-            sock.setblocking(False)
-            self._loop.add_reader(sock.fileno(), self._requested, sock)
+            if self._loop is not None:
+                self._loop.remove_reader(sock.fileno())
+
+    def resume(self) -> None:
+        self._paused = False
+        for sock in self.sockets:
+            if self._loop is not None:
+                sock.setblocking(False)
+                self._loop.add_reader(sock.fileno(), self._requested, sock)
 
     def stop_accepting(self) -> None:
         """Take no more requests; transfers under way go on."""
@@ -176,7 +189,7 @@ class TftpServer:
         self._read_requests(sock)
 
     def _resume(self, sock: socket.socket, until: float) -> None:
-        if self._loop is None or sock not in self.sockets:
+        if self._loop is None or self._paused or sock not in self.sockets:
             return
         if self._engine.busy and time.monotonic() < until:
             self._loop.call_later(PAUSE, self._resume, sock, until)
