@@ -31,6 +31,7 @@ KINDS: tuple[tuple[type[Exception], str], ...] = (
     (TypeError, "a value or argument of the wrong kind"),
     (ConfigError, "a value cannot be used here"),
 )
+WIDTH = 160
 TAG = re.compile(r"\{[{%].*?[%}]\}")
 QUOTED = re.compile(r"\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'")
 
@@ -110,5 +111,6 @@ def frames(trace: TracebackType | None) -> list[TracebackType]:
 
 
 def shown(line: str) -> str:
-    """The tags of a line of a template, without what stands in quotes."""
-    return " ".join(QUOTED.sub('"..."', tag) for tag in TAG.findall(line))
+    """The tags of a line of a template, without what stands in quotes, and not much of them."""
+    tags = " ".join(QUOTED.sub('"..."', tag) for tag in TAG.findall(line))
+    return tags if len(tags) <= WIDTH else tags[: WIDTH - 3] + "..."
