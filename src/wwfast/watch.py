@@ -12,16 +12,18 @@ import logging
 import os
 import time
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 log = logging.getLogger(__name__)
 
 POLL = 1.0
 _LOCAL = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "tmpfs", "overlay", "zfs", "f2fs", "ramfs", "bcachefs"})
-# modify, attrib, close_write, moved_from, moved_to, create, delete, delete_self, move_self
-_MASK = 0x002 | 0x004 | 0x008 | 0x040 | 0x080 | 0x100 | 0x200 | 0x400 | 0x800
-_ONLYDIR = 0x01000000
+# moved_from, moved_to, create, delete, delete_self, move_self; and modify, attrib, close_write
+_NAMES = 0x040 | 0x080 | 0x100 | 0x200 | 0x400 | 0x800
+_ALL = _NAMES | 0x002 | 0x004 | 0x008
+_ONLYDIR, _MASK_ADD = 0x01000000, 0x20000000
+_LINKS = 40  # followed on the way to a file, as the kernel does
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -32,29 +34,34 @@ class Watch:
         self._fd = _libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
         # Linux gives a user 128 of these: one that nobody holds any more must not stay open.
         self._closer = weakref.finalize(self, os.close, self._fd) if self._fd >= 0 else None
-        self._known: dict[str, tuple[int, int]] = {}
+        self._known: dict[str, tuple[int, int, int]] = {}  # device, inode, what is watched
         self._polling = self._fd < 0
         self._next = 0.0
 
-    def add(self, directories: Iterable[Path]) -> bool:
-        """Watch these too; True when one of them was not watched yet."""
-        new = False
+    def add(self, directories: Iterable[Path | str], *, contents: bool = True) -> bool:
+        """Watch these too; True when one of them was not watched yet.
+
+        Without `contents` only names that come, go or move are told, not what is written into files.
+        """
+        new, mask = False, _ALL if contents else _NAMES
         for directory in directories:
             name = str(directory)
             try:
                 st = os.stat(name)  # noqa: PTH116 - a string, many times
             except OSError:
                 continue
-            here = (st.st_dev, st.st_ino)
-            if self._known.get(name) == here:
+            *before, watched = self._known.get(name, (0, 0, 0))
+            if before != [st.st_dev, st.st_ino]:
+                watched = 0
+            if watched & mask == mask:
                 continue
-            self._known[name] = here
+            self._known[name] = (st.st_dev, st.st_ino, watched | mask)
             new = True
             if self._polling:
                 continue
             if _type(st.st_dev) not in _LOCAL:
                 self._poll(f"{name} is not on a local file system")
-            elif _libc.inotify_add_watch(self._fd, os.fsencode(name), _MASK | _ONLYDIR) < 0:
+            elif _libc.inotify_add_watch(self._fd, os.fsencode(name), mask | _ONLYDIR | _MASK_ADD) < 0:
                 code = ctypes.get_errno()
                 if code not in (errno.ENOENT, errno.ENOTDIR):
                     self._poll(f"{name}: {os.strerror(code)}")
@@ -97,12 +104,42 @@ def existing(place: Path) -> Path:
     return place
 
 
-def _same(name: str, ident: tuple[int, int]) -> bool:
+def trail(root: Path, relative: str) -> Iterator[str]:
+    """The directories in which a name is looked up on the way to `relative`, links resolved as if `root` were /.
+
+    It ends where something is missing: what would make a difference is a name in one of these.
+    """
+    top, at, links = str(root).rstrip("/"), list[str](), 0
+    todo = relative.split("/")[::-1]
+    while todo:
+        piece = todo.pop()
+        if piece == "..":
+            del at[-1:]
+        if piece in ("", ".", ".."):
+            continue
+        here = "/".join([top, *at])
+        yield here or "/"
+        try:
+            target = os.readlink(f"{here}/{piece}")  # noqa: PTH115 - a string, many times
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                return
+            at.append(piece)
+            continue
+        links += 1
+        if links > _LINKS:
+            return
+        if target.startswith("/"):
+            at.clear()
+        todo += target.split("/")[::-1]
+
+
+def _same(name: str, ident: tuple[int, int, int]) -> bool:
     try:
         st = os.stat(name)  # noqa: PTH116 - a string, many times
     except OSError:
         return False
-    return (st.st_dev, st.st_ino) == ident
+    return (st.st_dev, st.st_ino) == ident[:2]
 
 
 def _type(device: int) -> str:

@@ -179,6 +179,7 @@ class Daemon:
         self._write_state()
         assert self._follower is not None
         self._follower.start()
+        self.supervisor.probe("overlay cache", self.overlays.trouble)
         self.supervisor.keep(TENDING, self._tend_overlays)
         self._sockets.close_rest()
         if self._sockets.held:

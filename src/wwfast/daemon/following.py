@@ -104,7 +104,9 @@ class Follower:
         await asyncio.sleep(LOOK_SECONDS)
         if self._watch.changed():  # where inotify does not work, and directories made again
             self.reload()
-        self._add()
+        if self._add():  # what happened there before it was watched
+            self.reload()
 
-    def _add(self) -> None:
-        self._watch.add([self._paths.etc, self._paths.nodes_conf.resolve().parent])  # it may be a link
+    def _add(self) -> bool:
+        """Watch where the file is and where links lead to it; True when that was not watched yet."""
+        return self._watch.add([self._paths.etc, self._paths.nodes_conf.resolve().parent])

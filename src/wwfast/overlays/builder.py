@@ -146,7 +146,7 @@ class Builder:
         if noticed != self._handled:
             self.sources.forget_checks()
             self.overlays.rescan()
-            self.watch.add(self.sources.watched())
+            self.sources.watch(self.watch)
             self.packs.refresh()
         self._cluster = ClusterData(snapshot.nodes, self.images.kernel_version, self._cluster)
         self._begin()
@@ -238,7 +238,15 @@ class Builder:
                 nodes = self._snapshot.nodes if self._snapshot is not None else {}
                 self._cluster = ClusterData(nodes, self.images.kernel_version)
                 self._begin()
+            finally:  # also when it failed: what is missing may come
+                self._follow()
         raise WwfastError(f"node {node.id}: files of its {context} overlays keep changing while they are packed")
+
+    def _follow(self) -> None:
+        """Watch what was looked at, now or when what is in the cache was made."""
+        if self.sources.news and self.sources.watch(self.watch):
+            with self._looking:
+                self._noticed += 1  # for what happened before it was watched
 
     def _resolve(self, node: Node, context: str, make: int) -> Memo | None:
         old = self._memos.get((context, node.id))
@@ -268,8 +276,6 @@ class Builder:
                 return None
             variant, own, full = made, last, maker.full
         contents = tuple(part for part in (*ground.below, variant.content, own.content) if part)
-        if self.sources.news and self.watch.add(self.sources.watched()):
-            self._noticed += 1  # for what happened before it was watched
         memo = Memo(node, ground, self.generation, full, variant, own, contents)
         if old is not None and old.contents == contents:
             memo.artefacts = old.artefacts

@@ -150,6 +150,11 @@ class Packs(Index):
         if self._since is not None and self._failure is not None:
             raise self._unwritable(self._failure)
 
+    def trouble(self) -> str:
+        """Why the disk does not take what is written, or nothing. Safe without the lock."""
+        failure = self._failure
+        return self._unwritable(failure).message if failure is not None else ""
+
     def _unwritable(self, error: OSError) -> WwfastError:
         return WwfastError(
             f"the overlay cache {self.directory} cannot be written: {error.strerror}",

@@ -80,6 +80,10 @@ class OverlayService:
             self._builder.packs.close()
             self._builder.watch.close()
 
+    def trouble(self) -> str:
+        """What is wrong with the cache now, or nothing: nodes are served from memory meanwhile, as far as that goes."""
+        return self._builder.packs.trouble()
+
     # -- one node ------------------------------------------------------------------------------------------------
 
     def peek(self, snapshot: Snapshot, node: Node, context: str, fmt: str) -> Artefact | None:

@@ -10,7 +10,7 @@ import contextlib
 import os
 import stat
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -22,7 +22,7 @@ from wwfast.overlays.faults import Refused
 from wwfast.overlays.model import Signature
 from wwfast.overlays.packindex import Seen
 from wwfast.paths import Paths
-from wwfast.watch import existing
+from wwfast.watch import Watch, existing, trail
 
 # What the shipped overlays need beside /etc/warewulf.
 SHARED = ("/etc/passwd", "/etc/group", "/etc/hosts", "/etc/localtime", "/root/.ssh/authorized_keys")
@@ -56,13 +56,16 @@ class Sources:
         self._rootfs = rootfs
         self._seen: dict[Dependency, _Seen] = {}
         self._checked: set[Dependency] = set()
-        self._places: set[Path] = set()
+        self._followed: set[Dependency] = set()
+        self._named: set[str] = set()  # directories in which a name was looked up
+        self._opened: set[str] = set()  # directories in which a file was read
         self.news = False  # something was looked at for the first time since `watched`
         self._local = threading.local()
 
     def forget_checks(self) -> None:
         """From now on every file is looked at once more before it is believed."""
         self._checked = set()
+        self._followed = set()
 
     def allow(self, paths: tuple[str, ...]) -> None:
         self._allowed = frozenset(SHARED) | frozenset(paths)
@@ -99,16 +102,17 @@ class Sources:
 
     def kind(self, image: str, path: str, *, record: bool = True) -> str:
         """`link`, `dir`, `file` or `` for a path of an image, its parent resolved inside the image."""
-        return self._look(Dependency(KIND, image, path), record=record).text or ""
+        return self._look(Dependency(KIND, image, path), record=record, follow=record).text or ""
 
     def digest(self, dependency: Dependency) -> bytes:
         """What the dependency looks like now."""
         return self._look(dependency, record=False).digest
 
-    def watched(self) -> set[Path]:
-        """Directories in which something was looked at, by its name and by where links led."""
+    def watch(self, watch: Watch) -> bool:
+        """Watch whatever was looked at, there or not, on all its way; True when something was not watched yet."""
         self.news = False
-        return {existing(place) for place in self._places}
+        names = watch.add({existing(Path(place)) for place in self._named}, contents=False)
+        return watch.add(self._opened) or names
 
     def _server_name(self, path: str) -> str:
         name = os.path.normpath(path if path.startswith("/") else f"/etc/warewulf/{path}")
@@ -127,26 +131,35 @@ class Sources:
             return self._paths.etc, dependency.path.removeprefix("/etc/warewulf/")
         return self._paths.root, dependency.path.lstrip("/")
 
-    def _look(self, dependency: Dependency, *, record: bool = True) -> _Seen:
+    def _look(self, dependency: Dependency, *, record: bool = True, follow: bool = True) -> _Seen:
+        if follow and dependency not in self._followed:  # before it is read, so that nothing after is missed
+            self._followed.add(dependency)
+            self._visit(self._named, self._trail(dependency))
         seen = self._seen.get(dependency)
         if seen is None or dependency not in self._checked:
             seen = self._read(dependency, seen)
             self._seen[dependency] = seen
             self._checked.add(dependency)
-            if record:
-                self._note(dependency)
         if record and (found := getattr(self._local, "found", None)) is not None:
             found[dependency] = seen.digest
         return seen
 
-    def _note(self, dependency: Dependency) -> None:
+    def _trail(self, dependency: Dependency) -> Iterable[str]:
+        """The directories in which a name decides what is seen."""
         root, relative = self._place(dependency)
-        if root is not None:
-            self._visit((root / relative).parent)
+        if dependency.what in (IMAGE, KIND):  # an image may come, or be replaced by another one
+            above = self._paths.chroots if root is None else root.parent.parent
+            inside = () if root is None else (str(root.parent), *trail(root, relative))
+            return (str(above), *inside)
+        assert root is not None
+        if root.is_relative_to(self._paths.root):  # /etc/warewulf may be a link itself
+            return trail(self._paths.root, str(root.relative_to(self._paths.root) / relative))
+        return trail(root, relative)
 
-    def _visit(self, place: Path) -> None:
-        if place not in self._places:
-            self._places.add(place)
+    def _visit(self, places: set[str], found: Iterable[str]) -> None:
+        new = set(found) - places
+        if new:
+            places |= new
             self.news = True
 
     def _read(self, dependency: Dependency, before: _Seen | None) -> _Seen:
@@ -177,13 +190,13 @@ class Sources:
             os.close(fd)
             return _Seen(None, None, ABSENT)
         with open(fd, "rb") as file:  # noqa: PTH123 - a descriptor
+            self._visit(self._opened, [os.path.dirname(os.readlink(f"/proc/self/fd/{fd}"))])  # noqa: PTH115, PTH120
             signature = Signature.of(st)
             if before is not None and before.signature == signature:
                 return before
             if st.st_size > LIMIT:
                 raise Refused(f"{{}} is too large for a template ({st.st_size} bytes)", f"/{relative}")
             data = file.read()
-            self._visit(Path(os.readlink(f"/proc/self/fd/{fd}")).parent)  # noqa: PTH115 - no file to ask
         text = data.decode("utf-8", "surrogateescape")
         return _Seen(signature, text, xxhash.xxh3_128_digest(data))
 
