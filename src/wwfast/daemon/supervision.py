@@ -143,10 +143,11 @@ class Supervisor:
                 self.well(name)
 
     def uncaught(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """The loop's exception handler: an error in a callback, or of a task that nobody waited for."""
+        """The loop's exception handler: an error in a callback, in a part of a server (`net.isolation`), or of a task
+        that nobody waited for."""
         error = context.get("exception") or RuntimeError(context.get("message", ""))
         task = context.get("task") or context.get("future")
-        name = task.get_name() if isinstance(task, asyncio.Task) else "event loop"
+        name = task.get_name() if isinstance(task, asyncio.Task) else context.get("part", "event loop")
         self.failed(name, error, ends=self._clock() + STRAY_SECONDS)
 
     def uncaught_in_thread(self, what: threading.ExceptHookArgs) -> None:

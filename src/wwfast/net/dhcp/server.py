@@ -39,6 +39,7 @@ from wwfast.net.dhcp.terms import (
     Contact,
     Way,
 )
+from wwfast.net.isolation import isolated
 from wwfast.net.listen import bind_error, grow_receive_buffer, grow_send_buffer
 from wwfast.net.transfer import Outcome, Transfer
 from wwfast.run import run
@@ -194,21 +195,21 @@ class DhcpServer:
         counts["received"] += len(packets)
         for data, address, source_port in packets:
             try:
-                message = parse(data)
+                reply, contact = respond(parse(data), now, source=(address, source_port), port=port)
+                if reply is not None and reply.way is Way.LINK and self.sockets.link is not None:
+                    data = frame(self._source, SERVER_PORT, reply.address, reply.port, reply.data)
+                    frames.append((data, reply.mac))
+                elif reply is not None:
+                    # Without a packet socket, one that has no address yet is reached by a broadcast.
+                    address = 0xFFFFFFFF if reply.way is Way.LINK else reply.address
+                    datagrams.append((reply.data, address, reply.port))
             except Malformed:
                 counts["malformed"] += 1
-                continue
-            reply, contact = respond(message, now, source=(address, source_port), port=port)
-            if contact is not None:
-                contacts.append(contact)
-            if reply is None:
-                continue
-            if reply.way is Way.LINK and self.sockets.link is not None:
-                frames.append((frame(self._source, SERVER_PORT, reply.address, reply.port, reply.data), reply.mac))
+            except Exception as error:
+                self._failed("answering DHCP", error)
             else:
-                # Without a packet socket, one that has no address yet is reached by a broadcast.
-                address = 0xFFFFFFFF if reply.way is Way.LINK else reply.address
-                datagrams.append((reply.data, address, reply.port))
+                if contact is not None:
+                    contacts.append(contact)
         failed = send(sock.fileno(), datagrams)
         if frames and self.sockets.link is not None:
             failed += send_frames(self.sockets.link.fileno(), self._index, frames)
@@ -216,7 +217,16 @@ class DhcpServer:
             # The clients ask again; the count tells that something is wrong with the link.
             counts["send_errors"] += failed
         for contact in contacts:
-            self._on_contact(contact, now)
+            try:
+                self._on_contact(contact, now)
+            except Exception as error:
+                self._failed("telling of DHCP", error)
+
+    def _failed(self, part: str, error: Exception) -> None:
+        """The others of the batch are answered, and told of, all the same."""
+        self.responder.counts["failed"] += 1
+        if self._loop is not None:
+            isolated(self._loop, part, error)
 
 
 def transfer(contact: Contact, now: float) -> Transfer:

@@ -17,6 +17,7 @@ from wwfast.net.http.answer import Answer
 from wwfast.net.http.conditions import cut
 from wwfast.net.http.head import Head, HeadError, HeadReader
 from wwfast.net.http.message import NOTHING, Request, Response, render_head
+from wwfast.net.isolation import isolated
 from wwfast.net.transfer import Outcome
 from wwfast.pack.artefact import Artefact
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+ANSWERING = "answering HTTP requests"
 LINGER = 2.0  # seconds to let a refused client read why
 
 
@@ -171,8 +173,8 @@ class Connection:
         request = Request(head.method, head.path, head.query, head.headers, self.peer, self.port, self.local)
         try:
             result = self.server.handler(request)
-        except Exception:
-            log.exception("%s %s from %s", head.method, head.path, self.peer)
+        except Exception as error:
+            isolated(self.server.loop, ANSWERING, error)
             result = Response(500)
         if isinstance(result, Response):
             self._respond(head, result)
@@ -183,14 +185,14 @@ class Connection:
     async def _await(self, head: Head, result: Awaitable[Response]) -> None:
         try:
             response = await result
-        except Exception:
-            log.exception("%s %s from %s", head.method, head.path, self.peer)
+        except Exception as error:
+            isolated(self.server.loop, ANSWERING, error)
             response = Response(500)
         self.task = None
         if self.state is State.HANDLING:
             self.state = State.READING
-            self._respond(head, response)
-            self.proceed()
+            self.server.step(self, self._respond, head, response)
+            self.server.step(self, self.proceed)
 
     def _respond(self, head: Head, response: Response) -> None:
         answer = self.answer = Answer.to(head, response)
@@ -348,7 +350,7 @@ class Connection:
     def _tell(self, outcome: Outcome, detail: str = "") -> None:
         answer = self.answer
         if answer is not None and answer.told_of:
-            self.server.on_transfer(answer.event(outcome, self.peer, detail))
+            self.server.tell(answer.event(outcome, self.peer, detail))
 
     # --- time ------------------------------------------------------------------------------------------------
 
@@ -374,6 +376,15 @@ class Connection:
                 self.refuse(408, "the request head took too long")
             else:
                 self.close()
+
+    def abandon(self) -> None:
+        """After an unexpected error: close, and if that fails as well, with nothing left to tell or to give back."""
+        try:
+            self.close("an internal error")
+        except Exception as error:
+            isolated(self.server.loop, ANSWERING, error)
+            self.answer = self.task = None
+            self.close()
 
     def close(self, why: str = "") -> None:
         """Close now; with the pump at work, shut down and close when it reports."""

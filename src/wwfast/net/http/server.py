@@ -25,6 +25,7 @@ from wwfast.net.http.admission import Admission
 from wwfast.net.http.connection import Connection, State
 from wwfast.net.http.files import FileCache
 from wwfast.net.http.message import Request, Response
+from wwfast.net.isolation import isolated
 from wwfast.net.shares import Shares
 from wwfast.net.transfer import Transfer
 
@@ -39,6 +40,7 @@ EVENTS = 256  # connections read per turn of the loop
 # beside 50 connections of 3,000 pipelined requests each they wait for this and for one request of each.
 TURN_SECONDS = 0.001
 ACCEPTS = 64  # connections taken per wake-up of a listener
+SERVING = "serving HTTP connections"
 IN_USE = "another server may be running there: ss -ltnp; from a wwfast server, `wwfast server --replace` takes over"
 
 Handler = Callable[[Request], "Response | Awaitable[Response]"]
@@ -258,8 +260,14 @@ class HttpServer:
             if not self._places.take(peer):
                 sock.close()
                 continue
-            sock.setblocking(False)
-            connection = Connection(self, sock, peer, port, now)
+            try:
+                sock.setblocking(False)
+                connection = Connection(self, sock, peer, port, now)
+            except Exception as error:
+                isolated(self.loop, SERVING, error)
+                self._places.give(peer)
+                sock.close()
+                continue
             self._connections[connection.fd] = connection
             self._slices[connection.fd % SLICES].add(connection)
 
@@ -271,7 +279,22 @@ class HttpServer:
         for fd, _ in self.poller.poll(0, EVENTS):
             connection = self._connections.get(fd)
             if connection is not None:
-                connection.readable()
+                self.step(connection, connection.readable)
+
+    def step(self, connection: Connection, step: Callable[..., None], *given: object) -> None:
+        """One step of a connection: what fails in it ends that connection, and no other notices."""
+        try:
+            step(*given)
+        except Exception as error:
+            isolated(self.loop, SERVING, error)
+            connection.abandon()
+
+    def tell(self, event: Transfer) -> None:
+        """Whoever sends goes on sending, whatever becomes of the news of it."""
+        try:
+            self.on_transfer(event)
+        except Exception as error:
+            isolated(self.loop, "telling of HTTP transfers", error)
 
     def queue(self, connection: Connection) -> None:
         """It has more requests: it gets its next turn after all others that wait for theirs."""
@@ -285,11 +308,7 @@ class HttpServer:
         self._turning = False
         for _ in range(len(self._queue)):
             connection = self._queue.popleft()
-            try:
-                connection.turn()
-            except Exception:
-                log.exception("a request of %s", connection.peer)
-                connection.close()
+            self.step(connection, connection.turn)
             if time.monotonic() > end:
                 break
         if self._queue and not self._turning:
@@ -298,7 +317,7 @@ class HttpServer:
 
     def _reports(self) -> None:
         for sending in self.pump.reports():
-            sending.context.reported(sending)
+            self.step(sending.context, sending.context.reported, sending)
         self._admit(time.monotonic())
 
     def _tick(self) -> None:
@@ -306,12 +325,18 @@ class HttpServer:
         self._timer = self.loop.call_later(TICK, self._tick)
         self._turn = (self._turn + 1) % SLICES
         for connection in list(self._slices[self._turn]):
-            connection.look_after(now)
+            self.step(connection, connection.look_after, now)
         self._admit(now)
 
     def _admit(self, now: float) -> None:
-        if self.scheduler is not None:
-            for key, verdict in self.scheduler.tick(self.pump.total, now):
-                for connection in self.waiting.pop(key, []):
-                    connection.admitted(verdict)
-                    connection.proceed()
+        if self.scheduler is None:
+            return
+        try:
+            verdicts = list(self.scheduler.tick(self.pump.total, now))
+        except Exception as error:
+            isolated(self.loop, "scheduling downloads", error)
+            return
+        for key, verdict in verdicts:
+            for connection in self.waiting.pop(key, []):
+                self.step(connection, connection.admitted, verdict)
+                self.step(connection, connection.proceed)

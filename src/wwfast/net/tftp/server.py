@@ -17,6 +17,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from wwfast._ext.tftp import Engine
+from wwfast.net.isolation import isolated
 from wwfast.net.listen import bind_error, grow_receive_buffer, grow_send_buffer
 from wwfast.net.shares import Shares
 from wwfast.net.tftp import packet
@@ -194,8 +195,8 @@ class TftpServer:
         if self._engine.busy and time.monotonic() < until:
             self._loop.call_later(PAUSE, self._resume, sock, until)
             return
-        self._read_requests(sock)
         self._loop.add_reader(sock.fileno(), self._requested, sock)
+        self._read_requests(sock)
 
     def _read_requests(self, sock: socket.socket) -> None:
         ports = self._ports[sock.getsockname()[0]]
@@ -211,6 +212,9 @@ class TftpServer:
             except Refused as refused:
                 self._counts["refused"] += 1
                 self._error(local, peer, refused)
+            except Exception as error:
+                self._failed("answering TFTP", error)
+                self._error(local, peer, Refused(Error.UNDEFINED, "internal error"))
 
     def _begin(self, data: bytes, peer: Peer, local: int) -> None:
         former = self._running.get(self._peers.get(peer, 0))
@@ -252,7 +256,7 @@ class TftpServer:
             return
         self._counts["not_found"] += 1
         detail = f"{name}: no such file"
-        self._on_transfer(Transfer("tftp", Outcome.FAILED, time.time(), peer[0], sent="NOT_FOUND", detail=detail))
+        self._news(Transfer("tftp", Outcome.FAILED, time.time(), peer[0], sent="NOT_FOUND", detail=detail))
 
     def _start(self, running: _Running, request: Request) -> None:
         peer = running.peer
@@ -329,7 +333,7 @@ class TftpServer:
 
     def _tell(self, running: _Running, outcome: Outcome, sent: int, detail: str = "") -> None:
         now = time.time()
-        self._on_transfer(
+        self._news(
             Transfer(
                 stage="tftp",
                 outcome=outcome,
@@ -342,6 +346,19 @@ class TftpServer:
                 detail=detail,
             )
         )
+
+    def _news(self, event: Transfer) -> None:
+        """Transfers go on, whatever becomes of the news of them."""
+        try:
+            self._on_transfer(event)
+        except Exception as error:
+            self._failed("telling of TFTP", error)
+
+    def _failed(self, part: str, error: Exception) -> None:
+        """One request's fault: the others are answered all the same."""
+        self._counts["errors"] += 1
+        if self._loop is not None:
+            isolated(self._loop, part, error)
 
     def _error(self, local: int, peer: Peer, refused: Refused) -> None:
         try:
