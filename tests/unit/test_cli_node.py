@@ -166,14 +166,18 @@ def test_node_add_counts_addresses_up_and_takes_the_default_profile(run: Run, pa
 
 
 def test_node_add_counts_ipv6_up_too(run: Run, paths: Paths) -> None:
-    assert run("node add n[1-2] --ipaddr fd00::ffff")[0] == 0
+    assert run("node add n[1-2] --ipmiaddr fd00::ffff")[0] == 0
     assert "ipaddr: fd00::1:0" in text(paths)
 
 
 REFUSED = {
     "an existing node": ("node add n1", 1, "node 'n1' exists"),
     "a name that cannot be one": ("node add ../x", 2, "'../x' cannot be a name"),
-    "a bad address": ("node set n1 --ipaddr 10.0.0.999 --yes", 2, "--ipaddr: '10.0.0.999' is not an IP address"),
+    "a bad address": ("node set n1 --ipaddr 10.0.0.999 --yes", 2, "--ipaddr: '10.0.0.999' is not an IPv4 address"),
+    "an IPv6 address": ("node set n1 --ipaddr fd00::1 --yes", 2, "--ipaddr: 'fd00::1' is not an IPv4 address"),
+    "an IPv6 gateway": ("node set n1 --gateway fd00::1 --yes", 2, "--gateway: 'fd00::1' is not an IPv4 address"),
+    "an IPv6 netmask": ("node set n1 --netmask ffff:: --yes", 2, "--netmask: 'ffff::' is not a netmask"),
+    "an IPv4 address for IPv6": ("node set n1 --ipaddr6 10.0.0.1 --yes", 2, "'10.0.0.1' is not an IPv6 address"),
     "a bad MAC": ("node set n1 --hwaddr 0:1 --yes", 2, "is not a hardware address"),
     "a bad netmask": ("node set n1 --netmask 255.0.255.0 --yes", 2, "is not a netmask"),
     "a bad MTU": ("node set n1 --mtu 1 --yes", 2, "is not an MTU"),
@@ -343,6 +347,40 @@ def test_node_edit_changes_deletes_and_keeps_comments(
     monkeypatch.setenv("EDITOR", str(editor))
     assert run("node edit --yes")[0] == 0
     assert text(paths) == BASE.replace("10.0.0.1", "10.0.0.5").replace("  n2: {}\n", "")
+
+
+WRONG = {
+    "address": ("ipaddr: fd00::1", "network devices.default.ipaddr: 'fd00::1' is not an IPv4 address"),
+    "gateway": ("gateway: fd00::1", "network devices.default.gateway: 'fd00::1' is not an IPv4 address"),
+    "netmask": ('netmask: "ffff::"', "network devices.default.netmask: 'ffff::' is not a netmask"),
+    "mtu": ("mtu: big", "network devices.default.mtu: 'big' is not an MTU"),
+    "misspelt key": ("hwadr: 52:54:00:00:00:01", "unknown key 'hwadr', did you mean 'hwaddr'?"),
+}
+
+
+@pytest.mark.parametrize("noun", ["node", "profile"])
+@pytest.mark.parametrize(("line", "message"), WRONG.values(), ids=WRONG)
+def test_values_are_refused_on_every_way_in(
+    run: Run, paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, noun: str, line: str, message: str
+) -> None:
+    """`set` and `add` look at their flags; what an editor or a file brings is looked at as well."""
+    good = "comment: as it was"
+    paths.nodes_conf.write_text(f"nodeprofiles:\n  x: {{{good}}}\nnodes:\n  x: {{{good}}}\n")
+    before = text(paths)
+    wrong = f"network devices: {{default: {{{line}}}}}"
+    (tmp_path / "new.yaml").write_text(f"x: {{{wrong}}}\ny: {{{good}}}\n")
+    (tmp_path / "editor").write_text(f"#!/bin/sh\necho '{{x: {{{wrong}}}}}' > \"$1\"\n")
+    (tmp_path / "editor").chmod(0o755)
+    monkeypatch.setenv("EDITOR", str(tmp_path / "editor"))
+    for command in (f"{noun} import {tmp_path}/new.yaml --yes", f"{noun} edit x --yes"):
+        code, _, err = run(command)
+        assert (code, text(paths)) == (1, before)
+        assert f"{noun} x: " in err
+        assert message in err
+        assert "--force" in err
+    assert run(f"{noun} import {tmp_path}/new.yaml --yes --force")[0] == 0
+    assert line.partition(":")[0] in text(paths)
+    assert run(f"{noun} set x --comment later --yes")[0] == 0, "what was wrong before is not in the way"
 
 
 LIST = """\

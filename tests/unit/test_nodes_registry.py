@@ -67,7 +67,7 @@ def test_a_bad_node_is_reported_and_the_others_stay(paths: Paths) -> None:
     assert list(snapshot.nodes) == ["n2"]
     (problem,) = snapshot.problems
     assert (problem.kind, problem.id, problem.fatal) == ("node", "n1", True)
-    assert "nodes.conf:24: network devices.default.ipaddr: '10.0.0.999' is not an IP address" in problem.message
+    assert "nodes.conf:24: network devices.default.ipaddr: '10.0.0.999' is not an IPv4 address" in problem.message
 
 
 def test_reload_keeps_the_last_good_one(paths: Paths) -> None:

@@ -7,6 +7,7 @@ import os
 import shlex
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import click
 
 from wwfast.cli.completion import completer
 from wwfast.cli.context import App, pass_app
-from wwfast.cli.entries import count, found, names_of, write, write_options
+from wwfast.cli.entries import count, found, names_of, write, write_options, wrong_values
 from wwfast.cli.fields import FieldCommand, set_options, set_request, unset_options, unset_request
 from wwfast.cli.output import confirm
 from wwfast.config import checks, yaml
@@ -157,7 +158,13 @@ def commands(section: str) -> dict[str, click.Command]:
             else list(source.trees[section])
         )
         before = {name: source.trees[section][name] for name in wanted}
-        after = edited(yaml.dump(before) if before else "", header(section) if not noheader else "")
+
+        def check(after: dict[str, Any]) -> None:
+            wrong = wrong_values({(section, name): (before.get(name), tree) for name, tree in after.items()})
+            if wrong and not force:
+                raise ConfigError("\n".join(wrong[:10]), hint="--force writes it all the same")
+
+        after = edited(yaml.dump(before) if before else "", header(section) if not noheader else "", check)
 
         def put(draft: Draft) -> None:
             for name in wanted:
@@ -263,8 +270,8 @@ def header(section: str) -> str:
     return f"# {NOUN[section]}s by name. Saving without a change does nothing. Keys:\n{keys}\n"
 
 
-def edited(text: str, head: str) -> dict[str, Any]:
-    """What is left after $EDITOR; asks to try again when it is no YAML."""
+def edited(text: str, head: str, check: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """What is left after $EDITOR; asks to try again when it is no YAML, or when `check` raises ConfigError."""
     from wwfast.run import start
 
     editor = shlex.split(os.environ.get("EDITOR") or "vi")
@@ -278,7 +285,9 @@ def edited(text: str, head: str) -> dict[str, Any]:
             if status:
                 raise WwfastError(f"{editor[0]} failed with exit status {status}; nothing was changed")
             try:
-                return entries(yaml.load(path.read_bytes(), name), name)
+                found = entries(yaml.load(path.read_bytes(), name), name)
+                check(found)
+                return found
             except ConfigError as error:
                 click.echo(f"error: {error.message}", err=True)
                 if not confirm("Edit again?", yes=False):

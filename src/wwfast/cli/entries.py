@@ -5,26 +5,27 @@ from __future__ import annotations
 import difflib
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import click
 
 from wwfast.cli.context import App
 from wwfast.cli.output import confirm, table
+from wwfast.config.yaml import Tree
 from wwfast.errors import ConfigError, NotFoundError
 from wwfast.nodes import change, hostlist
 from wwfast.nodes.source import NODES, NOUN, Source
-from wwfast.nodes.store import Change, Draft, Store
+from wwfast.nodes.store import Change, Draft, Key, Store
 
 Function = Callable[..., Any]
 
 
 def write_options(function: Function) -> Function:
     """--yes, --dry-run, --force: the same on every command that writes."""
-    function = click.option("-f", "--force", is_flag=True, help="Write although something it refers to is missing.")(
-        function
-    )
+    function = click.option(
+        "-f", "--force", is_flag=True, help="Write although a value is wrong or something it refers to is missing."
+    )(function)
     function = click.option("-n", "--dry-run", is_flag=True, help="Print the change of the file; write nothing.")(
         function
     )
@@ -76,16 +77,25 @@ def write(app: App, edit: Change, *, why: str, yes: bool, dry_run: bool, force: 
 
 
 def judge(app: App, draft: Draft, result: Source, force: bool) -> None:
-    """Refuse references to nothing and addresses taken twice, or, forced, warn; also of what cannot boot yet."""
+    """Refuse wrong values, references to nothing, addresses taken twice, or, forced, warn; also of what cannot boot."""
     from wwfast.cli.references import faults, unbootable
 
-    found = faults(draft, result, app.paths)
+    found = wrong_values(draft.changes()) + faults(draft, result, app.paths)
     if found and not force:
         raise ConfigError("\n".join(found[:10]), hint="--force writes it all the same")
     for fault in found:
         click.echo(f"warning: {fault}", err=True)
     for cause in [] if found else unbootable(draft, result, app.paths)[:10]:
         click.echo(f"warning: {cause}", err=True)
+
+
+def wrong_values(changes: Mapping[Key, tuple[Tree, Tree]]) -> list[str]:
+    return [
+        f"{NOUN[section]} {name}: {fault}"
+        for (section, name), (before, after) in changes.items()
+        if after is not None
+        for fault in change.faults(before, after)
+    ]
 
 
 def show(draft: Draft) -> None:

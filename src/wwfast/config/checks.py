@@ -45,7 +45,7 @@ def ip4(text: str) -> str:
 
 
 def mask(text: str) -> str:
-    return "" if text in MASKS else ip(text) or ("" if ":" in text else f"'{text}' is not a netmask")
+    return "" if text in MASKS else f"'{text}' is not a netmask"
 
 
 def hwaddr(text: str) -> str:
@@ -117,5 +117,11 @@ def name(text: str) -> str:
 
 
 def fatal(check: Check, text: str) -> bool:
-    """Whether a file that says this describes nothing usable."""
-    return check in (ip, ip4, address) or (check is mask and bool(ip(text)))
+    """Whether a file that says this describes nothing usable.
+
+    What must be an IPv4 address is put into packets of 32-bit addresses, so nothing else will do. A dotted mask with
+    holes, and an IPv4 address where an IPv6 one belongs, are only odd.
+    """
+    if check is mask:
+        return bool(ip4(text))
+    return check in (ip, ip4, address) or (check is ip6 and bool(ip(text)))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from wwfast.config import checks
-from wwfast.config.schema import BOOLS, Kind
+from wwfast.config.schema import BOOLS, Cleaner, Kind
+from wwfast.config.yaml import Tree
 from wwfast.errors import NotFoundError, UsageError
 from wwfast.nodes.flags import DEFAULT, FAMILY_NOUN, Flag, Step, families, flags
+from wwfast.nodes.merge import SCHEMA
 
 CLEAR = ("UNDEF", "UNSET")
 PARTLABEL = "/dev/disk/by-partlabel/"
@@ -198,6 +201,19 @@ def leaves(tree: Any, above: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]
 
 def snapshot(tree: Any) -> dict[tuple[str, ...], Any]:
     return {key: tuple(value) if isinstance(value, list) else value for key, value in leaves(tree).items()}
+
+
+def faults(before: Tree, after: Tree) -> list[str]:
+    """What is wrong with the values that a change brings into an entry, whichever way it was written.
+
+    What was wrong before is not said again, and an unknown key is a fault only where it looks like a known one: others
+    are kept for whoever wrote them.
+    """
+    old, new = Cleaner(), Cleaner()
+    old.struct(copy.deepcopy(before), SCHEMA, ())
+    new.struct(copy.deepcopy(after), SCHEMA, ())
+    found = [issue for issue in new.issues if issue not in old.issues]
+    return [str(issue) for issue in found if "(kept, but not used)" not in issue.message]
 
 
 def spelled(keys: tuple[str, ...]) -> str:

@@ -59,12 +59,12 @@ class NetDev(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     onboot: Annotated[str, Doc("Bring the device up at boot.", "onboot", title="OnBoot", check=checks.wwbool)] = ""
     device: Annotated[str, Doc("Name of the interface.", "netdev", "N", title="Device")] = ""
     hwaddr: Annotated[str, Doc("Hardware (MAC) address.", "hwaddr", "H", title="Hwaddr", check=checks.hwaddr)] = ""
-    ipaddr: Annotated[str, Doc("IPv4 address.", "ipaddr", "I", title="Ipaddr", check=checks.ip)] = ""
+    ipaddr: Annotated[str, Doc("IPv4 address.", "ipaddr", "I", title="Ipaddr", check=checks.ip4)] = ""
     netmask: Annotated[str, Doc("Netmask.", "netmask", "M", title="Netmask", check=checks.mask)] = ""
-    gateway: Annotated[str, Doc("IPv4 gateway.", "gateway", "G", title="Gateway", check=checks.ip)] = ""
-    ipaddr6: Annotated[str, Doc("IPv6 address.", "ipaddr6", title="Ipaddr6", check=checks.ip)] = ""
+    gateway: Annotated[str, Doc("IPv4 gateway.", "gateway", "G", title="Gateway", check=checks.ip4)] = ""
+    ipaddr6: Annotated[str, Doc("IPv6 address.", "ipaddr6", title="Ipaddr6", check=checks.ip6)] = ""
     prefixlen6: Annotated[str, Doc("IPv6 prefix length.", "prefixlen6", title="PrefixLen6", check=checks.prefix6)] = ""
-    gateway6: Annotated[str, Doc("IPv6 gateway.", "gateway6", title="Gateway6", check=checks.ip)] = ""
+    gateway6: Annotated[str, Doc("IPv6 gateway.", "gateway6", title="Gateway6", check=checks.ip6)] = ""
     mtu: Annotated[str, Doc("Largest packet.", "mtu", title="MTU", check=checks.mtu)] = ""
     tags: Annotated[dict[str, str], Doc("Tags of the device.", "nettag", title="Tags")] = {}
     primary: bool = False
