@@ -31,9 +31,24 @@ MS_BIND, MS_REC, MS_PRIVATE = 0x1000, 0x4000, 0x40000
 MNT_DETACH = 2
 MOUNT_SETATTR = 442  # the number is the same on every architecture
 MOUNT_ATTR_RDONLY, AT_RECURSIVE, AT_FDCWD = 1, 0x8000, -100
-PR_SET_PDEATHSIG, PR_CAPBSET_DROP = 1, 24
-# Loading modules, raw I/O, rebooting and setting the clock would reach the server through any namespace.
-DROPPED = {"CAP_SYS_MODULE": 16, "CAP_SYS_RAWIO": 17, "CAP_SYS_BOOT": 22, "CAP_SYS_TIME": 25}
+PR_SET_PDEATHSIG, PR_CAPBSET_READ, PR_CAPBSET_DROP = 1, 23, 24
+# What installing packages takes (linux/capability.h), and nothing that reaches the server through its namespaces: a
+# mount could be made writable again (SYS_ADMIN), a disk be made and read (MKNOD), any file of the file system be opened
+# by its handle (DAC_READ_SEARCH); modules, raw I/O, reboot, clock, kernel log and network know no namespace of ours.
+KEPT = {
+    "CAP_CHOWN": 0,
+    "CAP_DAC_OVERRIDE": 1,
+    "CAP_FOWNER": 3,
+    "CAP_FSETID": 4,
+    "CAP_KILL": 5,
+    "CAP_SETGID": 6,
+    "CAP_SETUID": 7,
+    "CAP_SETPCAP": 8,
+    "CAP_NET_BIND_SERVICE": 10,
+    "CAP_SYS_CHROOT": 18,
+    "CAP_AUDIT_WRITE": 29,
+    "CAP_SETFCAP": 31,
+}
 # Never the host's devtmpfs: a package's grub-install must not find the server's disks.
 DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
 LINKS = {"ptmx": "pts/ptmx", "fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2"}
@@ -154,8 +169,11 @@ def _first(room: Room, mounts: Sequence[Mount], command: Sequence[str]) -> int:
 def _work(room: Room, command: Sequence[str]) -> int:
     for number in (signal.SIGINT, signal.SIGPIPE):
         signal.signal(number, signal.SIG_DFL)
-    for capability in DROPPED.values():
-        LIBC.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
+    capability = 0
+    while LIBC.prctl(PR_CAPBSET_READ, capability, 0, 0, 0) >= 0:  # -1 beyond the last one that this kernel knows
+        if capability not in KEPT.values():
+            _check(LIBC.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0), "prctl")
+        capability += 1
     surroundings = environment(room.name, room.readonly or bool(room.over)) | dict(room.environment)
     try:
         os.execvpe(command[0], list(command), surroundings)
