@@ -15,7 +15,7 @@ import pytest
 from wwfast.boot.stages import Stage
 from wwfast.daemon.database import PhaseStore
 from wwfast.daemon.guard import Guard
-from wwfast.daemon.identity import is_mac, neighbour, normal
+from wwfast.daemon.identity import Neighbours, is_mac, normal
 
 MAC = "52:54:00:00:00:01"
 NODE: Any = SimpleNamespace(id="n1", network_devices={"default": SimpleNamespace(hwaddr=MAC, ipaddr="10.0.0.11")})
@@ -261,7 +261,8 @@ def test_the_neighbour_table_is_read_and_incomplete_entries_ignored(tmp_path: An
         "10.0.0.9         0x1         0x2         52:54:00:AA:00:09     *        eth0\n"
         "10.0.0.8         0x1         0x0         00:00:00:00:00:00     *        eth0\n"
     )
-    assert neighbour("10.0.0.9", table) == "52:54:00:aa:00:09"
-    assert neighbour("10.0.0.8", table) == ""
-    assert neighbour("10.0.0.7", table) == ""
-    assert neighbour("10.0.0.9", tmp_path / "missing") == ""
+    neighbour = Neighbours(table)
+    assert neighbour("10.0.0.9") == "52:54:00:aa:00:09"
+    assert neighbour("10.0.0.8") == ""
+    assert neighbour("10.0.0.7") == ""
+    assert Neighbours(tmp_path / "missing")("10.0.0.9") == ""

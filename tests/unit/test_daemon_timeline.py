@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
+from wwfast.daemon.board import Board
 from wwfast.daemon.timeline import MAX_UNKNOWN, Timeline
 from wwfast.net.transfer import Outcome, Transfer
 
@@ -24,7 +26,11 @@ class Story:
         self.timeline.record(Transfer(stage=stage, outcome=outcome, at=self.now, **fields))
 
     def node(self, name: str = "n1") -> Any:
-        return self.timeline.status(node=name)["nodes"][name]  # type: ignore[index]
+        return self.status(name)["nodes"][name]
+
+    def status(self, node: str = "", **problems: str) -> Any:
+        board = Board(self.timeline, problems=lambda: problems)
+        return json.loads(board.one(node) if node else board.whole({}))
 
 
 def boot(story: Story) -> None:
@@ -121,18 +127,18 @@ def test_reseeding_keeps_known_and_drops_gone_nodes() -> None:
     story = Story()
     story.tell("kernel")
     story.timeline.seed(["n1", "n3"])
-    assert set(story.timeline.status()["nodes"]) == {"n1", "n3"}  # type: ignore[call-overload]
+    assert set(story.status()["nodes"]) == {"n1", "n3"}
     assert story.node()["stage"] == "kernel"
 
 
 def test_problems_of_nodes_conf_show_as_failed() -> None:
-    body = Story().timeline.status(problems={"n9": "bad address"})
-    assert body["nodes"]["n9"]["error"] == "bad address"  # type: ignore[index]
-    assert body["nodes"]["n9"]["failed"] is True  # type: ignore[index]
+    body = Story().status(n9="bad address")
+    assert body["nodes"]["n9"]["error"] == "bad address"
+    assert body["nodes"]["n9"]["failed"] is True
 
 
 def test_unknown_addresses_are_bounded() -> None:
     story = Story()
     for number in range(MAX_UNKNOWN + 10):
         story.tell("ipxe", node="", wwid=f"52:54:00:01:{number >> 8:02x}:{number & 255:02x}")
-    assert len(story.timeline.status()["unknown"]) == MAX_UNKNOWN  # type: ignore[arg-type]
+    assert len(story.status()["unknown"]) == MAX_UNKNOWN

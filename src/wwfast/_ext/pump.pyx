@@ -9,7 +9,7 @@ cimport cython
 from libc.errno cimport EAGAIN, EINTR, EIO, errno
 from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy, memset
+from libc.string cimport memset
 
 
 cdef extern from "pthread.h" nogil:
@@ -81,8 +81,10 @@ cdef struct Job:
     int fd
     int error            # 0, or the errno that ended it
     bint queued          # in the ready list of its thread
-    char *memory         # head, and body when that is in memory
+    const char *memory   # the head, then the body when that is in memory
     size_t memory_left
+    const char *body     # what of the memory comes next
+    size_t body_left
     Span *spans
     int span
     int span_count
@@ -120,9 +122,11 @@ cdef Turn step(Job *job, Worker *worker) noexcept nogil:
     cdef size_t budget = worker.turn
     cdef size_t want
     cdef Span *span
-    while job.memory_left:
+    while job.memory_left or job.body_left:
+        if not job.memory_left:
+            job.memory, job.memory_left, job.body_left = job.body, job.body_left, 0
         done = send(job.fd, job.memory, job.memory_left,
-                    MSG_NOSIGNAL | MSG_DONTWAIT | (MSG_MORE if job.span_count else 0))
+                    MSG_NOSIGNAL | MSG_DONTWAIT | (MSG_MORE if job.span_count or job.body_left else 0))
         if done < 0:
             if errno == EINTR:
                 continue
@@ -257,14 +261,13 @@ cdef class Sending:
     """One response on its way. `context` is the caller's; the socket and the files must stay open until reported."""
 
     cdef Job job
-    cdef char *copy
+    cdef bytes head, body  # what the job points to
     cdef readonly object context
 
     def __cinit__(self):
         memset(&self.job, 0, sizeof(Job))
 
     def __dealloc__(self):
-        free(self.copy)
         free(self.job.spans)
 
     @property
@@ -364,10 +367,11 @@ cdef class Pump:
                 total += self.workers[index].total
         return total
 
-    def send(self, int fd, bytes memory, list spans, object context) -> Sending:
-        """Send `memory`, then each (fd, offset, length) of `spans`, to the non-blocking socket `fd`."""
+    def send(self, int fd, bytes head, bytes body, list spans, object context) -> Sending:
+        """Send `head`, `body`, then each (fd, offset, length) of `spans`, to the non-blocking socket `fd`.
+
+        Nothing is copied: one large body may be on its way to many."""
         cdef Sending sending = Sending.__new__(Sending)
-        cdef Py_ssize_t size = len(memory)
         cdef Py_ssize_t count = len(spans)
         cdef Py_ssize_t index
         cdef Worker *worker
@@ -378,13 +382,12 @@ cdef class Pump:
         sending.context = context
         sending.job.owner = <void *>sending
         sending.job.fd = fd
-        sending.copy = <char *>calloc(size + 1, 1)
         sending.job.spans = <Span *>calloc(count + 1, sizeof(Span))
-        if sending.copy == NULL or sending.job.spans == NULL:
+        if sending.job.spans == NULL:
             raise MemoryError()
-        memcpy(sending.copy, <const char *>memory, size)
-        sending.job.memory = sending.copy
-        sending.job.memory_left = size
+        sending.head, sending.body = head, body
+        sending.job.memory, sending.job.memory_left = <const char *>head, len(head)
+        sending.job.body, sending.job.body_left = <const char *>body, len(body)
         for index in range(count):
             item = spans[index]
             sending.job.spans[index].fd = item[0]

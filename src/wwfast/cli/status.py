@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from wwfast.cli.context import App, pass_app
+from wwfast.net.names import REASON, tame
 
 
 @click.command(epilog="Example: wwfast node status 'n[001-040]' --failed")
@@ -93,6 +94,7 @@ def _show(entries: list[dict[str, Any]], as_json: bool, body: dict[str, Any], *,
     for name, trouble in body.get("troubles", {}).items():
         click.echo(f"warning: {name} fails ({trouble['count']} times): {trouble['error']}", err=True)
     now = time.time()
+    entries = [_tamed(entry) for entry in entries]
     rows = []
     for entry in entries:
         label = Stage(entry["stage"]).label if entry["stage"] else "--"
@@ -129,6 +131,18 @@ def _show(entries: list[dict[str, Any]], as_json: bool, body: dict[str, Any], *,
                 for part in boot
             ],
         )
+
+
+def _tamed(entry: dict[str, Any]) -> dict[str, Any]:
+    """For a terminal: names in it came from strangers, and the server may be of any version."""
+    return {
+        key: tame(value, REASON)
+        if isinstance(value, str)
+        else [_tamed(part) for part in value]
+        if isinstance(value, list)
+        else value
+        for key, value in entry.items()
+    }
 
 
 def _bytes(entry: dict[str, Any]) -> str:

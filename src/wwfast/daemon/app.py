@@ -21,6 +21,7 @@ from wwfast.boot.binaries import HINT
 from wwfast.boot.firmware import OPTIONAL_FILES
 from wwfast.boot.plan import Planner
 from wwfast.daemon.addresses import Addresses, BootFiles, require_written
+from wwfast.daemon.board import Board
 from wwfast.daemon.database import PhaseStore, require_writable
 from wwfast.daemon.discovery import Discovery
 from wwfast.daemon.following import Follower
@@ -85,7 +86,7 @@ class Daemon:
         self.registry = Registry(paths)
         self.overlays = OverlayService(paths, settings, ignore_go_templates=ignore_go_templates)
         self.planner = Planner(paths, settings, self.overlays)
-        self.timeline = Timeline()
+        self.timeline = Timeline(known=lambda node: node in self.registry.snapshot().nodes)
         own_dhcp = settings.dhcp.enabled and not settings.wwfast.proxy_dhcp
         self.phases = PhaseStore(paths.database) if own_dhcp else None
         self.guard = Guard(
@@ -200,17 +201,16 @@ class Daemon:
             self.supervisor.probe(LEASES, lambda: dhcp.journal.trouble)
 
     def _http_server(self, sockets: list[socket.socket]) -> HttpServer:
+        report = self.report
+        board = Board(self.timeline, problems=report.problems, standing=report.standing, figures=report.figures)
         routes = Routes(
             registry=self.registry,
             planner=self.planner,
             guard=self.guard,
-            timeline=self.timeline,
+            board=board,
             discovery=Discovery(self.registry, Store(self.paths), self.guard, self._builders),
             binaries=self.files.get,
             executor=self._builders,
-            extra_status=self.report.figures,
-            problems=self.report.problems,
-            standing=self.report.standing,
             outlook=self.report.outlook,
         )
         own = self.settings.wwfast

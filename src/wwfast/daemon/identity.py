@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 # Ethernet (6 bytes) and InfiniBand (20 bytes, or the 8-byte GUID that iPXE tells).
@@ -20,14 +22,24 @@ def is_mac(wwid: str) -> bool:
     return bool(_MAC.fullmatch(wwid)) and wwid != "00:00:00:00:00:00" and not int(wwid[:2], 16) & 1
 
 
-def neighbour(address: str, table: Path = ARP) -> str:
-    """The MAC of an IPv4 neighbour, or "" when the kernel does not know it (incomplete entries count as unknown)."""
-    try:
-        lines = table.read_text().splitlines()[1:]
-    except OSError:
-        return ""
-    for line in lines:
-        words = line.split()
-        if len(words) >= 4 and words[0] == address and is_mac(words[3].lower()):
-            return words[3].lower()
-    return ""
+class Neighbours:
+    """The kernel's table of IPv4 neighbours, read at most once a second: with ten thousand of them it takes 10 ms."""
+
+    def __init__(self, table: Path = ARP, clock: Callable[[], float] = time.monotonic) -> None:
+        self._table = table
+        self._clock = clock
+        self._text = ""
+        self._read = float("-inf")
+
+    def __call__(self, address: str) -> str:
+        """The MAC, or "" when the kernel does not know it (incomplete entries count as unknown)."""
+        if self._clock() - self._read >= 1.0:
+            self._read = self._clock()
+            try:
+                self._text = self._table.read_text()
+            except OSError:
+                self._text = ""
+        begin = self._text.find(f"\n{address} ") + 1
+        words = self._text[begin : self._text.find("\n", begin)].split() if begin else []
+        mac = words[3].lower() if len(words) >= 4 else ""
+        return mac if is_mac(mac) else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from wwfast.daemon.addresses import Addresses
@@ -13,6 +13,7 @@ from wwfast.daemon.scheduler import WaveScheduler
 from wwfast.daemon.supervision import Supervisor
 from wwfast.daemon.timeline import Timeline
 from wwfast.net.http.server import HttpServer
+from wwfast.net.restraint import Restraint
 from wwfast.net.tftp.server import TftpServer
 from wwfast.net.transfer import Outcome, Transfer
 
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from wwfast.overlays.service import OverlayService
 
 log = logging.getLogger(__name__)
+
+# Ends of transfers that are told of one address, and of all together: at once, and a second. A boot has some ten.
+EACH = (100, 5)
+ALL = (5000, 500)
 
 
 @dataclass(slots=True)
@@ -36,30 +41,45 @@ class Report:
     http: HttpServer | None = None
     tftp: TftpServer | None = None
     dhcp: Addresses | None = None
+    each: Restraint = field(default_factory=lambda: Restraint(*EACH))
+    all: Restraint = field(default_factory=lambda: Restraint(*ALL))
+    summaries: Restraint = field(default_factory=lambda: Restraint(1, 0.1))
+    held_back: int = 0
 
     def record(self, event: Transfer) -> None:
         """Never raises: whoever sends goes on sending."""
         with self.supervisor.guarded("recording transfers"):
+            ends = event.outcome in (Outcome.DONE, Outcome.FAILED)
+            told = not ends or self.each.allows(event.peer or event.wwid)
+            if event.refused and not told:
+                return
             if not event.node and not event.wwid:
                 event = self._named(event)
             self.timeline.record(event)
             node = self.registry.snapshot().nodes.get(event.node) if event.wwid else None
             if node is not None and event.outcome is Outcome.DONE:
                 self.guard.went_on(node, event.stage, event.wwid, event.peer, done=event.status == 200)
-            if event.outcome in (Outcome.DONE, Outcome.FAILED):
-                level = logging.INFO if event.outcome is Outcome.DONE else logging.WARNING
-                log.log(
-                    level,
-                    "%s %s %s %s %d/%d bytes in %.2f s %s",
-                    event.node or event.wwid or event.peer,
-                    event.stage,
-                    event.outcome.value,
-                    event.sent,
-                    event.sent_bytes,
-                    event.total_bytes,
-                    event.seconds,
-                    event.detail,
-                )
+            if ends and told and self.all.allows():
+                self._log(event)
+
+    def _log(self, event: Transfer) -> None:
+        log.log(
+            logging.INFO if event.outcome is Outcome.DONE else logging.WARNING,
+            "%s %s %s %s %d/%d bytes to %s in %.2f s %s",
+            event.node or event.wwid or event.peer,
+            event.stage,
+            event.outcome.value,
+            event.sent,
+            event.sent_bytes,
+            event.total_bytes,
+            event.peer,
+            event.seconds,
+            event.detail,
+        )
+        held_back = self.each.held_back + self.all.held_back
+        if held_back > self.held_back and self.summaries.allows():
+            log.warning("%d events more, of sources with too many of them, are not told", held_back - self.held_back)
+            self.held_back = held_back
 
     def _named(self, event: Transfer) -> Transfer:
         """TFTP and UEFI HTTP boot know only an address: add the MAC or node behind it."""
@@ -73,9 +93,11 @@ class Report:
 
     def problems(self) -> dict[str, str]:
         """What keeps nodes from getting what they should, though nobody asked yet: entries and overlays."""
-        found = {problem.id: problem.message for problem in self.registry.snapshot().problems}
-        for (node, _), failure in self.overlays.failures.items():
-            found[node] = failure.message
+        snapshot = self.registry.snapshot()
+        found = {problem.id: problem.message for problem in snapshot.problems}
+        for (node, _), failure in list(self.overlays.failures.items()):  # builders add to it meanwhile
+            if node in snapshot.nodes:
+                found[node] = failure.message
         return found
 
     def standing(self, wwid: str) -> tuple[int, float] | None:

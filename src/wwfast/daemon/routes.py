@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import json
-import logging
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -18,17 +16,16 @@ from typing import TYPE_CHECKING
 
 from wwfast.boot.plan import Ask, BootPlan, Planner
 from wwfast.boot.stages import Stage
+from wwfast.daemon.board import Board
 from wwfast.daemon.discovery import Discovery
 from wwfast.daemon.guard import Guard
-from wwfast.daemon.identity import neighbour, normal
-from wwfast.daemon.timeline import Timeline
+from wwfast.daemon.identity import Neighbours, normal
 from wwfast.net.http.message import Request, Response
+from wwfast.net.names import tame
 
 if TYPE_CHECKING:
     from wwfast.nodes.model import Node
     from wwfast.nodes.registry import Registry
-
-log = logging.getLogger(__name__)
 
 ALIASES = {
     "provision": Stage.IPXE,
@@ -60,28 +57,22 @@ class Routes:
         registry: Registry,
         planner: Planner,
         guard: Guard,
-        timeline: Timeline,
+        board: Board,
         discovery: Discovery,
         binaries: Callable[[str], bytes | None],
         executor: Executor,
-        extra_status: Callable[[], dict[str, object]],
-        problems: Callable[[], dict[str, str]],
-        standing: Callable[[str], tuple[int, float] | None],
         outlook: Callable[[str], tuple[int, float]],
-        neighbour: Callable[[str], str] = neighbour,
+        neighbour: Callable[[str], str] | None = None,
     ) -> None:
         self._registry = registry
         self._planner = planner
         self._guard = guard
-        self._timeline = timeline
+        self._board = board
         self._discovery = discovery
         self._binaries = binaries
         self._executor = executor
-        self._extra_status = extra_status
-        self._problems = problems
-        self._standing = standing
         self._outlook = outlook
-        self._neighbour = neighbour
+        self._neighbour = neighbour or Neighbours()
 
     def __call__(self, request: Request) -> Response | Awaitable[Response]:
         parts = [part for part in request.path.split("/") if part]
@@ -104,7 +95,8 @@ class Routes:
             return _refusal(404, "no such path")
         name = request.query.get("stage", "ipxe") if parts[0] == "provision" else parts[0]
         stage = STAGES.get(name) or ALIASES.get(name)
-        wwid = normal(parts[1] if len(parts) > 1 else request.query.get("wwid", "")) or self._neighbour(request.peer_ip)
+        told = parts[1] if len(parts) > 1 else request.query.get("wwid", "")
+        wwid = tame(normal(told)) or self._neighbour(request.peer_ip)
         if stage is None or not wwid:
             return _refusal(400, "no stage" if stage is None else "no hardware address", stage=stage, wwid=wwid)
         try:
@@ -116,10 +108,10 @@ class Routes:
             wwid=wwid,
             place=place,
             eta=round(eta),
-            compress=request.query.get("compress", ""),
+            compress=tame(request.query.get("compress", "")),
             memsize=memsize,
-            image=request.query.get("image", "") if stage is not Stage.IPXE else "",
-            arch=request.query.get("arch", ""),
+            image=tame(request.query.get("image", "")) if stage is not Stage.IPXE else "",
+            arch=tame(request.query.get("arch", "")),
             tar=request.query.get("format") == "tar",
             ipv6=":" in request.peer_ip and not request.peer_ip.startswith("::ffff:"),
         )
@@ -159,10 +151,8 @@ class Routes:
         refused = self._guard.refuses(node, target.stage, target.wwid, request.peer_ip, request.peer_port)
         if refused is not None:
             status, reason = refused
-            log.warning("refused %s to %s (%s): %s", target.stage, request.peer_ip, node.id, reason)
             return _refusal(status, reason, stage=target.stage, wwid=target.wwid, node=node.id, sent="BAD_REQUEST")
         if node.asset_key and not hmac.compare_digest(node.asset_key.encode(), target.assetkey.encode()):
-            log.warning("refused %s to %s (%s): wrong asset key", target.stage, request.peer_ip, node.id)
             return _refusal(
                 401, "wrong asset key", stage=target.stage, wwid=target.wwid, node=node.id, sent="BAD_ASSET"
             )
@@ -170,7 +160,6 @@ class Routes:
 
     def _respond(self, plan: BootPlan, target: Target) -> Response:
         if plan.failed:
-            log.warning("%s for %s: %s", plan.stage, plan.node or target.wwid, plan.reason)
             return _refusal(
                 plan.status, plan.reason, stage=plan.stage, wwid=target.wwid, node=plan.node, sent=plan.sent
             )
@@ -197,12 +186,16 @@ class Routes:
             return _refusal(404, f"no boot file {name}")
         return Response(status=200, body=data, content_type="application/efi", stage=Stage.EFIBOOT.value, sent=name)
 
-    def _status(self, request: Request) -> Response:
-        body = self._timeline.status(
-            node=request.query.get("node", ""), problems=self._problems(), standing=self._standing
-        )
-        body |= self._extra_status()
-        return Response(status=200, body=(json.dumps(body, indent=2) + "\n").encode(), content_type="application/json")
+    def _status(self, request: Request) -> Response | Awaitable[Response]:
+        node = request.query.get("node", "")
+        return _json(self._board.one(node)) if node else self._whole_status()
+
+    async def _whole_status(self) -> Response:
+        return _json(await self._board.ask())
+
+
+def _json(body: bytes) -> Response:
+    return Response(status=200, body=body, content_type="application/json")
 
 
 def _refusal(

@@ -180,7 +180,7 @@ class WaveScheduler:
             return None
         if not ticket.queued:
             return Standing(0, 0.0)
-        place, work = self._ahead[key]
+        place, work = self._ahead.get(key, (0, 0.0))  # a thread may ask (/status) while it is admitted
         return Standing(place, self._seconds(work))
 
     def outlook(self, key: str) -> Standing:

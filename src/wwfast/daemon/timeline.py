@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from wwfast.boot.stages import Stage
@@ -16,6 +16,7 @@ from wwfast.net.transfer import Outcome, Transfer
 
 # Unknown addresses are kept for the admin to see, but a scanner must not fill the memory.
 MAX_UNKNOWN = 1024
+MAX_STAGES = 32  # of a boot; a whole one has ten or so, but one who asks for the same again and again has any number
 STUCK_SECONDS = 120.0
 
 _FIRMWARE = (Stage.DHCP, Stage.TFTP, Stage.EFIBOOT)
@@ -37,7 +38,7 @@ class StageRecord:
 
 @dataclass(slots=True)
 class NodeStatus:
-    """What /status tells of one node. `last_seen` 0 means never."""
+    """What is known of one node. `last_seen` 0 means never."""
 
     node: str
     stage: str = ""
@@ -48,10 +49,18 @@ class NodeStatus:
     error: str = ""
     error_at: float = 0.0
     boot: list[StageRecord] = field(default_factory=list)
+    changes: int = 0  # counted, so that what was made of it can be known to be old
+    told: tuple[int, bytes] = (-1, b"")  # what was made of it for /status, and after how many changes
 
     @property
     def current(self) -> StageRecord | None:
-        return self.boot[-1] if self.boot else None
+        last = self.boot[-1:]  # another thread may look while a boot begins anew
+        return last[0] if last else None
+
+    @property
+    def still(self) -> bool:
+        """Nothing of it moves with the time."""
+        return self.up or not self.last_seen
 
     @property
     def up(self) -> bool:
@@ -59,7 +68,7 @@ class NodeStatus:
 
     def stuck(self, now: float) -> float:
         """Seconds since a node that has not come up was last heard of; 0 for one that is up or was never seen."""
-        return 0.0 if self.up or not self.last_seen else now - self.last_seen
+        return 0.0 if self.still else now - self.last_seen
 
     def failed(self, now: float) -> bool:
         """A download was refused or cut and nothing came after it, or the boot stands still."""
@@ -98,10 +107,14 @@ class NodeStatus:
 
 
 class Timeline:
-    """All nodes' states; fed from the event loop only."""
+    """All nodes' states; fed from the event loop only. `known`: whether a node that was not seeded is one (it was
+    discovered a moment ago), or has been removed while something was on its way to it."""
 
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, clock: Callable[[], float] = time.time, known: Callable[[str], bool] = lambda _node: False
+    ) -> None:
         self._clock = clock
+        self._known = known
         self._nodes: dict[str, NodeStatus] = {}
         self._unknown: OrderedDict[str, NodeStatus] = OrderedDict()
 
@@ -110,7 +123,7 @@ class Timeline:
         self._nodes = {name: self._nodes.get(name) or NodeStatus(name) for name in names}
 
     def entry(self, node: str, wwid: str, peer: str) -> NodeStatus:
-        if node:
+        if node and (node in self._nodes or self._known(node)):
             return self._nodes.setdefault(node, NodeStatus(node))
         key = wwid or peer
         entry = self._unknown.get(key)
@@ -124,6 +137,7 @@ class Timeline:
     def record(self, event: Transfer) -> None:
         """Take one event in. A firmware that starts over (DHCP after iPXE) starts a new boot."""
         entry = self.entry(event.node, event.wwid, event.peer)
+        entry.changes += 1
         entry.last_seen = event.at
         entry.wwid = event.wwid or entry.wwid
         if event.stage != Stage.DHCP or not entry.ipaddr:
@@ -163,33 +177,18 @@ class Timeline:
         elif event.stage == Stage.DHCP and entry.boot and entry.boot[-1].stage == Stage.DHCP:
             entry.boot.pop()
         entry.boot.append(StageRecord(event.stage, event.sent, event.at - event.seconds))
+        del entry.boot[: -MAX_STAGES if entry.node in self._nodes else -1]
 
-    def status(
-        self,
-        *,
-        node: str = "",
-        problems: Mapping[str, str] | None = None,
-        standing: Callable[[str], tuple[int, float] | None] = lambda wwid: None,
-    ) -> dict[str, object]:
-        """The body of GET /status; with `node`, that one only and with the stages of its boot.
+    def now(self) -> float:
+        return self._clock()
 
-        `problems` are entries that could not be resolved or built: shown as the error of that node; `standing`
-        tells place and ETA of a MAC in the download queue.
-        """
-        now = self._clock()
-        chosen = [self._nodes[node]] if node in self._nodes else [] if node else [*self._nodes.values()]
-        nodes: dict[str, object] = {}
-        for entry in chosen:
-            nodes[entry.node] = shown = entry.as_json(now, detail=bool(node))
-            place = standing(entry.wwid) if entry.wwid else None
-            if place is not None and place[0]:
-                shown |= {"place": place[0], "eta": round(place[1], 1)}
-        for name, message in (problems or {}).items():
-            if not node or node == name:
-                known = nodes.setdefault(name, NodeStatus(name).as_json(now))
-                assert isinstance(known, dict)
-                known |= {"error": message, "failed": True}
-        body: dict[str, object] = {"nodes": nodes}
-        if not node:
-            body["unknown"] = {key: entry.as_json(now) for key, entry in self._unknown.items()}
-        return body
+    def of(self, node: str) -> NodeStatus | None:
+        return self._nodes.get(node)
+
+    def entries(self) -> list[NodeStatus]:
+        """Of all nodes; from any thread, as the following."""
+        return list(self._nodes.values())
+
+    def strangers(self) -> list[NodeStatus]:
+        """Of addresses that no node has."""
+        return list(self._unknown.values())

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from wwfast.net.names import NAME, REASON, tame
+
 
 class Outcome(StrEnum):
     STARTED = "started"  # the first byte is about to be sent
@@ -21,6 +23,8 @@ class Transfer:
     `stage` one of dhcp, tftp, ipxe, kernel, image, kmods, system, runtime, ...; `sent` the object's name, or
     NOT_FOUND, BAD_REQUEST, BAD_ASSET; `peer` the client's address; `at` Unix seconds; `sent_bytes` and
     `total_bytes` of the body; `seconds` since STARTED; `status` the HTTP status, 0 for other protocols.
+
+    Here strangers' words come in: `wwid`, `node`, `sent` and `detail` are tame, whoever keeps, logs or shows them.
     """
 
     stage: str
@@ -35,3 +39,17 @@ class Transfer:
     seconds: float = 0.0
     status: int = 0
     detail: str = ""
+
+    def __post_init__(self) -> None:
+        for name, most in _TOLD_BY_STRANGERS:
+            said: str = getattr(self, name)
+            if len(said) > most or not said.isprintable():
+                object.__setattr__(self, name, tame(said, most))
+
+    @property
+    def refused(self) -> bool:
+        """It came to nothing: no byte was given."""
+        return self.outcome is Outcome.FAILED and (self.status >= 400 or not self.sent_bytes)
+
+
+_TOLD_BY_STRANGERS = (("wwid", NAME), ("node", NAME), ("sent", NAME), ("detail", REASON))

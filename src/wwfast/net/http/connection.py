@@ -18,6 +18,7 @@ from wwfast.net.http.conditions import cut
 from wwfast.net.http.head import Head, HeadError, HeadReader
 from wwfast.net.http.message import NOTHING, Request, Response, render_head
 from wwfast.net.isolation import isolated
+from wwfast.net.names import tame
 from wwfast.net.transfer import Outcome
 from wwfast.pack.artefact import Artefact
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 ANSWERING = "answering HTTP requests"
+NO_SPANS: list[tuple[int, int, int]] = []
 LINGER = 2.0  # seconds to let a refused client read why
 
 
@@ -230,7 +232,8 @@ class Connection:
 
     def refuse(self, status: int, why: str) -> None:
         """Say what was wrong with the bytes, then close without cutting the answer off."""
-        log.info("%s refused with %d: %s", self.peer, status, why)
+        if self.server.restraint.allows(self.peer):
+            log.info("%s refused with %d: %s", self.peer, status, why)
         fields = {"Allow": "GET, HEAD"} if status == 405 else NOTHING
         data = render_head(status, "text/plain; charset=utf-8", len(why) + 1, fields, keep_alive=False)
         try:
@@ -262,20 +265,23 @@ class Connection:
         memory = answer.head_bytes()
         answer.before = -len(memory)
         answer.began = time.monotonic()
-        spans: list[tuple[int, int, int]] = []
+        part, spans = b"", NO_SPANS
         if answer.head.method == "GET" and answer.length:
             try:
                 part, spans = self._body(answer)
             except OSError as error:
                 why = f"{error.filename}: {error.strerror or error}"
-                log.error("%s cannot be sent: %s", response.sent or answer.head.path, why)
+                if self.server.restraint.allows(self.peer):
+                    log.error("%s cannot be sent: %s", tame(response.sent or answer.head.path), why)
                 self._tell(Outcome.FAILED, detail=why)
                 self._forget()
                 self.answer = Answer.empty(answer.head, Response(500), answer.keep_alive)
                 self._send()
                 return
-            memory += part
-        if not spans:
+            if len(part) <= self.server.limits.inline_bytes:
+                memory += part
+                part = b""
+        if not spans and not part:
             try:
                 done = self.sock.send(memory)
             except (BlockingIOError, InterruptedError):
@@ -293,7 +299,7 @@ class Connection:
         self.state = State.SENDING
         self.deadline = answer.began + self.server.stall_seconds
         answer.told = answer.began
-        self.sending = self.server.pump.send(self.fd, memory, spans, self)
+        self.sending = self.server.pump.send(self.fd, memory, part, spans, self)
 
     def reported(self, sending: Sending) -> None:
         """The pump is through with it."""

@@ -26,6 +26,7 @@ from wwfast.net.http.connection import Connection, State
 from wwfast.net.http.files import FileCache
 from wwfast.net.http.message import Request, Response
 from wwfast.net.isolation import isolated
+from wwfast.net.restraint import Restraint
 from wwfast.net.shares import Shares
 from wwfast.net.transfer import Transfer
 
@@ -39,6 +40,7 @@ EVENTS = 256  # connections read per turn of the loop
 # One turn of those who sent more than one request at once, a request each. Fresh clients are read between two turns:
 # beside 50 connections of 3,000 pipelined requests each they wait for this and for one request of each.
 TURN_SECONDS = 0.001
+SAID = (20, 1)  # lines of the log about bad requests of one address: at once, and a second
 ACCEPTS = 64  # connections taken per wake-up of a listener
 SERVING = "serving HTTP connections"
 IN_USE = "another server may be running there: ss -ltnp; from a wwfast server, `wwfast server --replace` takes over"
@@ -111,6 +113,7 @@ class HttpServer:
         self.waiting: dict[str, list[Connection]] = {}
         self._connections: dict[int, Connection] = {}  # by descriptor
         self._places = Shares(self.limits.connections)
+        self.restraint = Restraint(*SAID)
         self._queue: deque[Connection] = deque()
         self._turning = False
         self._slices: list[set[Connection]] = [set() for _ in range(SLICES)]
