@@ -11,10 +11,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks._harness import ROOT
+from support.netns import end_all
 
 NATIVE = Path(__file__).parent / "native"
 WORKERS = 2  # threads or processes that send, for every server
@@ -81,6 +83,7 @@ class Server:
             cwd=ROOT,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL if self.kind == "nginx" else None,
+            start_new_session=True,
         )
         deadline = time.monotonic() + 20
         while not self._listens():
@@ -94,12 +97,14 @@ class Server:
         return bool(done.stdout.strip())
 
     def stop(self) -> None:
+        """End it, and whatever it started that outlives it: the next server has the machine to itself."""
         self.process.terminate()
         try:
             self.process.wait(20)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+        end_all(partial(session, self.process.pid))
 
     def __exit__(self, *_: object) -> None:
         self.stop()
@@ -126,6 +131,19 @@ class Server:
                 if line.startswith("VmRSS:"):
                     total += int(line.split()[1])
         return total / 1024
+
+
+def session(leader: int) -> list[int]:
+    """Living members of the session that `leader` began, whether it lives or not."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, _, sid = place.read_text().rpartition(") ")[2].split()[:4]
+        except (OSError, ValueError):  # it has just ended
+            continue
+        if int(sid) == leader and state != "Z":
+            found.append(int(place.parent.name))
+    return found
 
 
 def load(port: int, target: str, connections: int, seconds: float, *more: str) -> dict[str, Any]:

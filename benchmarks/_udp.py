@@ -1,5 +1,8 @@
 """Servers for the DHCP and TFTP benchmarks: ours and the distribution's, each alone in a namespace of its own.
 
+What a server leaves behind ends with it, before the next one starts: children of tftpd-hpa answer TERM by going on
+with their transfer, from ports that the next server's clients use.
+
 A single client and its server share one core (`ONE_CORE`): what a block costs is then measured, not how long the
 machine takes to wake another core, which here is ten times as much and differs from run to run.
 """
@@ -19,9 +22,6 @@ from itertools import count
 from pathlib import Path
 
 from benchmarks._harness import ROOT
-
-sys.path.insert(0, str(ROOT / "tests"))
-
 from support.netns import Namespace, Network, namespace_number, network
 
 __all__ = [
@@ -91,7 +91,7 @@ def ours(space: Namespace, *, prefix: Sequence[str] = (), **config: object) -> I
             sys.exit(f"our server did not start:\n{space.log(log)}")
         yield process
     finally:
-        space.stop(process)
+        space.close_processes()
 
 
 @contextlib.contextmanager
@@ -106,4 +106,4 @@ def ready(
             sys.exit(f"{argv[0]} did not start:\n{space.log(log)}")
         yield process
     finally:
-        space.stop(process)
+        space.close_processes()

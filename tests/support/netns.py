@@ -7,7 +7,8 @@ import os
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 
@@ -27,6 +28,17 @@ def sh(*words: str | Path, check: bool = True, timeout: float = 60.0) -> str:
     if check and done.returncode:
         raise AssertionError(f"{' '.join(map(str, words))}: exit status {done.returncode}\n{output}")
     return output
+
+
+def end_all(living: Callable[[], list[int]], seconds: float = 10.0) -> None:
+    """SIGKILL who is living until nobody is. Raises AssertionError when somebody still is after `seconds`."""
+    end = time.monotonic() + seconds
+    while pids := living():
+        assert time.monotonic() < end, f"processes {pids} cannot be ended"
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.01)
 
 
 class Namespace:
@@ -69,14 +81,16 @@ class Namespace:
             self._running.remove(process)
         return status
 
+    def pids(self) -> list[int]:
+        """Who lives in the namespace, whatever became of who started it."""
+        return [int(pid) for pid in sh("ip", "netns", "pids", self.name).split()]
+
     def close_processes(self) -> None:
-        """End everything that runs inside."""
+        """End everything that runs inside. Raises AssertionError when something stays."""
         for process in list(self._running):
             self.stop(process)
-        # Clients put themselves into the background: what still lives in the namespace is ours as well.
-        for pid in sh("ip", "netns", "pids", self.name, check=False).split():
-            with contextlib.suppress(ProcessLookupError, ValueError):
-                os.kill(int(pid), signal.SIGKILL)
+        # Clients put themselves into the background, servers leave children: what lives here is ours as well.
+        end_all(self.pids)
 
     def close(self) -> None:
         self.close_processes()
