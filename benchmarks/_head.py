@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -81,6 +82,9 @@ class Server(Head):
         assert self.process is not None
         return self.process.pid
 
+    def stop(self) -> None:
+        self.__exit__(None, None, None)
+
     def kill(self) -> None:
         """SIGKILL, in the middle of whatever it does."""
         assert self.process is not None
@@ -121,16 +125,21 @@ class Askers:
 
     def run(self, kind: str, **ask: Any) -> dict[str, Any]:
         """One, to the end of its own time."""
-        process = self.start(kind, ask)
+        return self.answer(self.start(kind, ask), ask["seconds"] * 3 + 60)
+
+    @staticmethod
+    def answer(process: subprocess.Popen[bytes], seconds: float) -> dict[str, Any]:
+        """What it prints when its own time is over, which must be within `seconds`."""
+        assert process.stdout is not None
         try:
-            assert process.stdout is not None
-            line = process.stdout.readline()
-            if not line:
-                raise SystemExit(f"{kind} ended early")
-            return dict(json.loads(line))
+            readable, _, _ = select.select([process.stdout], [], [], seconds)
+            line = process.stdout.readline() if readable else b""
         finally:
             process.kill()
             process.communicate()
+        if not line:
+            raise SystemExit(f"{process.args!r} said nothing within {seconds:.0f} s")
+        return dict(json.loads(line))
 
     def start(self, kind: str, ask: dict[str, Any]) -> subprocess.Popen[bytes]:
         module = [kind] if "." in kind else ["benchmarks._strangers", kind]

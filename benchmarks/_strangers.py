@@ -106,7 +106,8 @@ def boots(server: str, port: int, nodes: int, rate: float, seconds: float) -> di
                 came += good
                 waits.append((now - boot.due if good else WAIT) * 1000)
     waits.sort()
-    return {"count": asked, "failed": asked - came, "p50": quantile(waits, 0.5), "p99": quantile(waits, 0.99)}
+    figures = {"p50": quantile(waits, 0.5), "p99": quantile(waits, 0.99)}
+    return {"count": asked, "failed": asked - came, **figures, "waits": waits}
 
 
 def quantile(ordered: list[float], share: float) -> float:
@@ -348,6 +349,20 @@ def overlays(server: str, port: int, nodes: int, stage: str, seconds: float) -> 
     return {"lost": [index for index, has in enumerate(got) if not has], "seconds": time.monotonic() - end + seconds}
 
 
+def served(server: str, port: int, index: int, text: str, seconds: float) -> dict[str, Any]:
+    """The moment (monotonic) at which the boot script of node `index` says `text`; asked every 10 ms."""
+    os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            if text.encode() in get(server, port, f"/ipxe/{hwaddr(index)}?uuid=", index):
+                break
+        except (OSError, ValueError):
+            pass
+        time.sleep(0.01)
+    return {"when": time.monotonic()}
+
+
 # -- TFTP ------------------------------------------------------------------------------------------------------------
 
 
@@ -375,7 +390,7 @@ def netascii(server: str, count: int, file: str, seconds: float) -> dict[str, An
 
 
 KINDS: dict[str, Callable[..., dict[str, Any]]] = {
-    kind.__name__: kind for kind in (boots, discover, bind, pipeline, overlays, netascii)
+    kind.__name__: kind for kind in (boots, discover, bind, pipeline, overlays, served, netascii)
 }
 
 if __name__ == "__main__":
