@@ -77,6 +77,7 @@ class Addresses:
         on_transfer: Callable[[Transfer], None],
     ) -> None:
         require_written(settings, paths)
+        require_range(settings, paths)
         self._registry = registry
         self._files = files
         self._guard = guard
@@ -219,3 +220,13 @@ def require_written(settings: Settings, paths: Paths) -> None:
             f"{paths.conf}: DHCP needs {' and '.join(missing)} to be written down; nothing is guessed",
             hint="add them, or set `dhcp: enabled: false`",
         )
+
+
+def require_range(settings: Settings, paths: Paths) -> None:
+    """A range of which nothing is served would be found out when the first unknown machine asks."""
+    first, last = settings.dhcp.range_start, settings.dhcp.range_end
+    if not first and not last:
+        return
+    if not first or not last or number(first) > number(last):
+        shown = f"from {first or 'nothing'} to {last or 'nothing'}"
+        raise ConfigError(f"{paths.conf}: the range of DHCP is {shown}", hint="set `range start` and `range end`")

@@ -13,14 +13,13 @@ import logging
 import socket
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING
 
 from wwfast.boot.binaries import HINT
 from wwfast.boot.firmware import OPTIONAL_FILES
 from wwfast.boot.plan import Planner
-from wwfast.daemon.addresses import Addresses, BootFiles, require_written
+from wwfast.daemon.addresses import Addresses, BootFiles
 from wwfast.daemon.board import Board
 from wwfast.daemon.database import PhaseStore, require_writable
 from wwfast.daemon.discovery import Discovery
@@ -30,7 +29,7 @@ from wwfast.daemon.handover import Offer, Predecessor, Sockets, State, find
 from wwfast.daemon.report import Report
 from wwfast.daemon.routes import Routes
 from wwfast.daemon.scheduler import WaveScheduler
-from wwfast.daemon.supervision import Supervisor
+from wwfast.daemon.supervision import Supervisor, Threads
 from wwfast.daemon.timeline import Timeline
 from wwfast.errors import WwfastError
 from wwfast.net.http.server import HttpServer, Limits, listen
@@ -81,8 +80,8 @@ class Daemon:
         self._offer: Offer | None = None
         self.replaced = asyncio.Event()
         self.supervisor = Supervisor()
-        self._builders = ThreadPoolExecutor(BUILDERS, thread_name_prefix="build")
-        self._chores = ThreadPoolExecutor(CHORES, thread_name_prefix="chore")
+        self._builders = Threads(BUILDERS, "build")
+        self._chores = Threads(CHORES, "chore")
         self.registry = Registry(paths)
         self.overlays = OverlayService(paths, settings, ignore_go_templates=ignore_go_templates)
         self.planner = Planner(paths, settings, self.overlays)
@@ -155,7 +154,6 @@ class Daemon:
             self.tftp = self.report.tftp = self._tftp_server()
         if self.settings.dhcp.enabled:
             self.reached("preparing DHCP")
-            require_written(self.settings, self.paths)
             self.dhcp = self.report.dhcp = Addresses(
                 self.settings, self.paths, self.registry, self.files, self.guard, self.report.record
             )
@@ -180,7 +178,7 @@ class Daemon:
         self._write_state()
         assert self._follower is not None
         self._follower.start()
-        self.supervisor.probe("overlay cache", self.overlays.trouble)
+        self._watch_threads()
         self.supervisor.keep(TENDING, self._tend_overlays)
         self._sockets.close_rest()
         if self._sockets.held:
@@ -188,6 +186,14 @@ class Daemon:
             with self.supervisor.guarded(OFFERING):
                 self._offer.publish()
             self.supervisor.keep(OFFERING, self._offer_sockets)
+
+    def _watch_threads(self) -> None:
+        self.supervisor.probe("overlay cache", self.overlays.trouble)
+        self.supervisor.probe("building overlays", self._builders.stuck)
+        self.supervisor.probe("the daemon's own work", self._chores.stuck)
+        if (tftp := self.tftp) is not None:
+            self.supervisor.probe("sending by TFTP", lambda: "" if tftp.alive else "its thread has ended")
+        self.supervisor.keep("looking for troubles", self.supervisor.look)
 
     def _write_state(self) -> None:
         """Keep the database what is in memory, from now on."""

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 from wwfast import run
 from wwfast.boot import binaries
 from wwfast.config.settings import lacking
-from wwfast.errors import WwfastError
+from wwfast.daemon.addresses import require_range
+from wwfast.errors import ConfigError, WwfastError
 from wwfast.images import inside
 from wwfast.images.kernels import KernelStore, for_node
 from wwfast.images.store import ImageStore
@@ -311,6 +312,11 @@ def dhcp(scene: Scene) -> Iterator[Finding]:
             f"{scene.paths.conf} does not name {' and '.join(missing)}: DHCP will not start",
             "write them down, or set `dhcp: enabled: false` if another server gives the addresses",
         )
+    if settings.dhcp.enabled:
+        try:
+            require_range(settings, scene.paths)
+        except ConfigError as error:
+            yield Finding(ERROR, "dhcp", f"{error.message}: the server will not start", error.hint or "")
 
 
 Check = Callable[[Scene], Iterable[Finding]]

@@ -12,6 +12,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -21,6 +22,7 @@ from wwfast.errors import WwfastError
 log = logging.getLogger(__name__)
 
 FIRST_PAUSE, MOST_PAUSE = 0.5, 30.0  # s before a task that failed goes on; doubled each time
+LOOK_SECONDS = 10.0  # between two looks at what has a thread of its own
 LOG_SECONDS = 60.0  # between two lines about one trouble
 SLOW_SECONDS = 60.0  # work in a thread that takes longer is told: a dead file server keeps a thread for ever
 STRAY_SECONDS = 600.0  # an error of no task's is told so long: nothing says when it is over
@@ -135,12 +137,16 @@ class Supervisor:
                 del self._troubles[name]
             return {name: trouble.as_json() for name, trouble in self._troubles.items()}
 
+    async def look(self) -> None:
+        """A turn of `keep`: what probes find is in the log though nobody asks."""
+        await asyncio.sleep(LOOK_SECONDS)
+        self._ask()
+
     def _ask(self) -> None:
         for name, ask in self._probes.items():
-            if wrong := ask():
-                self.failed(name, WwfastError(wrong))
-            else:
-                self.well(name)
+            with self.guarded(name):
+                if wrong := ask():
+                    raise WwfastError(wrong)
 
     def uncaught(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """The loop's exception handler: an error in a callback, in a part of a server (`net.isolation`), or of a task
@@ -154,6 +160,34 @@ class Supervisor:
         """threading.excepthook: a thread of ours has died."""
         name = f"thread {what.thread.name}" if what.thread is not None else "a thread"
         self.failed(name, what.exc_value or RuntimeError("ended"), ends=self._clock() + STRAY_SECONDS)
+
+
+class Threads(ThreadPoolExecutor):
+    """Threads that can tell when work in them does not end."""
+
+    def __init__(self, threads: int, name: str) -> None:
+        super().__init__(threads, thread_name_prefix=name)
+        self._most = threads
+        self._since: dict[object, float] = {}
+
+    def submit(self, fn: Callable[..., Result], /, *args: Any, **named: Any) -> Future[Result]:
+        def timed() -> Result:
+            key = object()
+            self._since[key] = time.monotonic()
+            try:
+                return fn(*args, **named)
+            finally:
+                del self._since[key]
+
+        return super().submit(timed)
+
+    def stuck(self) -> str:
+        """For Supervisor.probe: how many threads have worked at the same thing for SLOW_SECONDS, or ""."""
+        late = time.monotonic() - SLOW_SECONDS
+        count = sum(began < late for began in list(self._since.values()))
+        if not count:
+            return ""
+        return f"{count} of {self._most} threads have not ended for {SLOW_SECONDS:g} s: is a disk or file server stuck?"
 
 
 def told(error: BaseException) -> str:

@@ -158,6 +158,11 @@ class TftpServer:
             sock.close()
 
     @property
+    def alive(self) -> bool:
+        """Whether the thread that sends is there."""
+        return self._thread.is_alive()
+
+    @property
     def running(self) -> int:
         """Transfers under way."""
         return len(self._running)
