@@ -18,13 +18,14 @@ NAMES = ("rename", "replace", "link", "symlink", "mkdir")
 class FaultyDisk:
     """`fail` names the error (of `errno`) and what it strikes; `heal` ends it. `struck` counts what failed.
 
-    `after`: so many bytes are written first, so that a record is torn. Everything outside the directory works.
+    `after`: so many bytes are written first, so that a record is torn; `skip`: so many calls pass before the first one
+    fails. Everything outside the directory works.
     """
 
     def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.directory = os.path.realpath(directory)
         self.code = 0
-        self.after = 0
+        self.after = self.skip = 0
         self.writes = self.syncs = self.creates = False
         self.struck = 0
         self._open, self._write = os.open, os.write
@@ -37,11 +38,18 @@ class FaultyDisk:
             monkeypatch.setattr(os, name, self._by_path(getattr(os, name)))
         monkeypatch.setattr(os, "open", self._opened)
 
-    def fail(self, code: int, *, writes: bool = True, syncs: bool = True, creates: bool = True, after: int = 0) -> None:
-        self.code, self.writes, self.syncs, self.creates, self.after = code, writes, syncs, creates, after
+    def fail(
+        self, code: int, *, writes: bool = True, syncs: bool = True, creates: bool = True, after: int = 0, skip: int = 0
+    ) -> None:
+        self.code, self.writes, self.syncs, self.creates = code, writes, syncs, creates
+        self.after, self.skip, self.struck = after, skip, 0
 
     def heal(self) -> None:
         self.code = 0
+
+    def _due(self) -> bool:
+        self.skip -= 1
+        return self.skip < 0
 
     def _error(self, what: object) -> OSError:
         self.struck += 1
@@ -56,7 +64,7 @@ class FaultyDisk:
     def _by_fd(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
         def struck(fd: int, *rest: Any, **more: Any) -> Any:
             at = rest[0] if name == "copy_file_range" else fd
-            if (self.writes if name in WRITES else self.syncs) and self._here(at):
+            if (self.writes if name in WRITES else self.syncs) and self._here(at) and self._due():
                 raise self._error(name)
             return call(fd, *rest, **more)
 
@@ -66,6 +74,8 @@ class FaultyDisk:
         if not (self.writes and self._here(fd)):
             return self._write(fd, data)
         if self.after <= 0:
+            if not self._due():
+                return self._write(fd, data)
             raise self._error("write")
         done = self._write(fd, memoryview(data)[: self.after])
         self.after -= done
@@ -73,14 +83,16 @@ class FaultyDisk:
 
     def _by_path(self, call: Callable[..., Any]) -> Callable[..., Any]:
         def struck(*rest: Any, **more: Any) -> Any:
-            if self.code and self.creates and any(self._inside(path) for path in rest[:2]):
+            inside = any(self._inside(path) for path in rest[:2])
+            if self.code and self.creates and inside and self._due():
                 raise self._error(rest[0])
             return call(*rest, **more)
 
         return struck
 
     def _opened(self, path: Any, flags: int, *rest: Any, **more: Any) -> int:
-        if self.code and self.creates and flags & os.O_CREAT and self._inside(path):
+        making = self.code and self.creates and flags & os.O_CREAT
+        if making and self._inside(path) and self._due():
             raise self._error(path)
         return self._open(path, flags, *rest, **more)
 

@@ -5,7 +5,6 @@ Until that moment, and after any failure, the image that had the name is as it w
 
 from __future__ import annotations
 
-import ctypes
 import os
 import shutil
 from collections.abc import Sequence
@@ -58,7 +57,7 @@ def import_image(
             forget_builds(paths, name)
         fill(paths, source, tree, room, options)
         complete(tree, source)
-        settle(new)
+        work.settle(new)
         work.install(new, place)
     return ImageStore(paths).get(name)
 
@@ -173,18 +172,6 @@ def complete(tree: Path, source: str) -> None:
             (tree / point).mkdir(mode=0o755)
             os.utime(tree / point, ns=(status.st_mtime_ns, status.st_mtime_ns))
     os.utime(tree, ns=(status.st_atime_ns, status.st_mtime_ns))
-
-
-def settle(tree: Path) -> None:
-    """Have the file system write all of it out, so that a power failure after the swap finds it whole."""
-    fd = os.open(tree, os.O_RDONLY)
-    try:
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.syncfs(fd) != 0:
-            code = ctypes.get_errno()
-            raise OSError(code, os.strerror(code), str(tree))
-    finally:
-        os.close(fd)
 
 
 def archive(path: Path, reference: str, tree: Path, room: Path, options: Options) -> None:

@@ -124,6 +124,7 @@ class KernelStore:
                 skip_dirs=frozenset({"lib"}),
                 frames=self.paths.frames,
             )
+            work.settle(new)
             work.install(new, place)
         return self.get(name)
 

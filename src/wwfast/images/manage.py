@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 
 from wwfast.errors import WwfastError
@@ -27,7 +28,7 @@ def copy(paths: Paths, source: str, name: str) -> Image:
         new = room / "image"
         new.mkdir(mode=0o755)
         importing.copy_tree(image.rootfs, new / "rootfs")
-        importing.settle(new)
+        work.settle(new)
         work.install(new, paths.chroots / name)
     return ImageStore(paths).get(name)
 
@@ -48,9 +49,14 @@ def rename(paths: Paths, old: str, new: str) -> Image:
     ):
         if not begun:
             importing.forget_builds(paths, new)
-            _mark(paths, old).write_text(old)
-            work.sync(_mark(paths, old))
-            (paths.chroots / old).rename(paths.chroots / new)
+            try:
+                _mark(paths, old).write_text(old)
+                work.sync(_mark(paths, old))
+                (paths.chroots / old).rename(paths.chroots / new)
+            except OSError:
+                with suppress(OSError):
+                    _mark(paths, old).unlink(missing_ok=True)
+                raise
         if (paths.images / old).exists():
             (paths.images / old).rename(paths.images / new)
     return ImageStore(paths).get(new)

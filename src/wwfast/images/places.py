@@ -14,6 +14,7 @@ import msgspec
 import xxhash
 
 from wwfast.images import inside
+from wwfast.pack.cache import replace_file
 
 LIST = "places.json"
 ASIDE = ".copy"  # a copy that is not whole yet, beside the tree
@@ -87,6 +88,4 @@ def _read(rootfs: Path) -> list[Place]:
 
 
 def _write(rootfs: Path, places: list[Place]) -> None:
-    new = rootfs.parent / f".{LIST}"
-    new.write_bytes(msgspec.json.encode(places))
-    new.rename(rootfs.parent / LIST)
+    replace_file(rootfs.parent / LIST, msgspec.json.encode(places))

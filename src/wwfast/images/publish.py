@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,7 +101,12 @@ def build_locked(paths: Paths, name: str, how: How) -> tuple[Build, bool]:
         work.sync(made)
         published = Build(name, place / _new_id(place))
         made.rename(published.path)
-    make_current(paths, published)
+        try:
+            make_current(paths, published)
+        except BaseException:
+            if store.current_id(paths, name) != published.id:  # a build that was never served is none
+                work.remove(published.path)
+            raise
     prune(paths, name, in_use_of(name, how.in_use))
     return published, True
 
@@ -116,8 +122,13 @@ def make_current(paths: Paths, build: Build) -> None:
     """From now on nodes get this build. One rename: a request sees the old build or the new one."""
     link = build.path.parent / f".{store.CURRENT}.{os.getpid()}"
     link.unlink(missing_ok=True)
-    link.symlink_to(build.id)
-    link.rename(build.path.parent / store.CURRENT)
+    try:
+        link.symlink_to(build.id)
+        link.rename(build.path.parent / store.CURRENT)
+    except BaseException:
+        with suppress(OSError):
+            link.unlink(missing_ok=True)
+        raise
     work.sync(build.path.parent)
 
 
@@ -179,6 +190,7 @@ def _keep_kernels(found: Sequence[Kernel], place: Path) -> list[KernelInfo]:
         os.utime(copy, ns=(kernel.file.stat().st_mtime_ns,) * 2)
         work.sync(copy)
         kept.append(KernelInfo(kernel.path, copy.name, kernel.version, kernel.release, kernel.zstd, kernel.aside))
+    work.sync(place)
     return kept
 
 

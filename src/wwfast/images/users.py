@@ -14,7 +14,7 @@ from pathlib import Path
 
 from wwfast.errors import WwfastError
 from wwfast.images import inside, work
-from wwfast.images.importing import copy_tree, settle
+from wwfast.images.importing import copy_tree
 from wwfast.images.store import ImageStore
 from wwfast.paths import Paths
 
@@ -126,7 +126,7 @@ def sync(paths: Paths, name: str) -> Plan:
                 _chown(tree, change)
             for table in (made.passwd, made.group):
                 _replace(tree, table)
-            settle(new)
+            work.settle(new)
             work.install(new, paths.chroots / name)
     return made
 

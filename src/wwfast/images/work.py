@@ -118,9 +118,25 @@ def install(new: Path, place: Path) -> None:
         # File systems without exchange: two renames, the gap between them is microseconds.
         old = new.with_name(new.name + ".old")
         place.rename(old)
-        new.rename(place)
+        try:
+            new.rename(place)
+        except BaseException:
+            old.rename(place)
+            raise
         old.rename(new)
     sync(place.parent)
+
+
+def settle(tree: Path) -> None:
+    """Have the file system write all of it out, so that a power failure after the swap finds it whole."""
+    fd = os.open(tree, os.O_RDONLY)
+    try:
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.syncfs(fd) != 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code), str(tree))
+    finally:
+        os.close(fd)
 
 
 def sync(path: Path) -> None:

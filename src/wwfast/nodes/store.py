@@ -194,12 +194,18 @@ class Store:
         target = Path(os.path.realpath(self.paths.nodes_conf))
         for left in target.parent.glob(f".{target.name}.*"):  # of a writer that was killed; we hold the lock
             left.unlink(missing_ok=True)
-        self.remember(before, Source.digest_of(data), why)
-        replace(target, data)
+        kept = self.remember(before, Source.digest_of(data), why)
+        try:
+            replace(target, data)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                if target.read_bytes() == before.data:  # there is nothing to take back
+                    kept.unlink()
+            raise
 
     # The history: NUMBER-SECONDS.zst, each one version of the file as it was before a change.
 
-    def remember(self, before: Source, becomes: str, why: str) -> None:
+    def remember(self, before: Source, becomes: str, why: str) -> Path:
         import msgspec
         import zstandard
 
@@ -208,9 +214,11 @@ class Store:
         number = (int(versions[-1].name.partition("-")[0]) if versions else 0) + 1
         head = msgspec.json.encode({"why": why, "becomes": becomes, "at": int(time.time())})
         body = zstandard.ZstdCompressor(level=1).compress(before.data)
-        replace(self.paths.history / f"{number:08d}-{int(time.time())}", head + b"\n" + body, sync=False)
+        kept = self.paths.history / f"{number:08d}-{int(time.time())}"
+        replace(kept, head + b"\n" + body, sync=False)
         for old in versions[: max(0, len(versions) + 1 - self.keep)]:
             old.unlink(missing_ok=True)
+        return kept
 
     def versions(self) -> list[Path]:
         """Kept versions, oldest first."""
@@ -282,7 +290,7 @@ def replace(target: Path, data: bytes, *, sync: bool = True) -> None:
                 os.fsync(handle)
         Path(name).rename(target)
     except BaseException:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):  # what went wrong first is told
             Path(name).unlink()
         raise
     if sync:

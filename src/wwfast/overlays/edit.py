@@ -57,9 +57,23 @@ def clone(overlay: Overlay, place: Path) -> None:
                 os.lchown(target, item.uid, item.gid)
             if item.kind != model.LINK:
                 target.chmod(item.mode)
+        _settle(work)
         work.rename(place)
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def _settle(path: Path) -> None:
+    """Bring a file, or a tree, to the disk before it gets its name: a power failure must not leave an empty one."""
+    if path.is_symlink():
+        return
+    for below in path.iterdir() if path.is_dir() else ():
+        _settle(below)
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def replace(overlay: Overlay, target: Path, data: bytes, *, mode: int | None = None) -> None:
@@ -71,9 +85,12 @@ def replace(overlay: Overlay, target: Path, data: bytes, *, mode: int | None = N
         work.chmod(mode if mode is not None else st.st_mode & 0o7777 if st else 0o644)
         if st is not None and os.geteuid() == 0:
             os.chown(work, st.st_uid, st.st_gid)
+        _settle(work)
         work.rename(target)
-    finally:
-        work.unlink(missing_ok=True)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            work.unlink(missing_ok=True)
+        raise
 
 
 def parent_of(overlay: Overlay, target: Path, *, make: bool) -> None:

@@ -5,11 +5,11 @@ All nodes share one set of host keys, so that a node is the same machine after e
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from wwfast.nodes.store import replace
 from wwfast.paths import Paths
 from wwfast.run import run
 
@@ -38,8 +38,7 @@ def make_login(paths: Paths, kind: str) -> Path | None:
     key = folder / f"id_{kind}"
     if not key.exists():
         make(key, kind, "root@cluster")
-    with os.fdopen(os.open(authorized, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
-        out.write(key.with_name(f"{key.name}.pub").read_bytes())
+    replace(authorized, key.with_name(f"{key.name}.pub").read_bytes())
     return authorized
 
 
@@ -49,6 +48,13 @@ def make(key: Path, kind: str, comment: str) -> bool:
     with tempfile.TemporaryDirectory(dir=key.parent) as work:
         fresh = Path(work) / "key"
         run(["ssh-keygen", "-q", "-t", kind, "-N", "", "-C", comment, "-f", fresh], package="openssh-client")
-        fresh.with_name("key.pub").rename(key.with_name(f"{key.name}.pub"))
-        fresh.rename(key)
+        public = key.with_name(f"{key.name}.pub")
+        try:
+            replace(public, fresh.with_name("key.pub").read_bytes())
+            public.chmod(0o644)
+            replace(key, fresh.read_bytes())  # the last one: it is what tells that there is a pair
+        except OSError:
+            if not key.exists():
+                public.unlink(missing_ok=True)
+            raise
     return True

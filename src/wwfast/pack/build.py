@@ -294,7 +294,7 @@ def _publish(
         for path in (work / EDGES, work / manifest.FILE, work):
             if path.exists():
                 _sync(path)
-        work.rename(job.dest)
+        work = work.rename(job.dest)
         _sync(job.dest.parent)
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)

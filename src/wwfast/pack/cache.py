@@ -8,20 +8,24 @@ what its index says is not trusted: each of its frames is checked by digest befo
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
+import logging
 import os
 import struct
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import xxhash
 
 from wwfast.pack import frames
+
+log = logging.getLogger(__name__)
 
 LOCK = ".lock"
 MAGIC = b"wwframe1"
@@ -60,6 +64,7 @@ class PackWriter:
         self._file = -1
         self._end = 0
         self._records: list[bytes] = []
+        self._finished = False
 
     def _reserve(self, length: int) -> int:
         with self._lock:
@@ -73,6 +78,8 @@ class PackWriter:
         view = memoryview(data)
         while view:
             done = os.pwrite(self._file, view, offset)
+            if not done:
+                raise OSError(errno.EIO, os.strerror(errno.EIO), str(self._temporary))
             view, offset = view[done:], offset + done
 
     def append(self, key: bytes, data: frames.Raw, raw: int, crc: int) -> Frame:
@@ -111,9 +118,12 @@ class PackWriter:
         with frame.pack.open("rb") as source:
             done = 0
             while done < frame.length:
-                done += os.copy_file_range(
+                some = os.copy_file_range(
                     source.fileno(), self._file, frame.length - done, frame.offset + done, offset + done
                 )
+                if not some:  # it became shorter
+                    raise OSError(errno.EIO, os.strerror(errno.EIO), str(frame.pack))
+                done += some
         return self._record(key, frame._replace(pack=self.path, offset=offset))
 
     def _record(self, key: bytes, frame: Frame) -> Frame:
@@ -129,20 +139,25 @@ class PackWriter:
         os.fchmod(self._file, 0o400)
         os.fsync(self._file)
         facts = os.fstat(self._file)
-        os.close(self._file)
-        self._file = -1
+        file, self._file = self._file, -1
+        os.close(file)
         body = b"".join(self._records)
         self._temporary.rename(self.path)
         replace_file(
             self.path.with_suffix(".idx"),
             HEAD.pack(MAGIC, xxhash.xxh3_128_digest(body), facts.st_size, facts.st_mtime_ns) + body,
         )
+        self._finished = True
 
     def abandon(self) -> None:
+        """Leave nothing of a pack that was not finished. Safe to repeat."""
         if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
-            self._temporary.unlink(missing_ok=True)
+            file, self._file = self._file, -1
+            with suppress(OSError):
+                os.close(file)
+        for rest in () if self._finished else (self._temporary, self.path):
+            with suppress(OSError):
+                rest.unlink(missing_ok=True)
 
 
 def replace_file(path: Path, data: bytes) -> None:
@@ -154,8 +169,10 @@ def replace_file(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
 
 
 class FrameCache:
@@ -205,10 +222,16 @@ class FrameCache:
         return data[16:] if data[:16] == xxhash.xxh3_128_digest(memoryview(data)[16:]) else b""
 
     def remember(self, tree: Path, seen: bytes) -> None:
+        """For the next build, which otherwise reads all files again: no reason to fail this one."""
         path = self.seen_file(tree)
         temporary = path.with_name(f"{path.name}.{os.getpid()}.new")
-        temporary.write_bytes(xxhash.xxh3_128_digest(seen) + seen)  # no fsync: torn, it is ignored
-        temporary.replace(path)
+        try:
+            temporary.write_bytes(xxhash.xxh3_128_digest(seen) + seen)  # no fsync: torn, it is ignored
+            temporary.replace(path)
+        except OSError as error:
+            log.warning("the digests of the files of %s are not kept: %s", tree, error)
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
 
 
 def intact(frame: Frame) -> bool:
