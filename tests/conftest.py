@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from support import overlays
+from support import overlays, watchdog
 from support.lab import Laboratory, Namespace, stocked
 from wwfast.demo import debian as debian_tree
 from wwfast.paths import Paths
@@ -20,6 +20,19 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _watched(tmp_path_factory: pytest.TempPathFactory) -> None:
+    watchdog.begin(tmp_path_factory.mktemp("loopwatch"))
+
+
+@pytest.fixture(autouse=True)
+def _loops_are_never_kept() -> Iterator[None]:
+    """A callback that used more than 50 ms of a loop's thread, here or in a started program, fails the test."""
+    yield
+    if entries := watchdog.taken():
+        pytest.fail(watchdog.complaint(entries), pytrace=False)
 
 
 @pytest.fixture(autouse=True)

@@ -7,6 +7,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import uvloop
+
 from wwfast.net.tftp.server import TftpServer, open_socket
 from wwfast.net.transfer import Transfer
 
@@ -16,7 +18,7 @@ class RunningTftp:
 
     def __init__(self, files: dict[str, bytes], **options: int) -> None:
         self.events: list[Transfer] = []
-        self._loop = asyncio.new_event_loop()
+        self._loop = uvloop.new_event_loop()
         sock = open_socket("127.0.0.1", 0)
         self.port: int = sock.getsockname()[1]
         self.server = TftpServer([sock], lambda name, peer: files.get(name), on_transfer=self.events.append, **options)
