@@ -24,6 +24,7 @@ import uvloop
 from support.daemon import MAC, NODES, overlay, tiny_image, write_conf
 from support.httpserver import get, read_response
 from wwfast.daemon.handover import Offer, Sockets, find
+from wwfast.errors import WwfastError
 from wwfast.net.http.message import Response
 from wwfast.net.http.server import HttpServer, listen
 from wwfast.paths import Paths
@@ -110,6 +111,40 @@ def test_http_restart_hands_over_the_listening_socket(tmp_path: Path) -> None:
     assert len(answers) == 200
     assert answers == sorted(answers, reverse=True)
     assert set(answers) == {b"old", b"new"}
+
+
+def test_http_of_two_successors_one_takes_over_and_one_is_sent_away(tmp_path: Path) -> None:
+    way = tmp_path / "handover"
+
+    async def restart() -> None:
+        loop = asyncio.get_running_loop()
+        sockets = Sockets()
+        old = HttpServer([sockets.get("http", lambda: listen([("127.0.0.1", 0)])[0])], lambda _: Response(body=b"old"))
+        old.start()
+        holder = Holding(old)
+        offer = Offer(way, sockets, holder)
+        offer.publish()
+        first = await loop.run_in_executor(None, find, way)
+        second = await loop.run_in_executor(None, find, way)
+        third = await loop.run_in_executor(None, find, way)
+        assert first is not None
+        assert second is not None
+        assert third is not None
+        assert await loop.run_in_executor(None, first.release) == STATE
+        with pytest.raises(WwfastError, match="goes on"):
+            await loop.run_in_executor(None, second.release)  # while the first one takes
+        first.close()  # which then fails after all
+        await holder.resumed.wait()
+        assert await loop.run_in_executor(None, third.release) == STATE
+        third.take()
+        await holder.taken.wait()
+        assert await loop.run_in_executor(None, find, way) is None
+        for one in (first, second, third):
+            one.close()
+            one.sockets.close()
+        await old.close()
+
+    uvloop.run(restart())
 
 
 def test_http_there_may_be_nobody_to_take_from(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import io
 import os
@@ -225,6 +226,21 @@ def test_http_nodes_conf_is_taken_up_and_a_broken_one_is_not(paths: Paths) -> No
         paths.nodes_conf.write_text(NODES)
         wait_for(lambda: server.get("/kernel/52:54:00:00:00:02")[0] == 400)
         assert server.status()["registry error"] == ""
+
+
+def test_http_a_server_that_hands_over_closes_no_phase_that_stays_open_in_its_successor(paths: Paths) -> None:
+    site(paths)
+    with serving(paths) as server:
+        guard = server.daemon.guard
+        server.loop.call_soon_threadsafe(lambda: guard.saw_dhcp(MAC, boots=True))
+        server.loop.call_soon_threadsafe(server.daemon.pause)
+        handed = asyncio.run_coroutine_threadsafe(server.daemon.state(), server.loop)
+        known = handed.result(10)["guard"]["nodes"]
+        assert [entry[0] for entry in known] == [MAC]
+        server.loop.call_soon_threadsafe(server.daemon.http.resume)  # type: ignore[union-attr]
+        assert server.get(f"/runtime/{MAC}?format=tar")[0] == 503
+        server.loop.call_soon_threadsafe(server.daemon.resume)  # nobody took over
+        wait_for(lambda: server.get(f"/runtime/{MAC}?format=tar")[0] == 200)
 
 
 def test_http_an_overlay_edit_is_served_without_a_build(paths: Paths) -> None:

@@ -144,6 +144,16 @@ def test_errors_of_nobodys_are_counted_and_told_but_not_quoted(monkeypatch: pyte
     assert supervisor.troubles() == {}
 
 
+def test_strays_are_bounded_and_never_keep_a_tasks_trouble_out() -> None:
+    supervisor = Supervisor()
+    supervisor.failed("saving", OSError(5, "first"))
+    for number in range(1000):
+        supervisor.failed(f"thread {number}", OSError(5, "stray"), ends=10**12 + number)
+    supervisor.failed("reading", OSError(5, "last"))
+    assert {"saving", "reading"} <= set(supervisor.troubles())
+    assert len(supervisor.troubles()) == supervision.MOST
+
+
 def test_what_is_told_is_one_bounded_line() -> None:
     assert told(WwfastError("a\x1b[31m\nb")) == "a [31m b"
     assert len(told(OSError("x" * 10_000))) < 400

@@ -261,6 +261,7 @@ class Daemon:
 
     def resume(self) -> None:
         """The successor did not take over."""
+        self.guard.handed = False
         for server in (self.http, self.tftp, self.dhcp):
             with self.supervisor.guarded(HANDING_OVER):
                 if server is not None:
@@ -269,6 +270,7 @@ class Daemon:
     async def state(self) -> State:
         """What a successor must know: on the disk as far as that works, and in any case handed to it."""
         await self._in_time(HANDING_OVER, self._write_down)
+        self.guard.handed = True
         leases = self.dhcp.leases.export() if self.dhcp is not None else []
         return {"guard": self.guard.export(), "leases": leases}
 

@@ -82,6 +82,8 @@ class Guard:
     phase_seconds: float = PHASE_SECONDS
     keeper: Keeper = field(default_factory=Forgetful)
     clock: Callable[[], float] = time.time
+    #: What we know was handed to another server: a phase that is closed here now would stay open there.
+    handed: bool = False
     #: Both by last stage, oldest first. A flood of made-up machines costs those of nodes.conf nothing, nor the disk.
     _nodes: OrderedDict[str, Phase] = field(default_factory=OrderedDict)
     _strangers: Recent[Phase] = field(default_factory=lambda: Recent(STRANGERS))

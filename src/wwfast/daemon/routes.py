@@ -141,6 +141,9 @@ class Routes:
         plan = await asyncio.get_running_loop().run_in_executor(self._executor, build)
         assert plan is not None
         if closes and not plan.failed:
+            if self._guard.handed:
+                why = "another server takes over, and must be the one that closes the phase: ask again"
+                return _refusal(503, why, stage=target.stage, wwid=target.wwid, node=plan.node)
             await self._guard.fetched_runtime(target.wwid)
         return self._respond(plan, target)
 

@@ -105,8 +105,9 @@ class Supervisor:
         with self._lock:
             trouble = self._troubles.get(name)
             if trouble is None:
-                if len(self._troubles) >= MOST:
-                    return
+                self._expire(now)
+                if len(self._troubles) >= MOST:  # of strays: what tasks can fail in is less
+                    del self._troubles[min(self._troubles, key=lambda key: self._troubles[key].ends or float("inf"))]
                 trouble = self._troubles[name] = Trouble("", now, now, 0)
             trouble.error, trouble.last, trouble.ends = told(error), now, ends
             trouble.count += 1
@@ -130,12 +131,13 @@ class Supervisor:
     def troubles(self) -> dict[str, dict[str, object]]:
         """For /status: what does not work now."""
         self._ask()
-        now = self._clock()
         with self._lock:
-            over = [name for name, trouble in self._troubles.items() if trouble.ends and trouble.ends <= now]
-            for name in over:
-                del self._troubles[name]
+            self._expire(self._clock())
             return {name: trouble.as_json() for name, trouble in self._troubles.items()}
+
+    def _expire(self, now: float) -> None:
+        for name in [name for name, trouble in self._troubles.items() if trouble.ends and trouble.ends <= now]:
+            del self._troubles[name]
 
     async def look(self) -> None:
         """A turn of `keep`: what probes find is in the log though nobody asks."""
