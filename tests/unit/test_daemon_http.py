@@ -318,6 +318,18 @@ def test_http_discovery_gives_two_unknown_addresses_two_nodes(paths: Paths) -> N
         assert "not-a-mac" not in text
 
 
+def test_http_a_node_left_out_does_not_take_the_entry_of_another(paths: Paths) -> None:
+    """Its hardware address is known, though its entry is unusable: it is named, and no discovery gives it a new one."""
+    broken = '  b1: {network devices: {default: {hwaddr: "52:54:00:00:00:61", gateway: "fe80::1"}}}'
+    free = "  d1: {discoverable: true, profiles: [default], network devices: {default: {}}}"
+    site(paths, f"{NODES.rstrip()}\n{broken}\n{free}\n")
+    with serving(paths) as server:
+        assert b"No node of this cluster" in server.get("/ipxe/52:54:00:00:00:61")[1]
+        assert paths.nodes_conf.read_text().count("52:54:00:00:00:61") == 1
+        assert "default.gateway: 'fe80::1' is not an IPv4 address" in server.status("b1")["nodes"]["b1"]["error"]
+        assert b"kernel --name" in server.get("/ipxe/52:54:00:00:00:62")[1]
+
+
 def test_http_file_descriptors_are_given_back(paths: Paths) -> None:
     site(paths)
     with serving(paths) as server:

@@ -391,6 +391,19 @@ def test_dhcp_node_that_gains_an_address_leaves_its_lease() -> None:
     assert len(server.leases) == 0
 
 
+def test_dhcp_a_node_whose_entry_is_unusable_is_named_and_gets_nothing() -> None:
+    known = {mac(1).hex(":"): Reservation("n1", unusable=True)}
+    server = responder(first="10.0.1.1", last="10.0.1.50", hosts=known)
+    reply, contact = server.respond(Message(chaddr=mac(1), options={53: b"\1", **PXE}), 1000.0)
+    assert reply is None
+    assert contact is not None
+    assert (contact.node, contact.kind) == ("n1", "IGNORED")
+    assert "unusable" in contact.detail
+    assert ask(server, Kind.REQUEST, {**PXE, 50: bytes((10, 0, 1, 1))}, who=1) is None
+    assert len(server.leases) == 0
+    assert chain(server, PXE, who=2).startswith("10.0.1.")
+
+
 def test_dhcp_range_skips_addresses_of_nodes() -> None:
     table = LeaseTable(number("10.0.1.1"), number("10.0.1.3"))
     table.reserve(table.mask([number("10.0.1.2"), number("10.0.2.2")]))

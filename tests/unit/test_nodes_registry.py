@@ -45,6 +45,14 @@ def write(paths: Paths, text: str) -> None:
     paths.nodes_conf.write_text(text)
 
 
+def test_a_node_left_out_is_known_by_its_hardware_address(paths: Paths) -> None:
+    write(paths, GOOD.replace("netmask: 255.255.255.0", "gateway: fe80::1"))
+    snapshot = Registry(paths).snapshot()
+    assert not snapshot.nodes.keys() & {"n2"}
+    assert snapshot.by_mac("52:54:00:00:00:aa") is None
+    assert snapshot.left_out("52-54-00-00-00-AA") == "n2"
+
+
 def test_snapshot_resolves_and_indexes(paths: Paths) -> None:
     write(paths, GOOD)
     snapshot = Registry(paths).snapshot()
@@ -65,6 +73,7 @@ def test_a_bad_node_is_reported_and_the_others_stay(paths: Paths) -> None:
     write(paths, GOOD.replace("10.0.0.1", "10.0.0.999"))
     snapshot = Registry(paths).snapshot()
     assert list(snapshot.nodes) == ["n2"]
+    assert snapshot.left_out("52:54:00:00:00:aa") == "", "n1 has no hardware address"
     (problem,) = snapshot.problems
     assert (problem.kind, problem.id, problem.fatal) == ("node", "n1", True)
     assert "nodes.conf:24: network devices.default.ipaddr: '10.0.0.999' is not an IPv4 address" in problem.message

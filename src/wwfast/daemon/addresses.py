@@ -158,9 +158,11 @@ class Addresses:
             self.routers = None
 
     def reservation(self, mac: str) -> Reservation | None:
-        node = self._registry.snapshot().by_mac(mac)
+        snapshot = self._registry.snapshot()
+        node = snapshot.by_mac(mac)
         if node is None:
-            return None
+            unusable = snapshot.left_out(mac)
+            return Reservation(unusable, unusable=True) if unusable else None
         device = next((device for device in node.network_devices.values() if device.hwaddr == mac), None)
         if device is None:
             return Reservation(node.id, hostname=node.id)

@@ -39,7 +39,8 @@ class Discovery:
         """The node that now owns `wwid`, or None. Never raises: the node then gets the unconfigured script."""
         if not is_mac(wwid) or wwid.startswith(STORM_PREFIX) or not self._guard.seen_within(wwid, SEEN_SECONDS):
             return None
-        if not self._registry.snapshot().discoverable():
+        snapshot = self._registry.snapshot()
+        if not snapshot.discoverable() or snapshot.left_out(wwid):
             return None
         loop = asyncio.get_running_loop()
         async with self._one:

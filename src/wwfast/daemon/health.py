@@ -298,7 +298,8 @@ def service(scene: Scene) -> Iterator[Finding]:
 
 def registry(scene: Scene) -> Iterator[Finding]:
     for problem in scene.snapshot.problems:
-        yield Finding(WARNING, "nodes.conf", f"{problem.kind} {problem.id}: {problem.message}", "wwfast node edit")
+        level = ERROR if problem.fatal else WARNING
+        yield Finding(level, "nodes.conf", f"{problem.kind} {problem.id}: {problem.message}", "wwfast node edit")
 
 
 def dhcp(scene: Scene) -> Iterator[Finding]:

@@ -88,6 +88,7 @@ class Snapshot:
         self._ips: dict[str, Node] = {}
         self._assets: dict[str, Node] = {}
         self._bad: set[str] = set()
+        self._left_out: dict[str, str] = {}
         self._own_profiles = {name: self._clean(PROFILES, name) for name in source.trees[PROFILES]}
         self._sound = self._own_profiles.keys() - self._bad
         self._check_profiles()
@@ -126,6 +127,11 @@ class Snapshot:
         """The node that owns a hardware address; a discoverable node is not found."""
         self._index()
         return self._macs.get(mac(address))
+
+    def left_out(self, address: str) -> str:
+        """The id of the node that claims a hardware address but whose entry is unusable, or ""."""
+        self._index()
+        return self._left_out.get(mac(address), "")
 
     def by_ip(self, address: str) -> Node | None:
         self._index()
@@ -250,7 +256,16 @@ class Snapshot:
         with self._lock:
             if not self._indexed:
                 self._index_all()
+                self._index_left_out()
                 self._indexed = True
+
+    def _index_left_out(self) -> None:
+        for name, tree in self.source.trees[NODES].items():
+            devices = tree.get("network devices") if self._nodes.get(name) is None and isinstance(tree, dict) else None
+            for device in devices.values() if isinstance(devices, dict) else ():
+                address = device.get("hwaddr") if isinstance(device, dict) else None
+                if isinstance(address, str) and mac(address) not in self._macs:
+                    self._left_out.setdefault(mac(address), name)
 
     def _index_all(self) -> None:
         bmcs: dict[str, Node] = {}

@@ -114,6 +114,8 @@ class Responder:
         if reservation is None and not client.boots and not self.leases.size:
             self.counts["unknown"] += 1
             return None, None
+        if reservation is not None and reservation.unusable:
+            return None, self._no_address(client, reservation, now)
         match kind:
             case Kind.DISCOVER:
                 return self._discover(message, client, reservation, now, source)
@@ -250,7 +252,9 @@ class Responder:
         if now - self._spoken.get(client.mac, 0.0) < QUIET_SECONDS:
             return None
         self._spoken.note(client.mac, now)
-        if client.giaddr and self.leases.size:
+        if reservation is not None and reservation.unusable:
+            why = "its entry in nodes.conf is unusable, see wwfast doctor"
+        elif client.giaddr and self.leases.size:
             why = f"no address in nodes.conf, and the range is not of the relay's network ({client.giaddr})"
         elif self.leases.size:
             why = "the dhcp range is full"

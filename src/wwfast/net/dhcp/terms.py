@@ -17,13 +17,17 @@ REFUSED = ("IGNORED", "DECLINE")
 
 
 class Reservation(msgspec.Struct, frozen=True):
-    """What nodes.conf says about a MAC: its node and, if it has one, its address (dotted, "" for none)."""
+    """What nodes.conf says about a MAC: its node and, if it has one, its address (dotted, "" for none).
+
+    `unusable`: the entry has a fault that keeps it out of service; the machine gets no answer, not even as a stranger.
+    """
 
     node: str
     address: str = ""
     netmask: str = ""
     gateway: str = ""
     hostname: str = ""
+    unusable: bool = False
 
 
 class BootFile(msgspec.Struct, frozen=True):
