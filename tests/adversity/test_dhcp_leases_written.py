@@ -74,6 +74,8 @@ while True:
 
 def saved(path: Path) -> dict[str, str]:
     with closing(sqlite3.connect(path)) as database:
+        if not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'lease'").fetchall():
+            return {}
         return dict(database.execute("SELECT mac, address FROM lease"))
 
 

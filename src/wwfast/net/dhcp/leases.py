@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from enum import Enum, auto
 
 import xxhash
 
@@ -33,34 +32,21 @@ DECLINES, DECLINED_SHARE = 4, 8
 STEPS = 16
 #: Of a name that a client sends (RFC 1035: 253).
 HOSTNAME = 255
-#: Queues of the bound, beside those by seconds of lease: read from the journal, and given back.
-LOADED, RELEASED = -1.0, 0.0
-
-
-class Held(Enum):
-    OFFERED = auto()
-    BOUND = auto()
-    RESTING = auto()
+#: By address. Those that hold for the same time end in the order in which they began.
+Queue = OrderedDict[int, "Lease"]
 
 
 @dataclass(slots=True, eq=False)
 class Lease:
-    """`expires` in Unix seconds. Only a bound one is written; `mac` of a resting one is the client that declined it."""
+    """Who holds an address until `expires` (Unix seconds), in the queue of its kind. Only a bound one is written;
+    `mac` of a resting one is the client that declined it."""
 
     mac: str
     address: int
     expires: float
-    held: Held = Held.OFFERED
+    queue: Queue
+    bound: bool = False
     hostname: str = ""
-    queue: float = 0.0
-
-    @property
-    def bound(self) -> bool:
-        return self.held is Held.BOUND
-
-
-#: By address. Those that hold for the same time end in the order in which they began.
-Queue = OrderedDict[int, Lease]
 
 
 class LeaseTable:
@@ -76,7 +62,9 @@ class LeaseTable:
         self._offers: Queue = OrderedDict()
         self._resting: Queue = OrderedDict()
         self._declined: dict[str, Queue] = {}  # resting ones by client
-        self._bound: dict[float, Queue] = {LOADED: OrderedDict(), RELEASED: OrderedDict()}
+        self._loaded: Queue = OrderedDict()
+        self._released: Queue = OrderedDict()
+        self._bound: dict[float, Queue] = {}  # the other bound ones, by seconds of lease
         if journal is not None:
             self._restore(journal.load())
 
@@ -97,7 +85,7 @@ class LeaseTable:
     def owner(self, address: int) -> str | None:
         """The MAC that has this address of the range."""
         lease = self._by_address.get(address)
-        return lease.mac if lease is not None and lease.held is not Held.RESTING else None
+        return lease.mac if lease is not None and lease.queue is not self._resting else None
 
     def all(self) -> list[Lease]:
         return [lease for lease in self._by_mac.values() if lease.bound]
@@ -118,29 +106,31 @@ class LeaseTable:
                 lease.expires = now + OFFER_SECONDS
                 self._offers.move_to_end(lease.address)
             return lease.address
-        address = wanted if self._free(wanted, now) else self._find(mac, now)
+        address = wanted if wanted and self._free(wanted, now) else self._find(mac, now)
         if address is not None:
-            self.forget(mac)
-            self._vacate(address)
+            self._clear(mac, address)
             if len(self._offers) >= OFFERS:
                 self._drop(_oldest(self._offers))
-            self._hold(Lease(mac, address, now + OFFER_SECONDS), self._offers)
+            self._hold(Lease(mac, address, now + OFFER_SECONDS, self._offers))
         return address
 
     def bind(self, mac: str, address: int, now: float, seconds: float, hostname: str = "") -> bool:
         """Make the address this MAC's for `seconds`; False when it cannot be."""
+        queue = self._bound.get(seconds)
+        if queue is None:
+            queue = self._bound[seconds] = OrderedDict()
         lease = self._by_mac.get(mac)
         if lease is not None and lease.address == address:
             if self._is_reserved(address):
                 return False
-            self._drop(lease)
+            _move(lease, queue)
         elif self._free(address, now) or self._only_offered(address):
-            self.forget(mac)
-            self._vacate(address)
+            self._clear(mac, address)
+            lease = Lease(mac, address, now, queue)
+            self._hold(lease)
         else:
             return False
-        lease = Lease(mac, address, now + seconds, Held.BOUND, hostname[:HOSTNAME], seconds)
-        self._hold(lease, self._bound.setdefault(seconds, OrderedDict()))
+        lease.expires, lease.bound, lease.hostname = now + seconds, True, hostname[:HOSTNAME]
         self._write(lease)
         return True
 
@@ -148,9 +138,8 @@ class LeaseTable:
         """The client gives it back: others may have it, but it stays this MAC's until then."""
         lease = self._by_mac.get(mac)
         if lease is not None and lease.bound:
-            del self._queue(lease)[lease.address]
-            lease.expires, lease.queue = now, RELEASED
-            self._queue(lease)[lease.address] = lease
+            _move(lease, self._released)
+            lease.expires = now
             self._write(lease)
 
     def forget(self, mac: str) -> None:
@@ -171,8 +160,8 @@ class LeaseTable:
             self._drop(_oldest(own))
         if len(self._resting) >= max(self.size // DECLINED_SHARE, 1):
             self._drop(_oldest(self._resting))
-        resting = Lease(mac, address, now + DECLINE_SECONDS, Held.RESTING)
-        self._hold(resting, self._resting)
+        resting = Lease(mac, address, now + DECLINE_SECONDS, self._resting)
+        self._hold(resting)
         self._declined.setdefault(mac, OrderedDict())[address] = resting
 
     def export(self) -> list[Row]:
@@ -193,22 +182,22 @@ class LeaseTable:
         chosen: dict[int, Lease] = {}
         for mac, address, expires, hostname in rows:
             if self.covers(address) and address not in chosen:
-                chosen[address] = Lease(mac, address, expires, Held.BOUND, hostname, LOADED)
+                chosen[address] = Lease(mac, address, expires, self._loaded, True, hostname)
         for lease in reversed(chosen.values()):
-            self._hold(lease, self._bound[LOADED])
+            self._hold(lease)
 
-    def _hold(self, lease: Lease, queue: Queue) -> None:
-        queue[lease.address] = lease
+    def _hold(self, lease: Lease) -> None:
+        lease.queue[lease.address] = lease
         self._by_address[lease.address] = lease
         self._pool.hold(lease.address - self.first)
-        if lease.held is not Held.RESTING:
+        if lease.queue is not self._resting:
             self._by_mac[lease.mac] = lease
 
     def _drop(self, lease: Lease) -> None:
-        del self._queue(lease)[lease.address]
+        del lease.queue[lease.address]
         del self._by_address[lease.address]
         self._pool.let_go(lease.address - self.first)
-        if lease.held is not Held.RESTING:
+        if lease.queue is not self._resting:
             del self._by_mac[lease.mac]
             return
         own = self._declined[lease.mac]
@@ -216,26 +205,20 @@ class LeaseTable:
         if not own:
             del self._declined[lease.mac]
 
-    def _vacate(self, address: int) -> None:
+    def _clear(self, mac: str, address: int) -> None:
+        """Before a new lease: the client holds nothing, and nobody the address."""
+        if mac in self._by_mac:
+            self.forget(mac)
         former = self._by_address.get(address)
         if former is not None:
             self._give_up(former)
 
     def _give_up(self, lease: Lease) -> None:
         """Drop it, from the journal as well."""
-        if lease.held is Held.RESTING:
+        if lease.queue is self._resting:
             self._drop(lease)
         else:
             self.forget(lease.mac)
-
-    def _queue(self, lease: Lease) -> Queue:
-        match lease.held:
-            case Held.OFFERED:
-                return self._offers
-            case Held.RESTING:
-                return self._resting
-            case _:
-                return self._bound[lease.queue]
 
     def _write(self, lease: Lease) -> None:
         if self._journal:
@@ -252,7 +235,7 @@ class LeaseTable:
 
     def _only_offered(self, address: int) -> bool:
         lease = self._by_address.get(address)
-        return lease is not None and lease.held is Held.OFFERED and not self._is_reserved(address)
+        return lease is not None and lease.queue is self._offers and not self._is_reserved(address)
 
     def _find(self, mac: str, now: float) -> int | None:
         """From the hash of the MAC onwards: an address nobody had, or failing that one whose holder gives way."""
@@ -272,12 +255,19 @@ class LeaseTable:
 
     def _yielding(self, now: float) -> Lease | None:
         """Whose address others may have: the longest expired, else the oldest offer, else the longest at rest."""
-        heads = [_oldest(queue) for queue in (self._offers, self._resting, *self._bound.values()) if queue]
+        queues = (self._offers, self._resting, self._loaded, self._released, *self._bound.values())
+        heads = [_oldest(queue) for queue in queues if queue]
         expired = [lease for lease in heads if lease.expires <= now]
         if expired:
             return min(expired, key=lambda lease: lease.expires)
         unproven = self._offers or self._resting
         return _oldest(unproven) if unproven else None
+
+
+def _move(lease: Lease, queue: Queue) -> None:
+    del lease.queue[lease.address]
+    queue[lease.address] = lease
+    lease.queue = queue
 
 
 def _oldest(queue: Queue) -> Lease:

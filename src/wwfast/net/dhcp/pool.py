@@ -43,12 +43,16 @@ class Pool:
                 self._changed(word)
 
     def is_reserved(self, number: int) -> bool:
-        return bool(self._reserved[number // BITS] >> number % BITS & 1)
+        return self._reserved[number // BITS] >> number % BITS & 1 == 1
 
     def hold(self, number: int) -> None:
-        word = number // BITS
-        self._held[word] |= 1 << number % BITS
-        self._changed(word)
+        word, bit = number // BITS, 1 << number % BITS
+        self._held[word] |= bit
+        free = self._free[word]
+        if free & bit:
+            self._free[word] = free ^ bit
+            if free == bit:
+                self._words ^= 1 << word
 
     def let_go(self, number: int) -> None:
         word = number // BITS

@@ -60,7 +60,7 @@ IPXE_NO_PROXY = bytes((176, 1, 1))
 QUIET_SECONDS = 300.0
 SPOKEN, OTHERS = 4096, 64
 #: Replies kept ready: a few for each node of the largest clusters.
-TEMPLATES = 100_000
+TEMPLATES, STRANGERS = 100_000, 4096
 ECHOED = (Option.CLIENT_UUID, Option.RELAY_AGENT)
 
 
@@ -86,6 +86,7 @@ class Responder:
     _server: int = field(init=False)
     _spoken: Recent[float] = field(default_factory=lambda: Recent(SPOKEN))
     _templates: dict[tuple[object, ...], _Template] = field(default_factory=dict)
+    _strangers: dict[tuple[object, ...], _Template] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._server = number(self.config.server_ip)
@@ -288,13 +289,13 @@ class Responder:
         boot = self.boot(client, self.config.server_ip) if client.boots else None
         # All that the options depend on; so a change of nodes.conf or of the policy makes a new template by itself.
         key = (kind, reservation, boot, client.is_ipxe, client.is_http, client.is_pxe, message.giaddr, address != 0)
-        template = self._templates.get(key)
+        # Strangers have few in common, but for iPXE one each: its URL has the MAC. They fill a table of their own.
+        templates = self._templates if reservation is not None else self._strangers
+        template = templates.get(key)
         if template is None:
-            template = self._template(message, client, kind, address, reservation, boot)
-            if reservation is not None or boot is None:  # iPXE's URL has the MAC: strangers would fill the table
-                if len(self._templates) >= TEMPLATES:
-                    self._templates.clear()
-                self._templates[key] = template
+            if len(templates) >= (TEMPLATES if reservation is not None else STRANGERS):
+                templates.clear()
+            template = templates[key] = self._template(message, client, kind, address, reservation, boot)
         reply = Message(
             op=REPLY,
             xid=message.xid,
@@ -384,3 +385,4 @@ class Responder:
         """Replace fields of the configuration (lease time, router, ...); the server's address stays."""
         self.config = replace(self.config, **changes)  # type: ignore[arg-type]
         self._templates.clear()
+        self._strangers.clear()
