@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -52,19 +53,24 @@ def same(node: Node, other: Node) -> bool:
 
 
 def ordered(value: Any) -> Any:
-    """Maps in the order of their keys, all the way down; the very object where it is in order."""
-    if type(value) is dict:
-        made = {name: ordered(value[name]) for name in sorted(value)}
-        return value if list(made) == list(value) and all(made[k] is v for k, v in value.items()) else made
-    if type(value) is list:
-        items = [ordered(item) for item in value]
-        return value if all(a is b for a, b in zip(items, value, strict=True)) else items
-    if isinstance(value, msgspec.Struct):
+    """Maps in the order of their keys, all the way down; what is in order is the very object."""
+    kind = type(value)
+    if kind is dict:
         changes = {}
-        for field in MAPS.get(type(value), ()):
-            found = getattr(value, field)
-            if found and (sorted_ := ordered(found)) is not found:
-                changes[field] = sorted_
+        for name, it in value.items():
+            if type(it) is not str and (made := ordered(it)) is not it:
+                changes[name] = made
+        if len(value) > 1 and (names := sorted(value)) != list(value):
+            return {name: changes.get(name, value[name]) for name in names}
+        return {**value, **changes} if changes else value
+    if kind is list:
+        items = [ordered(it) for it in value]
+        return value if all(map(operator.is_, items, value)) else items
+    if fields := MAPS.get(kind):
+        changes = {}
+        for name in fields:
+            if (it := getattr(value, name)) and (made := ordered(it)) is not it:
+                changes[name] = made
         return msgspec.structs.replace(value, **changes) if changes else value
     return value
 
@@ -127,7 +133,9 @@ class ClusterData:
         changes: dict[str, Any] = {}
         if not node.kernel.version and node.image_name and (version := self._kernel_of(node.image_name)):
             changes["kernel"] = msgspec.structs.replace(node.kernel, version=version)
-        seen: Node = ordered(msgspec.structs.replace(node, **changes) if changes else node)
+        seen: Node = ordered(node)
+        if changes:
+            seen = msgspec.structs.replace(seen, **changes)
         self._views[node.id] = (node, seen)
         return seen
 
