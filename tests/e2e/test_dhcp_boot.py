@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -98,7 +99,9 @@ def test_dhcp_proxy_boots_a_machine_that_another_server_leases_to(beside: Labora
         entry = beside.wait_stage("side1", ["runtime"], 120)
         # The boot that is told of begins with iPXE's own DHCP; the firmware's is in the log.
         assert ("dhcp", "PROXY OFFER") in [(part["stage"], part["sent"]) for part in entry["boot"]]
-        assert "side1 dhcp done PROXY ACK" in beside.log.read_text()
+        # OVMF asks from port 4011, which proves nothing: it gets its boot file, and no event is made of that.
+        assert json.loads(beside.fetch("/status").stdout)["dhcp"]["proxy_ack"]
+        assert "side1 dhcp done PROXY ACK" not in beside.log.read_text()
         assert entry["ipaddr"] == LEASED
     leases = (tmp_path / "leases").read_text()
     assert leases.count(hwaddr(32)) == 1

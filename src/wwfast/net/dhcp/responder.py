@@ -99,7 +99,7 @@ class Responder:
         if message.op != REQUEST or message.htype != ETHERNET or len(message.chaddr) != 6 or not kind:
             self.counts["not_for_us"] += 1
             return None, None
-        is_proven = proven(message, source, self.config.relays)
+        is_proven = source[1] == CLIENT_PORT or proven(message, source, self.config.relays)
         if not is_proven and port != PROXY_PORT:
             self.counts["unproven"] += 1
             return None, None
@@ -234,7 +234,7 @@ class Responder:
         if port == PROXY_PORT:
             reply.ciaddr = message.ciaddr
             sent = self._send(*ready, message, source)
-            # To who asks, whatever it says of itself. Some firmware asks from 4011, as any user can.
+            # To who asks, whatever it says of itself: OVMF asks from 4011, as any user can.
             return Reply(sent.data, Way.ROUTED, source[0] or message.ciaddr, source[1]), contact
         return self._send(*ready, message, source), contact
 
