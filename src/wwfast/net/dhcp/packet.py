@@ -66,8 +66,8 @@ REQUEST, REPLY = 1, 2
 ETHERNET = 1
 #: op htype hlen hops, xid, secs flags, ciaddr yiaddr siaddr giaddr, chaddr, sname, file, magic cookie
 HEADER = struct.Struct("!4BI2H4I16s64s128sI")
-#: What we keep of a client's words: longer ones (RFC 3396) are nobody's, and would fill memory and database.
-CLASS_SIZE, NAME_SIZE = 255, 64
+#: What we keep of a client's name: a longer one (RFC 3396) is nobody's, and would fill memory and database.
+NAME_SIZE = 64
 #: BOOTP's minimum: relays and old ROMs drop shorter packets.
 MIN_SIZE = 300
 
@@ -266,9 +266,9 @@ class ClientInfo(msgspec.Struct, frozen=True):
 def client_info(message: Message) -> ClientInfo:
     options = message.options
     vendor_class, user_class, arch, is_ipxe, is_pxe, is_http = _kind_of_client(
-        options.get(Option.VENDOR_CLASS, b"")[:CLASS_SIZE],
-        options.get(Option.USER_CLASS, b"")[:CLASS_SIZE],
-        options.get(Option.CLIENT_ARCH, b"")[:2],
+        options.get(Option.VENDOR_CLASS, b""),
+        options.get(Option.USER_CLASS, b""),
+        options.get(Option.CLIENT_ARCH, b""),
         Option.IPXE in options,
     )
     requested = message.address(Option.REQUESTED_ADDRESS) or message.ciaddr
@@ -289,7 +289,7 @@ def client_info(message: Message) -> ClientInfo:
     )
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=512)  # of up to 2 kB of strangers' words each
 def _kind_of_client(
     vendor: bytes, classes: bytes, arch: bytes, says_ipxe: bool
 ) -> tuple[str, str, int | None, bool, bool, bool]:

@@ -188,7 +188,7 @@ class Responder:
         else:
             lease = self.leases.get(client.mac)
             # Who has a lease keeps it: it is not to be moved to where somebody else already is.
-            has_other = lease is not None and lease.bound and lease.expires > now and lease.address != wanted
+            has_other = lease is not None and lease.address != wanted and lease.bound and lease.expires > now
             granted = (
                 not has_other
                 and self._pool_serves(message)
