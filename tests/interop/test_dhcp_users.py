@@ -118,10 +118,10 @@ class Site:
         assert self.send(packet(Kind.DISCOVER)) == "2"
         assert self.send(packet(Kind.REQUEST, {50: number(NODE).to_bytes(4, "big")})) == "5"
 
-    def get(self, stage: str, *, mac: str = MAC, space: Namespace | None = None) -> str:
+    def get(self, stage: str, *options: str, mac: str = MAC, space: Namespace | None = None) -> str:
         """The status of an answer to who asks from a privileged port."""
-        words = ["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "--local-port", "500-1000"]
-        return (space or self.node).run(*words, f"http://{SERVER}:9873/{stage}/{mac}?format=tar")
+        words = ["curl", "-s", "-o", self.space.folder / "got", "-w", "%{http_code}", "--local-port", "500-1000"]
+        return (space or self.node).run(*words, *options, f"http://{SERVER}:9873/{stage}/{mac}?format=tar")
 
     def counts(self) -> dict[str, int]:
         return json.loads(self.node.run("curl", "-s", f"http://{SERVER}:9873/status"))["dhcp"]
@@ -143,6 +143,8 @@ def test_dhcp_an_ordinary_user_of_a_node_opens_no_system_overlay(site: Site, tmp
     assert site.get("system") == "403", "it has not booted"
     site.boot()
     assert site.get("system") == "200"
+    assert site.get("runtime", "--head") == "200"
+    assert site.get("system") == "200", "a HEAD closes nothing"
     assert site.get("runtime") == "200"
     assert site.get("system") == "403", "it is up"
 
