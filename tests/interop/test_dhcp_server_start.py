@@ -73,3 +73,31 @@ def test_dhcp_needs_its_network_written_down(net: Network, paths: Paths, key: st
     process = start(space, paths, "log")
     assert says(space, "log", f"DHCP needs {key} to be written down") or says(space, "log", "is not an address", 1)
     assert process.wait(30) == 1
+
+
+def test_dhcp_range_goes_round_an_address_that_nodes_conf_gains_while_it_serves(net: Network, paths: Paths) -> None:
+    """And a node with a gateway that no packet can hold costs the others nothing, and is named."""
+    configure(paths, dhcp={"enabled": True, "range start": "10.7.0.100", "range end": "10.7.0.101"})
+    broken = '  broken: {network devices: {default: {hwaddr: "52:54:00:00:00:99", gateway: "fe80::1"}}}\n'
+    paths.nodes_conf.write_text(f"nodes:\n{broken}")
+    busybox = shutil.which("busybox")
+    assert busybox, "apt-get install busybox"
+    script = net.folder / "show"
+    script.write_text('#!/bin/sh\n[ "$1" = bound ] && echo "ip=$ip"\nexit 0\n')
+    script.chmod(0o755)
+
+    def asked(space: Namespace) -> str:
+        return space.run(busybox, "udhcpc", "-i", "eth0", "-nqf", "-t", "3", "-T", "1", "-s", script, check=False)
+
+    space = net.join("server", "10.7.0.1/24")
+    start(space, paths, "log")
+    assert says(space, "log", "serving on port"), space.log("log")
+    assert "network devices.default.gateway: 'fe80::1' is not an IPv4 address" in space.log("log")
+    unusable = net.join("unusable", mac="52:54:00:00:00:99")
+    assert "ip=" not in asked(unusable)
+    node = '  n1: {network devices: {default: {hwaddr: "52:54:00:00:00:01", ipaddr: 10.7.0.100}}}\n'
+    paths.nodes_conf.write_text(f"nodes:\n{broken}{node}")
+    assert says(space, "log", "nodes.conf: 1 nodes"), space.log("log")
+    assert "ip=10.7.0.101" in asked(net.join("first"))
+    assert "ip=" not in asked(net.join("second")), "the other address is the node's"
+    assert "ip=10.7.0.100" in asked(net.join("node", mac="52:54:00:00:00:01"))
