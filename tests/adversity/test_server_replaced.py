@@ -267,3 +267,22 @@ def test_predecessor_that_dies_while_it_lets_go_is_replaced_all_the_same(site: S
     site.says("new", "serving on port")
     assert old.wait(10) == -signal.SIGKILL
     assert site.ask()["pid"] == new.pid
+
+
+def test_replace_of_a_proxydhcp_by_a_server_asks_for_other_servers(site: Site) -> None:
+    """The one that runs lived beside the other server and never asked; its successor would not live beside it."""
+    good = site.paths.conf.read_bytes()
+    site.conf("warewulf.conf", wwfast={"proxy dhcp": True})
+    site.client.start(
+        "dnsmasq", "-k", "-p", "0", "-C", "/dev/null", "--user=root", "--no-ping", "--log-facility=-",
+        "--dhcp-range=10.7.0.60,10.7.0.70", f"--dhcp-leasefile={site.paths.root}/leases", log="other",
+    )  # fmt: skip
+    site.says_of(site.client, "other", "DHCP, IP range")
+    old = site.start("old", {"limits": OLD})
+    site.says("old", "serving on port")
+    site.paths.conf.write_bytes(good)
+    new = site.start("new", {}, "--replace")
+    assert new.wait(60) == 1
+    assert "another DHCP server answers on eth0: 10.7.0.2" in site.space.log("new")
+    assert old.poll() is None
+    assert leases(site) == 0

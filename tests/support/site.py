@@ -59,7 +59,10 @@ class Site:
         return found
 
     def says(self, log: str, words: str, seconds: float = 60.0) -> None:
-        until(lambda: words in self.space.log(log), seconds, lambda: self.space.log(log))
+        self.says_of(self.space, log, words, seconds)
+
+    def says_of(self, space: Namespace, log: str, words: str, seconds: float = 60.0) -> None:
+        until(lambda: words in space.log(log), seconds, lambda: space.log(log))
 
 
 def until(true: Callable[[], object], seconds: float = 60.0, why: Callable[[], str] = str) -> None:

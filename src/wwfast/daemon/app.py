@@ -125,6 +125,8 @@ class Daemon:
                     await loop.run_in_executor(self._chores, require_writable, self.paths.database)
             self.reached("taking over")
             state = await loop.run_in_executor(self._chores, predecessor.release)
+            if state is None:  # it has died: what it wrote since we prepared counts
+                state = await loop.run_in_executor(self._chores, self._written_state)
             self._begin(state, predecessor)
         except TimeoutError as error:
             where = f"not ready within {PREPARE_SECONDS:g} s, still at: {self.step}"
@@ -186,6 +188,13 @@ class Daemon:
             with self.supervisor.guarded(OFFERING):
                 self._offer.publish()
             self.supervisor.keep(OFFERING, self._offer_sockets)
+
+    def _written_state(self) -> State:
+        """In a thread: what `state` hands over, as far as it is in the database."""
+        booting = self.phases.load() if self.phases is not None else []
+        nodes = [(mac, at, at, False) for mac, at in booting]
+        leases = self.dhcp.journal.load() if self.dhcp is not None else []
+        return {"guard": {"nodes": nodes, "strangers": [], "seen": []}, "leases": leases}
 
     def _watch_threads(self) -> None:
         self.supervisor.probe("overlay cache", self.overlays.trouble)

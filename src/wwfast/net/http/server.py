@@ -129,6 +129,11 @@ class HttpServer:
         # reset would not be noticed, and one call for all that are readable costs less than one for each.
         self.poller = select.epoll()
         self._prepared = True
+
+    def start(self) -> None:
+        """Begin to accept."""
+        if not self._prepared:
+            self.prepare()
         for one in self.sockets:
             one.setblocking(False)
             one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted sockets inherit all of these
@@ -136,11 +141,6 @@ class HttpServer:
             one.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, self.limits.unsent_bytes)
             if self.limits.pacing_bytes:
                 one.setsockopt(socket.SOL_SOCKET, SO_MAX_PACING_RATE, self.limits.pacing_bytes)
-
-    def start(self) -> None:
-        """Begin to accept."""
-        if not self._prepared:
-            self.prepare()
         self.loop.add_reader(self.pump.fileno(), self._reports)
         self.loop.add_reader(self.poller.fileno(), self._readable)
         self.resume()
