@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import islice
 
 from wwfast.pack.artefact import Artefact, Extent
 
@@ -29,16 +30,27 @@ class OpenFile:
             os.close(self.fd)
 
 
+def _identity(path: str) -> tuple[int, int, int, int] | None:
+    """What is at `path` now; None when there is nothing."""
+    try:
+        found = os.stat(path)  # noqa: PTH116
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
+
+
 class FileCache:
     """At most `limit` idle descriptors, least recently used first out.
 
     A path is looked at again on every use: when a rebuild put another file there, new transfers get the new one
-    and those under way keep the old one.
+    and those under way keep the old one. Whenever a file is opened, two others are looked at, in turns, and let go if
+    their path has gone or is another file: the disk gets the space of a removed build back, after a few openings.
     """
 
     def __init__(self, limit: int = 512) -> None:
         self._limit = limit
         self._files: OrderedDict[str, OpenFile] = OrderedDict()
+        self._round: Iterator[str] = iter(())  # over paths, to find those that have gone
         self._bodies: dict[tuple[str, tuple[Extent, ...]], bytes] = {}
         self._kept = 0
 
@@ -56,9 +68,19 @@ class FileCache:
             held = self._files[path] = fresh
             if len(self._files) > self._limit:
                 self._files.popitem(last=False)[1].release()
+            self._look_at_two(path)
         self._files.move_to_end(path)
         held.users += 1
         return held
+
+    def _look_at_two(self, fresh: str) -> None:
+        looked_at = list(islice(self._round, 2))
+        if len(looked_at) < 2:
+            self._round = iter(list(self._files))
+        for path in looked_at:
+            held = self._files.get(path)
+            if held is not None and path != fresh and held.identity != _identity(path):
+                self._files.pop(path).release()
 
     def spans(self, extents: Iterable[Extent]) -> tuple[list[OpenFile], list[tuple[int, int, int]]]:
         """Held files and (fd, offset, length) of each extent. Raises OSError, also when a file is too short."""
