@@ -1,5 +1,5 @@
-# make setup | demo | test | test-fast | bench | check | clean
-.PHONY: setup demo test test-fast bench check clean help
+# make setup | demo | test | test-fast | soak | bench | check | clean
+.PHONY: setup demo test test-fast soak bench check clean help
 PY := .venv/bin/python
 
 help:
@@ -16,6 +16,10 @@ test: setup
 
 test-fast: setup
 	@$(PY) -m pytest -m "not soak and not vm"
+
+# make soak MINUTES=600: nodes poll for so long (10) while nodes.conf, overlays and images change
+soak: setup
+	@WWFAST_SOAK_MINUTES=$(or $(MINUTES),10) $(PY) -m pytest tests/adversity/test_soak.py
 
 check: setup
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy

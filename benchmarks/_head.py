@@ -14,7 +14,6 @@ import select
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from benchmarks._harness import ROOT
 from wwfast.storm.cluster import PORT, Head, prepare
 from wwfast.storm.link import RELAY, SERVER, Link
 
-__all__ = ["FIRST", "LAST", "PORT", "RELAY", "SERVER", "Askers", "Link", "Server", "pinned", "site"]
+__all__ = ["ASKERS", "FIRST", "LAST", "PORT", "RELAY", "SERVER", "Askers", "Link", "Server", "pinned", "site"]
 
 FIRST, LAST = "10.212.0.0", "10.212.255.255"  # the range: 65,536 addresses
 CONF = """\
@@ -91,14 +90,6 @@ class Server(Head):
         os.kill(self.pid, signal.SIGKILL)
         self.process.wait()
 
-    def descriptors(self) -> int:
-        """Open ones: the least of two seconds, for a connection under way is none that was forgotten."""
-        least = 1 << 30
-        for _ in range(40):
-            least = min(least, len(list(Path(f"/proc/{self.pid}/fd").iterdir())))
-            time.sleep(0.05)
-        return least
-
     def rss(self) -> float:
         """Resident MiB now."""
         return self.usage()[1]
@@ -142,12 +133,9 @@ class Askers:
         return dict(json.loads(line))
 
     def start(self, kind: str, ask: dict[str, Any]) -> subprocess.Popen[bytes]:
-        module = [kind] if "." in kind else ["benchmarks._strangers", kind]
-        return self.play([sys.executable, "-m", *module, json.dumps(ask)])
+        return self.play([sys.executable, "-m", "benchmarks._strangers", kind, json.dumps(ask)])
 
     def play(self, argv: list[str | Path]) -> subprocess.Popen[bytes]:
         """Any command on the nodes' side."""
         with pinned(ASKERS):
-            environment = {**os.environ, "PYTHONPATH": f"{ROOT}/tests"}
-            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-            return self.link.play(argv, cwd=ROOT, env=environment, **pipes)
+            return self.link.play(argv, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import itertools
 import random
 import statistics
 import tempfile
@@ -19,9 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks._harness import Bench
-from benchmarks._head import PORT, RELAY, SERVER, Askers, Link, Server, site
+from benchmarks._head import ASKERS, PORT, RELAY, SERVER, Askers, Link, Server, pinned
+from benchmarks._head import site as write_site
 from benchmarks._http_peers import build
-from support.soak import IMAGE, NODES, OVERLAY, Site, judge, read
+from support.soak import Site
+from support.soak import soak as polling
 from wwfast.paths import Paths
 from wwfast.run import run as sh
 from wwfast.storm.link import source
@@ -35,6 +36,7 @@ OLD = 0.5  # s after which an acknowledged lease must survive a kill
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--only", metavar="ID", help="the rows whose id begins so")
+    parser.add_argument("--minutes", type=float, default=10.0, help="how long the soak takes (10)")
 
 
 def run(bench: Bench) -> None:
@@ -77,7 +79,7 @@ def scene(nodes: int, *, dhcp: bool = True, **conf: Any) -> Iterator[Scene]:
     with tempfile.TemporaryDirectory(prefix="wwbench-") as name, Link() as link:
         # Who binds no address of its own asks from node 0's.
         sh(["ip", "-netns", link.nodes, "route", "replace", f"{SERVER}/32", "dev", "n0", "src", source(0)])
-        site(Path(name), nodes, dhcp=dhcp, **conf)
+        write_site(Path(name), nodes, dhcp=dhcp, **conf)
         yield Scene(Path(name), link, nodes, dhcp=dhcp)
 
 
@@ -265,44 +267,25 @@ def lines(file: Path) -> Iterator[tuple[float, int, str]]:
 
 def soak(bench: Bench) -> None:
     """Nodes poll while everything changes; every answer is looked at."""
-    nodes, seconds = (200, 60.0) if bench.quick else (2000, 600.0)
-    early = seconds / 10
+    nodes, minutes = (200, 1.0) if bench.quick else (2000, bench.args.minutes)
     with tempfile.TemporaryDirectory(prefix="wwbench-") as name, Link() as link:
-        changing = Site(Path(name), nodes)
-        changing.prepare()
-        with Server(changing.root, link, firmware=True) as server:
-            ask = {"nodes": nodes, "rate": nodes / 10, "seconds": 2 * seconds, "file": f"{name}/seen"}
-            with Askers(link).meanwhile("support.soak", server=SERVER, port=PORT, **ask) as said:
-                began = time.monotonic()
-                change(changing, began + early)
-                first = server.descriptors(), server.rss()
-                change(changing, began + seconds)
-                last = server.descriptors(), server.rss()
-        stale = judge(changing.changes, read(Path(name) / "seen"))
-    for what in (said["wrong"] + stale)[:5]:
+        site = Site(Path(name), nodes)
+        site.prepare()
+        with Server(site.root, link, firmware=True) as server, pinned(ASKERS):
+            early, late = polling(site, server, link, 60 * minutes, nodes / 10)
+    wrong = early.wrong + late.wrong
+    for what in wrong[:5]:
         bench.note(f"6: {what}")
     bench.note(
-        f"6: {said['asked']} questions, {len(changing.changes)} changes; descriptors {first[0]}, then {last[0]}; "
-        f"resident {first[1]:.0f} MiB, then {last[1]:.0f}"
+        f"6: {early.asked + late.asked} questions, {len(site.changes)} changes; descriptors {early.descriptors} "
+        f"after a tenth, {late.descriptors} at the end; resident {early.rss:.0f} MiB, then {late.rss:.0f}"
     )
-    what = f"{nodes} nodes polling for {seconds / 60:.0f} min while nodes.conf, overlays and images change"
+    what = f"{nodes} nodes polling for {minutes:.0f} min while nodes.conf, overlays and images change"
     bench.record(
-        "6-soak-fds", f"{what}: descriptors at the end less those after a tenth", float(last[0] - first[0]),
-        unit="descriptors", target="<= 8",
+        "6-soak-fds", f"{what}: descriptors at the end less those after a tenth",
+        float(late.descriptors - early.descriptors), unit="descriptors", target="<= 8",
     )  # fmt: skip
-    bench.record(
-        "6-soak-stale", "the same: wrong or stale answers", float(said["wrongs"] + len(stale)), unit="answers",
-        target="<= 0",
-    )  # fmt: skip
-
-
-def change(changing: Site, end: float) -> None:
-    """Change something every second until then; an image is built every half minute."""
-    for number in itertools.count():
-        if time.monotonic() >= end:
-            return
-        changing.change(IMAGE if number % 30 == 15 else (NODES, OVERLAY)[number % 2])
-        time.sleep(max(0.0, min(1.0, end - time.monotonic())))
+    bench.record("6-soak-stale", f"{what}: wrong or stale answers", float(len(wrong)), unit="answers", target="<= 0")
 
 
 def netascii(bench: Bench) -> None:

@@ -7,6 +7,7 @@ older than what had ended GRACE seconds before the question, nothing newer than 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import http.client
 import io
@@ -14,12 +15,13 @@ import itertools
 import json
 import re
 import select
+import subprocess
 import sys
 import tarfile
 import time
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -28,10 +30,11 @@ import zstandard
 
 from wwfast.paths import Paths
 from wwfast.run import run
-from wwfast.storm.cluster import prepare, wwfast
-from wwfast.storm.link import source
+from wwfast.storm.cluster import PORT, Head, prepare, wwfast
+from wwfast.storm.link import SERVER, Link, source
 from wwfast.storm.plan import hwaddr
 
+SETTLE = 2.0  # s until a server is done with the connections of those who have gone
 GRACE = 2.0  # s from a change to the last answer that may not know it
 NODES, OVERLAY, IMAGE = "nodes", "overlay", "image"
 TEMPLATE = "{{{{ id }}}} g{{{{ tags.gen }}}} h{generation}\n"
@@ -53,6 +56,15 @@ class Seen(NamedTuple):
     number: int
     asked: float
     answered: float
+
+
+class Figures(NamedTuple):
+    """Questions so far asked and what was wrong or stale in the answers; open descriptors, resident MiB."""
+
+    asked: int
+    wrong: list[str]
+    descriptors: int
+    rss: float
 
 
 @dataclass
@@ -78,6 +90,14 @@ class Site:
         began = time.monotonic()
         {NODES: self._nodes, OVERLAY: self._overlay, IMAGE: self._image}[kind](number)
         self.changes.append(Change(kind, number, began, time.monotonic()))
+
+    def keep_changing(self, end: float) -> None:
+        """One change a second until then (monotonic seconds): nodes.conf, overlay, and each half minute the image."""
+        for number in itertools.count():
+            if time.monotonic() >= end:
+                return
+            self.change(IMAGE if number % 30 == 15 else (NODES, OVERLAY)[number % 2])
+            time.sleep(max(0.0, min(1.0, end - time.monotonic())))
 
     def _nodes(self, number: int) -> None:
         marks = f"    tags: {{gen: '{number}'}}\n    kernel: {{args: [gen={number}]}}\n"
@@ -111,8 +131,7 @@ class Poller:
 
     def ask(self, index: int, target: str, etag: str = "") -> tuple[int, str, bytes]:
         """(status, etag, body) from the node's own address."""
-        place = (source(index), next(self._ports[index]))
-        connection = http.client.HTTPConnection(self.server, self.port, timeout=30, source_address=place)
+        connection = self._connected(index)
         try:
             headers = {"If-None-Match": etag} if etag else {}
             connection.request("GET", target, headers={"User-Agent": "iPXE/1.21.1", **headers})
@@ -120,6 +139,19 @@ class Poller:
             return answer.status, answer.headers.get("ETag", ""), answer.read()
         finally:
             connection.close()
+
+    def _connected(self, index: int) -> http.client.HTTPConnection:
+        """From the next port of this node that is not in TIME_WAIT, of another poller either."""
+        while True:
+            place = (source(index), next(self._ports[index]))
+            connection = http.client.HTTPConnection(self.server, self.port, timeout=30, source_address=place)
+            try:
+                connection.connect()
+                return connection
+            except OSError as error:
+                connection.close()
+                if error.errno != errno.EADDRINUSE:
+                    raise
 
     def poll(self, index: int, what: str) -> list[Seen]:
         """One question of one node and what it told."""
@@ -193,24 +225,20 @@ def questions(nodes: int, rate: float) -> Iterator[tuple[float, int, str]]:
 def polls(server: str, port: int, nodes: int, rate: float, seconds: float, file: str) -> dict[str, object]:
     """Poll until the time is over or the standard input is closed; what was seen goes to `file`, a line each."""
     poller = Poller(server, port, nodes)
+    seen: list[Seen] = []
+    under_way: list[Future[None]] = []
     asked = 0
     began = time.monotonic()
-    with ThreadPoolExecutor(8) as pool, Path(file).open("w") as lines:
-
-        def poll(index: int, what: str) -> None:
-            lines.writelines(f"{json.dumps(seen)}\n" for seen in poller.poll(index, what))
-
-        under_way = []
+    with ThreadPoolExecutor(8) as pool:
         for at, index, what in questions(nodes, rate):
             if at > seconds or select.select([0], [], [], max(0.0, began + at - time.monotonic()))[0]:
                 break
             under_way = [future for future in under_way if not future.done()]
             if len(under_way) < 64:  # a server that stands still is not asked ever more
-                under_way.append(pool.submit(poll, index, what))
+                under_way.append(pool.submit(lambda index, what: seen.extend(poller.poll(index, what)), index, what))
                 asked += 1
-        for future in under_way:
-            future.result()
-    return {"asked": asked, "wrong": poller.wrong[:20], "wrongs": len(poller.wrong)}
+    Path(file).write_text("".join(f"{json.dumps(each)}\n" for each in seen))
+    return {"asked": asked, "wrong": poller.wrong}
 
 
 def judge(changes: Iterable[Change], seen: Iterable[Seen]) -> list[str]:
@@ -225,12 +253,36 @@ def judge(changes: Iterable[Change], seen: Iterable[Seen]) -> list[str]:
         least = bisect_right(ended[each.kind], each.asked - GRACE)
         most = bisect_right(began[each.kind], each.answered)
         if not least <= each.number <= most:
-            found.append(f"{each.kind} {each.number} instead of {least} to {most}, asked at {each.asked:.2f}")
+            since = each.asked - ended[each.kind][max(0, least - 1)]
+            found.append(f"{each.kind} {each.number} instead of {least} to {most}, {since:.2f} s after that change")
     return found
 
 
-def read(file: Path) -> list[Seen]:
-    return [Seen(*json.loads(line)) for line in file.read_text().splitlines()]
+def soak(site: Site, head: Head, link: Link, seconds: float, rate: float) -> list[Figures]:
+    """Poll and change for `seconds`; figures of a first tenth (caches and pools have filled by then) and of all.
+
+    Nobody asks while descriptors are counted, so that a connection under way is not taken for a forgotten one.
+    """
+    assert head.process is not None
+    found = []
+    for share in (0.1, 0.9):
+        file = site.root / "seen"
+        ask = {"server": SERVER, "port": PORT, "nodes": site.nodes, "rate": rate, "seconds": 1e6, "file": str(file)}
+        argv = [sys.executable, "-m", "support.soak", json.dumps(ask)]
+        tests = Path(__file__).parents[1]
+        poller = link.play(argv, cwd=tests, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        try:
+            site.keep_changing(time.monotonic() + share * seconds)
+            said = json.loads(poller.communicate(timeout=120)[0])  # closes its standard input: the end of its time
+        finally:
+            poller.kill()
+            poller.wait()
+        time.sleep(SETTLE)
+        seen = [Seen(*json.loads(line)) for line in file.read_text().splitlines()]
+        wrong = [*said["wrong"], *judge(site.changes, seen)]
+        descriptors = len(list(Path(f"/proc/{head.process.pid}/fd").iterdir()))
+        found.append(Figures(said["asked"], wrong, descriptors, head.usage()[1]))
+    return found
 
 
 if __name__ == "__main__":
