@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from os import PathLike
+
 
 class WwfastError(Exception):
     """A failure an admin can act on; the CLI prints it without a traceback and exits with `exit_code`.
@@ -29,3 +34,30 @@ class NotFoundError(WwfastError):
 
 class ConfigError(WwfastError):
     """warewulf.conf, nodes.conf or an overlay says something that cannot be right."""
+
+
+#: What to do about a disk that does not take what is written, by errno.
+HINTS = {
+    errno.ENOSPC: "make room on that file system, for example with: wwfast clean",
+    errno.EDQUOT: "make room, or have the quota raised",
+    errno.EROFS: "the file system is mounted read-only; see dmesg for the error that made it so",
+    errno.EIO: "the disk reports errors; see dmesg",
+    errno.EACCES: "run it as root, or with --root DIR for a trial",
+    errno.EPERM: "run it as root, or with --root DIR for a trial",
+}
+
+
+def of_system(error: OSError, doing: str = "") -> WwfastError:
+    """An error of a system call in words: the cause, the file where it is known, what to do; `doing` goes before."""
+    what = ": ".join(str(part) for part in (doing, error.filename, error.strerror or error) if part)
+    return WwfastError(what, hint=HINTS.get(error.errno or 0))
+
+
+@contextmanager
+def writing(target: str | PathLike[str]) -> Iterator[None]:
+    """Name the file or the thing that could not be written: system calls on descriptors do not."""
+    try:
+        yield
+    except OSError as error:
+        cause = error.strerror or str(error)
+        raise WwfastError(f"cannot write {target}: {cause}", hint=HINTS.get(error.errno or 0)) from error

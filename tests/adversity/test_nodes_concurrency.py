@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from wwfast.errors import WwfastError
 from wwfast.nodes.registry import Registry
 from wwfast.nodes.source import NODES, Source
 from wwfast.nodes.store import Store
@@ -106,11 +107,26 @@ def test_nodes_a_full_disk_leaves_the_old_file(paths: Paths, monkeypatch: pytest
         raise OSError(28, "No space left on device", str(target))
 
     monkeypatch.setattr(Path, "rename", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(WwfastError, match="No space left"):
         Store(paths).change(lambda draft: draft.get(NODES, "n001").update(comment="x"), why="x")
     monkeypatch.undo()
     assert paths.nodes_conf.read_bytes() == before
     assert [path.name for path in paths.etc.iterdir()] == ["nodes.conf"]
+
+
+def test_nodes_undo_knows_a_change_that_never_came_about(paths: Paths) -> None:
+    """Its version was kept, and then it was killed: `undo` takes back the change before it."""
+    fill(paths, 3)
+    store = Store(paths)
+    first = paths.nodes_conf.read_bytes()
+    store.change(lambda draft: draft.get(NODES, "n001").update(comment="one"), why="one")
+    second = paths.nodes_conf.read_bytes()
+    store.change(lambda draft: draft.get(NODES, "n001").update(comment="two"), why="two")
+    paths.nodes_conf.write_bytes(second)  # as if the last rename had never been
+    assert store.recall().why == "one"
+    store.undo(store.recall())
+    assert paths.nodes_conf.read_bytes() == first
+    assert store.versions() == []
 
 
 def test_nodes_an_edit_meanwhile_is_not_lost_and_one_on_the_same_entry_is_refused(paths: Paths) -> None:

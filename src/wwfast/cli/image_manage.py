@@ -48,8 +48,7 @@ def rename(app: App, old: str, new: str, build: bool) -> None:
     try:
         done = Store(app.paths).change(rewrite, why=f"image rename {old} {new}")
     except BaseException:
-        manage.rename(app.paths, new, old)
-        manage.renamed(app.paths, old)
+        manage.unrename(app.paths, old, new)
         raise
     manage.renamed(app.paths, new)
     changed = len(done.changes())

@@ -99,10 +99,11 @@ def recall(place: Path, conf: Path) -> Kept | None:
 
 def remember(place: Path, kept: Kept) -> None:
     """Keep a table; where the cache cannot be written (not root) there is none."""
+    from wwfast.errors import WwfastError
     from wwfast.nodes.store import replace
 
     try:
         place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         replace(place, msgspec.msgpack.encode(kept), sync=False)
-    except OSError:
+    except (OSError, WwfastError):
         pass

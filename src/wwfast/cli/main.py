@@ -5,9 +5,12 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
+
+if TYPE_CHECKING:
+    from wwfast.errors import WwfastError
 
 # name: (module below wwfast.cli, object in it, aliases). A module is imported only when its command runs.
 COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -98,7 +101,7 @@ def cli(ctx: click.Context, verbose: bool, debug: bool, warewulfconf: str | None
 
 def main(argv: list[str] | None = None) -> None:
     """Entry point. Never a traceback for bad input, unless -d asks for it."""
-    from wwfast.errors import WwfastError
+    from wwfast.errors import WwfastError, of_system
 
     words = sys.argv[1:] if argv is None else argv
     debug = "-d" in words or "--debug" in words
@@ -111,10 +114,7 @@ def main(argv: list[str] | None = None) -> None:
     except WwfastError as error:
         if debug:
             raise
-        click.echo(f"error: {error.message}", err=True)
-        if error.hint:
-            click.echo(f"hint: {error.hint}", err=True)
-        sys.exit(error.exit_code)
+        told(error)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
@@ -124,9 +124,15 @@ def main(argv: list[str] | None = None) -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)
-    except PermissionError as error:
+    except OSError as error:
         if debug:
             raise
-        click.echo(f"error: {error.strerror}: {error.filename}", err=True)
-        click.echo("hint: run it as root, or with --root DIR for a trial", err=True)
-        sys.exit(1)
+        told(of_system(error))
+
+
+def told(error: WwfastError) -> NoReturn:
+    """Say it, and end with its status."""
+    click.echo(f"error: {error.message}", err=True)
+    if error.hint:
+        click.echo(f"hint: {error.hint}", err=True)
+    sys.exit(error.exit_code)

@@ -141,6 +141,7 @@ class KernelStore:
             work.directory(self.paths.kernels) as room,
         ):
             entry.path.rename(room / name)
+            work.sync(self.paths.kernels)
 
     def _source(self, source: str) -> Path:
         if "/" not in source and source not in (".", ".."):

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
-from wwfast.errors import WwfastError
+from wwfast.errors import WwfastError, of_system
 from wwfast.images import importing, names, places, work
 from wwfast.images.store import Image, ImageStore
 from wwfast.paths import Paths
@@ -49,17 +49,37 @@ def rename(paths: Paths, old: str, new: str) -> Image:
     ):
         if not begun:
             importing.forget_builds(paths, new)
-            try:
+        try:
+            if not begun:
                 _mark(paths, old).write_text(old)
                 work.sync(_mark(paths, old))
                 (paths.chroots / old).rename(paths.chroots / new)
-            except OSError:
-                with suppress(OSError):
-                    _mark(paths, old).unlink(missing_ok=True)
-                raise
-        if (paths.images / old).exists():
-            (paths.images / old).rename(paths.images / new)
+            if (paths.images / old).exists():
+                (paths.images / old).rename(paths.images / new)
+                work.sync(paths.images)
+            work.sync(paths.chroots)
+        except OSError as error:
+            _back(paths, old, new)
+            raise of_system(error, f"cannot rename image {old}") from error
     return ImageStore(paths).get(new)
+
+
+def unrename(paths: Paths, old: str, new: str) -> None:
+    """Take rename() back: who names the image could not be told."""
+    with (
+        work.locked(paths.run / "images", new, f"image rename of {old}"),
+        work.locked(paths.run / "images", old, f"image rename to {new}"),
+    ):
+        _back(paths, old, new)
+
+
+def _back(paths: Paths, old: str, new: str) -> None:
+    """The way back needs no room on the disk. Where it stops half way, asking for the rename again finishes it."""
+    with suppress(OSError):
+        for place in (paths.images, paths.chroots):
+            if (place / new).exists() and not (place / old).exists():
+                (place / new).rename(place / old)
+        _mark(paths, old).unlink(missing_ok=True)
 
 
 def renamed(paths: Paths, new: str) -> None:
@@ -88,12 +108,24 @@ def delete(paths: Paths, name: str, used_by: Collection[str] = ()) -> None:
     An image that was never built goes like any other. Transfers under way end well.
     """
     refuse_used(ImageStore(paths).get(name), used_by)
-    with work.locked(paths.run / "images", name, "image delete"), work.directory(paths.chroots) as room:
+    with (
+        work.locked(paths.run / "images", name, "image delete"),
+        work.directory(paths.chroots) as room,
+        work.directory(paths.images) as builds,
+    ):
         # Builds first: killed in between, the image is there and not built; never builds without their image.
-        if (paths.images / name).exists():
-            with work.directory(paths.images) as builds:
+        try:
+            if (paths.images / name).exists():
                 (paths.images / name).rename(builds / name)
-        (paths.chroots / name).rename(room / name)
+                work.sync(paths.images)
+            (paths.chroots / name).rename(room / name)
+            work.sync(paths.chroots)
+        except OSError as error:
+            for moved, place in ((room, paths.chroots), (builds, paths.images)):
+                if (moved / name).exists():
+                    with suppress(OSError):
+                        (moved / name).rename(place / name)
+            raise of_system(error, f"cannot delete image {name}") from error
 
 
 def _free(paths: Paths, name: str) -> None:

@@ -59,6 +59,8 @@ def build(paths: Paths, name: str, how: How = DEFAULT) -> tuple[Build, bool]:
 def build_locked(paths: Paths, name: str, how: How) -> tuple[Build, bool]:
     """As build(), for one who holds the image's lock."""
     image = ImageStore(paths).get(name)
+    for parent in (paths.chroots, paths.images):
+        work.sweep(parent)
     if image.own:
         places.sweep(image.rootfs)
     found = detect.kernels(image.rootfs)

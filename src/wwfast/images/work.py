@@ -64,7 +64,7 @@ def directory(parent: Path) -> Iterator[Path]:
     try:
         # The guard closes the gap between making a directory and locking it.
         fcntl.flock(guard, fcntl.LOCK_EX)
-        _sweep(parent)
+        sweep(parent)
         made = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
         held = os.open(made, os.O_RDONLY | os.O_DIRECTORY)
         fcntl.flock(held, fcntl.LOCK_EX)
@@ -73,11 +73,15 @@ def directory(parent: Path) -> Iterator[Path]:
     try:
         yield made
     finally:
-        remove(made)
+        try:
+            remove(made)
+        except WwfastError as error:  # of a disk that became read-only: neither what was done nor the cause is less so
+            log.warning("%s stays for the next command to remove: %s", made, error.message)
         os.close(held)
 
 
-def _sweep(parent: Path) -> None:
+def sweep(parent: Path) -> None:
+    """Remove what killed commands, or such that could not tidy, left below parent."""
     for left in parent.glob(PREFIX + "*"):
         try:
             held = os.open(left, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from wwfast.config.yaml import Tree
-from wwfast.errors import ConfigError, NotFoundError, WwfastError
+from wwfast.errors import ConfigError, NotFoundError, WwfastError, writing
 from wwfast.nodes.merge import SCHEMA
 from wwfast.nodes.model import mac
 from wwfast.nodes.registry import Snapshot
@@ -181,44 +181,48 @@ class Store:
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """One writer at a time, in all processes of this machine."""
-        self.paths.state.mkdir(parents=True, exist_ok=True)
-        handle = os.open(self.paths.state / "nodes.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = self.paths.state / "nodes.lock"
+        with writing(lock):
+            self.paths.state.mkdir(parents=True, exist_ok=True)
+            handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)
+            self.sweep()
             yield
         finally:
             os.close(handle)
 
+    def sweep(self) -> None:
+        """Remove what a writer left that was killed, or whose disk did not let it tidy; the caller holds the lock."""
+        target = Path(os.path.realpath(self.paths.nodes_conf))
+        for left in (*target.parent.glob(f".{target.name}.*"), *self.paths.history.glob(".[0-9]*")):
+            with contextlib.suppress(OSError):
+                left.unlink()
+        for version in self.idle():
+            with contextlib.suppress(OSError):
+                version.path.unlink()
+
     def publish(self, before: Source, data: bytes, why: str) -> None:
         """Replace the file; the caller holds the lock."""
-        target = Path(os.path.realpath(self.paths.nodes_conf))
-        for left in target.parent.glob(f".{target.name}.*"):  # of a writer that was killed; we hold the lock
-            left.unlink(missing_ok=True)
-        kept = self.remember(before, Source.digest_of(data), why)
-        try:
-            replace(target, data)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                if target.read_bytes() == before.data:  # there is nothing to take back
-                    kept.unlink()
-            raise
+        self.remember(before, Source.digest_of(data), why)
+        replace(Path(os.path.realpath(self.paths.nodes_conf)), data)
 
     # The history: NUMBER-SECONDS.zst, each one version of the file as it was before a change.
 
-    def remember(self, before: Source, becomes: str, why: str) -> Path:
+    def remember(self, before: Source, becomes: str, why: str) -> None:
         import msgspec
         import zstandard
 
-        self.paths.history.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with writing(self.paths.history):
+            self.paths.history.mkdir(parents=True, exist_ok=True, mode=0o700)
         versions = self.versions()
         number = (int(versions[-1].name.partition("-")[0]) if versions else 0) + 1
         head = msgspec.json.encode({"why": why, "becomes": becomes, "at": int(time.time())})
         body = zstandard.ZstdCompressor(level=1).compress(before.data)
-        kept = self.paths.history / f"{number:08d}-{int(time.time())}"
-        replace(kept, head + b"\n" + body, sync=False)
+        replace(self.paths.history / f"{number:08d}-{int(time.time())}", head + b"\n" + body)
         for old in versions[: max(0, len(versions) + 1 - self.keep)]:
-            old.unlink(missing_ok=True)
-        return kept
+            with contextlib.suppress(OSError):
+                old.unlink()
 
     def versions(self) -> list[Path]:
         """Kept versions, oldest first."""
@@ -229,21 +233,38 @@ class Store:
     def recall(self) -> Version:
         """The version before the last change. Raises NotFoundError when there is none."""
         versions = self.versions()
-        if not versions:
+        idle = len(list(self.idle()))
+        if idle == len(versions):
             raise NotFoundError("there is no change to take back", hint=f"the history is in {self.paths.history}")
-        return Version.read(versions[-1])
+        return Version.read(versions[-1 - idle])
+
+    def idle(self) -> Iterator[Version]:
+        """The latest versions, newest first, that are what the file says now: of changes that failed after they were
+        kept, or that were taken back and could not be removed."""
+        now = Source.digest_of(self.content())
+        for path in reversed(self.versions()):
+            try:
+                version = Version.read(path)
+            except ConfigError:  # for `undo` to tell of; it must not keep anybody from editing
+                return
+            if Source.digest_of(version.data) != now:
+                return
+            yield version
+
+    def content(self) -> bytes:
+        return self.paths.nodes_conf.read_bytes() if self.paths.nodes_conf.exists() else b""
 
     def undo(self, version: Version, *, force: bool = False) -> None:
         """Put `version` (the last one) back. Raises when the file was changed by hand since, unless forced."""
         with self.locked():
-            now = self.paths.nodes_conf.read_bytes() if self.paths.nodes_conf.exists() else b""
-            if Source.digest_of(now) != version.becomes and not force:
+            if Source.digest_of(self.content()) != version.becomes and not force:
                 raise WwfastError(
                     f"{self.paths.nodes_conf} was changed by other means after '{version.why}'",
                     hint="--force puts the former version back all the same",
                 )
             replace(Path(os.path.realpath(self.paths.nodes_conf)), version.data)
-            version.path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # one that stays is idle
+                version.path.unlink()
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,30 +293,31 @@ class Version:
 
 def replace(target: Path, data: bytes, *, sync: bool = True) -> None:
     """Write a file whole or not at all; mode and owner of the former one stay, a new one is 0600."""
-    try:
-        former: os.stat_result | None = target.stat()
-    except FileNotFoundError:
-        former = None
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    try:
-        with os.fdopen(handle, "wb") as out:
-            out.write(data)
-            if former is not None:
-                os.fchmod(handle, former.st_mode & 0o7777)
-                with contextlib.suppress(PermissionError):
-                    os.fchown(handle, former.st_uid, former.st_gid)
-            out.flush()
-            if sync:
-                os.fsync(handle)
-        Path(name).rename(target)
-    except BaseException:
-        with contextlib.suppress(OSError):  # what went wrong first is told
-            Path(name).unlink()
-        raise
-    if sync:
-        directory = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
+    with writing(target):
         try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+            former: os.stat_result | None = target.stat()
+        except FileNotFoundError:
+            former = None
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        try:
+            with os.fdopen(handle, "wb") as out:
+                out.write(data)
+                if former is not None:
+                    os.fchmod(handle, former.st_mode & 0o7777)
+                    with contextlib.suppress(PermissionError):
+                        os.fchown(handle, former.st_uid, former.st_gid)
+                out.flush()
+                if sync:
+                    os.fsync(handle)
+            Path(name).rename(target)
+        except BaseException:
+            with contextlib.suppress(OSError):  # the cause is told; what stays is swept by the next writer
+                Path(name).unlink()
+            raise
+        if sync:
+            directory = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(directory)
+            finally:
+                os.close(directory)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import shutil
 import stat
 from pathlib import Path
 
-from wwfast.errors import NotFoundError, UsageError, WwfastError
+from wwfast.errors import NotFoundError, UsageError, WwfastError, writing
+from wwfast.images import work
 from wwfast.overlays import model
 from wwfast.overlays.model import Overlay
 from wwfast.paths import Paths
@@ -21,7 +21,10 @@ def create(paths: Paths, name: str) -> Overlay:
     place = paths.site_overlays / name
     if place.exists():
         raise UsageError(f"overlay {name} exists already", hint=f"wwfast overlay list -a {name}")
-    (place / "rootfs").mkdir(parents=True, mode=0o755)
+    with writing(place), work.directory(place.parent) as room:
+        (room / name / "rootfs").mkdir(parents=True, mode=0o755)
+        (room / name).rename(place)
+        work.sync(place.parent)
     return model.find(paths, name)
 
 
@@ -36,11 +39,8 @@ def writable(paths: Paths, name: str) -> tuple[Overlay, bool]:
 
 def clone(overlay: Overlay, place: Path) -> None:
     """Copy with the modes and owners that nodes would get; complete or not at all."""
-    paths = place.parent
-    paths.mkdir(parents=True, exist_ok=True)
-    work = paths / f".{place.name}-{secrets.token_hex(4)}"
-    try:
-        root = work / "rootfs"
+    with writing(place), work.directory(place.parent) as room:
+        root = room / place.name / "rootfs"
         root.mkdir(parents=True, mode=0o755)
         for item in overlay.items():
             target = root / item.path
@@ -57,40 +57,23 @@ def clone(overlay: Overlay, place: Path) -> None:
                 os.lchown(target, item.uid, item.gid)
             if item.kind != model.LINK:
                 target.chmod(item.mode)
-        _settle(work)
-        work.rename(place)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-
-
-def _settle(path: Path) -> None:
-    """Bring a file, or a tree, to the disk before it gets its name: a power failure must not leave an empty one."""
-    if path.is_symlink():
-        return
-    for below in path.iterdir() if path.is_dir() else ():
-        _settle(below)
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+        work.settle(root)
+        root.parent.rename(place)
+        work.sync(place.parent)
 
 
 def replace(overlay: Overlay, target: Path, data: bytes, *, mode: int | None = None) -> None:
     """Write a file whole or not at all, never seen half by a build; mode and owner of one that is replaced stay."""
     st = target.stat() if target.is_file() else None
-    work = overlay.path.with_name(f".{overlay.name}-{secrets.token_hex(4)}")
-    try:
-        work.write_bytes(data)
-        work.chmod(mode if mode is not None else st.st_mode & 0o7777 if st else 0o644)
+    with writing(target), work.directory(overlay.path.parent) as room:
+        new = room / target.name
+        new.write_bytes(data)
+        new.chmod(mode if mode is not None else st.st_mode & 0o7777 if st else 0o644)
         if st is not None and os.geteuid() == 0:
-            os.chown(work, st.st_uid, st.st_gid)
-        _settle(work)
-        work.rename(target)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            work.unlink(missing_ok=True)
-        raise
+            os.chown(new, st.st_uid, st.st_gid)
+        work.sync(new)
+        new.rename(target)
+        work.sync(target.parent)
 
 
 def parent_of(overlay: Overlay, target: Path, *, make: bool) -> None:
@@ -155,9 +138,9 @@ def delete(paths: Paths, name: str, path: str | None, *, force: bool, parents: b
             raise UsageError(f"overlay {name} is a {kind} overlay: it stays", hint="take it out of the nodes' lists")
         if not force and any(item.kind != model.DIRECTORY for item in overlay.items()):
             raise UsageError(f"overlay {name} is not empty", hint="delete it with all its files: --force")
-        grave = overlay.path.with_name(f".{name}-{secrets.token_hex(4)}")
-        overlay.path.rename(grave)
-        shutil.rmtree(grave)
+        with writing(overlay.path), work.directory(overlay.path.parent) as room:
+            overlay.path.rename(room / name)
+            work.sync(overlay.path.parent)
         return
     model.find(paths, name).find(path)
     overlay, _ = writable(paths, name)
@@ -167,7 +150,8 @@ def delete(paths: Paths, name: str, path: str | None, *, force: bool, parents: b
     if target.is_dir() and not target.is_symlink():
         if not force and any(target.iterdir()):
             raise UsageError(f"{path} is a directory that is not empty", hint="delete it with all in it: --force")
-        shutil.rmtree(target)
+        with writing(target), work.directory(overlay.path.parent) as room:
+            target.rename(room / "gone")
     else:
         target.unlink()
     above = target.parent

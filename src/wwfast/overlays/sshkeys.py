@@ -5,10 +5,11 @@ All nodes share one set of host keys, so that a node is the same machine after e
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from wwfast.errors import WwfastError
+from wwfast.images import work
 from wwfast.nodes.store import replace
 from wwfast.paths import Paths
 from wwfast.run import run
@@ -45,15 +46,15 @@ def make_login(paths: Paths, kind: str) -> Path | None:
 def make(key: Path, kind: str, comment: str) -> bool:
     """A pair of keys without a passphrase: never half a one in its place."""
     key.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=key.parent) as work:
-        fresh = Path(work) / "key"
+    with work.directory(key.parent) as room:
+        fresh = room / "key"
         run(["ssh-keygen", "-q", "-t", kind, "-N", "", "-C", comment, "-f", fresh], package="openssh-client")
         public = key.with_name(f"{key.name}.pub")
         try:
             replace(public, fresh.with_name("key.pub").read_bytes())
             public.chmod(0o644)
             replace(key, fresh.read_bytes())  # the last one: it is what tells that there is a pair
-        except OSError:
+        except WwfastError:
             if not key.exists():
                 public.unlink(missing_ok=True)
             raise

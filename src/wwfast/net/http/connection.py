@@ -242,7 +242,7 @@ class Connection:
         except OSError:
             self.close()
             return
-        self.state, self.begun = State.LINGERING, True
+        self.state = State.LINGERING
         self.reader.clear()
         self._hold()
         self.deadline = time.monotonic() + LINGER
@@ -377,7 +377,7 @@ class Connection:
                 self.close("no progress")
         elif self.queued or self.state is State.HANDLING or self.state is State.WAITING:
             return
-        elif now > self.deadline or (self.asked and not self.begun and now > self.deadline - self.server.haste):
+        elif now > self.deadline:
             if self.state is State.READING and len(self.reader):
                 self.refuse(408, "the request head took too long")
             else:
