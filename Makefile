@@ -1,5 +1,5 @@
-# make setup | demo | test | test-fast | soak | bench | check | clean
-.PHONY: setup demo test test-fast soak bench check clean help
+# make setup | demo | test | test-fast | faults | soak | bench | check | clean
+.PHONY: setup demo test test-fast faults soak bench check clean help
 PY := .venv/bin/python
 
 help:
@@ -16,6 +16,10 @@ test: setup
 
 test-fast: setup
 	@$(PY) -m pytest -m "not soak and not vm"
+
+# make faults: a disk that fails, and kill -9, at every call of every writer (MOST=20 of each, WRITERS='"node add"')
+faults: setup
+	@PYTHONPATH=tests $(PY) -m support.faults $(if $(MOST),--most $(MOST)) $(WRITERS)
 
 # make soak MINUTES=600: nodes poll for so long (10) while nodes.conf, overlays and images change
 soak: setup

@@ -26,7 +26,6 @@ LOOK = 0.01  # seconds between two looks at a callback under way
 ALLOWED = {
     "app.py:start": "nobody is served yet; with a predecessor, that one serves meanwhile",
     "app.py:stop": "nobody is served any more",
-    "service.py:peek": "compiles what it looks at; the next overlay engine looks only at what is in memory",
     "test_": "a callback of a test's own",
 }
 
