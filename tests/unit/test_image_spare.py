@@ -7,13 +7,13 @@ import re
 from pathlib import Path
 
 import pytest
+from wwfast.daemon.health import Scene, kernels
 
 from support.oci import small_tree
 from wwfast.boot.plan import Ask, BootPlan, Planner
 from wwfast.boot.stages import Stage
 from wwfast.cli.main import main
 from wwfast.config.settings import load
-from wwfast.daemon.health import Scene, kernels
 from wwfast.images import detect
 from wwfast.images.kernels import KernelStore, for_node
 from wwfast.images.spare import spare

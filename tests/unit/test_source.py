@@ -25,13 +25,28 @@ ALLOWED = {
     "power": {"config", "nodes"},
     "net": {"pack", "config", "nodes", "images", "overlays"},
     "boot": {"overlays", "images", "pack", "config", "nodes"},
-    "daemon": {"boot", "net", "overlays", "images", "pack", "config", "nodes"},
+    "doctor": {"boot", "net", "overlays", "images", "pack", "config", "nodes"},
+    "daemon": {"doctor", "boot", "net", "overlays", "images", "pack", "config", "nodes"},
     "storm": {"daemon", "boot", "net", "overlays", "images", "pack", "config", "nodes"},
     "demo": {"storm", "daemon", "boot", "net", "overlays", "images", "pack", "config", "nodes"},
-    "cli": {"power", "demo", "storm", "daemon", "boot", "net", "overlays", "images", "pack", "config", "nodes"},
+    "cli": {
+        "power",
+        "demo",
+        "storm",
+        "daemon",
+        "doctor",
+        "boot",
+        "net",
+        "overlays",
+        "images",
+        "pack",
+        "config",
+        "nodes",
+    },
     "__main__": {"cli"},
     "__init__": set(),
 }
+ALLOWED["cli"] = ALLOWED.keys() - {"cli", "__main__", "__init__"}  # it may ask them all
 
 
 def modules() -> list[Path]:

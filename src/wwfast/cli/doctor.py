@@ -18,7 +18,8 @@ def doctor(app: App, as_json: bool) -> int:
     """
     from wwfast.cli.output import dump_json
     from wwfast.cli.status import fetch
-    from wwfast.daemon.health import ERROR, Scene, examine
+    from wwfast.doctor.examine import examine
+    from wwfast.doctor.finding import ERROR, Scene
     from wwfast.errors import WwfastError
 
     try:

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from typing import TYPE_CHECKING
 
@@ -20,9 +20,10 @@ from wwfast.boot.urls import Urls
 from wwfast.config import checks
 from wwfast.daemon.guard import Guard
 from wwfast.daemon.handover import Sockets
-from wwfast.errors import ConfigError, WwfastError
+from wwfast.errors import WwfastError
 from wwfast.net.dhcp.journal import Journal
 from wwfast.net.dhcp.leases import LeaseTable
+from wwfast.net.dhcp.network import own_addresses, require_range, require_written
 from wwfast.net.dhcp.packet import ClientInfo, dotted, number
 from wwfast.net.dhcp.pool import Mask
 from wwfast.net.dhcp.responder import Responder
@@ -56,7 +57,7 @@ class BootFiles:
 
     @classmethod
     def load(cls, settings: Settings, paths: Paths) -> BootFiles:
-        found, _ = find_all(settings.tftp.ipxe, paths.ipxe_source)  # what is missing, `health` tells
+        found, _ = find_all(settings.tftp.ipxe, paths.ipxe_source)  # what is missing, `doctor` tells
         return cls(found, settings.tftp.ipxe)
 
     def get(self, name: str) -> bytes | None:
@@ -200,35 +201,5 @@ class Addresses:
             self._on_transfer(transfer(contact, now))
 
 
-def own_addresses(settings: Settings) -> Iterator[str]:
-    """What no client may have: this server's address, and those that mean the network and all of it."""
-    yield settings.ipaddr
-    bits = checks.MASKS.get(settings.netmask)
-    if bits is not None and bits < 31:
-        network = number(settings.ipaddr) & number(settings.netmask)
-        yield dotted(network)
-        yield dotted(network | (1 << 32 - bits) - 1)
-
-
 def _name(interface: str, port: int) -> str:
     return f"dhcp {interface}:{port}"
-
-
-def require_written(settings: Settings, paths: Paths) -> None:
-    """DHCP on a network the admin did not write down could answer on the wrong one."""
-    missing = [key for key in ("ipaddr", "network") if not settings.is_written(key)]
-    if missing:
-        raise ConfigError(
-            f"{paths.conf}: DHCP needs {' and '.join(missing)} to be written down; nothing is guessed",
-            hint="add them, or set `dhcp: enabled: false`",
-        )
-
-
-def require_range(settings: Settings, paths: Paths) -> None:
-    """A range of which nothing is served would be found out when the first unknown machine asks."""
-    first, last = settings.dhcp.range_start, settings.dhcp.range_end
-    if not first and not last:
-        return
-    if not first or not last or number(first) > number(last):
-        shown = f"from {first or 'nothing'} to {last or 'nothing'}"
-        raise ConfigError(f"{paths.conf}: the range of DHCP is {shown}", hint="set `range start` and `range end`")

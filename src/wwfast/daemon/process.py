@@ -12,9 +12,10 @@ import time
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
-from wwfast.daemon import health
 from wwfast.daemon.app import DRAIN_SECONDS, PREPARE_SECONDS, REPLACED_SECONDS, Daemon
 from wwfast.daemon.system import notify, ready
+from wwfast.doctor.examine import examine
+from wwfast.doctor.finding import Scene
 from wwfast.errors import ConfigError, WwfastError
 from wwfast.run import Process, start
 
@@ -51,7 +52,7 @@ def serve(paths: Paths, settings: Settings, *, replace: bool, force_dhcp: bool, 
     if replace:
         end_after(STARTING_LIMIT)
     daemon = Daemon(paths, settings, replace=replace, force_dhcp=force_dhcp, ignore_go_templates=ignore_go_templates)
-    for finding in health.examine(health.Scene(paths, settings, daemon.registry.snapshot())):
+    for finding in examine(Scene(paths, settings, daemon.registry.snapshot())):
         log.warning("%s: %s", finding.message, finding.fix)
     sys.setswitchinterval(SWITCH_SECONDS)
     threading.excepthook = daemon.supervisor.uncaught_in_thread

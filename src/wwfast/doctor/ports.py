@@ -1,0 +1,103 @@
+"""What other programs of this server do to a boot: they hold our ports, or drop what nodes send."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from wwfast import run
+from wwfast.doctor.finding import ERROR, PROC, WARNING, Finding, Scene
+
+UNITS = {
+    "dhcpd": "isc-dhcp-server",
+    "in.tftpd": "tftpd-hpa",
+    "wwctl": "warewulfd",
+    "kea-dhcp4": "kea-dhcp4-server",
+    "systemd": "tftp.socket",
+}
+
+
+def ports(scene: Scene) -> Iterator[Finding]:
+    """Ports that another program holds, and which."""
+    settings = scene.settings
+    wanted = [("tcp", settings.warewulf.port, "HTTP")]
+    if settings.tftp.enabled:
+        wanted.append(("udp", 69, "TFTP"))
+    if settings.dhcp.enabled:
+        wanted += [("udp", 67, "DHCP"), ("udp", 4011, "ProxyDHCP")]
+    for protocol, port, service in wanted:
+        holder = port_holder(protocol, port, scene.proc)
+        if holder is not None and not holder.startswith("wwfast"):
+            unit = UNITS.get(holder.split("[")[0], holder.split("[")[0])
+            yield Finding(
+                ERROR,
+                "ports",
+                f"port {port}/{protocol} ({service}) is in use by {holder}",
+                f"systemctl disable --now {unit}"
+                + ("  (or set `dhcp: enabled: false` and keep it)" if service.endswith("DHCP") else ""),
+            )
+
+
+def port_holder(protocol: str, port: int, proc: Path = PROC) -> str | None:
+    """`name[pid]` of the process with a socket bound to the port, `?` when it can't be told, None when free."""
+    inodes: set[str] = set()
+    for table in (protocol, f"{protocol}6"):
+        try:
+            lines = (proc / "net" / table).read_text().splitlines()[1:]
+        except OSError:
+            continue
+        for line in lines:
+            words = line.split()
+            listening = protocol == "udp" or words[3] == "0A"
+            if listening and int(words[1].rsplit(":", 1)[1], 16) == port:
+                inodes.add(f"socket:[{words[9]}]")
+    if not inodes:
+        return None
+    for pid in (entry for entry in proc.iterdir() if entry.name.isdigit()):
+        try:
+            for fd in (pid / "fd").iterdir():
+                if str(fd.readlink()) in inodes:
+                    name = (pid / "comm").read_text().strip()
+                    command = (pid / "cmdline").read_bytes().split(b"\0")
+                    if any(b"wwfast" in word for word in command[:3]):
+                        name = "wwfast"
+                    return f"{name}[{pid.name}]"
+        except OSError:
+            continue
+    return "?"
+
+
+def firewall(scene: Scene) -> Iterator[Finding]:
+    """firewalld, ufw, or an nftables input chain that drops by default."""
+    port = scene.settings.warewulf.port
+    services = f"{port}/tcp, 67/udp, 69/udp, 4011/udp"
+    if shutil.which("firewall-cmd") and run.run(["firewall-cmd", "--state"], check=False).returncode == 0:
+        ports_open = run.run(["firewall-cmd", "--list-ports"], check=False).stdout.decode().split()
+        if f"{port}/tcp" not in ports_open:
+            yield Finding(
+                WARNING,
+                "firewall",
+                f"firewalld is on and {services} are not all open",
+                f"firewall-cmd --permanent --add-port={port}/tcp --add-service=dhcp --add-service=tftp "
+                "--add-port=4011/udp && firewall-cmd --reload",
+            )
+        return
+    if shutil.which("ufw") and b"Status: active" in run.run(["ufw", "status"], check=False).stdout:
+        yield Finding(
+            WARNING, "firewall", f"ufw is on; nodes need {services}", f"ufw allow {port}/tcp; ufw allow 67,69,4011/udp"
+        )
+        return
+    if shutil.which("nft"):
+        rules = run.run(["nft", "list", "ruleset"], check=False).stdout.decode(errors="replace")
+        if (
+            any("hook input" in line and "policy drop" in line for line in rules.splitlines())
+            and str(port) not in rules
+        ):
+            yield Finding(
+                WARNING,
+                "firewall",
+                f"an nftables input chain drops by default and port {port} is not named in it",
+                f"nft add rule inet filter input tcp dport {port} accept; "
+                "nft add rule inet filter input udp dport '{67, 69, 4011}' accept",
+            )
