@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -195,6 +196,16 @@ REFUSED = {
     "a file system of no device": ("node set n1 --fsname x --fspath / --yes", 2, "--fsname x is neither below /dev"),
     "a tag without a value": ("node set n1 --tagadd x --yes", 2, "'x' is not KEY=VALUE"),
     "removing a device that is not there": ("node set n1 --netdel x --yes", 1, "no network device 'x' here"),
+    "a device named in vain": ("node set n1 --netname eth1 --yes", 2, "nothing is said about this network device"),
+    "a disk named in vain": ("node add n3 --diskname /dev/sda", 2, "nothing is said about this disk"),
+    "two values for one flag": ("node set n1 --mtu 1500 --mtu 9000 --yes", 2, "--mtu is given twice: '1500' and"),
+    "two names of one flag": ("node set n1 --image a --container b --yes", 2, "--image is given twice"),
+    "two devices to remove": ("node set n1 --netdel a --netdel b --yes", 2, "--netdel is given twice"),
+    "two values for one tag": ("node set n1 --tagadd a=1 --tagadd a=2 --yes", 2, "'a' is given twice: '1' and '2'"),
+    "an empty item": ("node set n1 --profile p,,p --yes", 2, "has an empty item"),
+    "clearing and setting a list": ("node set n1 --profile p,UNDEF --yes", 2, "nothing can stand beside it"),
+    "a value or a name": ("node set n1 --onboot t --yes", 2, "--onboot t: is that a value or a name?"),
+    "a reversed range": ("node list n[4-1]", 2, "range 4-1 runs backwards"),
     "an unknown flag": ("node set n1 --ipadr 1", 2, "No such option"),
     "an unknown command": ("node lst", 2, "Did you mean 'list'?"),
     "unset of nothing": ("node unset n1 --yes", 2, "nothing to clear"),
@@ -244,13 +255,20 @@ def test_node_image_may_name_a_build(run: Run, paths: Paths) -> None:
     assert run("node add n2 --image rock@20240101")[0] == 1
 
 
-def test_node_set_shows_asks_and_without_a_terminal_writes_nothing(run: Run, paths: Paths) -> None:
+@pytest.mark.parametrize(
+    ("said", "status", "written"),
+    [("y\n", 0, True), ("yes", 0, True), ("n\n", 0, False), ("\n", 0, False), ("", 1, False), (None, 1, False)],
+)
+def test_node_set_shows_asks_and_reads_the_answer_on_standard_input(
+    run: Run, paths: Paths, monkeypatch: pytest.MonkeyPatch, said: str | None, status: int, written: bool
+) -> None:
     paths.nodes_conf.write_text(BASE)
-    status, out, err = run("node set n[1-2] --comment x")
-    assert status == 0
-    assert out.splitlines()[2:] == ["node n[1-2]  comment  <unset>  x"]
-    assert "use --yes" in err
-    assert text(paths) == BASE
+    monkeypatch.setattr("sys.stdin", io.StringIO(said) if said is not None else None)
+    found, out, err = run("node set n[1-2] --comment x")
+    assert found == status
+    assert out.splitlines()[2:3] == ["node n[1-2]  comment  <unset>  x"]
+    assert ("nobody answered; nothing was changed\nhint: --yes does not ask" in err) == (not said)
+    assert (text(paths) != BASE) == written
 
 
 def test_node_dry_run_prints_the_difference(run: Run, paths: Paths) -> None:
@@ -381,6 +399,75 @@ def test_values_are_refused_on_every_way_in(
     assert run(f"{noun} import {tmp_path}/new.yaml --yes --force")[0] == 0
     assert line.partition(":")[0] in text(paths)
     assert run(f"{noun} set x --comment later --yes")[0] == 0, "what was wrong before is not in the way"
+
+
+NULLS = "nodeprofiles:\n  p:\n  q: ~\nnodes:\n  n1: {}\n  n2:\n  n3: ~  # third\n  n4: null\n"
+
+
+@pytest.mark.parametrize(
+    ("noun", "name"), [*(("node", f"n{n}") for n in (1, 2, 3, 4)), *(("profile", n) for n in "pq")]
+)
+def test_an_entry_without_a_body_is_deleted_filled_exported_and_left_alone(
+    run: Run, paths: Paths, noun: str, name: str
+) -> None:
+    paths.nodes_conf.write_text(NULLS)
+    line = next(line for line in NULLS.splitlines(keepends=True) if f" {name}:" in line)
+    assert run(f"{noun} unset {name} --comment --yes")[:2] == (0, "no changes\n")
+    assert run(f"{noun} export {name}")[1].startswith(f"{name}:")
+    assert text(paths) == NULLS
+    assert run(f"{noun} set {name} --comment x --yes")[0] == 0
+    assert f"  {name}:" in text(paths)
+    assert "    comment: x\n" in text(paths)
+    assert run("undo --yes")[0] == 0
+    assert "deleted" in run(f"{noun} delete {name} --yes")[1]
+    assert text(paths) == NULLS.replace(line, "")
+
+
+LATIN = "nodes:\n  n1:\n    comment: x\n    init: gr\xfcn\n"
+ENCODINGS = {
+    "UTF-16": (LATIN.encode("utf-16"), ":1:1: is UTF-16 or UTF-32, not UTF-8", "iconv -f UTF-16"),
+    "UTF-16 big end first": (b"\xfe\xff" + LATIN.encode("utf-16-be"), ":1:1: is UTF-16", "iconv -f UTF-16"),
+    "UTF-32": (LATIN.encode("utf-32"), ":1:1: is UTF-16 or UTF-32", "iconv"),
+    "UTF-16 without a mark": (LATIN.encode("utf-16-le"), ":1:2: a zero byte", "file "),
+    "Latin-1": (LATIN.encode("latin-1"), ":4:13: byte 0xfc is not UTF-8", "iconv -f ISO-8859-1"),
+    "Latin-1 in a comment": (b"# gr\xfcn\nnodes:\n  n1: {}\n", ":1:5: byte 0xfc is not UTF-8", "iconv -f ISO-8859-1"),
+    "a cut letter": ("nodes:\n  n1: {comment: grün".encode()[:-2], ":2:19: byte 0xc3 is not UTF-8", "iconv"),
+    "a zero byte": (b"nodes:\n  n1: {}\n\0\0", ":3:1: a zero byte", "file "),
+}
+
+
+@pytest.mark.parametrize(("data", "message", "hint"), ENCODINGS.values(), ids=ENCODINGS)
+def test_other_encodings_are_refused_where_they_are_on_every_way_in(
+    run: Run, paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: bytes, message: str, hint: str
+) -> None:
+    paths.nodes_conf.write_bytes(data)
+    for command in ("node list", "node set n1 --comment y --yes", "node delete n1 --yes", "node export", "undo --list"):
+        status, _, err = run(command)
+        if command != "undo --list":
+            assert (status, f"{paths.nodes_conf}{message}" in err, hint in err) == (1, True, True), err
+    assert paths.nodes_conf.read_bytes() == data
+    paths.nodes_conf.write_text(BASE)
+    (tmp_path / "new.yaml").write_bytes(data)
+    (tmp_path / "editor").write_text(f'#!/bin/sh\ncp {tmp_path}/new.yaml "$1"\n')
+    (tmp_path / "editor").chmod(0o755)
+    monkeypatch.setenv("EDITOR", str(tmp_path / "editor"))
+    for command in (f"node import {tmp_path}/new.yaml --yes", "node edit n1 --yes"):
+        status, _, err = run(command)
+        assert (status, message in err, hint in err) == (1, True, True), err
+    assert text(paths) == BASE
+    paths.conf.write_bytes(data)
+    status, _, err = run("config show")
+    assert (status, f"{paths.conf}{message}" in err) == (1, True)
+
+
+@pytest.mark.parametrize("form", ["bom", "crlf", "unended"])
+def test_other_forms_of_utf8_are_read_and_edited(run: Run, paths: Paths, form: str) -> None:
+    plain = "nodes:\n  n1:\n    comment: grün\n"
+    made = {"bom": "\ufeff" + plain, "crlf": plain.replace("\n", "\r\n"), "unended": plain.rstrip("\n")}[form]
+    paths.nodes_conf.write_bytes(made.encode())
+    assert run("node set n1 --init /init --yes")[0] == 0
+    assert "Init" in run("node list -a n1")[1]
+    assert "grün" in run("node list -a n1")[1]
 
 
 LIST = """\

@@ -137,7 +137,7 @@ def test_image_delete_refuses_what_is_used(paths: Paths, deb: Path, capsys: pyte
     for name in ("profile fast", "n1", "n2"):
         assert name in said
     paths.nodes_conf.write_text("nodes: {}\n")
-    assert wwfast(paths, "image", "delete", "deb") == 0, "not a terminal: the answer is no"
+    assert wwfast(paths, "image", "delete", "deb") == 1, "nobody answers: nothing is done, and it is said"
     assert ImageStore(paths).names() == ["deb"]
     assert wwfast(paths, "image", "delete", "--yes", "deb") == 0
     assert ImageStore(paths).names() == []

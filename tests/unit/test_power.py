@@ -112,7 +112,7 @@ def test_power_of_nobody_is_an_error(run: Run) -> None:
 
 
 @pytest.mark.parametrize("action", ["off", "cycle", "reset", "soft"])
-def test_power_of_several_is_asked_for_and_without_a_terminal_is_no(
+def test_power_of_several_is_asked_for_and_without_an_answer_is_no(
     run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, action: str
 ) -> None:
     tool = tmp_path / "bin/ipmitool"
@@ -121,8 +121,9 @@ def test_power_of_several_is_asked_for_and_without_a_terminal_is_no(
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tool.parent}:/usr/bin:/bin")
     status, out, err = run("power", action, "n[1,3]")
-    assert (status, out) == (0, "")
-    assert "2 nodes: n[1,3]? [y/N]: no (not a terminal; use --yes)" in err
+    assert (status, out) == (1, "")
+    assert "2 nodes: n[1,3]? [y/N]: no answer on standard input\n" in err
+    assert "hint: --yes does not ask" in err
     assert not (tmp_path / "ran").exists()
     assert run("power", action, "n1") == (0, "", "")
     assert run("power", action, "n[1,3]", "--yes") == (0, "", "")

@@ -17,7 +17,7 @@ from wwfast.cli.completion import completer
 from wwfast.cli.context import App, pass_app
 from wwfast.cli.entries import count, found, names_of, write, write_options, wrong_values
 from wwfast.cli.fields import FieldCommand, set_options, set_request, unset_options, unset_request
-from wwfast.cli.output import confirm
+from wwfast.cli.output import answer
 from wwfast.config import checks, yaml
 from wwfast.errors import ConfigError, NotFoundError, UsageError, WwfastError
 from wwfast.nodes import change
@@ -290,7 +290,7 @@ def edited(text: str, head: str, check: Callable[[dict[str, Any]], None]) -> dic
                 return found
             except ConfigError as error:
                 click.echo(f"error: {error.message}", err=True)
-                if not confirm("Edit again?", yes=False):
+                if not answer("Edit again?"):
                     raise
     finally:
         path.unlink(missing_ok=True)

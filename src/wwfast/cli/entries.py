@@ -12,6 +12,7 @@ import click
 
 from wwfast.cli.context import App
 from wwfast.cli.output import confirm, table
+from wwfast.config import words, yaml
 from wwfast.config.yaml import Tree
 from wwfast.errors import ConfigError, NotFoundError
 from wwfast.nodes import change, hostlist
@@ -129,9 +130,11 @@ def shifted(line: str, by: int) -> str:
 
 
 def text(value: Any) -> str:
+    """A value as it is shown: a list as an option would take it, what would break the table in quotes."""
     if value is None:
         return "<unset>"
-    return ",".join(str(item) for item in value) if isinstance(value, list) else str(value)
+    shown = words.join(map(str, value)) if isinstance(value, list) else str(value)
+    return shown if shown.isprintable() else yaml.scalar(shown)
 
 
 HUNK = re.compile(r"@@ -([0-9]+)(\S*) \+([0-9]+)(\S*) @@")

@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from wwfast.errors import WwfastError
+
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Warewulf's layout: two blanks between columns, a line of dashes under the header, last column unpadded."""
@@ -31,10 +33,23 @@ def dump_json(data: Any) -> None:
 
 
 def confirm(question: str, yes: bool) -> bool:
-    """Ask; without a terminal and without --yes the answer is no."""
+    """Ask, a person or whatever standard input holds (`echo y |`). Raises WwfastError when there is no answer."""
     if yes:
         return True
-    if not sys.stdin.isatty():
-        click.echo(f"{question} [y/N]: no (not a terminal; use --yes)", err=True)
-        return False
-    return click.confirm(question)
+    said = answer(question)
+    if said is None:
+        raise WwfastError("nobody answered; nothing was changed", hint="--yes does not ask")
+    return said
+
+
+def answer(question: str) -> bool | None:
+    """What is said to a question; None at the end of standard input."""
+    if sys.stdin is not None and sys.stdin.isatty():
+        return click.confirm(question)
+    click.echo(f"{question} [y/N]: ", nl=False, err=True)
+    try:
+        said = sys.stdin.readline() if sys.stdin is not None else ""
+    except (OSError, ValueError):  # closed, or no text
+        said = ""
+    click.echo(said.strip() or "no answer on standard input", err=True)
+    return said.strip().lower() in ("y", "yes") if said else None

@@ -11,7 +11,7 @@ import difflib
 import functools
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
@@ -36,6 +36,7 @@ class Doc:
     node_only: bool = False
     inherit: bool = True
     complete: str = ""  # what completes its values: image, profile, overlay, kernel
+    split: Callable[[str], list[str]] | None = None  # how the text of an option becomes a list; None: at commas
     lacks: str = ""  # what whoever sets it does not get yet; accepted all the same, for the file is Warewulf's
 
 

@@ -19,21 +19,42 @@ __all__ = ["Quoted", "Tree", "YamlError", "compose", "dump", "load", "load_ancho
 Tree = Any  # dict[str, Tree] | list[Tree] | str | None; mypy has no recursive alias that reads well here
 
 
+UTF16 = (b"\xff\xfe", b"\xfe\xff")  # byte order marks; that of UTF-32 begins with the first
+
+
 class YamlError(ConfigError):
     """The text is no YAML; `line` and `column` count from 1."""
 
-    def __init__(self, name: str, problem: str, line: int, column: int) -> None:
-        super().__init__(f"{name}:{line}:{column}: {problem}")
+    def __init__(self, name: str, problem: str, line: int, column: int, *, hint: str | None = None) -> None:
+        super().__init__(f"{name}:{line}:{column}: {problem}", hint=hint)
         self.line, self.column = line, column
 
 
 def load_anchored(data: bytes, name: str) -> tuple[Tree, bool]:
     """The tree, and whether anchors or aliases occur in it. Raises YamlError naming `name`, line and column."""
+    if data[:2] in UTF16:  # libyaml reads it, but no edit in place would
+        raise YamlError(name, "is UTF-16 or UTF-32, not UTF-8", 1, 1, hint=f"iconv -f UTF-16 -t UTF-8 {name}")
     try:
         return yamlevents.load(data)
     except yamlevents.Syntax as error:
         problem, line, column = error.args
-        raise YamlError(name, problem, line + 1, column + 1) from None
+        raise encoding(data, name) or YamlError(name, problem, line + 1, column + 1) from None
+
+
+def encoding(data: bytes, name: str) -> YamlError | None:
+    """What libyaml has no words for: bytes that are no UTF-8, or the zeros of another encoding."""
+    at = data.find(b"\0")
+    problem, hint = "a zero byte: this is UTF-16 without its mark, or no text", f"file {name}"
+    if at < 0:
+        try:
+            data.decode()
+            return None
+        except UnicodeDecodeError as error:
+            at = error.start
+        problem, hint = f"byte 0x{data[at]:02x} is not UTF-8", f"if it is Latin-1: iconv -f ISO-8859-1 -t UTF-8 {name}"
+    start = data.rfind(b"\n", 0, at) + 1
+    column = len(data[start:at].decode(errors="replace")) + 1
+    return YamlError(name, problem, data.count(b"\n", 0, at) + 1, column, hint=hint)
 
 
 def load(data: bytes, name: str) -> Tree:

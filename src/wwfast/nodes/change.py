@@ -43,6 +43,8 @@ class Request:
 def normal(flag: Flag, value: Any) -> Any:
     """A value as it is stored: checked, booleans spelled true or false. Raises UsageError."""
     if flag.kind is Kind.LIST:
+        if any(item in CLEAR for item in value) and len(value) > 1:
+            raise UsageError(f"--{flag.name}: UNDEF clears the list, so nothing can stand beside it")
         return [] if any(item in CLEAR for item in value) else list(value)
     text = str(value)
     if text in CLEAR or text == "":
@@ -78,8 +80,25 @@ def checked(request: Request, *, adding: bool) -> Request:
         if names["fs"] != names.get("part"):
             raise UsageError(f"--fsname {names['fs']} is neither below /dev nor the name given by --partname")
         names["fs"] = PARTLABEL + names["fs"]
+    idle(request, used)
     request.values = {flag.name: normal(flag, request.values[flag.name]) for flag in request.given()}
     return request
+
+
+def idle(request: Request, used: set[str]) -> None:
+    """Refuse a selector that nothing is said about. Raises UsageError."""
+    names = request.names
+    used = used | ({"net"} if "nettag" in {*request.add, *request.delete} else set())
+    if "part" in used | request.remove.keys() or ("part" in names and "disk" in names):
+        used.add("disk")
+    if "fs" in used and names.get("fs", "").startswith(PARTLABEL):
+        used.add("part")
+    for family, name in names.items():
+        if family not in used:
+            raise UsageError(
+                f"--{family}name {name}: nothing is said about this {FAMILY_NOUN[family]}",
+                hint=f"set or unset a field of it; unset --{family}name {name} removes it",
+            )
 
 
 def apply(tree: dict[str, Any], request: Request) -> None:

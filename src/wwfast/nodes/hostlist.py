@@ -1,8 +1,8 @@
 """Hostlists: `r[1-2]-n[01-03],login` names r1-n01 r1-n02 r1-n03 r2-n01 r2-n02 r2-n03 login.
 
 Order is as written, nothing is sorted or made unique. Padding comes from the width of the first number of a range.
-Unlike Warewulf, a bad bracket is an error that names it instead of being taken literally, and a range that would
-make more than LARGEST names is refused.
+Unlike Warewulf, a bad bracket is an error that names it instead of being taken literally or left out: one that is
+empty, runs backwards or pads its two ends differently. So is a range that would make more than LARGEST names.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from collections.abc import Iterable
 from wwfast.errors import UsageError
 
 LARGEST = 1_000_000
+DIGITS = 18
+LONGEST = 253  # of a name in DNS (RFC 1035 2.3.4)
 BRACKET = re.compile(r"\[([^\[\]]*)\]")
 RANGE = re.compile(r"([0-9]*)(?:-([0-9]+))?")
 
@@ -45,6 +47,8 @@ def one(pattern: str) -> list[str]:
     pieces = BRACKET.split(pattern)
     if any("[" in piece or "]" in piece for piece in pieces[::2]):
         raise UsageError(f"hostlist '{pattern}': a bracket is not closed", hint="write it like n[1-3,5]")
+    if sum(len(piece) for piece in pieces[::2]) > LONGEST:
+        raise UsageError(f"hostlist '{pattern[:40]}...' makes names longer than {LONGEST} letters")
     names = [pieces[0]]
     for inside, tail in zip(pieces[1::2], pieces[2::2], strict=True):
         numbers = bracket(inside, pattern)
@@ -55,23 +59,31 @@ def one(pattern: str) -> list[str]:
 
 
 def bracket(inside: str, pattern: str) -> list[str]:
-    """`1-3,07` -> 1 2 3 07; an empty start of a range is 0, a falling range is empty, `[]` is nothing at all."""
-    if inside == "":
-        return [""]
+    """`1-3,07` -> 1 2 3 07; an empty start of a range is 0."""
     numbers: list[str] = []
     for part in inside.split(","):
         match = RANGE.fullmatch(part)
         if match is None or part == "":
-            raise UsageError(f"hostlist '{pattern}': '{part}' is no number or range", hint="write it like n[1-3,5]")
+            raise wrong(pattern, f"'{part}' is no number or range")
         first, last = match.groups()
+        if len(part) > 2 * DIGITS:
+            raise wrong(pattern[:40] + "...", f"a number is larger than {LARGEST}")
         if last is None:
             numbers.append(first)
             continue
         start, stop = int(first or 0), int(last)
-        if stop - start >= LARGEST:
+        if stop < start:
+            raise wrong(pattern, f"range {part} runs backwards")
+        if len(last) > 1 and last[0] == "0" and len(last) != len(first):
+            raise wrong(pattern, f"the ends of range {part} have different widths")
+        if stop - start >= LARGEST or len(numbers) > LARGEST:
             raise UsageError(f"hostlist '{pattern}': range {part} is larger than {LARGEST}")
         numbers += [f"{number:0{len(first)}d}" for number in range(start, stop + 1)]
     return numbers
+
+
+def wrong(pattern: str, cause: str) -> UsageError:
+    return UsageError(f"hostlist '{pattern}': {cause}", hint="write it like n[1-3,5] or n[01-10]")
 
 
 def compress(names: Iterable[str]) -> str:

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from wwfast.config import checks
+from wwfast.config import checks, words
 from wwfast.config.schema import Doc
 
 
@@ -24,7 +24,9 @@ class Kernel(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     version: Annotated[
         str, Doc("Kernel version, or its beginning, or a path in the image.", "kernelversion", title="Kernel.Version")
     ] = ""
-    args: Annotated[list[str], Doc("Kernel arguments.", "kernelargs", "A", title="Kernel.Args")] = []
+    args: Annotated[
+        list[str], Doc("Kernel arguments.", "kernelargs", "A", title="Kernel.Args", split=words.arguments)
+    ] = []
     override: Annotated[
         str,
         Doc(

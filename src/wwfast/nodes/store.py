@@ -30,7 +30,10 @@ Key = tuple[str, str]  # section, id
 
 @dataclass(slots=True)
 class Draft:
-    """A version of the file being changed: entries before and after, by section and id; None is no entry."""
+    """A version of the file being changed: entries before and after, by section and id; None is no entry.
+
+    An entry without a body (`n1:`, `n1: ~`) is one that says nothing: {}.
+    """
 
     source: Source
     before: dict[Key, Tree] = field(default_factory=dict)
@@ -42,9 +45,8 @@ class Draft:
         if key not in self.after:
             if name not in self.source.trees[section]:
                 raise NotFoundError(f"no {NOUN[section]} '{name}'", hint=f"wwfast {NOUN[section]} list")
-            tree = self.source.trees[section][name]
-            self.before[key] = tree
-            self.after[key] = copy.deepcopy(tree) if tree is not None else {}
+            self.before[key] = self.written(section, name)
+            self.after[key] = copy.deepcopy(self.before[key])
         tree = self.after[key]
         if tree is None:
             raise NotFoundError(f"no {NOUN[section]} '{name}'")
@@ -53,6 +55,14 @@ class Draft:
                 f"{NOUN[section]} '{name}' is not a map of keys", hint=f"wwfast {NOUN[section]} edit {name}"
             )
         return tree
+
+    def written(self, section: str, name: str) -> Tree:
+        """The entry in the file, None where there is none."""
+        entries = self.source.trees[section]
+        if name not in entries:
+            return None
+        tree = entries[name]
+        return {} if tree is None else tree
 
     def has(self, section: str, name: str) -> bool:
         key = (section, name)
@@ -68,7 +78,7 @@ class Draft:
         """Make or replace an entry."""
         key = (section, name)
         if key not in self.before:
-            self.before[key] = self.source.trees[section].get(name)
+            self.before[key] = self.written(section, name)
         self.after[key] = tree
 
     def delete(self, section: str, name: str) -> None:
@@ -78,11 +88,7 @@ class Draft:
 
     def changes(self) -> dict[Key, tuple[Tree, Tree]]:
         """What really differs: before and after, in the order of editing."""
-        return {
-            key: (self.before[key], after)
-            for key, after in self.after.items()
-            if self.before[key] != after or (after is not None and key[1] not in self.source.trees[key[0]])
-        }
+        return {key: (self.before[key], after) for key, after in self.after.items() if self.before[key] != after}
 
     def result(self) -> Source:
         """The file with the changes in it. Raises ConfigError when its form cannot take them in place."""

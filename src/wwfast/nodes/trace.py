@@ -11,6 +11,7 @@ import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from wwfast.config import words
 from wwfast.config.schema import Fields, Kind, fields
 from wwfast.nodes.merge import SCHEMA, free
 
@@ -65,7 +66,7 @@ def value(title: str, kind: Kind, said: Sequence[tuple[str, Any]], own: str) -> 
     names = [name for name, _ in said]
     if kind is Kind.LIST:
         source = ",".join(names) if len(names) > 1 else "--" if names == [own] else names[0]
-        return Row(title, source, ",".join(item for _, items in said for item in items))
+        return Row(title, source, words.join(item for _, items in said for item in items))
     if kind is Kind.FREE:
         merged = said[0][1]
         for _, item in said[1:]:
