@@ -166,6 +166,14 @@ def test_dhcp_udhcpc_gets_its_nodes_address_and_a_boot_file(net: Network, server
     assert "snponly" not in udhcpc(space, net.folder).get("boot_file", ""), "an operating system boots nothing"
 
 
+def test_dhcp_udhcpc_reads_what_did_not_fit_beside_its_long_identifier(net: Network, server: Namespace) -> None:
+    """Options that stand in `sname` (RFC 2132 9.3), for a client that takes 576 bytes."""
+    firmware = ("-V", "PXEClient:Arch:00007:UNDI:003000", "-x", "0x5d:0007", "-x", "0x3d:" + "5a" * 235)
+    told = udhcpc(net.join("n1-long", mac=NODE), net.folder, *firmware)
+    assert (told["ip"], told["hostname"], told["router"]) == ("10.7.0.11", "n1", "10.7.0.254")
+    assert (told["boot_file"], told["serverid"]) == ("snponly.efi", "10.7.0.1")
+
+
 def test_dhcp_one_address_for_udhcpc_and_dhclient_of_a_mac(net: Network, server: Namespace) -> None:
     space = net.join("stranger")
     told = udhcpc(space, net.folder)

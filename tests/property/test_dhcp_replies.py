@@ -38,6 +38,9 @@ EXTRAS = st.fixed_dictionaries(
         54: st.sampled_from([bytes((10, 0, 0, 1))] * 3 + [bytes((10, 0, 0, 77))]),
         82: st.sampled_from([b"\1\4port", b"\x13\0"]),
         97: st.binary(min_size=17, max_size=17),
+        61: st.binary(min_size=2, max_size=20),
+        57: st.sampled_from([b"\2\x40", b"\5\xdc"]),
+        118: st.sampled_from([bytes((10, 0, 0, 0)), bytes((10, 9, 0, 0))]),
     },
 )
 
@@ -84,5 +87,5 @@ def test_dhcp_replies_do_not_depend_on_what_was_asked_before(asked: list[tuple[b
         if reply is not None:
             question, said = parse(packet), parse(reply.data)
             assert (said.xid, said.chaddr, said.giaddr) == (question.xid, question.chaddr, question.giaddr)
-            assert said.options.get(97) == question.options.get(97)
-            assert said.options.get(82) == question.options.get(82)
+            for code in (61, 82, 97, 118):
+                assert said.options.get(code) == question.options.get(code)

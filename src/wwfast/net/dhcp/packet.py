@@ -1,7 +1,8 @@
 """DHCP messages on the wire: parse, build, and who is asking. Bytes in, values out; no sockets, no policy.
 
 Addresses are 32-bit integers here (`dotted` for people), MACs lower case with colons.
-RFC 2131 and 2132; RFC 3396 (options longer than 255), RFC 3046 (relay agent information), RFC 4578 (PXE).
+RFC 2131 and 2132; RFC 3396 (options longer than 255), RFC 3046 (relay agent information), RFC 4578 (PXE), RFC 1534
+(BOOTP), RFC 3011 and 3527 (which link a client is on).
 """
 
 from __future__ import annotations
@@ -48,28 +49,51 @@ class Option:
     OVERLOAD = 52
     KIND = 53
     SERVER_ID = 54
+    MAX_SIZE = 57
     RENEWAL_TIME = 58
     REBINDING_TIME = 59
     VENDOR_CLASS = 60
+    CLIENT_ID = 61
     TFTP_SERVER = 66
     BOOT_FILE = 67
     USER_CLASS = 77
     RELAY_AGENT = 82
     CLIENT_ARCH = 93
     CLIENT_UUID = 97
+    SUBNET = 118
     IPXE = 175
 
 
 MAGIC = 0x63825363
 BROADCAST_FLAG = 0x8000
 REQUEST, REPLY = 1, 2
-ETHERNET = 1
+#: Hardware types (IANA, ARP). Of IEEE 802 the addresses are those of Ethernet, and some clients say that of theirs.
+ETHERNET, IEEE802, INFINIBAND = 1, 6, 32
 #: op htype hlen hops, xid, secs flags, ciaddr yiaddr siaddr giaddr, chaddr, sname, file, magic cookie
 HEADER = struct.Struct("!4BI2H4I16s64s128sI")
 #: What we keep of a client's name: a longer one (RFC 3396) is nobody's, and would fill memory and database.
 NAME_SIZE = 64
-#: BOOTP's minimum: relays and old ROMs drop shorter packets.
+#: BOOTP's minimum: relays and old ROMs drop shorter packets. A reply to BOOTP has no more either (RFC 1534 2).
 MIN_SIZE = 300
+#: Option 57 counts IP and UDP as well (RFC 2132 9.10): what everyone takes, and what fits in a frame.
+IP_UDP = 28
+LEAST, MOST = 576 - IP_UDP, 1500 - IP_UDP
+#: Old ROMs read these as C strings: what follows must be a NUL, which a pad option is (RFC 2132 2, 3.1).
+TEXTS = frozenset((Option.VENDOR_CLASS, Option.TFTP_SERVER, Option.BOOT_FILE))
+#: What a boot does without: where a reply would be too long for its client the last of these goes first.
+SPARE = (
+    Option.CLIENT_ID,
+    Option.CLIENT_UUID,
+    Option.SUBNET,
+    Option.DNS,
+    Option.HOSTNAME,
+    Option.DOMAIN,
+    Option.TFTP_SERVER,
+    Option.RENEWAL_TIME,
+    Option.REBINDING_TIME,
+)
+#: Sub-option of the relay's information: the link of the client (RFC 3527).
+LINK_SELECTION = 5
 
 
 @lru_cache(maxsize=65536)
@@ -115,6 +139,25 @@ class Message(msgspec.Struct):
         """Option 53, or 0 for plain BOOTP."""
         value = self.options.get(Option.KIND, b"")
         return value[0] if len(value) == 1 else 0
+
+    @property
+    def room(self) -> int:
+        """Bytes of a reply that the client takes (option 57; one that says less than it must take is not believed)."""
+        value = self.options.get(Option.MAX_SIZE)
+        if not self.kind:
+            return MIN_SIZE
+        if value is None or len(value) != 2:
+            return LEAST
+        return min(max(int.from_bytes(value, "big") - IP_UDP, LEAST), MOST)
+
+    @property
+    def link(self) -> int:
+        """An address of the client's link as relays tell it (RFC 3527 before RFC 3011 before giaddr); 0 for ours."""
+        if Option.RELAY_AGENT in self.options:
+            value = sub_options(self.options[Option.RELAY_AGENT]).get(LINK_SELECTION, b"")
+            if len(value) == 4:
+                return int.from_bytes(value, "big")
+        return self.address(Option.SUBNET) or self.giaddr
 
     def address(self, option: int) -> int:
         """An option holding one address, or 0."""
@@ -171,8 +214,11 @@ def build(message: Message) -> bytes:
     return assemble(message, encode_options(message.options))
 
 
-def assemble(message: Message, options: bytes) -> bytes:
-    """The packet of `message` with `options`, already encoded, in place of its own."""
+def assemble(message: Message, options: bytes, room: int = MOST) -> bytes:
+    """The packet of `message` with `options`, already encoded, in place of its own; in at most `room` bytes."""
+    sname, file = message.sname, message.file if len(message.file) < 128 else b""
+    if HEADER.size + len(options) >= room:
+        options, sname, file = _squeeze(options, sname, file, room - HEADER.size - 1)
     header = HEADER.pack(
         message.op,
         message.htype,
@@ -186,8 +232,8 @@ def assemble(message: Message, options: bytes) -> bytes:
         message.siaddr,
         message.giaddr,
         message.chaddr,
-        message.sname,
-        message.file if len(message.file) < 128 else b"",
+        sname,
+        file,
         MAGIC,
     )
     return (header + options + b"\xff").ljust(MIN_SIZE, b"\0")
@@ -201,7 +247,34 @@ def encode_options(options: Mapping[int, bytes]) -> bytes:
         for at in range(0, len(value) or 1, 255):
             piece = value[at : at + 255]
             parts.append(bytes((code, len(piece))) + piece)
+        if code in TEXTS:
+            parts.append(b"\0")
     return b"".join(parts)
+
+
+def _squeeze(options: bytes, sname: bytes, file: bytes, room: int) -> tuple[bytes, bytes, bytes]:
+    """As many options as fit in `room` bytes and, but for BOOTP, in the fields that say nothing (RFC 2131 4.1), the
+    needed ones before the SPARE; and those fields."""
+    values: dict[int, bytes] = {}
+    _read_options(options, 0, values)
+    encoded = {code: encode_options({code: value}) for code, value in values.items()}
+    free = [room - 3, 0 if file else 127, 0 if sname else 63] if Option.KIND in values else [room, 0, 0]
+    places: list[list[int]] = [[], [], []]
+    need = dict.fromkeys((Option.KIND, Option.RELAY_AGENT), -1) | {code: at for at, code in enumerate(SPARE, 1)}
+    for code in sorted(encoded, key=lambda code: need.get(code, 0)):
+        size = len(encoded[code])
+        # The relay's information is looked for at the end of the options, and nowhere else.
+        for place in range(1 if code in (Option.KIND, Option.RELAY_AGENT) else 3):
+            if size <= free[place]:
+                free[place] -= size
+                places[place].append(code)
+                break
+    main, in_file, in_sname = (b"".join(encoded[code] for code in encoded if code in place) for place in places)
+    overload = (1 if in_file else 0) | (2 if in_sname else 0)
+    if overload:
+        kind = len(encoded.get(Option.KIND, b""))
+        main = main[:kind] + bytes((Option.OVERLOAD, 1, overload)) + main[kind:]
+    return main, in_sname + b"\xff" if in_sname else sname, in_file + b"\xff" if in_file else file
 
 
 def sub_options(value: bytes) -> dict[int, bytes]:

@@ -14,33 +14,28 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-
-import msgspec
+from dataclasses import dataclass, field
 
 from wwfast.net.dhcp.leases import LeaseTable
 from wwfast.net.dhcp.packet import (
-    BROADCAST_FLAG,
     ETHERNET,
-    REPLY,
+    IEEE802,
+    INFINIBAND,
     REQUEST,
     ClientInfo,
     Kind,
     Message,
     Option,
-    addresses,
-    assemble,
     client_info,
     dotted,
-    encode_options,
     number,
-    sub_options,
 )
+from wwfast.net.dhcp.replies import Replies
 from wwfast.net.dhcp.terms import (
     CLIENT_PORT,
+    NO_BOOT_FILE,
     PROXY_PORT,
     REFUSED,
-    RELAY_SOURCE_PORT,
     SERVER_PORT,
     BootFile,
     Contact,
@@ -52,24 +47,9 @@ from wwfast.net.dhcp.terms import (
 )
 from wwfast.net.recent import Recent
 
-#: Option 43, PXE: discovery control (6) = 8 "use the boot file of this offer", and the end mark.
-PXE_USE_BOOT_FILE = bytes((6, 1, 8, 255))
-#: Option 175 of iPXE: no-pxedhcp (176) = 1. Without it iPXE waits 3 s for a ProxyDHCP that will not come.
-IPXE_NO_PROXY = bytes((176, 1, 1))
 #: An unknown client is spoken of at most this often; so many of them are remembered, and so many other servers.
 QUIET_SECONDS = 300.0
 SPOKEN, OTHERS = 4096, 64
-#: Replies kept ready: a few for each node of the largest clusters.
-TEMPLATES, STRANGERS = 100_000, 4096
-ECHOED = (Option.CLIENT_UUID, Option.RELAY_AGENT)
-
-
-class _Template(msgspec.Struct, frozen=True):
-    """What replies of one kind to one node have in common: the rest of the header and the encoded options."""
-
-    siaddr: int
-    file: bytes
-    options: bytes
 
 
 @dataclass(slots=True)
@@ -85,31 +65,35 @@ class Responder:
     others: Recent[float] = field(default_factory=lambda: Recent(OTHERS))
     _server: int = field(init=False)
     _spoken: Recent[float] = field(default_factory=lambda: Recent(SPOKEN))
-    _templates: dict[tuple[object, ...], _Template] = field(default_factory=dict)
-    _strangers: dict[tuple[object, ...], _Template] = field(default_factory=dict)
+    _replies: Replies = field(init=False)
 
     def __post_init__(self) -> None:
         self._server = number(self.config.server_ip)
+        self._replies = Replies(self.config, self.boot)
 
     def respond(
         self, message: Message, now: float, *, source: tuple[int, int] = (0, CLIENT_PORT), port: int = SERVER_PORT
     ) -> tuple[Reply | None, Contact | None]:
         """Answer one message that came from `source` (address, port) to our `port`."""
-        kind = message.kind
-        if message.op != REQUEST or message.htype != ETHERNET or len(message.chaddr) != 6 or not kind:
+        if message.op != REQUEST:
             self.counts["not_for_us"] += 1
             return None, None
         is_proven = source[1] == CLIENT_PORT or proven(message, source, self.config.relays)
         if not is_proven and port != PROXY_PORT:
             self.counts["unproven"] += 1
             return None, None
+        if message.htype not in (ETHERNET, IEEE802) or len(message.chaddr) != 6:
+            return None, self._no_ethernet(message, now) if is_proven else None
         client = client_info(message)
+        kind = message.kind
+        if not kind:
+            return self._bootp(message, client, now, source) if port == SERVER_PORT else (None, None)
         named = message.address(Option.SERVER_ID)
         if named and named != self._server and port != PROXY_PORT:
             self._took_another(client, named, now)
             return None, None
         if self.config.proxy or port == PROXY_PORT:
-            reply, contact = self._proxy(message, client, source, port)
+            reply, contact = self._proxy(message, client, now, source, port)
             return reply, contact if is_proven else None
         reservation = self.hosts(client.mac)
         if reservation is None and not client.boots and not self.leases.size:
@@ -173,8 +157,10 @@ class Responder:
         if not address:
             return None, self._no_address(client, reservation, now)
         self.counts["offer"] += 1
-        reply = self._reply(message, client, Kind.OFFER, address, reservation)
-        return self._send(*reply, message, source), self._contact(client, reservation, "OFFER", address)
+        reply = self._replies.reply(message, client, Kind.OFFER, address, reservation)
+        return self._replies.send(*reply, message, source), self._given(
+            client, reservation, "OFFER", address, reply[0], now
+        )
 
     def _request(
         self, message: Message, client: ClientInfo, reservation: Reservation | None, now: float, source: tuple[int, int]
@@ -199,18 +185,44 @@ class Responder:
             self.counts["not_ours"] += 1
             return None, None
         self.counts["ack"] += 1
-        reply = self._reply(message, client, Kind.ACK, wanted, reservation)
-        return self._send(*reply, message, source), self._contact(client, reservation, "ACK", wanted)
+        reply = self._replies.reply(message, client, Kind.ACK, wanted, reservation)
+        return self._replies.send(*reply, message, source), self._given(
+            client, reservation, "ACK", wanted, reply[0], now
+        )
+
+    def _bootp(
+        self, message: Message, client: ClientInfo, now: float, source: tuple[int, int]
+    ) -> tuple[Reply | None, Contact | None]:
+        """BOOTP knows no leases: a node has its address for good, others get none (RFC 1534)."""
+        self.counts["bootp"] += 1
+        reservation = None if self.config.proxy else self.hosts(client.mac)
+        address = self._fixed(reservation)
+        if not address or (reservation is not None and reservation.unusable):
+            why = "it asks by BOOTP, which is answered only for nodes with an address in nodes.conf"
+            return None, self._once(client, reservation, "IGNORED", why, now)
+        reply, options = self._replies.reply(message, client, 0, address, reservation)
+        reply.siaddr = self._server
+        return self._replies.send(reply, options, message, source), self._contact(client, reservation, "BOOTP", address)
+
+    def _no_ethernet(self, message: Message, now: float) -> Contact | None:
+        """A machine whose network has no addresses of Ethernet is not served; it must not be left without a word."""
+        self.counts["no_ethernet"] += 1
+        network = "InfiniBand" if message.htype == INFINIBAND else f"hardware type {message.htype}"
+        # What InfiniBand has instead, its clients put at the end of their identifier: the GUID of the port (RFC 4390).
+        own = message.chaddr if any(message.chaddr) else message.options.get(Option.CLIENT_ID, b"")[-8:]
+        client = ClientInfo(own.hex(":") or "unknown")
+        why = f"DHCP over {network} is not served: only Ethernet addresses of 6 octets are"
+        return self._once(client, self.hosts(client.mac), "IGNORED", why, now)
 
     def _inform(
         self, message: Message, client: ClientInfo, reservation: Reservation | None, source: tuple[int, int]
     ) -> tuple[Reply | None, Contact | None]:
         self.counts["inform"] += 1
-        reply = self._reply(message, client, Kind.ACK, 0, reservation)
-        return self._send(*reply, message, source), None
+        reply = self._replies.reply(message, client, Kind.ACK, 0, reservation)
+        return self._replies.send(*reply, message, source), None
 
     def _proxy(
-        self, message: Message, client: ClientInfo, source: tuple[int, int], port: int
+        self, message: Message, client: ClientInfo, now: float, source: tuple[int, int], port: int
     ) -> tuple[Reply | None, Contact | None]:
         """Boot file only. On 67 to discoverers, on 4011 to the clients that come back for it."""
         asked = (SERVER_PORT, Kind.DISCOVER), (PROXY_PORT, Kind.REQUEST), (PROXY_PORT, Kind.INFORM)
@@ -220,39 +232,32 @@ class Responder:
         boot = self.boot(client, self.config.server_ip)
         if boot is None:
             self.counts["no_boot_file"] += 1
-            return None, None
+            return None, self._once(client, self.hosts(client.mac), NO_BOOT_FILE, _no_boot_file(client), now)
         kind = Kind.OFFER if port == SERVER_PORT else Kind.ACK
         self.counts["proxy_offer" if kind == Kind.OFFER else "proxy_ack"] += 1
-        reply = self._empty(message, kind)
-        self._boot_options(reply, client, boot)
-        if client.arch == 0 and not client.is_ipxe:
-            # BIOS ROMs take the file from the offer when told to. UEFI must not get option 43: seen, many then fail.
-            reply.options[Option.VENDOR_SPECIFIC] = PXE_USE_BOOT_FILE
-        ready = reply, encode_options(reply.options)
+        reply, options = self._replies.proxy(message, client, kind, boot)
         reservation = self.hosts(client.mac)
         contact = self._contact(client, reservation, f"PROXY {kind.name}", message.ciaddr, boot.filename)
         if port == PROXY_PORT:
             reply.ciaddr = message.ciaddr
-            sent = self._send(*ready, message, source)
+            sent = self._replies.send(reply, options, message, source)
             # To who asks, whatever it says of itself: OVMF asks from 4011, as any user can.
             return Reply(sent.data, Way.ROUTED, source[0] or message.ciaddr, source[1]), contact
-        return self._send(*ready, message, source), contact
+        return self._replies.send(reply, options, message, source), contact
 
     def _fixed(self, reservation: Reservation | None) -> int:
         return number(reservation.address) if reservation is not None else 0
 
     def _pool_serves(self, message: Message) -> bool:
         """The range is of our own network: a relay's clients in another one cannot use it."""
-        if not message.giaddr or not self.leases.size:
+        link = message.link if self.leases.size else 0
+        if not link:
             return self.leases.size > 0
         mask = number(self.config.netmask) or 0xFFFFFFFF
-        return message.giaddr & mask == self.leases.first & mask
+        return link & mask == self.leases.first & mask
 
     def _no_address(self, client: ClientInfo, reservation: Reservation | None, now: float) -> Contact | None:
         self.counts["no_address"] += 1
-        if now - self._spoken.get(client.mac, 0.0) < QUIET_SECONDS:
-            return None
-        self._spoken.note(client.mac, now)
         if reservation is not None and reservation.unusable:
             why = "its entry in nodes.conf is unusable, see wwfast doctor"
         elif client.giaddr and self.leases.size:
@@ -263,7 +268,25 @@ class Responder:
             why = "no address in nodes.conf and no dhcp range"
         else:
             why = "not in nodes.conf, and no dhcp range for unknown machines"
-        return self._contact(client, reservation, "IGNORED", 0, why)
+        return self._once(client, reservation, "IGNORED", why, now)
+
+    def _given(
+        self, client: ClientInfo, reservation: Reservation | None, kind: str, address: int, reply: Message, now: float
+    ) -> Contact | None:
+        """Firmware that got an address and nothing to boot stops there: that is no boot, and worth a word."""
+        if client.boots and not reply.siaddr:
+            self.counts["no_boot_file"] += 1
+            return self._once(client, reservation, NO_BOOT_FILE, _no_boot_file(client), now, address)
+        return self._contact(client, reservation, kind, address)
+
+    def _once(
+        self, client: ClientInfo, reservation: Reservation | None, kind: str, why: str, now: float, address: int = 0
+    ) -> Contact | None:
+        """Said of a client, but not with every packet that it sends."""
+        if now - self._spoken.get(client.mac, 0.0) < QUIET_SECONDS:
+            return None
+        self._spoken.note(client.mac, now)
+        return self._contact(client, reservation, kind, address, why)
 
     def _contact(
         self, client: ClientInfo, reservation: Reservation | None, kind: str, address: int, detail: str = ""
@@ -272,117 +295,12 @@ class Responder:
         given = dotted(address) if address else ""
         return Contact(client.mac, node, kind, given, detail, client.boots and kind not in REFUSED)
 
-    def _empty(self, message: Message, kind: Kind) -> Message:
-        return Message(
-            op=REPLY,
-            xid=message.xid,
-            flags=message.flags,
-            giaddr=message.giaddr,
-            chaddr=message.chaddr,
-            options={Option.KIND: bytes((kind,)), Option.SERVER_ID: self._server.to_bytes(4, "big")},
-        )
-
-    def _reply(
-        self, message: Message, client: ClientInfo, kind: Kind, address: int, reservation: Reservation | None
-    ) -> tuple[Message, bytes]:
-        """The reply, and apart from it its encoded options."""
-        boot = self.boot(client, self.config.server_ip) if client.boots else None
-        # All that the options depend on; so a change of nodes.conf or of the policy makes a new template by itself.
-        key = (kind, reservation, boot, client.is_ipxe, client.is_http, client.is_pxe, message.giaddr, address != 0)
-        # Strangers have few in common, but for iPXE one each: its URL has the MAC. They fill a table of their own.
-        templates = self._templates if reservation is not None else self._strangers
-        template = templates.get(key)
-        if template is None:
-            if len(templates) >= (TEMPLATES if reservation is not None else STRANGERS):
-                templates.clear()
-            template = templates[key] = self._template(message, client, kind, address, reservation, boot)
-        reply = Message(
-            op=REPLY,
-            xid=message.xid,
-            flags=message.flags,
-            ciaddr=message.ciaddr if kind == Kind.ACK else 0,
-            yiaddr=address,
-            siaddr=template.siaddr,
-            giaddr=message.giaddr,
-            chaddr=message.chaddr,
-            file=template.file,
-        )
-        return reply, template.options
-
-    def _template(
-        self,
-        message: Message,
-        client: ClientInfo,
-        kind: Kind,
-        address: int,
-        reservation: Reservation | None,
-        boot: BootFile | None,
-    ) -> _Template:
-        config = self.config
-        reply = self._empty(message, kind)
-        options = reply.options
-        if address:
-            seconds = config.lease_seconds
-            options[Option.LEASE_TIME] = seconds.to_bytes(4, "big")
-            options[Option.RENEWAL_TIME] = (seconds // 2).to_bytes(4, "big")
-            options[Option.REBINDING_TIME] = (seconds * 7 // 8).to_bytes(4, "big")
-        netmask = (reservation.netmask if reservation else "") or config.netmask
-        if netmask:
-            options[Option.NETMASK] = addresses((netmask,))
-        router = (reservation.gateway if reservation else "") or self._router(address, netmask, message.giaddr)
-        if router:
-            options[Option.ROUTER] = addresses((router,))
-        if config.dns:
-            options[Option.DNS] = addresses(config.dns)
-        if reservation and reservation.hostname:
-            options[Option.HOSTNAME] = reservation.hostname.encode()
-        if config.domain:
-            options[Option.DOMAIN] = config.domain.encode()
-        if boot is not None:
-            self._boot_options(reply, client, boot)
-        if client.is_ipxe:
-            options[Option.IPXE] = IPXE_NO_PROXY
-        return _Template(reply.siaddr, reply.file, encode_options(options))
-
-    def _router(self, address: int, netmask: str, giaddr: int) -> str:
-        """Ours; behind a relay the relay itself, which is on the client's link and knows the way to us."""
-        mask = number(netmask)
-        if giaddr and address and mask and address & mask != self._server & mask:
-            return dotted(giaddr) if giaddr & mask == address & mask else ""
-        return self.config.router
-
-    def _boot_options(self, reply: Message, client: ClientInfo, boot: BootFile) -> None:
-        reply.siaddr = number(boot.next_server)
-        name = boot.filename.encode()
-        # Firmware reads one or the other: ROMs the header field, UEFI HTTP boot only the option.
-        reply.file = name
-        reply.options[Option.BOOT_FILE] = name
-        reply.options[Option.TFTP_SERVER] = boot.next_server.encode()
-        if client.is_http and not client.is_ipxe:
-            reply.options[Option.VENDOR_CLASS] = b"HTTPClient"
-        elif client.is_pxe:
-            reply.options[Option.VENDOR_CLASS] = b"PXEClient"
-
-    def _send(self, reply: Message, options: bytes, message: Message, source: tuple[int, int]) -> Reply:
-        """Echo what must be (the client's identifier, the relay's information last) and choose the way."""
-        asked = message.options
-        if Option.CLIENT_UUID in asked or Option.RELAY_AGENT in asked:
-            options += encode_options({code: asked[code] for code in ECHOED if code in asked})
-        data = assemble(reply, options)
-        if message.giaddr:
-            port = SERVER_PORT
-            if Option.RELAY_AGENT in asked:
-                relay = sub_options(asked[Option.RELAY_AGENT])
-                port = source[1] if RELAY_SOURCE_PORT in relay else SERVER_PORT
-            return Reply(data, Way.ROUTED, message.giaddr, port)
-        if message.ciaddr:
-            return Reply(data, Way.ROUTED, message.ciaddr, CLIENT_PORT)
-        if message.flags & BROADCAST_FLAG or not reply.yiaddr:
-            return Reply(data, Way.BROADCAST, 0xFFFFFFFF, CLIENT_PORT)
-        return Reply(data, Way.LINK, reply.yiaddr, CLIENT_PORT, message.chaddr)
-
     def reconfigure(self, **changes: object) -> None:
         """Replace fields of the configuration (lease time, router, ...); the server's address stays."""
-        self.config = replace(self.config, **changes)  # type: ignore[arg-type]
-        self._templates.clear()
-        self._strangers.clear()
+        self._replies.reconfigure(**changes)
+        self.config = self._replies.config
+
+
+def _no_boot_file(client: ClientInfo) -> str:
+    arch = client.arch or 0
+    return f"`tftp: ipxe` has no binary for its architecture {arch >> 8:02X}:{arch & 0xFF:02X}: it gets no boot file"

@@ -12,8 +12,9 @@ from wwfast.net.dhcp.packet import Message, Option, sub_options
 #: RFC 8357: the relay listens on the port it sent from, not on 67.
 RELAY_SOURCE_PORT = 19
 SERVER_PORT, CLIENT_PORT, PROXY_PORT = 67, 68, 4011
-#: Kinds of contact that gave the client nothing.
-REFUSED = ("IGNORED", "DECLINE")
+#: Kinds of contact that gave the client nothing to boot.
+NO_BOOT_FILE = "NO BOOT FILE"
+REFUSED = ("IGNORED", "DECLINE", NO_BOOT_FILE)
 
 
 class Reservation(msgspec.Struct, frozen=True):
