@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from wwfast.errors import WwfastError
+from wwfast.errors import writing
 from wwfast.images import work
-from wwfast.nodes.store import replace
 from wwfast.paths import Paths
 from wwfast.run import run
 
@@ -39,23 +38,29 @@ def make_login(paths: Paths, kind: str) -> Path | None:
     key = folder / f"id_{kind}"
     if not key.exists():
         make(key, kind, "root@cluster")
-    replace(authorized, key.with_name(f"{key.name}.pub").read_bytes())
+    with writing(authorized), work.directory(folder) as room:
+        new = room / authorized.name
+        new.write_bytes(key.with_name(f"{key.name}.pub").read_bytes())
+        new.chmod(0o600)
+        work.sync(new)
+        new.rename(authorized)
+        work.sync(folder)
     return authorized
 
 
 def make(key: Path, kind: str, comment: str) -> bool:
     """A pair of keys without a passphrase: never half a one in its place."""
     key.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with work.directory(key.parent) as room:
+    public = key.with_name(f"{key.name}.pub")
+    with writing(key), work.directory(key.parent) as room:
         fresh = room / "key"
         run(["ssh-keygen", "-q", "-t", kind, "-N", "", "-C", comment, "-f", fresh], package="openssh-client")
-        public = key.with_name(f"{key.name}.pub")
+        work.settle(room)
+        fresh.with_name("key.pub").rename(public)
         try:
-            replace(public, fresh.with_name("key.pub").read_bytes())
-            public.chmod(0o644)
-            replace(key, fresh.read_bytes())  # the last one: it is what tells that there is a pair
-        except WwfastError:
-            if not key.exists():
-                public.unlink(missing_ok=True)
+            fresh.rename(key)  # the last one: it is what tells that there is a pair
+        except OSError:
+            public.unlink(missing_ok=True)
             raise
+        work.sync(key.parent)
     return True

@@ -174,6 +174,7 @@ def keys(root: Path) -> Any:
 def overlay_writers() -> list[Writer]:
     again = then("overlay", "import", "--overwrite", "live", "ROOT/etc/warewulf/nodes.conf", "/etc/static")
     source = "ROOT/etc/warewulf/warewulf.conf"
+    ssh = ("configure", "ssh", "--keytypes", "ed25519")
     lines = {
         "overlay create": ordered("overlay", "create", "fresh"),
         "overlay import": ordered("overlay", "import", "--overwrite", "base", source, "/etc/static"),
@@ -187,7 +188,7 @@ def overlay_writers() -> list[Writer]:
         Writer(name, installation, run, overlays, other if name == "overlay delete" else again)
         for name, run in lines.items()
     ] + [
-        Writer("configure ssh", installation, ordered("configure", "ssh"), keys, then("configure", "ssh")),
+        Writer("configure ssh", installation, ordered(*ssh), keys, then(*ssh)),
         Writer(
             "overlay build", installation, ordered("overlay", "build"), served, then("overlay", "build"), stays=RETIRED
         ),
