@@ -14,7 +14,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from wwfast.errors import WwfastError
@@ -32,7 +32,7 @@ DYING = 10.0  # seconds that the children of a killed process may take to go
 def locked(directory: Path, name: str, purpose: str) -> Iterator[None]:
     """Hold the lock of one image or kernel; raise WwfastError naming who has it when it is taken."""
     directory.mkdir(parents=True, exist_ok=True)
-    with (directory / f"{name}.lock").open("a+b") as file:
+    with (directory / f"{name}.lock").open("a+b", buffering=0) as file:
         until = time.monotonic() + DYING
         while True:
             try:
@@ -44,9 +44,9 @@ def locked(directory: Path, name: str, purpose: str) -> Iterator[None]:
                 if _alive(holder) or time.monotonic() > until:
                     raise WwfastError(f"{name} is in use: {holder}", hint="wait until it has ended") from None
                 time.sleep(0.02)
-        file.truncate(0)
-        file.write(f"{purpose} (process {os.getpid()})\n".encode())
-        file.flush()
+        with suppress(OSError):  # for people; on a full disk the way back of a command needs its lock all the same
+            file.truncate(0)
+            file.write(f"{purpose} (process {os.getpid()})\n".encode())
         yield
 
 

@@ -26,6 +26,7 @@ def has_host_keys(paths: Paths, kinds: Sequence[str]) -> bool:
 
 def make_host_keys(paths: Paths, kinds: Sequence[str]) -> list[Path]:
     """Make the missing host keys; those that were made. Raises WwfastError (no ssh-keygen, an unknown kind)."""
+    work.sweep(paths.etc / "keys")
     return [key for kind in kinds if not (key := host_key(paths, kind)).exists() and make(key, kind, "")]
 
 

@@ -181,9 +181,21 @@ VECTOR(pwritev, (int fd, const struct iovec *vector, int count, off_t at), real(
 VECTOR(pwritev64, (int fd, const struct iovec *vector, int count, off64_t at), real(fd, vector, count, at),
        real(fd, &one, 1, at), int, const struct iovec *, int, off64_t)
 
+static int there(int at, const char *name) {
+    struct stat facts;
+    int saved = errno, found = fstatat(at, name, &facts, AT_SYMLINK_NOFOLLOW) == 0;
+    errno = saved;
+    return found;
+}
+
+/* One that is there can be opened, and is found to be there, on a full disk, too. */
 static int opened(int at, const char *name, int flags) {
-    if (!(flags & (O_CREAT | O_TRUNC))) return NOTHING;
+    if (!(flags & (O_CREAT | O_TRUNC)) || (!(flags & O_TRUNC) && there(at, name))) return NOTHING;
     return hit_at(OPEN, "open", at, name, AT_FDCWD, NULL);
+}
+
+static int made(int at, const char *name) {
+    return there(at, name) ? NOTHING : hit_at(MKDIR, "mkdir", at, name, AT_FDCWD, NULL);
 }
 
 #define MODE(last) va_list rest; va_start(rest, last); mode_t mode = va_arg(rest, mode_t); va_end(rest)
@@ -209,13 +221,6 @@ OPENER_AT(openat64)
         REAL(int, symbol, __VA_ARGS__);                                         \
         return (verdict) == FAIL ? -1 : call;                                   \
     }
-/* One that is there is found to be there on a full disk, too. */
-static int made(int at, const char *name) {
-    struct stat facts;
-    int saved = errno, there = fstatat(at, name, &facts, AT_SYMLINK_NOFOLLOW) == 0;
-    errno = saved;
-    return there ? NOTHING : hit_at(MKDIR, "mkdir", at, name, AT_FDCWD, NULL);
-}
 SIMPLE(fsync, (int fd), hit_fd(SYNC, "sync", fd), real(fd), int)
 SIMPLE(fdatasync, (int fd), hit_fd(SYNC, "sync", fd), real(fd), int)
 SIMPLE(syncfs, (int fd), hit_fd(SYNC, "syncfs", fd), real(fd), int)
