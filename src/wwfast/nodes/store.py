@@ -210,8 +210,13 @@ class Store:
 
     def publish(self, before: Source, data: bytes, why: str) -> None:
         """Replace the file; the caller holds the lock."""
-        self.remember(before, Source.digest_of(data), why)
-        replace(Path(os.path.realpath(self.paths.nodes_conf)), data)
+        try:
+            self.remember(before, Source.digest_of(data), why)
+            replace(Path(os.path.realpath(self.paths.nodes_conf)), data)
+        except BaseException:
+            with contextlib.suppress(OSError):  # what went wrong first is told; the next writer sweeps, too
+                self.sweep()
+            raise
 
     # The history: NUMBER-SECONDS.zst, each one version of the file as it was before a change.
 
