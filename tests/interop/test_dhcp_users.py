@@ -209,6 +209,27 @@ def test_dhcp_an_ordinary_user_of_a_node_moves_no_lease(site: Site) -> None:
     assert site.get("system", mac=VICTIM) == "403", "and n1 not"
 
 
+def test_dhcp_requests_of_others_in_the_name_of_a_node_do_not_change_its_status(site: Site) -> None:
+    def shown() -> dict:
+        body = site.node.run("curl", "-s", f"http://{SERVER}:9873/status?node=n1")
+        return json.loads(body)["nodes"]["n1"]
+
+    site.boot()
+    for stage in ("ipxe", "kernel", "system"):
+        assert site.get(stage) == "200"
+    assert wait(lambda: shown()["stage"] == "system" and shown()["boot"][-1]["outcome"] == "done")
+    before = shown()
+    site.victim.run("ip", "address", "add", "10.7.0.77/24", "dev", "eth0")
+    for stage, status in (("kernel", "200"), ("ipxe", "200"), ("kmods", "404"), ("system", "403")):
+        assert site.get(stage, space=site.victim) == status
+    assert wait(lambda: shown().get("attempts", {}).get("count") == 4)
+    after = shown()
+    assert after.pop("attempts")["ipaddr"] == "10.7.0.77"
+    assert {**after, "stuck": 0} == {**before, "stuck": 0}
+    assert site.get("runtime") == "200"
+    assert wait(lambda: shown()["stage"] == "runtime"), "the node itself goes on"
+
+
 def test_dhcp_a_crash_opens_no_closed_phase_and_closes_no_open_one(site: Site) -> None:
     for _ in range(3):
         site.boot()

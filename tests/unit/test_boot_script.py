@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from wwfast.boot.script import Scripts
+from wwfast.boot.script import Expanded, Scripts
+from wwfast.config import checks
 from wwfast.errors import ConfigError, NotFoundError
+from wwfast.nodes.model import NetDev
 from wwfast.paths import Paths
 
 VARIABLES = {
@@ -69,6 +71,39 @@ def test_every_goto_has_its_label(paths: Paths, name: str) -> None:
 def test_asset_tags_are_encoded(paths: Paths) -> None:
     """W-63: an asset tag with a blank or & must not break the query."""
     assert "assetkey=${asset:uristring}" in Scripts(paths).render("default", VARIABLES)
+
+
+HOSTILE = ["a\nshell", "a\rb", "x ${net0/mac}", "a || shell", "&& shell", "${", "a\0b", "\x1b[2J"]
+
+
+@pytest.mark.parametrize("value", HOSTILE)
+def test_no_value_is_run_by_ipxe(paths: Paths, value: str) -> None:
+    """iPXE cuts scripts into lines and commands and expands ${...}: whatever a template prints is one or more words."""
+    scripts = Scripts(paths)
+    for name in ("kernel_args", "kernel_version", "hwaddr", "image_build"):
+        with pytest.raises(ConfigError, match=r"default\.ipxe\.j2:\d+, node .*iPXE would run"):
+            scripts.render("default", VARIABLES | {name: value})
+    site = paths.etc / "ipxe/site.ipxe.j2"
+    site.parent.mkdir()
+    for printed in ("tags.rack", "tags['rack']", "'x ' ~ tags.rack", "network_devices.default.tags.vlan", "list[0]"):
+        site.write_text("#!ipxe\nset x {{ " + printed + " }}\n")
+        device = NetDev(ipaddr="10.0.0.1", tags={"vlan": value})
+        own = {"tags": {"rack": value}, "network_devices": {"default": device}, "list": [value]}
+        with pytest.raises(ConfigError, match="iPXE would run") as caught:
+            scripts.render("site", VARIABLES | own)
+        assert "shell" not in caught.value.message
+    assert checks.script(value)
+
+
+@pytest.mark.parametrize("value", ["quiet", "a=b|c", "rd.x='$y'", "x&y", "$", "{}", "ip=dhcp\tquiet", "grüße", "a;b"])
+def test_other_values_are_passed_on(paths: Paths, value: str) -> None:
+    assert f" {value} || goto" in Scripts(paths).render("default", VARIABLES | {"kernel_args": value})
+    assert not checks.script(value)
+
+
+def test_what_a_template_itself_says_and_our_own_urls_are_expanded(paths: Paths) -> None:
+    url = Expanded("http://10.0.0.1/ipxe/x?uuid=${uuid}")
+    assert "chain --replace --autofree " + url in Scripts(paths).render("default", VARIABLES | {"script_url": url})
 
 
 def test_a_template_of_the_site_wins_and_changes_are_seen(paths: Paths) -> None:

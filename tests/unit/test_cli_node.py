@@ -372,6 +372,9 @@ WRONG = {
     "gateway": ("gateway: fd00::1", "network devices.default.gateway: 'fd00::1' is not an IPv4 address"),
     "netmask": ('netmask: "ffff::"', "network devices.default.netmask: 'ffff::' is not a netmask"),
     "mtu": ("mtu: big", "network devices.default.mtu: 'big' is not an MTU"),
+    "scope": ('ipaddr6: "fe80::1%${net0/ip}"', "'fe80::1%${net0/ip}' is not an IPv6 address"),
+    "argument": ("kernel: {args: [quiet, 'a ${b}']}", "kernel.args.1: 'a ${b}' holds a line break, `${`"),
+    "lines": ('kernel: {version: "6.1\\nshell"}', "kernel.version: '6.1\\nshell' holds a line break"),
     "misspelt key": ("hwadr: 52:54:00:00:00:01", "unknown key 'hwadr', did you mean 'hwaddr'?"),
 }
 
@@ -385,9 +388,10 @@ def test_values_are_refused_on_every_way_in(
     good = "comment: as it was"
     paths.nodes_conf.write_text(f"nodeprofiles:\n  x: {{{good}}}\nnodes:\n  x: {{{good}}}\n")
     before = text(paths)
-    wrong = f"network devices: {{default: {{{line}}}}}"
+    wrong = line if line.startswith("kernel") else f"network devices: {{default: {{{line}}}}}"
     (tmp_path / "new.yaml").write_text(f"x: {{{wrong}}}\ny: {{{good}}}\n")
-    (tmp_path / "editor").write_text(f"#!/bin/sh\necho '{{x: {{{wrong}}}}}' > \"$1\"\n")
+    (tmp_path / "edited.yaml").write_text(f"{{x: {{{wrong}}}}}\n")
+    (tmp_path / "editor").write_text(f'#!/bin/sh\ncp {tmp_path}/edited.yaml "$1"\n')
     (tmp_path / "editor").chmod(0o755)
     monkeypatch.setenv("EDITOR", str(tmp_path / "editor"))
     for command in (f"{noun} import {tmp_path}/new.yaml --yes", f"{noun} edit x --yes"):

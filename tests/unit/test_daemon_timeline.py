@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 from wwfast.daemon.board import Board
@@ -135,6 +136,20 @@ def test_problems_of_nodes_conf_show_as_failed() -> None:
     body = Story().status(n9="bad address")
     assert body["nodes"]["n9"]["error"] == "bad address"
     assert body["nodes"]["n9"]["failed"] is True
+
+
+def test_what_others_do_in_the_name_of_a_node_is_an_attempt_and_moves_nothing() -> None:
+    story = Story()
+    boot(story)
+    before = story.node()
+    others = Transfer("kernel", Outcome.DONE, 2000.0, "10.0.0.77", MAC, "n1", sent="kernel.x", status=200)
+    for _ in range(1000):
+        story.timeline.attempt(others)
+    story.timeline.attempt(replace(others, outcome=Outcome.PROGRESS, at=2001.0))
+    after = story.node()
+    told = {"count": 1000, "ipaddr": "10.0.0.77", "stage": "kernel", "at": 2000, "outcome": "done"}
+    assert after.pop("attempts") == told
+    assert after == before
 
 
 def test_unknown_addresses_are_bounded() -> None:

@@ -1,7 +1,7 @@
 """Does a tree say only what a schema allows, in the plainest way? Yes or no, no reasons.
 
 `accepts(tree, plan)`: plan maps each known key to (code, extra). The codes are below; extra is the plan of a struct, or
-the check of a text (a callable that returns "" for a right value). A tree with unknown keys, nulls, quoted or typed
+the check of a text, or of each text of a list (a callable that returns "" for a right value; None for no check). A tree with unknown keys, nulls, quoted or typed
 values is not accepted: the caller then looks closely, in Python, and finds the words for what is wrong.
 """
 
@@ -85,8 +85,9 @@ cdef bint walk(dict tree, dict plan) except -1:
         elif code == 4:
             if type(<object>value) is not list:
                 return False
+            check = (<tuple>found)[1]
             for each in <list>value:
-                if type(each) is not str:
+                if type(each) is not str or not text_fits(each, check is not None, check):
                     return False
         elif code == 8 or type(<object>value) is not dict:
             return False

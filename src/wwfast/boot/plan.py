@@ -9,9 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from wwfast.boot.script import Scripts
+from wwfast.boot.script import Expanded, Scripts, plain
 from wwfast.boot.stages import Stage
 from wwfast.boot.urls import Urls
+from wwfast.config import checks
 from wwfast.errors import NotFoundError, WwfastError
 from wwfast.images import names
 from wwfast.images.kernels import KernelStore, NodeKernel, for_node
@@ -106,7 +107,10 @@ class Planner:
     def _unknown(self, stage: Stage, ask: Ask) -> BootPlan:
         """Facts of the routes: a script that says so, 400 for everything else, 404 for a GRUB configuration."""
         if stage is Stage.IPXE:
-            variables = {"hwaddr": ask.wwid, "wait": RETRY_SECONDS, "script_url": self._urls(ask).script(ask.wwid)}
+            if checks.script(ask.wwid):
+                return self.refuse("", stage, 400, f"{ask.wwid} is no hardware address")
+            url = Expanded(self._urls(ask).script(ask.wwid))
+            variables = {"hwaddr": ask.wwid, "wait": RETRY_SECONDS, "script_url": url}
             text = self.scripts.render("unconfigured", variables)
             return BootPlan(stage, "", text=text, sent="unconfigured.ipxe", reason=f"no node has {ask.wwid}")
         status = 404 if stage is Stage.GRUB else 400
@@ -155,7 +159,7 @@ class Planner:
             "ipaddr6": self.settings.ipaddr6,
             "port": self.settings.warewulf.port,
             "authority": urls.authority,
-            "script_url": urls.script(ask.wwid),
+            "script_url": Expanded(urls.script(ask.wwid)),
             "tags": node.tags,
             "network_devices": node.network_devices,
             "kernel_args": " ".join(node.kernel.args),
@@ -196,9 +200,9 @@ class Planner:
             "message",
             {
                 "id": node.id,
-                "message": [line.replace("$", "") for line in lines],
+                "message": [plain(line) for line in lines],
                 "wait": RETRY_SECONDS,
-                "script_url": self._urls(ask).script(ask.wwid),
+                "script_url": Expanded(self._urls(ask).script(ask.wwid)),
             },
         )
 

@@ -2,6 +2,10 @@
 
 One form is right for every iPXE from 2019 on, BIOS and UEFI: `initrd --name X URL` with `initrd=X` on the
 kernel's command line. iPXE 1.0.0+git-20190125 on UEFI panics the kernel without `initrd=`.
+
+iPXE cuts a script into lines and at `||` and `&&`, and expands `${...}` in every argument. So a value with any of these
+is refused where a template prints it, wherever it comes from; what iPXE is to expand stands in the template itself, or
+is an Expanded of ours.
 """
 
 from __future__ import annotations
@@ -9,13 +13,32 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from wwfast.config import checks
 from wwfast.errors import NotFoundError
+from wwfast.overlays.faults import Refused
 from wwfast.overlays.render import Program
 from wwfast.overlays.sandbox import Sandbox
 from wwfast.paths import SHARE, Paths
 
 SUFFIX = ".ipxe.j2"
 GO_SUFFIX = ".ipxe"
+
+
+class Expanded(str):
+    """A text of ours that iPXE is to expand."""
+
+
+def printed(value: object) -> object:
+    """What a template prints, if iPXE takes it for a part of an argument. Raises Refused."""
+    if type(value) is not Expanded and checks.script(str(value)):
+        raise Refused("this value holds a line break, ${, || or &&, which iPXE would run")
+    return value
+
+
+def plain(line: str) -> str:
+    """A line of a message for the console, without what iPXE would run."""
+    line = "".join(letter if letter.isprintable() else " " for letter in line).replace("$", "")
+    return " ".join(word for word in line.split(" ") if word not in ("||", "&&"))
 
 
 class Scripts:
@@ -25,7 +48,7 @@ class Scripts:
         self._site = paths.etc / "ipxe"
         self._shipped = SHARE / "ipxe"
         self._compiled: dict[str, tuple[tuple[int, int], Program]] = {}
-        self._sandbox = Sandbox({})
+        self._sandbox = Sandbox({}, finalize=printed)
 
     def names(self) -> list[str]:
         found = {p.name.removesuffix(SUFFIX) for d in (self._site, self._shipped) for p in d.glob(f"*{SUFFIX}")}

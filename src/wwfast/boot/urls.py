@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 if TYPE_CHECKING:
     from wwfast.config.settings import Settings
@@ -33,7 +34,7 @@ class Urls:
 
     def script(self, mac: str) -> str:
         """The script of a node; `memsize` (MiB, empty on older UEFI builds) lets us refuse an image that can't fit."""
-        return f"{self.base}/ipxe/{mac}?{IPXE_IDENTITY}&memsize=${{memsize}}"
+        return f"{self.base}/ipxe/{quote(mac, safe=':')}?{IPXE_IDENTITY}&memsize=${{memsize}}"
 
     def binary(self, name: str) -> str:
         """An iPXE binary for UEFI HTTP boot: the name must end in .efi (OVMF checks it or the content type)."""

@@ -113,6 +113,8 @@ def _show(entries: list[dict[str, Any]], as_json: bool, body: dict[str, Any], *,
             )
         )
     table(("NODENAME", "STAGE", "SENT", "BYTES", "LASTSEEN (s)", "STUCK (s)", "QUEUE", "ERROR"), rows)
+    if single and entries and (others := _attempts(entries[0], now)):
+        click.echo(f"\n{others}")
     if single and entries and entries[0].get("boot"):
         click.echo()
         boot = entries[0]["boot"]
@@ -133,6 +135,15 @@ def _show(entries: list[dict[str, Any]], as_json: bool, body: dict[str, Any], *,
         )
 
 
+def _attempts(entry: dict[str, Any], now: float) -> str:
+    """What others did in the name of a node, or ""."""
+    others = entry.get("attempts")
+    if not others:
+        return ""
+    asked = f"{others['ipaddr']} asked for its {others['stage']} {now - others['at']:.0f} s ago ({others['outcome']})"
+    return f"{others['count']} requests in its name came from addresses not its own, the last: {asked}"
+
+
 def _tamed(entry: dict[str, Any]) -> dict[str, Any]:
     """For a terminal: names in it came from strangers, and the server may be of any version."""
     return {
@@ -140,6 +151,8 @@ def _tamed(entry: dict[str, Any]) -> dict[str, Any]:
         if isinstance(value, str)
         else [_tamed(part) for part in value]
         if isinstance(value, list)
+        else _tamed(value)
+        if isinstance(value, dict)
         else value
         for key, value in entry.items()
     }

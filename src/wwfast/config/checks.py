@@ -23,6 +23,9 @@ MASKS = {
 UNSET = frozenset(("unset", "delete", "undef", "--", "nil", "0.0.0.0"))
 TRUE = frozenset(("1", "t", "T", "TRUE", "true", "True"))
 FALSE = frozenset(("0", "f", "F", "FALSE", "false", "False"))
+# What iPXE runs where a script has it in an argument: another line, a setting's value, another command.
+RUN_BY_IPXE = re.compile(r"[\x00-\x08\n-\x1f\x7f]|\$\{|(?<!\S)(?:\|\||&&)(?!\S)")
+SCOPE = re.compile(r"[A-Za-z0-9_.-]+")
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
@@ -30,10 +33,10 @@ def ip6(text: str) -> str:
     from ipaddress import AddressValueError, IPv6Address  # here: 8 ms that few commands need
 
     try:
-        IPv6Address(text)
+        scope = IPv6Address(text).scope_id
     except AddressValueError:
         return f"'{text}' is not an IPv6 address"
-    return ""
+    return "" if scope is None or SCOPE.fullmatch(scope) else f"'{text}' is not an IPv6 address"
 
 
 def ip(text: str) -> str:
@@ -109,6 +112,13 @@ def download_order(text: str) -> str:
 
 def kernel_modules(text: str) -> str:
     return "" if text in ("booted", "all") else f"'{text}' is neither booted nor all"
+
+
+def script(text: str) -> str:
+    """What stands in the script that a node's iPXE runs."""
+    if not RUN_BY_IPXE.search(text):
+        return ""
+    return f"{text!r} holds a line break, `${{`, `||` or `&&`, which iPXE would run instead of passing it on"
 
 
 def name(text: str) -> str:

@@ -115,7 +115,6 @@ def kind_of(hint: Any) -> tuple[Kind, type[msgspec.Struct] | None]:
 
 
 CODES = {
-    Kind.LIST: accept.LIST,
     Kind.TAGS: accept.TAGS,
     Kind.STRUCT: accept.STRUCT,
     Kind.STRUCTS: accept.STRUCTS,
@@ -132,8 +131,8 @@ def plan(struct: type[msgspec.Struct]) -> dict[str, tuple[int, Any]]:
             native[checks.hwaddr] = accept.HWADDR
             code = native.get(spec.check, accept.CHECKED) if spec.check else accept.TEXT
             made[key] = (code, spec.check)
-        elif spec.kind is Kind.LIST and spec.doc.check is not None:
-            made[key] = (accept.OTHER, None)
+        elif spec.kind is Kind.LIST:
+            made[key] = (accept.LIST, spec.doc.check)
         else:
             made[key] = (CODES.get(spec.kind, accept.OTHER), plan(spec.struct) if spec.struct else None)
     return made
@@ -225,8 +224,8 @@ class Cleaner:
                 self.say((*path, index), f"must be a single value, not {shape(item)}")
                 return None
             wrong = spec.doc.check(item) if spec.doc.check else ""
-            if wrong:
-                self.say((*path, index), wrong)
+            if wrong and spec.doc.check:
+                self.say((*path, index), wrong, checks.fatal(spec.doc.check, item))
             if item.__class__ is Quoted:
                 value[index] = str(item)
         return value

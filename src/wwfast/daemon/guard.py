@@ -178,6 +178,12 @@ class Guard:
         if not (written.done() and written.result()):
             log.error("%s is up, and that could not be written down: after a crash its system overlay is open", wwid)
 
+    def is_own(self, node: Node, wwid: str, peer_ip: str) -> bool:
+        """Whether what asks in the name of a node can be that node; with an external DHCP server nobody knows."""
+        if not self.own_dhcp or peer_ip in self._addresses(node, wwid):
+            return True
+        return any(peer_ip in (device.ipaddr, device.ipaddr6) for device in node.network_devices.values())
+
     def _addresses(self, node: Node, wwid: str) -> set[str]:
         """Where this machine may ask from."""
         allowed = {device.ipaddr for device in node.network_devices.values() if device.hwaddr == wwid}

@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from wwfast.boot.stages import Stage
 from wwfast.daemon.addresses import Addresses
 from wwfast.daemon.guard import Guard
 from wwfast.daemon.scheduler import WaveScheduler
@@ -55,8 +56,11 @@ class Report:
                 return
             if not event.node and not event.wwid:
                 event = self._named(event)
-            self.timeline.record(event)
             node = self.registry.snapshot().nodes.get(event.node) if event.wwid else None
+            if node is None or event.stage == Stage.DHCP or self.guard.is_own(node, event.wwid, event.peer):
+                self.timeline.record(event)
+            else:
+                self.timeline.attempt(event)
             if node is not None and event.outcome is Outcome.DONE:
                 self.guard.went_on(node, event.stage, event.wwid, event.peer, done=event.status == 200)
             if ends and told and self.all.allows():

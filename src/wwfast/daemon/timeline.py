@@ -1,7 +1,8 @@
 """The state of every boot: one entry per node, made of the Transfer events of all protocols.
 
 `stage` is the last stage whose bytes the node got; a failed one is told in `error` and does not advance it, so a
-node whose image is withheld stays at KERNEL with the reason beside it.
+node whose image is withheld stays at KERNEL with the reason beside it. What was asked for in a node's name from an
+address that is not its own moves nothing: of such attempts the number and the last are kept.
 """
 
 from __future__ import annotations
@@ -37,6 +38,17 @@ class StageRecord:
 
 
 @dataclass(slots=True)
+class Attempts:
+    """Of others, in a node's name: how many ended, and the last one."""
+
+    count: int = 0
+    peer: str = ""
+    stage: str = ""
+    at: float = 0.0
+    outcome: str = ""
+
+
+@dataclass(slots=True)
 class NodeStatus:
     """What is known of one node. `last_seen` 0 means never."""
 
@@ -49,6 +61,7 @@ class NodeStatus:
     error: str = ""
     error_at: float = 0.0
     boot: list[StageRecord] = field(default_factory=list)
+    attempts: Attempts | None = None
     changes: int = 0  # counted, so that what was made of it can be known to be old
     told: tuple[int, bytes] = (-1, b"")  # what was made of it for /status, and after how many changes
 
@@ -90,6 +103,14 @@ class NodeStatus:
         }
         if self.error:
             entry["error"] = self.error
+        if (others := self.attempts) is not None:
+            entry["attempts"] = {
+                "count": others.count,
+                "ipaddr": others.peer,
+                "stage": others.stage,
+                "at": int(others.at),
+                "outcome": others.outcome,
+            }
         if detail:
             entry["boot"] = [
                 {
@@ -164,6 +185,14 @@ class Timeline:
                 # A script with a reason is the one that tells on the console why the node cannot boot.
                 refused = event.stage == Stage.IPXE and event.detail
                 entry.error = f"{event.stage}: {event.detail}" if refused else ""
+
+    def attempt(self, event: Transfer) -> None:
+        """Somebody else asked in the name of `event.node`: that says nothing of the node."""
+        entry = self.entry(event.node, event.wwid, event.peer)
+        if event.outcome in (Outcome.DONE, Outcome.FAILED):
+            count = entry.attempts.count + 1 if entry.attempts is not None else 1
+            entry.attempts = Attempts(count, event.peer, event.stage, event.at, event.outcome.value)
+            entry.changes += 1
 
     def _begin(self, entry: NodeStatus, event: Transfer) -> None:
         began = entry.stage

@@ -22,10 +22,17 @@ def spaced(name: str) -> str:
 
 class Kernel(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     version: Annotated[
-        str, Doc("Kernel version, or its beginning, or a path in the image.", "kernelversion", title="Kernel.Version")
+        str,
+        Doc(
+            "Kernel version, or its beginning, or a path in the image.",
+            "kernelversion",
+            title="Kernel.Version",
+            check=checks.script,
+        ),
     ] = ""
     args: Annotated[
-        list[str], Doc("Kernel arguments.", "kernelargs", "A", title="Kernel.Args", split=words.arguments)
+        list[str],
+        Doc("Kernel arguments.", "kernelargs", "A", title="Kernel.Args", split=words.arguments, check=checks.script),
     ] = []
     override: Annotated[
         str,
@@ -34,6 +41,7 @@ class Kernel(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
             "kerneloverride",
             title="Kernel.Override",
             complete="kernel",
+            check=checks.script,
         ),
     ] = ""
 
@@ -162,7 +170,8 @@ class Node(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, rename=spa
     ] = []
     comment: Annotated[str, Doc("Free text.", "comment", title="Comment", inherit=False)] = ""
     cluster_name: Annotated[
-        str, Doc("Group the node is sorted and scheduled with.", "cluster", "c", title="ClusterName")
+        str,
+        Doc("Group the node is sorted and scheduled with.", "cluster", "c", title="ClusterName", check=checks.script),
     ] = ""
     image_name: Annotated[
         str,
@@ -172,9 +181,10 @@ class Node(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, rename=spa
             hidden=("container", "C"),
             title="ImageName",
             complete="image",
+            check=checks.script,
         ),
     ] = ""
-    ipxe_template: Annotated[str, Doc("Name of the iPXE template.", "ipxe", title="Ipxe")] = ""
+    ipxe_template: Annotated[str, Doc("Name of the iPXE template.", "ipxe", title="Ipxe", check=checks.script)] = ""
     runtime_overlay: Annotated[
         list[str],
         Doc(
@@ -200,7 +210,9 @@ class Node(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, rename=spa
     kernel: Annotated[Kernel, Doc("Kernel.", title="Kernel")] = Kernel()
     ipmi: Annotated[Ipmi, Doc("Board management controller.", title="Ipmi")] = Ipmi()
     init: Annotated[str, Doc("Program started as init.", "init", "i", title="Init")] = ""
-    root: Annotated[str, Doc("Root file system: initramfs, tmpfs or a device.", "root", title="Root")] = ""
+    root: Annotated[
+        str, Doc("Root file system: initramfs, tmpfs or a device.", "root", title="Root", check=checks.script)
+    ] = ""
     network_devices: Annotated[dict[str, NetDev], Doc("Network devices by name.", "net", title="NetDevs")] = {}
     tags: Annotated[dict[str, str], Doc("Tags for templates.", "tag", title="Tags")] = {}
     primary_network: Annotated[
