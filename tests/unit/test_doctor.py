@@ -1,108 +1,374 @@
-"""What `wwfast doctor` finds."""
+"""What `wwfast doctor` says of nodes: each fault is made, and told with the nodes, the reason and what mends it."""
 
 from __future__ import annotations
 
+import json
 import os
-import socket
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from wwfast.boot import binaries
-from wwfast.config.settings import load
-from wwfast.doctor import boots, examine, finding, machine, ports, site
-from wwfast.nodes.registry import Registry
+from support.healthy import RELEASE, Healthy, arm_image, elf, node, put
+from wwfast.cli.main import main
+from wwfast.images.kernels import KernelStore
 from wwfast.paths import Paths
 
-CONF = """
-ipaddr: 127.0.0.1
-netmask: 255.0.0.0
-network: 127.0.0.0
-warewulf: {port: PORT}
-dhcp: {enabled: false}
-tftp: {enabled: false}
-"""
+WWFAST = str(Path(sys.executable).with_name("wwfast"))
+HEALTHY = "nothing found that would keep nodes from booting\n"
 
 
-def scene(paths: Paths, conf: str = CONF.replace("PORT", "19873"), nodes: str = "", **more: Path) -> finding.Scene:
-    paths.conf.write_text(conf)
-    paths.nodes_conf.write_text(nodes or "nodes: {}\nnodeprofiles: {}\n")
-    return finding.Scene(paths, load(paths), Registry(paths).snapshot(), **more)
+@pytest.fixture
+def site(paths: Paths) -> Healthy:
+    return Healthy(paths)
 
 
-def test_a_port_in_use_names_its_holder(paths: Paths) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        port = other.getsockname()[1]
-        holder = ports.port_holder("tcp", port)
-        assert holder is not None
-        assert holder.endswith(f"[{os.getpid()}]")
-        at = scene(paths, CONF.replace("PORT", str(port)))
-        found = list(ports.ports(at))
-    if not holder.startswith("wwfast"):
-        assert [finding.level for finding in found] == ["error"]
-        assert str(port) in found[0].message
-    assert ports.port_holder("tcp", port) is None
+class Doctor:
+    """`status`, and what was said as text and as JSON."""
+
+    def __init__(self, site: Healthy, capsys: pytest.CaptureFixture[str], *words: str) -> None:
+        site.write()
+        self.text, self.status = self._run(site, capsys, *words)
+        said, status = self._run(site, capsys, *words, "--json")
+        assert status == self.status
+        self.findings: list[dict[str, Any]] = json.loads(said)
+
+    @staticmethod
+    def _run(site: Healthy, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[str, int]:
+        with pytest.raises(SystemExit) as ended:
+            main(["--root", str(site.paths.root), "doctor", *words])
+        return capsys.readouterr().out, int(ended.value.code or 0)
 
 
-def test_limits_are_measured_against_the_number_of_nodes(paths: Paths, tmp_path: Path) -> None:
-    proc = tmp_path / "proc"
-    (proc / "sys/net/ipv4/neigh/default").mkdir(parents=True)
-    (proc / "sys/net/core").mkdir(parents=True)
-    (proc / "sys/net/ipv4/neigh/default/gc_thresh3").write_text("1024\n")
-    (proc / "sys/net/core/rmem_max").write_text("212992\n")
-    few = "nodes: {n1: {}}\n"
-    many = "nodes:\n" + "".join(f"  n{number}: {{}}\n" for number in range(600))
-    assert "neighbours" not in [f.check for f in machine.kernel_limits(scene(paths, nodes=few, proc=proc))]
-    found = [f for f in machine.kernel_limits(scene(paths, nodes=many, proc=proc)) if f.check == "neighbours"]
-    assert "gc_thresh3 is 1024" in found[0].message
-    assert found[0].fix == "sysctl -w net.ipv4.neigh.default.gc_thresh3=4096"
+def test_doctor_says_nothing_of_a_healthy_site(site: Healthy, capsys: pytest.CaptureFixture[str]) -> None:
+    told = Doctor(site, capsys)
+    assert (told.text, told.status, told.findings) == (HEALTHY, 0, [])
 
 
-def test_images_without_curl_or_build_are_told(paths: Paths) -> None:
-    (paths.chroots / "bare/rootfs/usr/bin").mkdir(parents=True)
-    (paths.chroots / "bare/rootfs/usr/bin/tar").touch()
-    found = list(boots.images(scene(paths, nodes="nodes: {n1: {image name: bare}, n2: {image name: gone}}\n")))
-    texts = [finding.message for finding in found]
-    assert any("image bare is not built" in text for text in texts)
-    assert any("image bare has no curl" in text for text in texts)
-    assert not any("no tar" in text for text in texts)
-    assert any("there is no image gone" in text for text in texts)
+def _no_image(site: Healthy) -> None:
+    site.entries["n2"]["image name"] = "gone"
 
 
-def test_missing_ipxe_binaries_name_the_package(paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(binaries, "SEARCH", (tmp_path / "nowhere",))
-    conf = CONF.replace("PORT", "19873").replace("tftp: {enabled: false}", "tftp: {enabled: true}")
-    found = list(site.ipxe(scene(paths, conf)))
-    assert any("undionly.kpxe" in finding.message and finding.level == "error" for finding in found)
-    assert "ipxe" in found[0].fix
+def _image_unset(site: Healthy) -> None:
+    del site.profiles["default"]["image name"]
 
 
-def test_dhcp_wants_the_network_written_down(paths: Paths) -> None:
-    conf = "ipaddr: 127.0.0.1/8\ndhcp: {enabled: true}\n"
-    found = list(site.dhcp(scene(paths, conf)))
-    assert len(found) == 1
-    assert "network" in found[0].message
+def _image_not_built(site: Healthy) -> None:
+    (site.paths.images / "deb/current").unlink()
 
 
-def test_settings_without_their_effect_are_told_one_by_one(paths: Paths) -> None:
-    conf = CONF.replace("{port: PORT}", "{grubboot: true, secure: false, tls: false}") + "api: {enabled: true}\n"
-    found = [finding.message for finding in site.unserved(scene(paths, conf))]
-    assert len(found) == 2
-    assert "warewulf: grubboot" in found[0]
-    assert "Secure Boot" in found[0]
-    assert "api: enabled" in found[1]
-    assert not list(site.unserved(scene(paths)))
+def _no_such_build(site: Healthy) -> None:
+    site.entries["n2"]["image name"] = "deb@20200101-000000"
 
 
-def test_bad_entries_of_nodes_conf_are_findings(paths: Paths) -> None:
-    found = list(site.registry(scene(paths, nodes="nodes: {n1: {profiles: [gone]}}\n")))
-    assert any("gone" in finding.message for finding in found)
+def _no_kernel(site: Healthy) -> None:
+    site.entries["n2"]["kernel"] = {"version": "5.14"}
 
 
-def test_a_failing_check_is_a_finding_not_a_crash(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(_: finding.Scene) -> list[finding.Finding]:
-        raise PermissionError(13, "denied")
+def _no_kernel_apart(site: Healthy) -> None:
+    site.entries["n2"]["kernel"] = {"override": "gone"}
 
-    monkeypatch.setattr(examine, "CHECKS", (broken,))
-    found = examine.examine(scene(paths))
-    assert found[0].message.startswith("could not be checked")
+
+def _no_modules(site: Healthy) -> None:
+    (site.rootfs / f"usr/lib/modules/{RELEASE}/kernel/e1000.ko").unlink()
+
+
+def _modules_unknown(site: Healthy) -> None:
+    (site.rootfs / f"boot/config-{RELEASE}").unlink()
+    (site.rootfs / f"usr/lib/modules/{RELEASE}").rename(site.rootfs / "usr/lib/modules/other")
+    site.build()
+
+
+def _other_machine(site: Healthy) -> None:
+    put(site.rootfs / f"boot/vmlinuz-{RELEASE}", arm_image())
+    site.build()
+
+
+def _no_initrd(site: Healthy) -> None:
+    config = site.rootfs / f"boot/config-{RELEASE}"
+    config.write_text(config.read_text().replace("CONFIG_BLK_DEV_INITRD=y", "# CONFIG_BLK_DEV_INITRD is not set"))
+    site.build()
+
+
+def _kernel_without_zstd(site: Healthy) -> None:
+    tree = site.paths.root / "other"
+    put(tree / f"boot/vmlinuz-{RELEASE}", (site.rootfs / f"boot/vmlinuz-{RELEASE}").read_bytes())
+    KernelStore(site.paths).import_(str(tree), "plain")
+    site.entries["n2"]["kernel"] = {"override": "plain"}
+
+
+def _no_shell(site: Healthy) -> None:
+    (site.rootfs / "usr/bin/sh").unlink()
+
+
+def _no_init_of_the_image(site: Healthy) -> None:
+    (site.rootfs / "usr/sbin/init").unlink()
+
+
+def _no_wwinit(site: Healthy) -> None:
+    site.profiles["default"]["system overlay"] = ["hostname"]
+
+
+def _no_overlay_at_all(site: Healthy) -> None:
+    site.profiles["default"]["system overlay"] = []
+
+
+def _rdinit(site: Healthy) -> None:
+    site.entries["n2"]["kernel"] = {"args": ["quiet", "rdinit=/sbin/gone"]}
+
+
+def _no_wwclient(site: Healthy) -> None:
+    site.profiles["default"]["system overlay"] = ["wwinit"]
+
+
+def _no_curl(site: Healthy) -> None:
+    (site.rootfs / "usr/bin/curl").unlink()
+
+
+def _template_fails(site: Healthy) -> None:
+    site.overlay("broken", "etc/t.j2", "{{ tags.rack }}\n")
+    site.profiles["default"]["system overlay"].append("broken")
+    site.entries["n1"]["tags"] = {"rack": "r1"}
+
+
+def _runtime_template_fails(site: Healthy) -> None:
+    site.overlay("broken", "etc/t.j2", "{{ 1 / 0 }}\n")
+    site.entries["n2"]["runtime overlay"] = ["broken"]
+
+
+def _no_overlay(site: Healthy) -> None:
+    site.entries["n2"]["system overlay"] = ["wwinit", "gone"]
+
+
+def _go_template(site: Healthy) -> None:
+    site.overlay("old", "etc/motd.ww", "{{ .Id }}\n")
+    site.entries["n2"]["system overlay"] = ["wwinit", "old"]
+
+
+def _file_over_directory(site: Healthy) -> None:
+    site.overlay("over", "usr", "a file\n")
+    site.entries["n2"]["system overlay"] = ["wwinit", "over"]
+
+
+def _no_ipxe_template(site: Healthy) -> None:
+    site.entries["n2"]["ipxe template"] = "gone"
+
+
+def _ipxe_template_fails(site: Healthy) -> None:
+    put(site.paths.etc / "ipxe/own.ipxe.j2", "#!ipxe\necho {{ tags.rack }}\n")
+    site.profiles["default"]["ipxe template"] = "own"
+    site.entries["n1"]["tags"] = {"rack": "r1"}
+
+
+def _go_ipxe_template(site: Healthy) -> None:
+    put(site.paths.etc / "ipxe/old.ipxe", "#!ipxe\necho {{ .Id }}\n")
+    site.entries["n2"]["ipxe template"] = "old"
+
+
+def _no_address(site: Healthy) -> None:
+    del site.entries["n2"]["network devices"]["default"]["ipaddr"]
+
+
+def _no_hardware_address(site: Healthy) -> None:
+    del site.entries["n2"]["network devices"]["default"]["hwaddr"]
+
+
+def _nothing_to_discover(site: Healthy) -> None:
+    site.entries["n2"] = {"profiles": ["default"], "discoverable": "true"}
+    site.conf["dhcp"] = {"range start": "10.0.2.1", "range end": "10.0.2.9"}
+
+
+def _hardware_address_twice(site: Healthy) -> None:
+    site.entries["n2"]["network devices"]["default"]["hwaddr"] = "52:54:00:00:00:01"
+
+
+def _unusable_entry(site: Healthy) -> None:
+    site.entries["n2"]["network devices"]["default"]["ipaddr"] = "10.0.0.300"
+
+
+def _unusable_profile(site: Healthy) -> None:
+    site.profiles["bad"] = {"kernel": "quiet"}
+    for name in ("n1", "n2"):
+        site.entries[name]["profiles"] = ["default", "bad"]
+
+
+def _never_built(site: Healthy) -> None:
+    site.conf["warewulf"]["autobuild overlays"] = False
+
+
+# fault: (level, who it concerns, why, what mends it)
+FAULTS: dict[Callable[[Healthy], None], tuple[str, str, str, str]] = {
+    _no_image: ("error", "n2", "there is no image gone", "wwfast image import"),
+    _image_unset: ("error", "n[1-3]", "has no image", "wwfast node set 'n[1-3]' --image NAME"),
+    _image_not_built: ("error", "n[1-3]", "image deb is not built", "wwfast image build deb"),
+    _no_such_build: ("error", "n2", "image deb has no build 20200101-000000", "builds kept"),
+    _no_kernel: ("error", "n2", "image deb has no kernel 5.14", "wwfast image kernels deb"),
+    _no_kernel_apart: ("error", "n2", "there is no kernel gone", "wwfast kernel import"),
+    _no_modules: ("error", "n[1-3]", f"no modules of its kernel {RELEASE}", "wwfast image build deb"),
+    _modules_unknown: ("warning", "n[1-3]", f"no modules of its kernel {RELEASE}", "wwfast image build deb"),
+    _other_machine: ("error", "n[1-3]", "is for arm64, and image deb for amd64", "wwfast kernel list"),
+    _no_initrd: ("error", "n[1-3]", "CONFIG_BLK_DEV_INITRD is not built in", "wwfast image kernels deb"),
+    _kernel_without_zstd: ("error", "n2", "not known to unpack zstd", "wwfast image build --format gz deb"),
+    _no_shell: ("error", "n[1-3]", "/init is a script for /bin/sh", "wwfast image exec deb"),
+    _no_init_of_the_image: ("error", "n[1-3]", "image deb has no init", "--init"),
+    _no_wwinit: ("error", "n[1-3]", "or in image deb is /init", "--system-overlays wwinit,hostname"),
+    _no_overlay_at_all: (
+        "error",
+        "n[1-3]",
+        "or in image deb is /init",
+        "wwfast node set 'n[1-3]' --system-overlays wwinit",
+    ),
+    _rdinit: ("error", "n2", "is /sbin/gone", "correct `rdinit=`"),
+    _no_wwclient: ("warning", "n[1-3]", "nothing brings its runtime overlays (hosts)", "wwinit,wwclient"),
+    _no_curl: ("warning", "n[1-3]", "image deb has no curl", "install -y curl"),
+    _template_fails: ("error", "n[2-3]", "overlay broken, etc/t.j2, line 1", "default("),
+    _runtime_template_fails: ("error", "n2", "overlay broken, etc/t.j2, line 1: division by zero", ""),
+    _no_overlay: ("error", "n2", "no overlay gone", "wwfast overlay create gone"),
+    _go_template: ("error", "n2", "overlay old has Go templates", "port them to Jinja2"),
+    _file_over_directory: ("error", "n2", "/usr is a file in the overlays, but a directory in image deb", "rename"),
+    _no_ipxe_template: ("error", "n2", "no iPXE template gone", "there are: default"),
+    _ipxe_template_fails: ("error", "n[2-3]", "own.ipxe.j2:2: there is no such key", "default("),
+    _go_ipxe_template: ("error", "n2", "old.ipxe is a Go template", "port it to Jinja2"),
+    _no_address: ("error", "n2", "has no address, and DHCP has no range", "--ipaddr ADDRESS"),
+    _no_hardware_address: ("error", "n2", "has no hardware address", "wwfast node set n2 --hwaddr MAC"),
+    _nothing_to_discover: ("error", "n2", "has no network device", "--netname default"),
+    _hardware_address_twice: ("error", "n2", "belong to n1 as well", "wwfast node set n2 --hwaddr MAC"),
+    _unusable_entry: ("error", "n2", "10.0.0.300", "wwfast node edit n2"),
+    _unusable_profile: ("error", "n[1-2]", "its profile 'bad' is unusable", "wwfast node edit 'n[1-2]'"),
+    _never_built: (
+        "error",
+        "n[1-3]",
+        "the system overlays of node n[1-3] were never built",
+        "wwfast overlay build 'n[1-3]'",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__[1:])
+def test_doctor_tells_what_keeps_nodes_from_booting(
+    site: Healthy, fault: Callable[[Healthy], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    level, who, why, mends = FAULTS[fault]
+    fault(site)
+    told = Doctor(site, capsys)
+    found = [it for it in told.findings if why in it["message"] and it["message"].startswith(f"{who}: ")]
+    assert len(found) == 1, told.text
+    assert (found[0]["level"], told.status) == (level, level == "error"), told.text
+    assert mends in found[0]["fix"], told.text
+    assert f"{level}: {who}: " in told.text
+    # Nothing else is wrong: the same nodes once more at most, by another consequence.
+    others = {name for it in told.findings for name in it["nodes"]} - set(found[0]["nodes"])
+    assert not others, told.text
+
+
+def test_doctor_asked_about_some_nodes_tells_of_those(site: Healthy, capsys: pytest.CaptureFixture[str]) -> None:
+    site.entries["n2"]["ipxe template"] = "gone"
+    assert Doctor(site, capsys, "n1", "n3").text == HEALTHY
+    assert Doctor(site, capsys, "n[1-2]").status == 1
+    assert [it["nodes"] for it in Doctor(site, capsys, "n*").findings] == [["n2"]]
+
+
+def test_doctor_is_told_of_a_node_that_does_not_exist(site: Healthy, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--root", str(site.paths.root), "doctor", "n1", "n9"])
+    assert ended.value.code == 2
+    assert "no node 'n9'" in capsys.readouterr().err
+
+
+def test_doctor_tells_alike_nodes_in_one_line(paths: Paths, capsys: pytest.CaptureFixture[str]) -> None:
+    site = Healthy(paths, nodes=40)
+    site.profiles["default"]["image name"] = "gone"
+    told = Doctor(site, capsys)
+    assert [it["message"] for it in told.findings] == ["n[1-40]: there is no image gone"]
+    assert sorted(told.findings[0]["nodes"]) == sorted(site.entries)
+
+
+def test_doctor_believes_an_init_of_the_image_or_of_another_overlay(
+    site: Healthy, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.profiles["default"] |= {"system overlay": ["mine"], "runtime overlay": []}
+    script = site.overlay("mine", "init", "#!/bin/sh\n", 0o755)
+    assert Doctor(site, capsys).text == HEALTHY
+    script.chmod(0o644)  # the kernel would not start it
+    assert Doctor(site, capsys).status == 1
+    script.unlink()
+    put(site.rootfs / "init", elf(), 0o755)
+    assert Doctor(site, capsys).text == HEALTHY
+    (site.rootfs / "init").unlink()
+    site.overlay("mine", "begin.j2", "{{ file('init') }}#!/usr/bin/sh\n", 0o755)
+    assert Doctor(site, capsys).text == HEALTHY
+
+
+def test_doctor_asks_no_address_and_no_image_of_who_needs_none(
+    site: Healthy, capsys: pytest.CaptureFixture[str]
+) -> None:
+    del site.entries["n1"]["network devices"]["default"]["ipaddr"]
+    site.entries["n2"] |= {"ipxe template": "localdisk", "image name": "", "system overlay": [], "runtime overlay": []}
+    site.conf["dhcp"] = {"range start": "10.0.2.1", "range end": "10.0.2.9"}
+    assert Doctor(site, capsys).text == HEALTHY
+    site.conf["dhcp"] = {"enabled": False}
+    assert Doctor(site, capsys).text == HEALTHY
+
+
+def test_doctor_tells_of_a_range_that_is_too_small(site: Healthy, capsys: pytest.CaptureFixture[str]) -> None:
+    for at in range(1, 6):
+        site.entries[f"g{at}"] = node(20 + at)
+        del site.entries[f"g{at}"]["network devices"]["default"]["ipaddr"]
+    site.conf["dhcp"] = {"range start": "10.0.2.1", "range end": "10.0.2.4"}
+    told = Doctor(site, capsys)
+    assert told.status == 0
+    assert "has 4 addresses, and 5 nodes" in told.text
+
+
+def test_doctor_tells_of_names_that_mean_two_things(site: Healthy, capsys: pytest.CaptureFixture[str]) -> None:
+    for at, name in enumerate(("N1", "n2-default", os.uname().nodename.partition(".")[0])):
+        site.entries[name] = node(30 + at)
+    told = Doctor(site, capsys)
+    assert told.status == 0
+    for said in ("n1: has a name that also means N1", "also means network default of n2", "also means this server"):
+        assert said in told.text
+
+
+def test_doctor_tells_of_nodes_without_the_host_keys_their_overlay_brings(
+    site: Healthy, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.entries["n2"]["system overlay"] = ["wwinit", "wwclient", "ssh.host_keys"]
+    told = Doctor(site, capsys)
+    assert told.findings[0]["nodes"] == ["n2"]
+    assert "no SSH host keys" in told.text
+    assert "wwfast configure ssh" in told.text
+
+
+def _state(root: Path) -> dict[str, tuple[int, int]]:
+    return {str(it): (it.lstat().st_mtime_ns, it.lstat().st_size) for it in sorted(root.rglob("*"))}
+
+
+def test_doctor_writes_nothing_and_changes_nothing_that_nodes_get(
+    site: Healthy, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.write()
+    main_status = subprocess.run(  # what nodes were given last is in the cache
+        [WWFAST, "--root", str(site.paths.root), "overlay", "build"], check=False, capture_output=True
+    )
+    assert main_status.returncode == 0, main_status.stderr
+    site.overlay("hostname", "etc/motd.j2", "{{ id }} anew\n")
+    site.write()
+    before = _state(site.paths.root)
+    with pytest.raises(SystemExit):
+        main(["--root", str(site.paths.root), "doctor"])
+    assert capsys.readouterr().out == HEALTHY
+    assert _state(site.paths.root) == before
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts")
+def test_doctor_works_where_nothing_can_be_written(site: Healthy) -> None:
+    root = str(site.paths.root)
+    readonly = f'mount --bind "{root}" "{root}" && mount -o remount,ro,bind "{root}" && ! touch "{root}/x"'
+    script = f'{readonly} && {WWFAST} --root "{root}" doctor'
+    done = subprocess.run(["unshare", "-m", "sh", "-c", script], check=False, capture_output=True, text=True)
+    assert done.stdout == HEALTHY, done.stderr
+    assert done.returncode == 0

@@ -88,7 +88,7 @@ def test_imports_point_downwards(path: Path) -> None:
 def test_rooms_for_sockets_subprocesses_yaml_and_click(path: Path) -> None:
     names = {name.split(".")[0] for name in imports(path)}
     room = folder(path)
-    if room in ("net", "boot", "overlays", "images", "pack", "nodes", "config") and path.name not in SOCKETS:
+    if room in ("doctor", "net", "boot", "overlays", "images", "pack", "nodes", "config") and path.name not in SOCKETS:
         assert not names & {"asyncio", "socket", "uvloop"}, (
             "only net/*/server.py and connection.py, daemon and storm touch the event loop"
         )

@@ -88,11 +88,11 @@ class Planner:
             if stage is Stage.IPXE:
                 return self._script(node, ask)
             if stage is Stage.KERNEL:
-                return self._send(node, stage, self._kernel(node, ask).artefact, ask)
+                return self._send(node, stage, self.kernel(node, ask).artefact, ask)
             if stage is Stage.IMAGE:
                 return self._image(node, ask)
             if stage is Stage.KMODS:
-                return self._send(node, stage, self._kernel(node, ask).kmods(ask.compress or "raw"), ask)
+                return self._send(node, stage, self.kernel(node, ask).kmods(ask.compress or "raw"), ask)
             if stage in (Stage.SYSTEM, Stage.RUNTIME):
                 return self._overlay(snapshot, node, stage, ask, may_wait)
         except WwfastError as error:
@@ -119,12 +119,14 @@ class Planner:
     def _urls(self, ask: Ask) -> Urls:
         return Urls.of(self.settings, ipv6=ask.ipv6)
 
-    def _image_of(self, node: Node, ask: Ask) -> Image:
+    def image(self, node: Node, ask: Ask) -> Image:
+        """Raises WwfastError."""
         if not node.image_name:
             raise NotFoundError(f"node {node.id} has no image", hint=f"wwfast node set {node.id} --image NAME")
         return self.images.get(self._begun(node, ask) or node.image_name)
 
-    def _kernel(self, node: Node, ask: Ask) -> NodeKernel:
+    def kernel(self, node: Node, ask: Ask) -> NodeKernel:
+        """Raises WwfastError."""
         return for_node(node, self.images, self.kernels, self._begun(node, ask))
 
     @staticmethod
@@ -138,17 +140,18 @@ class Planner:
         return ask.image
 
     def _script(self, node: Node, ask: Ask) -> BootPlan:
-        urls = self._urls(ask)
-        name = node.ipxe_template or "default"
         try:
-            return self._boot_script(node, ask, urls, name)
+            return self.boot_script(node, ask)
         except WwfastError as error:
             # A node that can't boot must say why on its console and come back, never stop.
             lines = [*error.message.splitlines(), *([f"on the server: {error.hint}"] if error.hint else [])]
             text = self._message(node, ask, [f"node {node.id} cannot boot yet:", *lines])
             return BootPlan(Stage.IPXE, node.id, text=text, sent="message.ipxe", reason=reason(error))
 
-    def _boot_script(self, node: Node, ask: Ask, urls: Urls, name: str) -> BootPlan:
+    def boot_script(self, node: Node, ask: Ask) -> BootPlan:
+        """The script that boots the node. Raises WwfastError for what its console would show instead."""
+        urls = self._urls(ask)
+        name = node.ipxe_template or "default"
         variables: dict[str, object] = {
             "id": node.id,
             "hostname": node.id,
@@ -171,8 +174,8 @@ class Planner:
         }
         if name == "localdisk":
             return BootPlan(Stage.IPXE, node.id, text=self.scripts.render(name, variables), sent=f"{name}.ipxe")
-        image = self._image_of(node, ask)
-        kernel = self._kernel(node, ask)
+        image = self.image(node, ask)
+        kernel = self.kernel(node, ask)
         artefact = image.artefact(image.boot_format)
         if artefact is None:
             raise NotFoundError(f"image {image.name} is not built", hint=f"wwfast image build {image.name}")
@@ -209,7 +212,7 @@ class Planner:
     def _image(self, node: Node, ask: Ask) -> BootPlan:
         if not node.image_name:
             return self.refuse(node.id, Stage.IMAGE, 400, f"node {node.id} has no image")
-        image = self._image_of(node, ask)
+        image = self.image(node, ask)
         fmt = ask.compress or "raw"
         artefact = image.artefact(fmt)
         if artefact is None:

@@ -2,37 +2,90 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+from typing import TYPE_CHECKING
+
 import click
 
+from wwfast.cli.completion import completer
 from wwfast.cli.context import App, pass_app
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
-@click.command(epilog="Example: wwfast doctor --json")
+    from wwfast.doctor.finding import Finding, Progress
+
+ANSWER_SECONDS = 5.0  # the server that runs may hang; everything else is told all the same
+
+
+@click.command(epilog="Example: wwfast doctor 'n[001-040]' --json")
+@click.argument("patterns", nargs=-1, metavar="[NODE...]", shell_complete=completer("node"))
 @click.option("--json", "as_json", is_flag=True, help="Findings as JSON.")
 @pass_app
-def doctor(app: App, as_json: bool) -> int:
-    """Check this server for what keeps nodes from booting.
+def doctor(app: App, patterns: tuple[str, ...], as_json: bool) -> int:
+    """Find what keeps nodes from booting, before they try.
 
-    Looks at ports and who holds them, firewall, iPXE binaries, disk space, kernel limits against the number of
-    nodes, images and nodes.conf, and asks the server that runs what fails in it. Exit status 1 when an error was found.
+    Plays the boot of every node, or of those named, on paper: is it known, has it an address, its script, kernel,
+    image, overlays, and what they need to start; nothing is written or built. Looks at this server as well: ports and
+    who holds them, firewall, iPXE binaries, disk, limits, warewulf.conf, and what fails in the server that runs.
+    Exit status 1 when an error was found; warnings alone are 0.
     """
-    from wwfast.cli.output import dump_json
-    from wwfast.cli.status import fetch
-    from wwfast.doctor.examine import examine
-    from wwfast.doctor.finding import ERROR, Scene
-    from wwfast.errors import WwfastError
+    from wwfast.cli.output import dump_json, progress
+    from wwfast.doctor.finding import ERROR
 
-    try:
-        running = fetch(app, "-")  # no node: what is told of the server itself
-    except WwfastError:
-        running = {}  # none runs, or not yet
-    findings = examine(Scene(app.paths, app.settings, app.registry.snapshot(), running=running))
+    with progress("booting nodes on paper") as tell:
+        findings = found(app, patterns, tell)
     if as_json:
-        dump_json([{name: getattr(f, name) for name in ("level", "check", "message", "fix")} for f in findings])
+        dump_json(
+            [{name: getattr(it, name) for name in ("level", "check", "nodes", "message", "fix")} for it in findings]
+        )
     else:
         for finding in findings:
             colour = "red" if finding.level == ERROR else "yellow"
-            click.echo(f"{click.style(finding.level, fg=colour)}: {finding.message}\n    {finding.fix}")
+            click.echo(f"{click.style(finding.level, fg=colour)}: {finding.message}")
+            if finding.fix:
+                click.echo(f"    {finding.fix}")
         if not findings:
             click.echo("nothing found that would keep nodes from booting")
     return 1 if any(finding.level == ERROR for finding in findings) else 0
+
+
+def found(app: App, patterns: Sequence[str], tell: Progress) -> list[Finding]:
+    from wwfast.boot.plan import Planner
+    from wwfast.cli.status import LOCAL, fetch
+    from wwfast.doctor.examine import examine
+    from wwfast.doctor.finding import Scene
+    from wwfast.errors import WwfastError
+    from wwfast.overlays.service import OverlayService
+
+    snapshot = app.registry.snapshot()
+    chosen = named(app, patterns) if patterns else None
+    try:
+        # No node: what is told of the server itself; and not by ipaddr, which may be another machine's.
+        running = fetch(app, "-", address=LOCAL, timeout=ANSWER_SECONDS)
+    except WwfastError:
+        running = {}  # none runs, or not yet
+    with closing(OverlayService(app.paths, app.settings, writing=False)) as overlays:
+        planner = Planner(app.paths, app.settings, overlays)
+        scene = Scene(app.paths, app.settings, snapshot, planner, running=running, chosen=chosen, progress=tell)
+        return examine(scene)
+
+
+def named(app: App, patterns: Sequence[str]) -> frozenset[str]:
+    """Ids that the patterns mean, of usable entries or not. Raises UsageError for one that is no node's."""
+    from fnmatch import fnmatchcase
+
+    from wwfast.errors import UsageError
+    from wwfast.nodes.hostlist import expand
+    from wwfast.nodes.source import NODES
+
+    there = app.registry.snapshot().source.trees[NODES]
+    chosen: set[str] = set()
+    for name in dict.fromkeys(expand(patterns)):
+        meant = (
+            [id for id in there if fnmatchcase(id, name)] if set(name) & set("*?") else [name] if name in there else []
+        )
+        if not meant:
+            raise UsageError(f"no node '{name}'", hint="wwfast node list")
+        chosen.update(meant)
+    return frozenset(chosen)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import click
@@ -53,3 +55,33 @@ def answer(question: str) -> bool | None:
         said = ""
     click.echo(said.strip() or "no answer on standard input", err=True)
     return said.strip().lower() in ("y", "yes") if said else None
+
+
+PATIENCE = 1.0  # s: what is done by then needs no bar
+
+
+@contextlib.contextmanager
+def progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Tell it `done, total`: a bar on a terminal, once it takes longer than PATIENCE."""
+    begin, shown = time.monotonic(), contextlib.ExitStack()
+    update: Callable[[int, int], None] | None = None if sys.stderr.isatty() else lambda done, total: None
+
+    def tell(done: int, total: int) -> None:
+        nonlocal update
+        if update is None and time.monotonic() - begin > PATIENCE:
+            update = shown.enter_context(_bar(what))
+        if update is not None:
+            update(done, total)
+
+    with shown:
+        yield tell
+
+
+@contextlib.contextmanager
+def _bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bars:
+        task = bars.add_task(what)
+        yield lambda done, total: bars.update(task, completed=done, total=total)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from wwfast.cli.completion import completer
 from wwfast.cli.context import App, pass_app
 from wwfast.cli.groups import AliasGroup
-from wwfast.cli.output import dump_json, table
+from wwfast.cli.output import dump_json, progress, table
 
 if TYPE_CHECKING:
     from wwfast.overlays.model import Overlay
@@ -345,7 +345,7 @@ def build(
             for line in compare.pending(service, snapshot, nodes, chosen, with_diff=with_diff):
                 click.echo(line)
         return
-    with closing(service), progress(len(nodes) * len(chosen)) as advance:
+    with closing(service), progress("building overlays") as advance:
         report = service.build(
             snapshot, nodes, chosen, processes=workers if workers > 0 else os.cpu_count() or 1, progress=advance
         )
@@ -354,25 +354,6 @@ def build(
     if failed:
         (node, context), first = next(iter(failed.items()))
         raise WwfastError(f"{len(failed)} failed, for example {context} of {node}: {first.message}", hint=first.hint)
-
-
-def progress(total: int) -> Any:
-    """A bar on a terminal, when there is enough to wait for."""
-    import contextlib
-    import sys
-
-    if total < 2000 or not sys.stderr.isatty():
-        return contextlib.nullcontext(None)
-    from rich.console import Console
-    from rich.progress import Progress
-
-    @contextlib.contextmanager
-    def bar() -> Any:
-        with Progress(console=Console(stderr=True), transient=True) as shown:
-            task = shown.add_task("building overlays", total=total)
-            yield lambda done, _: shown.update(task, completed=done)
-
-    return bar()
 
 
 def octal(text: str) -> int:

@@ -13,6 +13,8 @@ import click
 from wwfast.cli.context import App, pass_app
 from wwfast.net.names import REASON, tame
 
+LOCAL = "127.0.0.1"
+
 
 @click.command(epilog="Example: wwfast node status 'n[001-040]' --failed")
 @click.argument("pattern", nargs=-1)
@@ -66,15 +68,16 @@ def status(
         time.sleep(update / 1000)
 
 
-def fetch(app: App, node: str = "") -> dict[str, Any]:
+def fetch(app: App, node: str = "", *, address: str = "", timeout: float = 30.0) -> dict[str, Any]:
     """GET /status of this server. Raises WwfastError when nobody answers."""
     from wwfast.errors import WwfastError
 
-    address = app.settings.ipaddr or "127.0.0.1"
-    url = f"http://{address}:{app.settings.warewulf.port}/status" + (f"?node={node}" if node else "")
+    url = f"http://{address or app.settings.ipaddr or LOCAL}:{app.settings.warewulf.port}/status" + (
+        f"?node={node}" if node else ""
+    )
     try:
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(url, timeout=30) as answer:
+        with opener.open(url, timeout=timeout) as answer:
             body: dict[str, Any] = json.load(answer)
             return body
     except (urllib.error.URLError, OSError, ValueError) as error:

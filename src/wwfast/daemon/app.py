@@ -32,7 +32,7 @@ from wwfast.daemon.scheduler import WaveScheduler
 from wwfast.daemon.supervision import Supervisor, Threads
 from wwfast.daemon.timeline import Timeline
 from wwfast.errors import WwfastError
-from wwfast.net.http.server import HttpServer, Limits, listen
+from wwfast.net.http.server import HttpServer, Limits, has_ipv6, listen
 from wwfast.net.tftp.server import TftpServer, open_socket
 from wwfast.nodes.registry import Registry, Snapshot
 from wwfast.nodes.store import Store
@@ -234,7 +234,7 @@ class Daemon:
 
     def _http_sockets(self) -> list[socket.socket]:
         port = self.settings.warewulf.port
-        addresses = ["0.0.0.0", *(["::"] if socket.has_ipv6 else [])]
+        addresses = ["0.0.0.0", *(["::"] if has_ipv6() else [])]
         return [self._sockets.get(f"http {at}:{port}", partial(_listen, at, port)) for at in addresses]
 
     def _tftp_server(self) -> TftpServer:

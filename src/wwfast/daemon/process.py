@@ -52,7 +52,7 @@ def serve(paths: Paths, settings: Settings, *, replace: bool, force_dhcp: bool, 
     if replace:
         end_after(STARTING_LIMIT)
     daemon = Daemon(paths, settings, replace=replace, force_dhcp=force_dhcp, ignore_go_templates=ignore_go_templates)
-    for finding in examine(Scene(paths, settings, daemon.registry.snapshot())):
+    for finding in examine(Scene(paths, settings, daemon.registry.snapshot(), daemon.planner, thorough=False)):
         log.warning("%s: %s", finding.message, finding.fix)
     sys.setswitchinterval(SWITCH_SECONDS)
     threading.excepthook = daemon.supervisor.uncaught_in_thread

@@ -1,54 +1,133 @@
-"""Whether the nodes' images and kernels are there."""
+"""Every node's boot on paper: what the server would answer at each stage, by the same planner and overlays.
+
+Nothing is written: not a build, not a cache. What nodes have in common is looked at once.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
-from wwfast.doctor.finding import ERROR, WARNING, Finding, Scene
-from wwfast.errors import WwfastError
-from wwfast.images import inside
-from wwfast.images.kernels import KernelStore, for_node
-from wwfast.images.store import ImageStore
+from wwfast.boot.plan import Ask
+from wwfast.boot.stages import Stage
+from wwfast.doctor import initrd, reach
+from wwfast.doctor.finding import ERROR, Fault, Finding, Scene, grouped
+from wwfast.errors import ConfigError, WwfastError
+from wwfast.overlays.builder import CONTEXTS, RUNTIME, SYSTEM, overlays_of
+from wwfast.overlays.workers import uncollected
 
 if TYPE_CHECKING:
     from wwfast.nodes.model import Node
 
+WITHOUT = "00:00:00:00:00:00"  # stands for the hardware address of a node that has none yet
+Look = Callable[["Node"], Iterable[Fault]]
 
-def images(scene: Scene) -> Iterator[Finding]:
-    """Images in use: present, built, and with what wwclient needs (curl and tar)."""
-    store = ImageStore(scene.paths)
-    used = {node.image_name for node in scene.snapshot.nodes.values() if node.image_name}
-    for name in sorted(used):
-        try:
-            image = store.get(name)
-        except WwfastError as error:
-            fix = f"wwfast image import SOURCE {name}" if "@" not in name else error.hint or "wwfast image list"
-            yield Finding(ERROR, "images", error.message, fix)
-            continue
-        if image.artefact(image.boot_format) is None:
-            yield Finding(ERROR, "images", f"image {name} is not built", f"wwfast image build {name}")
-        for tool in ("curl", "tar"):
-            if not any(inside.is_file(image.rootfs, f"/{folder}/{tool}") for folder in ("usr/bin", "bin")):
-                yield Finding(
-                    WARNING,
-                    "images",
-                    f"image {name} has no {tool}: its nodes get no runtime overlay",
-                    f"wwfast image exec {name} -- apt-get install -y {tool}  (or dnf, zypper)",
-                )
+LOCAL = "localdisk"  # the iPXE template that loads nothing from us
+TELL = 0.1  # seconds between two reports of the progress
 
 
-def kernels(scene: Scene) -> Iterator[Finding]:
-    """The kernel of every node: there, and with its modules. Nodes that agree on image and kernel are one finding."""
-    images, own = ImageStore(scene.paths), KernelStore(scene.paths)
-    known = set(images.names())
-    alike: dict[tuple[str, str, str], list[Node]] = {}
-    for node in scene.snapshot.nodes.values():
-        if node.kernel.override or node.image_name.partition("@")[0] in known:
-            alike.setdefault((node.image_name, node.kernel.override, node.kernel.version), []).append(node)
-    for nodes in alike.values():
-        try:
-            for_node(nodes[0], images, own)
-        except WwfastError as error:
-            more = f" (and {len(nodes) - 1} more nodes)" if len(nodes) > 1 else ""
-            yield Finding(ERROR, "kernels", f"{error.message}{more}", error.hint or "wwfast image kernels")
+def boots(scene: Scene) -> list[Finding]:
+    """What keeps nodes from booting, alike ones in one finding."""
+    play, nodes, told = Rehearsal(scene), scene.nodes, 0.0
+    faults: list[Fault] = []
+    with uncollected():
+        for at, node in enumerate(nodes):
+            if scene.progress is not None and time.monotonic() - told > TELL:
+                scene.progress(at, len(nodes))
+                told = time.monotonic()
+            faults += play.node(node)
+    return grouped(faults)
+
+
+class Rehearsal:
+    """Boots nodes on paper. With `thorough` off what may differ between nodes is looked at for one of each kind."""
+
+    def __init__(self, scene: Scene) -> None:
+        self._scene = scene
+        self._planner = scene.planner
+        self._alike: dict[str, list[Fault]] = {}
+
+    def node(self, node: Node) -> Iterator[Fault]:
+        """The stages in their order. What several of them fall over, such as an image that is not there, comes once."""
+        said: set[str] = set()
+        for fault in itertools.chain(self._known(node), self._loaded(node)):
+            if fault.message not in said:
+                said.add(fault.message)
+                yield fault
+
+    def _known(self, node: Node) -> Iterator[Fault]:
+        yield from reach.known(self._scene, node)
+        yield from reach.addressed(self._scene, node)
+
+    def _loaded(self, node: Node) -> Iterator[Fault]:
+        kind = (node.image_name, node.ipxe_template, node.kernel)
+        yield from self._each(("script", kind), node, self._script)
+        if node.ipxe_template == LOCAL:
+            return
+        yield from self._once(("files", kind), node, self._files)
+        failed = {context: self._of_overlays(node, context) for context in CONTEXTS}
+        yield from itertools.chain(*failed.values())
+        if not failed[SYSTEM]:
+            lists = (overlays_of(node, SYSTEM), overlays_of(node, RUNTIME), node.image_name)
+            yield from self._once(("root", *lists, node.init, node.kernel.args), node, self._root)
+
+    def _of_overlays(self, node: Node, context: str) -> list[Fault]:
+        kind = (context, overlays_of(node, context), node.image_name)
+        return self._each(kind, node, partial(self._overlays, context=context))
+
+    def _each(self, kind: tuple[object, ...], node: Node, look: Look) -> list[Fault]:
+        return _tried(look, node)[0] if self._scene.thorough else self._once(kind, node, look)
+
+    def _once(self, kind: tuple[object, ...], node: Node, look: Look) -> list[Fault]:
+        """What was found with the first node of the kind, said of this one; a template may fail for that one alone."""
+        key = repr(kind)  # there are lists in it
+        found = self._alike.get(key)
+        if found is not None:
+            return [replace(fault, node=node.id) for fault in found]
+        found, own = _tried(look, node)
+        self._alike[key] = [] if own else found
+        return found
+
+    def _script(self, node: Node) -> Iterator[Fault]:
+        self._planner.boot_script(node, self._ask(node))
+        return iter(())
+
+    def _files(self, node: Node) -> Iterator[Fault]:
+        """Kernel, image and modules: there to be sent, and made for each other."""
+        ask = self._ask(node)
+        image, boots = self._planner.image(node, ask), self._planner.kernel(node, ask)
+        fmt = image.boot_format
+        for stage in (Stage.KERNEL, Stage.IMAGE, *([Stage.KMODS] if node.kernel.override else [])):
+            plan = self._planner.plan(self._scene.snapshot, node, stage, self._ask(node, fmt))
+            if plan is not None and plan.failed and image.artefact(fmt):  # one that is not built is told by the script
+                yield Fault(node.id, ERROR, str(stage), plan.reason)
+        yield from initrd.unpacks(node, image, boots, fmt)
+
+    def _overlays(self, node: Node, *, context: str) -> Iterator[Fault]:
+        self._planner.overlays.rehearse(self._scene.snapshot, node, context)
+        return iter(())
+
+    def _root(self, node: Node) -> Iterator[Fault]:
+        image = self._planner.image(node, self._ask(node))
+        root = initrd.Root(image, self._planner.overlays.laid(self._scene.snapshot, node, SYSTEM))
+        yield from initrd.starts(node, root)
+        yield from initrd.refreshed(node, root)
+
+    @staticmethod
+    def _ask(node: Node, fmt: str = "") -> Ask:
+        devices = node.network_devices.values()
+        return Ask(next((it.hwaddr for it in devices if it.hwaddr), WITHOUT), compress=fmt)
+
+
+def _tried(look: Look, node: Node) -> tuple[list[Fault], bool]:
+    """What it finds, and what it falls over; and whether that may be for something of this very node."""
+    try:
+        return list(look(node)), False
+    except WwfastError as error:
+        return [Fault(node.id, ERROR, "boot", error.message, error.hint or "")], isinstance(error, ConfigError)
+    except OSError as error:
+        return [Fault(node.id, ERROR, "boot", f"{error.filename}: {error.strerror}")], False

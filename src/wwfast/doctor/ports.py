@@ -9,6 +9,8 @@ from pathlib import Path
 from wwfast import run
 from wwfast.doctor.finding import ERROR, PROC, WARNING, Finding, Scene
 
+ASK_SECONDS = 5.0  # firewall-cmd takes 0.3 s; one whose daemon hangs waits 25 s for D-Bus, or for ever
+
 UNITS = {
     "dhcpd": "isc-dhcp-server",
     "in.tftpd": "tftpd-hpa",
@@ -68,12 +70,17 @@ def port_holder(protocol: str, port: int, proc: Path = PROC) -> str | None:
     return "?"
 
 
+def ask(*words: str) -> run.Done:
+    """What another program says. Raises WwfastError when it takes too long: it may wait for what is not there."""
+    return run.run(words, check=False, timeout=ASK_SECONDS)
+
+
 def firewall(scene: Scene) -> Iterator[Finding]:
     """firewalld, ufw, or an nftables input chain that drops by default."""
     port = scene.settings.warewulf.port
     services = f"{port}/tcp, 67/udp, 69/udp, 4011/udp"
-    if shutil.which("firewall-cmd") and run.run(["firewall-cmd", "--state"], check=False).returncode == 0:
-        ports_open = run.run(["firewall-cmd", "--list-ports"], check=False).stdout.decode().split()
+    if shutil.which("firewall-cmd") and ask("firewall-cmd", "--state").returncode == 0:
+        ports_open = ask("firewall-cmd", "--list-ports").stdout.decode().split()
         if f"{port}/tcp" not in ports_open:
             yield Finding(
                 WARNING,
@@ -83,13 +90,13 @@ def firewall(scene: Scene) -> Iterator[Finding]:
                 "--add-port=4011/udp && firewall-cmd --reload",
             )
         return
-    if shutil.which("ufw") and b"Status: active" in run.run(["ufw", "status"], check=False).stdout:
+    if shutil.which("ufw") and b"Status: active" in ask("ufw", "status").stdout:
         yield Finding(
             WARNING, "firewall", f"ufw is on; nodes need {services}", f"ufw allow {port}/tcp; ufw allow 67,69,4011/udp"
         )
         return
     if shutil.which("nft"):
-        rules = run.run(["nft", "list", "ruleset"], check=False).stdout.decode(errors="replace")
+        rules = ask("nft", "list", "ruleset").stdout.decode(errors="replace")
         if (
             any("hook input" in line and "policy drop" in line for line in rules.splitlines())
             and str(port) not in rules
@@ -101,3 +108,14 @@ def firewall(scene: Scene) -> Iterator[Finding]:
                 f"nft add rule inet filter input tcp dport {port} accept; "
                 "nft add rule inet filter input udp dport '{67, 69, 4011}' accept",
             )
+
+
+def ipv6(scene: Scene) -> Iterator[Finding]:
+    """An address of IPv6 in warewulf.conf, where the kernel has none: the server goes on without."""
+    if not scene.settings.ipaddr6:
+        return
+    switch = scene.proc / "sys/net/ipv6/conf/all/disable_ipv6"
+    if not switch.exists() or switch.read_text().strip() == "1":
+        message = f"{scene.paths.conf} sets ipaddr6, and IPv6 is off in the kernel: nobody is served by it"
+        fix = "sysctl -w net.ipv6.conf.all.disable_ipv6=0, or take ipaddr6 out"
+        yield Finding(WARNING, "ipv6", message, fix)

@@ -2,65 +2,100 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 from wwfast.boot import binaries
 from wwfast.config.settings import lacking
-from wwfast.doctor.finding import ERROR, WARNING, Finding, Scene
-from wwfast.errors import ConfigError
-from wwfast.net.dhcp.network import require_range
+from wwfast.doctor.finding import ERROR, WARNING, Fault, Finding, Scene, grouped
+from wwfast.errors import ConfigError, WwfastError
+from wwfast.net.dhcp.network import require_range, require_written
 from wwfast.overlays.sshkeys import has_host_keys
+
+# Which images an iPXE binary boots, by DHCP option 93; UEFI of x86-64 says 7 or 9.
+MACHINES = {"00:00": "amd64", "00:07": "amd64", "00:09": "amd64", "00:0B": "arm64"}
 
 
 def ipxe(scene: Scene) -> Iterator[Finding]:
-    """The iPXE binaries of `tftp: ipxe`; only x86-64 ones are an error, a cluster may have no arm64 node."""
+    """The iPXE binaries of `tftp: ipxe`: an error for machines that images in use are made for. Others may never come,
+    and the distributions bring no binary for them."""
     if not scene.settings.tftp.enabled:
         return
+    needed = _machines(scene) or {"amd64"}
     found, missing = binaries.find_all(scene.settings.tftp.ipxe, scene.paths.ipxe_source)
     for arch, complaint in missing.items():
-        needed = not found or arch in ("00:00", "00:07")
-        yield Finding(ERROR if needed else WARNING, "ipxe", complaint, binaries.hint(arch))
+        if not found or MACHINES.get(arch) in needed:
+            yield Finding(ERROR, "ipxe", complaint, binaries.hint(arch))
+        elif arch not in MACHINES:
+            yield Finding(WARNING, "ipxe", complaint, binaries.hint(arch))
+
+
+def _machines(scene: Scene) -> set[str]:
+    """Architectures of the images that nodes have."""
+    found = set()
+    for name in {node.image_name for node in scene.nodes if node.image_name}:
+        try:
+            found.add(scene.planner.images.get(name).arch)
+        except WwfastError:
+            continue  # told of the nodes that have it
+    return found & set(MACHINES.values())
 
 
 def dhcp(scene: Scene) -> Iterator[Finding]:
-    """DHCP starts only where the admin wrote the network down."""
-    settings = scene.settings
-    missing = [key for key in ("ipaddr", "network") if not settings.is_written(key)]
-    if settings.dhcp.enabled and missing:
-        yield Finding(
-            WARNING,
-            "dhcp",
-            f"{scene.paths.conf} does not name {' and '.join(missing)}: DHCP will not start",
-            "write them down, or set `dhcp: enabled: false` if another server gives the addresses",
-        )
-    if settings.dhcp.enabled:
+    """DHCP serves only the network that the admin wrote down, and no server starts without its DHCP."""
+    if not scene.settings.dhcp.enabled:
+        return
+    for rule in (require_written, require_range):
         try:
-            require_range(settings, scene.paths)
+            rule(scene.settings, scene.paths)
         except ConfigError as error:
             yield Finding(ERROR, "dhcp", f"{error.message}: the server will not start", error.hint or "")
 
 
-def keys(scene: Scene) -> Iterator[Finding]:
+def keys(scene: Scene) -> list[Finding]:
     """The host keys that the nodes' overlay brings: an image from a container has none of its own."""
     if has_host_keys(scene.paths, scene.settings.ssh.key_types):
-        return
-    nodes = [
-        node.id
-        for node in scene.snapshot.nodes.values()
+        return []
+    why = f"no SSH host keys for it in {scene.paths.etc / 'keys'}: sshd does not start"
+    return grouped(
+        Fault(node.id, WARNING, "keys", why, "wwfast configure ssh")
+        for node in scene.nodes
         if "ssh.host_keys" in (*node.system_overlay, *node.runtime_overlay)
-    ]
-    if nodes:
-        message = f"no SSH host keys for the nodes in {scene.paths.etc / 'keys'}: sshd does not start on them"
-        yield Finding(WARNING, "keys", message, "wwfast configure ssh")
+    )
 
 
 def unserved(scene: Scene) -> Iterator[Finding]:
     """What warewulf.conf asks for and does not get: that must not be found out when it is needed."""
     for key, lack in lacking(scene.settings):
-        yield Finding(WARNING, "settings", f"{scene.paths.conf} sets {key}, but {lack}", "take it out, or go without")
+        level = ERROR if key == "warewulf: tls" else WARNING  # the one that keeps the server from starting
+        yield Finding(level, "settings", f"{scene.paths.conf} sets {key}, but {lack}", "take it out, or go without")
 
 
-def registry(scene: Scene) -> Iterator[Finding]:
+def registry(scene: Scene) -> list[Finding]:
+    """What is wrong in nodes.conf; an entry that cannot be used is a node that does not boot."""
+    profiles, faults = [], []
     for problem in scene.snapshot.problems:
         level = ERROR if problem.fatal else WARNING
-        yield Finding(level, "nodes.conf", f"{problem.kind} {problem.id}: {problem.message}", "wwfast node edit")
+        fix = f"wwfast {problem.kind} edit {problem.id}"
+        if problem.kind == "profile":
+            profiles.append(Finding(level, "nodes.conf", str(problem), fix))
+        elif scene.asked(problem.id):
+            faults.append(Fault(problem.id, level, "nodes.conf", problem.message, fix))
+    return [*profiles, *grouped(faults)]
+
+
+def names(scene: Scene) -> list[Finding]:
+    """Names that mean two things: in DNS upper and lower case are one, /etc/hosts has NODE-NETWORK for every address,
+    and this server is in it, too."""
+    own = os.uname().nodename.partition(".")[0].lower()
+    taken: dict[str, str] = dict.fromkeys((own, "localhost", "warewulf"), "this server")
+    for node in scene.snapshot.nodes.values():
+        for device in node.network_devices:
+            taken.setdefault(f"{node.id}-{device}".lower(), f"network {device} of {node.id}")
+    faults = []
+    for node in scene.snapshot.nodes.values():
+        other = taken.setdefault(node.id.lower(), node.id)
+        if other != node.id and scene.asked(node.id):
+            why = f"has a name that also means {other}"
+            faults.append(Fault(node.id, WARNING, "names", why, "rename one: wwfast node add, wwfast node delete"))
+    return grouped(faults)

@@ -188,3 +188,23 @@ def _unpacks_zstd(root: Path, release: str) -> bool:
     """CONFIG_RD_ZSTD=y in the configuration shipped beside the kernel; unknown means no, gzip always works."""
     file = config(root, release)
     return file is not None and b"\nCONFIG_RD_ZSTD=y\n" in b"\n" + file.read_bytes() + b"\n"
+
+
+def machine(file: Path) -> str:
+    """amd64, 386 or arm64 by the header of a kernel; "" when it does not tell, as when it is compressed.
+
+    x86 boot protocol (HdrS at 0x202, XLF_KERNEL_64 in 0x236), arm64 booting.rst (`ARM\\x64` at 56), PE of the EFI stub.
+    """
+    try:
+        with file.open("rb") as stream:
+            head = stream.read(0x400)
+    except OSError:
+        return ""
+    if head[0x202:0x206] == b"HdrS":
+        return "amd64" if head[0x236:0x237] and head[0x236] & 1 else "386"
+    if head[56:60] == b"ARM\x64":
+        return "arm64"
+    pe = int.from_bytes(head[0x3C:0x40], "little")
+    if head[:2] == b"MZ" and head[pe : pe + 4] == b"PE\0\0":
+        return {0x8664: "amd64", 0xAA64: "arm64", 0x14C: "386"}.get(int.from_bytes(head[pe + 4 : pe + 6], "little"), "")
+    return ""

@@ -31,7 +31,7 @@ from wwfast.overlays.plan import CLUSTER, NODE, VARIANT, Changed, Part, Plan, cl
 from wwfast.overlays.render import Template
 from wwfast.overlays.scan import Overlays
 from wwfast.overlays.sources import Dependency, Sources
-from wwfast.overlays.stack import Output
+from wwfast.overlays.stack import Output, Rendered, Stack, apply
 from wwfast.pack import frames
 from wwfast.paths import Paths
 from wwfast.watch import Watch
@@ -95,11 +95,13 @@ class Memo:
 class Builder:
     """Not thread-safe: the service holds its lock around every call but `current` and `memo`."""
 
-    def __init__(self, paths: Paths, settings: Settings, *, ignore_go_templates: bool = False) -> None:
+    def __init__(
+        self, paths: Paths, settings: Settings, *, ignore_go_templates: bool = False, packs: type[Packs] = Packs
+    ) -> None:
         self.images = Images(paths)
         self.sources = Sources(paths, tuple(settings.wwfast.include), self.images.rootfs)
         self.env = environment.make(self.sources)
-        self.packs = Packs(paths.overlay_cache, self.forget_artefacts)
+        self.packs = packs(paths.overlay_cache, self.forget_artefacts)
         self.watch = Watch()
         self.overlays = Overlays(paths, self.watch, ignore_go_templates=ignore_go_templates)
         self.generation = 0
@@ -288,7 +290,7 @@ class Builder:
             found = old.ground
             if found.generation == self.generation and found.image is image:
                 return found
-        names = tuple(node.system_overlay if context == SYSTEM else node.runtime_overlay)
+        names = overlays_of(node, context)
         known = self._grounds.get((names, node.image_name))
         if known is not None and known.generation == self.generation and known.image is image:
             return known
@@ -406,5 +408,19 @@ class Builder:
     def _part_of(self, template: Template) -> Part:
         return self._per_generation(("part", template), lambda: Part((template,)))
 
+    def stack(self, node: Node, context: str) -> Stack:
+        """All that the overlays of a node lay over its image, made for it alone. Raises WwfastError."""
+        plan = self.plan(overlays_of(node, context), node.image_name)
+        names = self.names(node, all_nodes=True)
+        laid: list[tuple[str, Item] | Rendered] = [
+            Rendered(each.item, each.overlay, each.run(names, node.id)) if isinstance(each, Template) else each
+            for each in plan.sequence
+        ]
+        return apply({}, laid)
+
     def values(self, node: Node, part: Part) -> bytes:
         return self._cluster.values(node, part.reads)
+
+
+def overlays_of(node: Node, context: str) -> tuple[str, ...]:
+    return tuple(node.system_overlay if context == SYSTEM else node.runtime_overlay)

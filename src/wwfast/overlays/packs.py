@@ -403,3 +403,20 @@ class Packs(Index):
         while self._former and time.monotonic() - self._former[0][1] > GRACE:
             self._former.pop(0)[0].close()
         return bool(known)
+
+
+class Unwritten(Packs):
+    """What is in the packs, and the names of what would be written: for those who only want to know whether it can be
+    made. What was made is not kept, so nothing can be served from it."""
+
+    def add_data(self, content: bytes, fmt: str, data: bytes, raw_length: int, crc: int) -> None:
+        self._coming.add((content, FORMATS.index(fmt)))
+
+    def add_key(self, key: bytes, known: Known) -> None:
+        self._keys[key] = self._shared(known)
+
+    def add_last(self, name: bytes, contents: tuple[bytes, ...]) -> bool:
+        return False
+
+    def flush(self, *, sync: bool = False) -> None:
+        """There is nothing to write."""

@@ -25,7 +25,8 @@ from wwfast.overlays import forms, model, workers
 from wwfast.overlays.builder import ALL, CONTEXTS, NOTHING, SHARED, Builder, Memo
 from wwfast.overlays.model import Item
 from wwfast.overlays.packindex import Damaged
-from wwfast.overlays.stack import Output
+from wwfast.overlays.packs import Packs, Unwritten
+from wwfast.overlays.stack import Output, Stack
 from wwfast.pack.artefact import FORMATS, SUFFIX, Artefact, Extent
 from wwfast.paths import Paths
 
@@ -60,9 +61,13 @@ class Report:
 class OverlayService:
     """Thread-safe. `failures` maps (node, context) to what is wrong now."""
 
-    def __init__(self, paths: Paths, settings: Settings, *, ignore_go_templates: bool | None = None) -> None:
+    def __init__(
+        self, paths: Paths, settings: Settings, *, ignore_go_templates: bool | None = None, writing: bool = True
+    ) -> None:
+        """Without `writing` nothing is ever written, and only `rehearse`, `laid` and `render` are for use."""
         ignore = settings.wwfast.ignore_go_templates if ignore_go_templates is None else ignore_go_templates
-        self._builder = Builder(paths, settings, ignore_go_templates=ignore)
+        packs = Packs if writing else Unwritten
+        self._builder = Builder(paths, settings, ignore_go_templates=ignore, packs=packs)
         self._paths = paths
         self._frozen = not settings.warewulf.autobuild_overlays
         self._lock = threading.RLock()
@@ -120,10 +125,7 @@ class OverlayService:
             if self._frozen:
                 last = self._last(node, context, fmt)
                 if last is None:
-                    raise NotFoundError(
-                        f"the {context} overlays of node {node.id} were never built, and autobuild is off",
-                        hint=f"wwfast overlay build {node.id}",
-                    )
+                    raise self._never_built(node, context)
                 return last
             try:
                 return self._fresh(snapshot, node, context, fmt)
@@ -154,6 +156,13 @@ class OverlayService:
                     builder.packs.flush()
             return found
         raise AssertionError
+
+    @staticmethod
+    def _never_built(node: Node, context: str) -> NotFoundError:
+        return NotFoundError(
+            f"the {context} overlays of node {node.id} were never built, and autobuild is off",
+            hint=f"wwfast overlay build {node.id}",
+        )
 
     @staticmethod
     def _said(error: Exception) -> WwfastError:
@@ -317,6 +326,28 @@ class OverlayService:
         raise NotFoundError(
             f"overlay {overlay} has no template {wanted}", hint=f"wwfast overlay list -a {overlay} shows its files"
         )
+
+    def rehearse(self, snapshot: Snapshot, node: Node, context: str) -> None:
+        """Go the way of `artefact` as far as something can fail, and hand nothing out. Raises WwfastError where a node
+        would get nothing, and where it would only get the last good one."""
+        with self._lock:
+            builder = self._builder
+            builder.prepare(snapshot)
+            if self._frozen:
+                last = builder.packs.last(name_of(node.id, context))
+                if last is None or not all(map(builder.packs.usable, last)):
+                    raise self._never_built(node, context)
+                return
+            try:
+                builder.resolve(node, context)
+            except OSError as error:
+                raise self._said(error) from error
+
+    def laid(self, snapshot: Snapshot, node: Node, context: str) -> Stack:
+        """What the overlays of a node lay over its image now, made for it alone. Raises WwfastError."""
+        with self._lock:
+            self._builder.prepare(snapshot)
+            return self._builder.stack(node, context)
 
     def pending(self, snapshot: Snapshot, node: Node, context: str) -> tuple[forms.Files, forms.Files]:
         """The files the node was given last, and those it would be given now. Raises WwfastError."""

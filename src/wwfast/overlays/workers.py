@@ -12,7 +12,7 @@ import msgspec
 
 from wwfast.errors import WwfastError
 from wwfast.nodes.model import Node
-from wwfast.overlays.builder import SYSTEM, Builder
+from wwfast.overlays.builder import Builder, overlays_of
 
 if TYPE_CHECKING:
     from wwfast.overlays.service import Failure
@@ -32,11 +32,7 @@ def split(work: Work, parts: int) -> list[list[tuple[Node, str]]]:
 
 def one_of_each(work: Work, context: str) -> Collection[Node]:
     """One node for each list of overlays and image."""
-    chosen = {
-        (tuple(node.system_overlay if at == SYSTEM else node.runtime_overlay), node.image_name): node
-        for node, at in work
-        if at == context
-    }
+    chosen = {(overlays_of(node, context), node.image_name): node for node, at in work if at == context}
     return chosen.values()
 
 

@@ -88,6 +88,18 @@ def listen(addresses: Iterable[tuple[str, int]], backlog: int = 65535) -> list[s
     return sockets
 
 
+def has_ipv6() -> bool:
+    """Whether this kernel listens on `::`: it may be built without IPv6, or started with it off."""
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as one:
+            one.bind(("::", 0))
+    except OSError as error:
+        if error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+            raise
+        return False
+    return True
+
+
 class HttpServer:
     """Serves `handler` on listening sockets. start(), then drain() or close(); one per event loop."""
 

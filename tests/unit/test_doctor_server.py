@@ -1,0 +1,192 @@
+"""What `wwfast doctor` says of the server: its machine, its ports, warewulf.conf, and the one that runs."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.healthy import Healthy, elf, put
+from support.overlays import OPEN
+from wwfast.boot import binaries
+from wwfast.boot.plan import Planner
+from wwfast.config.settings import load
+from wwfast.doctor import boots, examine, machine, ports, site
+from wwfast.doctor.finding import Finding, Scene
+from wwfast.doctor.running import service
+from wwfast.nodes.registry import Registry
+from wwfast.overlays.service import OverlayService
+from wwfast.paths import Paths
+
+CONF = """
+ipaddr: 127.0.0.1
+netmask: 255.0.0.0
+network: 127.0.0.0
+warewulf: {port: PORT}
+dhcp: {enabled: false}
+tftp: {enabled: false}
+"""
+
+
+def scene(paths: Paths, conf: str = CONF.replace("PORT", "19873"), nodes: str = "", **more: Any) -> Scene:
+    paths.conf.write_text(conf)
+    paths.nodes_conf.write_text(nodes or "nodes: {}\nnodeprofiles: {}\n")
+    settings = load(paths)
+    paths = settings.locations
+    overlays = OverlayService(paths, settings, writing=False)
+    OPEN.append(overlays)
+    return Scene(paths, settings, Registry(paths).snapshot(), Planner(paths, settings, overlays), **more)
+
+
+def test_a_port_in_use_names_its_holder(paths: Paths) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        holder = ports.port_holder("tcp", port)
+        assert holder is not None
+        assert holder.endswith(f"[{os.getpid()}]")
+        at = scene(paths, CONF.replace("PORT", str(port)))
+        found = list(ports.ports(at))
+    if not holder.startswith("wwfast"):
+        assert [finding.level for finding in found] == ["error"]
+        assert str(port) in found[0].message
+    assert ports.port_holder("tcp", port) is None
+
+
+def test_limits_are_measured_against_the_number_of_nodes(paths: Paths, tmp_path: Path) -> None:
+    proc = tmp_path / "proc"
+    (proc / "sys/net/ipv4/neigh/default").mkdir(parents=True)
+    (proc / "sys/net/core").mkdir(parents=True)
+    (proc / "sys/net/ipv4/neigh/default/gc_thresh3").write_text("1024\n")
+    (proc / "sys/net/core/rmem_max").write_text("212992\n")
+    few = "nodes: {n1: {}}\n"
+    many = "nodes:\n" + "".join(f"  n{number}: {{}}\n" for number in range(600))
+    assert "neighbours" not in [f.check for f in machine.kernel_limits(scene(paths, nodes=few, proc=proc))]
+    found = [f for f in machine.kernel_limits(scene(paths, nodes=many, proc=proc)) if f.check == "neighbours"]
+    assert "gc_thresh3 is 1024" in found[0].message
+    assert found[0].fix == "sysctl -w net.ipv4.neigh.default.gc_thresh3=4096"
+
+
+def test_ipxe_binaries_are_missed_for_the_machines_that_images_are_made_for(paths: Paths) -> None:
+    conf = CONF.replace("PORT", "19873").replace("tftp: {enabled: false}", "paths: {ipxesource: /ipxe}")
+    conf += "tftp: {ipxe: {'00:00': own.kpxe, '00:07': own.efi, '00:0B': own-arm.efi, '00:06': own-32.efi}}\n"
+    nodes = "nodes: {n1: {image name: tiny}}\n"
+    for name in ("own.kpxe", "own.efi"):
+        put(paths.root / "ipxe" / name, "ipxe")
+
+    def missed() -> list[tuple[str, str]]:
+        found = site.ipxe(scene(paths, conf, nodes))
+        return [(it.level, it.message.split()[3]) for it in found]
+
+    assert missed() == [("warning", "own-32.efi")]
+    shell = put(paths.chroots / "tiny/rootfs/bin/sh", elf(183))
+    assert missed() == [("warning", "own-32.efi"), ("error", "own-arm.efi")]
+    (paths.root / "ipxe/own.kpxe").unlink()
+    assert ("error", "own.kpxe") not in missed()
+    shell.write_bytes(elf())
+    assert missed() == [("error", "own.kpxe"), ("warning", "own-32.efi")]
+
+
+def test_missing_ipxe_binaries_name_the_package(paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(binaries, "SEARCH", (tmp_path / "nowhere",))
+    conf = CONF.replace("PORT", "19873").replace("tftp: {enabled: false}", "tftp: {enabled: true}")
+    found = list(site.ipxe(scene(paths, conf)))
+    assert any("undionly.kpxe" in finding.message and finding.level == "error" for finding in found)
+    assert "ipxe" in found[0].fix
+
+
+def test_dhcp_wants_the_network_written_down(paths: Paths) -> None:
+    conf = "ipaddr: 127.0.0.1/8\ndhcp: {enabled: true}\n"
+    found = list(site.dhcp(scene(paths, conf)))
+    assert [it.level for it in found] == ["error"]
+    assert "network" in found[0].message
+    found = list(site.dhcp(scene(paths, conf + "network: 127.0.0.0\n")))
+    assert found == []
+    found = list(site.dhcp(scene(paths, conf.replace("true", "true, range start: 127.0.0.9") + "network: 127.0.0.0\n")))
+    assert [it.level for it in found] == ["error"]
+    assert "the server will not start" in found[0].message
+
+
+def test_settings_without_their_effect_are_told_one_by_one(paths: Paths) -> None:
+    conf = CONF.replace("{port: PORT}", "{grubboot: true, secure: false, tls: false}") + "api: {enabled: true}\n"
+    found = [finding.message for finding in site.unserved(scene(paths, conf))]
+    assert len(found) == 2
+    assert "warewulf: grubboot" in found[0]
+    assert "Secure Boot" in found[0]
+    assert "api: enabled" in found[1]
+    assert not list(site.unserved(scene(paths)))
+    tls = CONF.replace("{port: PORT}", "{tls: true}")
+    assert [it.level for it in site.unserved(scene(paths, tls))] == ["error"]  # no start
+
+
+def test_a_failing_check_is_a_finding_not_a_crash(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: Scene) -> list[Finding]:
+        raise PermissionError(13, "denied")
+
+    monkeypatch.setattr(examine, "CHECKS", (broken,))
+    found = examine.examine(scene(paths))
+    assert found[0].message.startswith("broken could not be checked: [Errno 13] denied")
+
+
+def test_another_program_that_hangs_is_not_waited_for(
+    paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("firewall-cmd", "ufw", "nft"):
+        put(tmp_path / "bin" / name, "#!/bin/sh\nsleep 60\n", 0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setattr(ports, "ASK_SECONDS", 0.2)
+    monkeypatch.setattr(examine, "CHECKS", (ports.firewall,))
+    for name in ("firewall-cmd", "ufw", "nft"):
+        found = examine.examine(scene(paths))
+        assert [it.level for it in found] == ["warning"]
+        assert f"{name} did not finish within 0.2 s" in found[0].message
+        (tmp_path / "bin" / name).write_text("#!/bin/sh\nexit 1\n")
+    assert examine.examine(scene(paths)) == []
+
+
+def test_an_address_of_ipv6_is_told_where_the_kernel_has_none(paths: Paths, tmp_path: Path) -> None:
+    proc = tmp_path / "proc"
+    conf = CONF.replace("PORT", "19873") + "ipaddr6: fd00::1/64\n"
+    assert "IPv6 is off" in next(iter(ports.ipv6(scene(paths, conf, proc=proc)))).message  # built without it
+    switch = put(proc / "sys/net/ipv6/conf/all/disable_ipv6", "1\n")
+    assert "IPv6 is off" in next(iter(ports.ipv6(scene(paths, conf, proc=proc)))).message
+    switch.write_text("0\n")
+    assert not list(ports.ipv6(scene(paths, conf, proc=proc)))
+    switch.write_text("1\n")
+    assert not list(ports.ipv6(scene(paths, proc=proc)))  # nobody asked for it
+
+
+def test_troubles_of_the_running_server_are_told(paths: Paths) -> None:
+    running = {
+        "troubles": {"saving boot phases": {"count": 3, "error": "disk I/O error"}},
+        "registry error": "nodes.conf:3: a bracket is not closed",
+    }
+    found = list(service(scene(paths, running=running)))
+    assert [it.level for it in found] == ["error", "error"]
+    assert "saving boot phases fails (3 times): disk I/O error" in found[0].message
+    assert "the last good nodes.conf: nodes.conf:3" in found[1].message
+    assert not list(service(scene(paths)))
+
+
+def test_the_start_of_the_server_looks_at_one_node_of_each_kind(paths: Paths) -> None:
+    made = Healthy(paths, nodes=30)
+    made.profiles["default"]["image name"] = "gone"
+    made.entries["n1"]["image name"] = "deb"
+    made.entries["n2"] |= {"image name": "deb", "system overlay": ["wwinit", "broken"]}
+    made.overlay("broken", "etc/t.j2", "{{ tags.rack }}\n")
+    made.write()
+    at = scene(paths, paths.conf.read_text(), paths.nodes_conf.read_text(), thorough=False)
+    assert {it.message.partition(":")[0] for it in boots.boots(at)} == {"n2", "n[3-30]"}
+
+
+def test_progress_is_told_while_nodes_are_looked_at(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    Healthy(paths, nodes=5)
+    told: list[tuple[int, int]] = []
+    monkeypatch.setattr(boots, "TELL", 0.0)
+    at = scene(
+        paths, paths.conf.read_text(), paths.nodes_conf.read_text(), progress=lambda done, of: told.append((done, of))
+    )
+    boots.boots(at)
+    assert told == [(done, 5) for done in range(5)]
