@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
-from contextlib import contextmanager
-from os import PathLike
 
 
 class WwfastError(Exception):
@@ -36,7 +33,7 @@ class ConfigError(WwfastError):
     """warewulf.conf, nodes.conf or an overlay says something that cannot be right."""
 
 
-#: What to do about a disk that does not take what is written, by errno.
+#: What to do about an error of a system call, by errno.
 HINTS = {
     errno.ENOSPC: "make room on that file system, for example with: wwfast clean",
     errno.EDQUOT: "make room, or have the quota raised",
@@ -44,20 +41,22 @@ HINTS = {
     errno.EIO: "the disk reports errors; see dmesg",
     errno.EACCES: "run it as root, or with --root DIR for a trial",
     errno.EPERM: "run it as root, or with --root DIR for a trial",
+    errno.ENAMETOOLONG: "use a shorter name",
+    errno.ELOOP: "symbolic links lead to each other there",
+    errno.ENOTDIR: "a part of that path is a file where a directory is needed",
+    errno.EISDIR: "a file is needed there",
+    errno.EEXIST: "something of that name is in the way",
+    errno.ENOENT: "a directory of that path is missing",
+    errno.EMFILE: "too many files are open: raise the limit, ulimit -n",
+    errno.ENFILE: "too many files are open on this machine",
+    errno.ENOMEM: "this machine has no memory left",
+    errno.EBUSY: "it is in use: something is mounted there, or a program holds it",
+    errno.ENXIO: "it is a socket, a pipe or a device where a file is needed",
 }
 
 
 def of_system(error: OSError, doing: str = "") -> WwfastError:
-    """An error of a system call in words: the cause, the file where it is known, what to do; `doing` goes before."""
-    what = ": ".join(str(part) for part in (doing, error.filename, error.strerror or error) if part)
+    """An error of a system call in words: the file where it is known, the cause, what to do; `doing` goes before."""
+    names = dict.fromkeys(str(name) for name in (error.filename, error.filename2) if name is not None)
+    what = ": ".join(str(part) for part in (doing, " -> ".join(names), error.strerror or error) if part)
     return WwfastError(what, hint=HINTS.get(error.errno or 0))
-
-
-@contextmanager
-def writing(target: str | PathLike[str]) -> Iterator[None]:
-    """Name the file or the thing that could not be written: system calls on descriptors do not."""
-    try:
-        yield
-    except OSError as error:
-        cause = error.strerror or str(error)
-        raise WwfastError(f"cannot write {target}: {cause}", hint=HINTS.get(error.errno or 0)) from error

@@ -7,6 +7,7 @@ asks it to. An existing Warewulf's chroots/ and overlays/ are read; its provisio
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -106,6 +107,21 @@ class Paths:
     def database(self) -> Path:
         """What is not configuration: leases and the boot timeline (SQLite, 0600)."""
         return self.state / "wwfast.db"
+
+    @property
+    def own(self) -> tuple[Path, Path, Path]:
+        """What is nobody else's (0700): locks, images with their /etc/shadow, leases, frames."""
+        return self.run, self.state, self.cache
+
+    def workplaces(self) -> Iterator[Path]:
+        """Every directory in which a writer may have something unfinished."""
+        yield from (self.etc, self.etc / "keys", Path(os.path.realpath(self.nodes_conf)).parent)
+        yield from (self.state, self.history, self.chroots, self.kernels, self.site_overlays, self.images)
+        yield from (self.run, self.cache, self.frames, self.cache / "layers", self.cache / "exec")
+        try:
+            yield from (Path(entry.path) for entry in os.scandir(self.images) if entry.is_dir(follow_symlinks=False))
+        except OSError:
+            return
 
     @property
     def handover(self) -> Path:

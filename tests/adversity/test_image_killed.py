@@ -12,13 +12,14 @@ import pytest
 
 from support.oci import Layout, facts, small_tree, tar_of
 from wwfast.errors import WwfastError
-from wwfast.images import manage, publish, work
+from wwfast.images import manage, publish
 from wwfast.images.contain import Room, run_inside
 from wwfast.images.importing import import_image
 from wwfast.images.options import Options
 from wwfast.images.store import ImageStore
 from wwfast.paths import Paths
 from wwfast.run import start
+from wwfast.system import locks, work
 
 ENOUGH = 100  # kills
 PATIENCE = 45.0  # seconds for all of them
@@ -26,7 +27,8 @@ PATIENCE = 45.0  # seconds for all of them
 PROGRAM = """
 import sys
 from pathlib import Path
-from wwfast.images import contain, importing, manage, publish, work
+from wwfast.images import contain, importing, manage, publish
+from wwfast.system import locks
 from wwfast.images.options import Options
 from wwfast.paths import Paths
 paths, what, source = Paths.at(sys.argv[1]), sys.argv[2], sys.argv[3]
@@ -43,7 +45,7 @@ for n in range(1000):
         publish.build(paths, "old", publish.How(force=True))
     else:
         rootfs = paths.chroots / "old/rootfs"
-        with work.locked(paths.run / "images", "old", "image exec"):
+        with locks.locked(paths.run / "images", "old", "image exec"):
             contain.run_inside(contain.Room("old", rootfs), ["/bin/sh", "-c", "sleep 7777"])
 """
 
@@ -87,7 +89,7 @@ def test_image_work_killed_a_hundred_times_leaves_nothing(paths: Paths, tmp_path
     assert kills >= 10, "the machine is too slow to say anything"
     assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text()
     # Locks are free at once, and the next import and build remove what was left behind.
-    with work.locked(paths.run / "images", "old", "test"):
+    with locks.locked(paths.run / "images", "old", "test"):
         pass
     import_image(paths, str(tree), "old", Options(), force=True)
     publish.build(paths, "old", publish.How(force=True))

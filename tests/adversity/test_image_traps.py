@@ -13,11 +13,12 @@ import pytest
 
 from support.oci import small_tree
 from wwfast.errors import WwfastError
-from wwfast.images import manage, places, publish, users, work
+from wwfast.images import manage, places, publish, users
 from wwfast.images.importing import import_image
 from wwfast.images.options import Options
 from wwfast.images.store import ImageStore
 from wwfast.paths import Paths
+from wwfast.system import work
 
 PLAIN = Options()
 

@@ -73,7 +73,8 @@ def overlays(paths: Paths) -> object:
 def cloned_overlay(paths: Paths) -> None:
     for name in ("hostname", "hosts", "wwclient"):
         if not (paths.site_overlays / name).exists():
-            edit.writable(paths, name)
+            with edit.changing(paths, name):
+                pass
 
 
 def renamed_image(paths: Paths) -> None:

@@ -195,3 +195,15 @@ def test_config_a_phase_takes_half_an_hour_unless_said_otherwise(paths: Paths) -
     assert load(paths, "").wwfast.boot_phase == 30
     found = load(paths, "wwfast: {boot phase: 5, dhcp relays: [10.0.0.9]}").wwfast
     assert (found.boot_phase, found.dhcp_relays) == (5, ["10.0.0.9"])
+
+
+@pytest.mark.parametrize("key", ["sysconfdir", "cachedir", "wwoverlaydir", "wwchrootdir", "ipxesource", "wwfilesdir"])
+@pytest.mark.parametrize("value", ["etc", "~/x", "' /etc'", "./etc"])
+def test_config_a_path_that_is_not_absolute_is_refused_where_it_is(paths: Paths, key: str, value: str) -> None:
+    with pytest.raises(ConfigError, match=rf"warewulf.conf:3: paths\.{key}: .* is not an absolute path"):
+        load(paths, f"ipaddr: 10.5.0.1\npaths:\n  {key}: {value}\n")
+
+
+@pytest.mark.parametrize("key", ["sysconfdir", "cachedir", "wwoverlaydir", "wwchrootdir", "ipxesource"])
+def test_config_an_empty_path_is_as_good_as_none(paths: Paths, key: str) -> None:
+    assert load(paths, f"paths:\n  {key}: ''\n").locations == paths

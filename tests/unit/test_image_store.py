@@ -11,7 +11,7 @@ import pytest
 
 from support.oci import small_tree
 from wwfast.errors import NotFoundError, UsageError, WwfastError
-from wwfast.images import kernels, manage, publish, work
+from wwfast.images import kernels, manage, publish
 from wwfast.images.importing import default_name, import_image
 from wwfast.images.kernels import KernelStore, for_node
 from wwfast.images.modules import gather
@@ -19,6 +19,7 @@ from wwfast.images.options import Options
 from wwfast.images.store import Image, ImageStore
 from wwfast.nodes.model import Kernel, Node
 from wwfast.paths import Paths
+from wwfast.system import locks, work
 
 PLAIN = Options()
 
@@ -189,7 +190,7 @@ def test_image_default_name(source: str, name: str) -> None:
 
 
 def test_image_in_use_is_named_with_who_uses_it(paths: Paths, image: Image) -> None:
-    with work.locked(paths.run / "images", "deb", "image shell"):
+    with locks.locked(paths.run / "images", "deb", "image shell"):
         for step in (lambda: publish.build(paths, "deb"), lambda: manage.delete(paths, "deb")):
             with pytest.raises(WwfastError, match=rf"image shell \(process {os.getpid()}\)"):
                 step()

@@ -10,12 +10,13 @@ import pytest
 SRC = Path(__file__).parents[2] / "src/wwfast"
 
 # folder -> folders it may import, beside its own and the common ground below.
-COMMON = {"errors", "paths", "run", "watch", "_ext"}
+COMMON = {"errors", "paths", "run", "watch", "system", "_ext"}
 ALLOWED = {
     "errors": set(),
     "paths": set(),
     "run": set(),
     "watch": set(),
+    "system": set(),
     "_ext": set(),
     "config": set(),
     "nodes": {"config"},

@@ -12,6 +12,7 @@ import click
 
 from wwfast.errors import WwfastError
 from wwfast.paths import Paths
+from wwfast.system import folders, work
 
 if TYPE_CHECKING:
     from wwfast.config.settings import Settings
@@ -40,8 +41,11 @@ class App:
 
     @cached_property
     def paths(self) -> Paths:
-        """Locations after the `paths:` section of warewulf.conf."""
-        return self.settings.locations
+        """Locations after the `paths:` section of warewulf.conf, rid of what dead writers left there."""
+        found = self.settings.locations
+        folders.tighten(*found.own)
+        work.sweep(*found.workplaces())
+        return found
 
     @cached_property
     def registry(self) -> Registry:

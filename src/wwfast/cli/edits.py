@@ -6,7 +6,6 @@ import functools
 import os
 import shlex
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -164,15 +163,22 @@ def commands(section: str) -> dict[str, click.Command]:
             if wrong and not force:
                 raise ConfigError("\n".join(wrong[:10]), hint="--force writes it all the same")
 
-        after = edited(yaml.dump(before) if before else "", header(section) if not noheader else "", check)
+        after = edited(app, yaml.dump(before) if before else "", header(section) if not noheader else "", check)
+
+        changed = [name for name in {**before, **after} if before.get(name, ...) != after.get(name, ...)]
 
         def put(draft: Draft) -> None:
-            for name in wanted:
-                if name not in after and draft.has(section, name):
+            now = draft.source.trees[section]
+            if lost := [name for name in changed if now.get(name, ...) != (source.trees[section].get(name, ...))]:
+                raise WwfastError(
+                    f"{noun} {', '.join(lost[:5])} was changed by someone else meanwhile; nothing was written",
+                    hint=f"wwfast {noun} edit {' '.join(lost[:5])}, to begin from what is there now",
+                )
+            for name in changed:
+                if name in after:
+                    draft.put(section, name, after[name])
+                else:
                     draft.delete(section, name)
-            for name, tree in after.items():
-                if before.get(name, ...) != tree:
-                    draft.put(section, name, tree)
 
         if done := write(app, put, why=f"{noun} edit {' '.join(names)}", yes=yes, dry_run=dry_run, force=force):
             click.echo(f"changed {count(len(done.changes()), section)}")
@@ -270,27 +276,24 @@ def header(section: str) -> str:
     return f"# {NOUN[section]}s by name. Saving without a change does nothing. Keys:\n{keys}\n"
 
 
-def edited(text: str, head: str, check: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+def edited(app: App, text: str, head: str, check: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     """What is left after $EDITOR; asks to try again when it is no YAML, or when `check` raises ConfigError."""
     from wwfast.run import start
+    from wwfast.system import work
 
     editor = shlex.split(os.environ.get("EDITOR") or "vi")
-    handle, name = tempfile.mkstemp(prefix="wwfast-", suffix=".yaml")
-    path = Path(name)
-    try:
-        with os.fdopen(handle, "w") as out:
-            out.write(head + text)
+    with work.directory(app.paths.run) as room:  # 0700, and in memory: it may hold passwords
+        path = room / "edit.yaml"
+        path.write_text(head + text)
         while True:
-            status = start([*editor, name], stdin=None).wait()
+            status = start([*editor, path], stdin=None).wait()
             if status:
                 raise WwfastError(f"{editor[0]} failed with exit status {status}; nothing was changed")
             try:
-                found = entries(yaml.load(path.read_bytes(), name), name)
+                found = entries(yaml.load(path.read_bytes(), path.name), path.name)
                 check(found)
                 return found
             except ConfigError as error:
                 click.echo(f"error: {error.message}", err=True)
                 if not answer("Edit again?"):
                     raise
-    finally:
-        path.unlink(missing_ok=True)

@@ -43,7 +43,7 @@ def write(app: App, edit: Change, *, why: str, yes: bool, dry_run: bool, force: 
     if dry_run:
         draft, result = target.draft(edit)
         judge(app, draft, result, force)
-        sys.stdout.write(difference(draft.source, result))
+        sys.stdout.write(difference(draft.source.data, result.data, result.name))
         return None
     if yes or not ask:
 
@@ -140,9 +140,9 @@ def text(value: Any) -> str:
 HUNK = re.compile(r"@@ -([0-9]+)(\S*) \+([0-9]+)(\S*) @@")
 
 
-def difference(before: Source, after: Source) -> str:
+def difference(before: bytes, after: bytes, name: str) -> str:
     """A unified diff of the file; only the part between the first and the last changed line is compared."""
-    old, new = before.data.decode().splitlines(keepends=True), after.data.decode().splitlines(keepends=True)
+    old, new = (data.decode(errors="replace").splitlines(keepends=True) for data in (before, after))
     head = 0
     while head < min(len(old), len(new)) and old[head] == new[head]:
         head += 1
@@ -150,7 +150,7 @@ def difference(before: Source, after: Source) -> str:
     while tail < min(len(old), len(new)) - head and old[-1 - tail] == new[-1 - tail]:
         tail += 1
     start, keep = max(0, head - 3), max(0, tail - 3)
-    lines = difflib.unified_diff(old[start : len(old) - keep], new[start : len(new) - keep], before.name, before.name)
+    lines = difflib.unified_diff(old[start : len(old) - keep], new[start : len(new) - keep], name, name)
     return "".join(shifted(line, start) for line in lines)
 
 

@@ -67,13 +67,14 @@ def shell(app: App, name: str, bind: tuple[str, ...], node: str | None, build: b
 def inside_image(
     app: App, name: str, command: tuple[str, ...], bind: tuple[str, ...], node: str | None, build: bool, syncuser: bool
 ) -> None:
-    from wwfast.images import contain, inside, names, work
+    from wwfast.images import contain, inside, names
     from wwfast.images.store import ImageStore
+    from wwfast.system import locks
 
     image = ImageStore(app.paths).get(names.check(name))
     words = command[1:] if command[:1] == ("--",) else command
     what = f"image {'exec' if command else 'shell'}"
-    with work.locked(app.paths.run / "images", image.name, what), room(app, image, bind, node) as made:
+    with locks.locked(app.paths.run / "images", image.name, what), room(app, image, bind, node) as made:
         status = contain.run_inside(made, words or (contain.shell(image.rootfs),))
         if status == 0:
             script = next((path for path in EXIT_SCRIPTS if inside.is_file(image.rootfs, path)), None)
@@ -97,9 +98,9 @@ def inside_image(
 @contextmanager
 def room(app: App, image: Image, bind: tuple[str, ...], node: str | None) -> Iterator[Room]:
     """How to run in an image: binds of the command line and of warewulf.conf, and a node's overlays on top."""
-    from wwfast.images import work
     from wwfast.images.binds import Bind
     from wwfast.images.contain import Room
+    from wwfast.system import work
 
     binds = [Bind.parse(text) for text in bind]
     taken = {one.dest for one in binds}

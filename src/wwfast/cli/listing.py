@@ -99,11 +99,9 @@ def recall(place: Path, conf: Path) -> Kept | None:
 
 def remember(place: Path, kept: Kept) -> None:
     """Keep a table; where the cache cannot be written (not root) there is none."""
-    from wwfast.errors import WwfastError
-    from wwfast.nodes.store import replace
+    from wwfast.system import files
 
     try:
-        place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        replace(place, msgspec.msgpack.encode(kept), sync=False)
-    except (OSError, WwfastError):
+        files.replace(place, msgspec.msgpack.encode(kept), durable=False)
+    except OSError:
         pass

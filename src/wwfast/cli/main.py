@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
-from typing import TYPE_CHECKING, Any, NoReturn
+from pathlib import Path
+from typing import Any
 
 import click
-
-if TYPE_CHECKING:
-    from wwfast.errors import WwfastError
 
 # name: (module below wwfast.cli, object in it, aliases). A module is imported only when its command runs.
 COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -100,39 +99,63 @@ def cli(ctx: click.Context, verbose: bool, debug: bool, warewulfconf: str | None
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Entry point. Never a traceback for bad input, unless -d asks for it."""
-    from wwfast.errors import WwfastError, of_system
-
+    """Entry point. Never a traceback, unless -d asks for it; never a trace of what a signal ended."""
     words = sys.argv[1:] if argv is None else argv
-    debug = "-d" in words or "--debug" in words
     # What nodes get depends on no umask: with root's 077 of hardened servers every node's /etc would be private.
     # What is private here is made so by name, mode 0600 or 0700.
     os.umask(0o022)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:  # under nohup a hangup stays ignored
+            signal.signal(number, ended)
+    try:
+        sys.exit(run(words))
+    except Ended as end:
+        signal.signal(end.number, signal.SIG_DFL)
+        os.kill(os.getpid(), end.number)  # for our parent: what ended us is the signal
+
+
+class Ended(SystemExit):
+    """A signal asks us to end: what was begun is taken back on the way out."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(128 + number)
+        self.number = number
+
+
+def ended(number: int, _frame: object) -> None:
+    raise Ended(number)
+
+
+def run(words: list[str]) -> int:
+    """One command; its exit status: 0 done, 1 failed, 2 wrong usage."""
+    debug = "-d" in words or "--debug" in words
     try:
         status: Any = cli.main(words, prog_name="wwfast", standalone_mode=False)
-        sys.exit(status if isinstance(status, int) else 0)
-    except WwfastError as error:
-        if debug:
-            raise
-        told(error)
+        sys.stdout.flush()
+        return status if isinstance(status, int) else 0
     except click.ClickException as error:
         error.show()
-        sys.exit(error.exit_code)
+        return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
-        sys.exit(1)
+        return 1
     except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(1)
-    except OSError as error:
-        if debug:
-            raise
-        told(of_system(error))
+        # Whoever read our output has gone: nobody wants the rest, nor to hear of it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        from wwfast.cli.failures import told
+        from wwfast.paths import Paths
+
+        places = Paths.from_environment(option(words, "--root"))
+        return told(error, debug=debug, places=(*places.own, places.etc, places.root, Path.cwd()))
 
 
-def told(error: WwfastError) -> NoReturn:
-    """Say it, and end with its status."""
-    click.echo(f"error: {error.message}", err=True)
-    if error.hint:
-        click.echo(f"hint: {error.hint}", err=True)
-    sys.exit(error.exit_code)
+def option(words: list[str], name: str) -> str | None:
+    """The value of a global option, also of a command line that could not be used."""
+    for index, word in enumerate(words):
+        if word == name and index + 1 < len(words):
+            return words[index + 1]
+        if word.startswith(f"{name}="):
+            return word.partition("=")[2]
+    return None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,8 +25,14 @@ def overlay() -> None:
     """What differs between nodes: files and templates."""
 
 
-def said(name: str, cloned: bool) -> None:
-    if cloned:
+@contextmanager
+def telling(app: App, name: str) -> Iterator[None]:
+    """A change of an overlay that is not the site's makes a copy: say so."""
+    from wwfast.overlays import model
+
+    before = model.find(app.paths, name)
+    yield
+    if model.find(app.paths, name).site and not before.site:
         click.echo(f"overlay {name} was copied to the site overlays; the shipped one is unchanged")
 
 
@@ -153,35 +160,37 @@ def edit_(app: App, name: str, file: str, parents: bool, mode: str | None) -> No
     """Edit a file of an overlay in $EDITOR; a new one if there is none."""
     import os
     import shlex
-    import tempfile
 
     from wwfast.errors import WwfastError
     from wwfast.overlays import edit, model
     from wwfast.run import start
+    from wwfast.system import work
 
     there = model.find(app.paths, name)
     path = there.inside(file)
     if not path.exists() and path.with_name(path.name + model.TEMPLATE).exists():
         path = path.with_name(path.name + model.TEMPLATE)
     relative = str(path.relative_to(there.rootfs))
-    before = path.read_bytes() if path.is_file() else b""
+    before = path.read_bytes() if path.is_file() else None
     editor = shlex.split(os.environ.get("EDITOR") or "vi")
-    with tempfile.TemporaryDirectory(prefix="wwfast-") as work:
-        copy = Path(work) / path.name
-        copy.write_bytes(before)
+    with work.directory(app.paths.run) as room:
+        copy = room / path.name
+        if before is not None:
+            copy.write_bytes(before)
         status = start([*editor, copy], stdin=None).wait()
         if status:
             raise WwfastError(f"{editor[0]} failed with exit status {status}; nothing was changed")
-        after = copy.read_bytes()
+        after = copy.read_bytes() if copy.exists() else before
     bits = octal(mode) if mode else None
-    if after == before and path.exists() and bits is None:
+    if after is None or (after == before and bits is None):
         click.echo("nothing changed")
         return
-    target, cloned = edit.writable(app.paths, name)
-    new = target.inside(relative)
-    edit.parent_of(target, new, make=parents)
-    edit.replace(target, new, after, mode=bits)
-    said(name, cloned)
+    with telling(app, name), edit.changing(app.paths, name) as target:
+        new = target.inside(relative)
+        if (new.read_bytes() if new.is_file() else None) != before:
+            raise WwfastError(f"{name}: {relative} was changed by someone else meanwhile; nothing was written")
+        with edit.parents_of(target, new, make=parents):
+            edit.replace(target, new, after, mode=bits)
 
 
 @overlay.command("import", epilog="Example: wwfast overlay import --parents login /etc/profile.d/site.sh")
@@ -195,8 +204,8 @@ def import_(app: App, name: str, source: Path, new: str | None, overwrite: bool,
     """Copy FILE of this server into an overlay, to the same path or to NEW."""
     from wwfast.overlays import edit
 
-    target, cloned = edit.import_file(app.paths, name, source, new, overwrite=overwrite, parents=parents)
-    said(name, cloned)
+    with telling(app, name):
+        target = edit.import_file(app.paths, name, source, new, overwrite=overwrite, parents=parents)
     click.echo(f"imported {target}")
 
 
@@ -209,7 +218,8 @@ def mkdir(app: App, name: str, directory: str, mode: str) -> None:
     """Make a directory in an overlay, and its parents."""
     from wwfast.overlays import edit
 
-    said(name, edit.mkdir(app.paths, name, directory, octal(mode)))
+    with telling(app, name):
+        edit.mkdir(app.paths, name, directory, octal(mode))
 
 
 @overlay.command(epilog="Example: wwfast overlay delete login etc/motd")
@@ -247,7 +257,8 @@ def chmod(app: App, name: str, file: str, mode: str) -> None:
     """Permissions of a file in an overlay (octal)."""
     from wwfast.overlays import edit
 
-    said(name, edit.chmod(app.paths, name, file, octal(mode)))
+    with telling(app, name):
+        edit.chmod(app.paths, name, file, octal(mode))
 
 
 @overlay.command(epilog="Example: wwfast overlay chown login etc/secret 0:42")
@@ -265,7 +276,8 @@ def chown(app: App, name: str, file: str, owner: str) -> None:
         raise UsageError(
             f"{owner!r} is not UID[:GID]", hint="numbers, for example 0:42: a node need not know our names"
         )
-    said(name, edit.chown(app.paths, name, file, int(user or -1), int(group or -1)))
+    with telling(app, name):
+        edit.chown(app.paths, name, file, int(user or -1), int(group or -1))
 
 
 @overlay.command(epilog="Example: wwfast overlay info hosts etc/hosts.j2")

@@ -9,7 +9,6 @@ import click
 from wwfast.cli.context import App, pass_app
 from wwfast.cli.entries import difference, store
 from wwfast.cli.output import confirm, table
-from wwfast.nodes.source import Source
 from wwfast.nodes.store import Version
 
 
@@ -29,8 +28,7 @@ def undo(app: App, show: bool, dry_run: bool, force: bool, yes: bool) -> None:
         table(("BEFORE", "AT"), [(each.why, datetime.fromtimestamp(each.at).isoformat(" ")) for each in kept])
         return
     version = target.recall()
-    now = Source.read(app.paths.nodes_conf)
-    sys.stdout.write(difference(now, Source.parse(version.data, now.name)))
+    sys.stdout.write(difference(target.content(), version.data, str(app.paths.nodes_conf)))
     if not dry_run and confirm(f"Take back '{version.why}'?", yes):
         target.undo(version, force=force)
         click.echo(f"took back: {version.why}")

@@ -106,6 +106,10 @@ def wwbool(text: str) -> str:
     return "" if known else f"'{text}' is neither true nor false"
 
 
+def absolute(text: str) -> str:
+    return "" if text.startswith("/") and "\0" not in text else f"'{text}' is not an absolute path"
+
+
 def download_order(text: str) -> str:
     return "" if text in ("wave", "fair") else f"'{text}' is neither wave nor fair"
 

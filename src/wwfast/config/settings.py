@@ -116,22 +116,26 @@ class Mount(Section, frozen=True):
 
 
 class Locations(Section, frozen=True):
-    bindir: Annotated[str, Doc("Informational.")] = "/usr/bin"
-    sysconfdir: Annotated[str, Doc("Holds warewulf/nodes.conf.")] = "/etc"
-    localstatedir: Annotated[str, Doc("Informational.")] = "/var/lib"
-    cachedir: Annotated[str, Doc("Holds wwfast's caches.")] = "/var/cache"
-    ipxesource: Annotated[str, Doc("iPXE binaries; unset: searched where distributions put them.")] = ""
-    srvdir: Annotated[str, Doc("Informational.")] = "/var/lib"
-    firewallddir: Annotated[str, Doc("Informational.")] = "/usr/lib/firewalld/services"
-    systemddir: Annotated[str, Doc("Informational.")] = "/usr/lib/systemd/system"
-    datadir: Annotated[str, Doc("Informational.")] = "/usr/share"
-    wwoverlaydir: Annotated[str, Doc("Site overlays of an existing Warewulf (read only).")] = (
+    bindir: Annotated[str, Doc("Informational.", check=checks.absolute)] = "/usr/bin"
+    sysconfdir: Annotated[str, Doc("Holds warewulf/nodes.conf.", check=checks.absolute)] = "/etc"
+    localstatedir: Annotated[str, Doc("Informational.", check=checks.absolute)] = "/var/lib"
+    cachedir: Annotated[str, Doc("Holds wwfast's caches.", check=checks.absolute)] = "/var/cache"
+    ipxesource: Annotated[
+        str, Doc("iPXE binaries; unset: searched where distributions put them.", check=checks.absolute)
+    ] = ""
+    srvdir: Annotated[str, Doc("Informational.", check=checks.absolute)] = "/var/lib"
+    firewallddir: Annotated[str, Doc("Informational.", check=checks.absolute)] = "/usr/lib/firewalld/services"
+    systemddir: Annotated[str, Doc("Informational.", check=checks.absolute)] = "/usr/lib/systemd/system"
+    datadir: Annotated[str, Doc("Informational.", check=checks.absolute)] = "/usr/share"
+    wwoverlaydir: Annotated[str, Doc("Site overlays of an existing Warewulf (read only).", check=checks.absolute)] = (
         "/var/lib/warewulf/overlays"
     )
-    wwchrootdir: Annotated[str, Doc("Images of an existing Warewulf (read only).")] = "/var/lib/warewulf/chroots"
-    wwprovisiondir: Annotated[str, Doc("Never touched.")] = "/var/lib/warewulf/provision"
-    wwclientdir: Annotated[str, Doc("Directory of the client on nodes.")] = "/warewulf"
-    wwfilesdir: Annotated[str, Doc("What /files/ serves.")] = "/var/lib/warewulf/files"
+    wwchrootdir: Annotated[str, Doc("Images of an existing Warewulf (read only).", check=checks.absolute)] = (
+        "/var/lib/warewulf/chroots"
+    )
+    wwprovisiondir: Annotated[str, Doc("Never touched.", check=checks.absolute)] = "/var/lib/warewulf/provision"
+    wwclientdir: Annotated[str, Doc("Directory of the client on nodes.", check=checks.absolute)] = "/warewulf"
+    wwfilesdir: Annotated[str, Doc("What /files/ serves.", check=checks.absolute)] = "/var/lib/warewulf/files"
 
 
 class Client(Section, frozen=True):
@@ -142,7 +146,9 @@ class Own(Section, frozen=True):
     """wwfast's own settings; Warewulf ignores them."""
 
     history: Annotated[int, Doc("How many former versions of nodes.conf `wwfast undo` can go back.")] = 32
-    include: Annotated[list[str], Doc("Files of this server, by full path, that templates may include.")] = []
+    include: Annotated[
+        list[str], Doc("Files of this server, by full path, that templates may include.", check=checks.absolute)
+    ] = []
     ignore_go_templates: Annotated[
         bool, Doc("Use wwfast's overlay where the site's copy of it has Go templates (.ww).")
     ] = False
@@ -342,15 +348,13 @@ def locate(settings: Settings, paths: Paths) -> Paths:
         absolute = Path(path)
         return absolute if absolute.is_relative_to(paths.root) else paths.root / absolute.relative_to("/")
 
-    changes: dict[str, Path | None] = {}
-    if said.sysconfdir != default.sysconfdir:
-        changes["etc"] = below(said.sysconfdir) / "warewulf"
-    if said.cachedir != default.cachedir:
-        changes["cache"] = below(said.cachedir) / "wwfast"
-    if said.wwoverlaydir != default.wwoverlaydir:
-        changes["warewulf_overlays"] = below(said.wwoverlaydir)
-    if said.wwchrootdir != default.wwchrootdir:
-        changes["warewulf_chroots"] = below(said.wwchrootdir)
-    if said.ipxesource:
-        changes["ipxe_source"] = below(said.ipxesource)
+    places = {
+        "etc": (said.sysconfdir, default.sysconfdir, "warewulf"),
+        "cache": (said.cachedir, default.cachedir, "wwfast"),
+        "warewulf_overlays": (said.wwoverlaydir, default.wwoverlaydir, ""),
+        "warewulf_chroots": (said.wwchrootdir, default.wwchrootdir, ""),
+        "ipxe_source": (said.ipxesource, default.ipxesource, ""),
+    }
+    # Empty is as good as not written, as for every key.
+    changes = {name: below(path) / rest for name, (path, usual, rest) in places.items() if path not in ("", usual)}
     return paths.with_(**changes) if changes else paths

@@ -15,6 +15,7 @@ from concurrent.futures import Future
 from pathlib import Path
 
 from wwfast.errors import WwfastError
+from wwfast.system.folders import folder
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ class PhaseStore:
     def load(self) -> list[tuple[str, float]]:
         """Raises WwfastError when the file is no database."""
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            folder(self._path.parent)
             os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))
             database = self._connect()
             try:

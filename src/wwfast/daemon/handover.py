@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from wwfast.errors import WwfastError
+from wwfast.system.folders import folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -199,7 +200,7 @@ class Offer:
         if self._closed or self.handing or (self._ours is not None and self._ours == _identity(self._path)):
             return
         path = self._path
-        path.parent.mkdir(parents=True, exist_ok=True)
+        folder(path.parent)
         line = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         try:
             fresh = path.with_name(path.name + ".new")

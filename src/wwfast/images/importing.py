@@ -11,13 +11,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from wwfast.errors import NotFoundError, UsageError, WwfastError
-from wwfast.images import debian, inside, names, oci, registry, work
+from wwfast.images import debian, inside, names, oci, registry
 from wwfast.images.options import Options
 from wwfast.images.store import Image, ImageStore
 from wwfast.images.stream import DamagedError, opened
 from wwfast.images.unpack import Unpacker
 from wwfast.paths import Paths
 from wwfast.run import run
+from wwfast.system import files, locks, work
+from wwfast.system.folders import folder
 
 # What is mounted on a node or in `image exec`; a tree without them boots into a confusing failure.
 MOUNT_POINTS = ("dev", "proc", "run", "sys")
@@ -45,7 +47,7 @@ def import_image(
             f"there is an image {name} already", hint="use --force to replace it, or --update to unpack over it"
         )
     chroots(paths)
-    with work.locked(paths.run / "images", name, "image import"), work.directory(paths.chroots) as room:
+    with locks.locked(paths.run / "images", name, "image import"), work.directory(paths.chroots) as room:
         new = room / "image"
         new.mkdir(mode=0o755)
         tree = new / "rootfs"
@@ -57,8 +59,8 @@ def import_image(
             forget_builds(paths, name)
         fill(paths, source, tree, room, options)
         complete(tree, source)
-        work.settle(new)
-        work.install(new, place)
+        files.settle(new)
+        files.install(new, place)
     return ImageStore(paths).get(name)
 
 
@@ -71,9 +73,7 @@ def forget_builds(paths: Paths, name: str) -> None:
 
 def chroots(paths: Paths) -> Path:
     """The directory of our trees: 0700, for old set-user-id programs in them are nobody's business."""
-    if not paths.chroots.exists():
-        paths.chroots.mkdir(parents=True, mode=0o700)
-    return paths.chroots
+    return folder(paths.chroots)
 
 
 def fill(paths: Paths, source: str, tree: Path, room: Path, options: Options) -> None:

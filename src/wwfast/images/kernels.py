@@ -20,13 +20,14 @@ from typing import TYPE_CHECKING
 import xxhash
 
 from wwfast.errors import NotFoundError, WwfastError
-from wwfast.images import detect, names, work
+from wwfast.images import detect, names
 from wwfast.images.detect import Kernel
 from wwfast.images.modules import gather
 from wwfast.images.store import ImageStore
 from wwfast.pack import build as packing
 from wwfast.pack.artefact import GZ, RAW, ZST, Artefact, Extent
 from wwfast.paths import Paths
+from wwfast.system import files, locks, work
 
 if TYPE_CHECKING:
     from wwfast.nodes.model import Node
@@ -107,7 +108,7 @@ class KernelStore:
                 hint="looked for /boot/Image-*, /boot/vmlinuz-* and /lib/modules/*/vmlinuz inside it",
             )
         with (
-            work.locked(self.paths.run / "kernels", name, "kernel import"),
+            locks.locked(self.paths.run / "kernels", name, "kernel import"),
             work.directory(self.paths.kernels) as room,
         ):
             new = room / "new"
@@ -124,8 +125,8 @@ class KernelStore:
                 skip_dirs=frozenset({"lib"}),
                 frames=self.paths.frames,
             )
-            work.settle(new)
-            work.install(new, place)
+            files.settle(new)
+            files.install(new, place)
         return self.get(name)
 
     def delete(self, name: str, used_by: Collection[str] = ()) -> None:
@@ -137,11 +138,11 @@ class KernelStore:
                 hint="give them another with: wwfast node set --kerneloverride NAME NODES",
             )
         with (
-            work.locked(self.paths.run / "kernels", name, "kernel delete"),
+            locks.locked(self.paths.run / "kernels", name, "kernel delete"),
             work.directory(self.paths.kernels) as room,
         ):
             entry.path.rename(room / name)
-            work.sync(self.paths.kernels)
+            files.sync(self.paths.kernels)
 
     def _source(self, source: str) -> Path:
         if "/" not in source and source not in (".", ".."):

@@ -7,9 +7,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from wwfast.errors import WwfastError, of_system
-from wwfast.images import importing, names, places, work
+from wwfast.images import importing, names, places
 from wwfast.images.store import Image, ImageStore
 from wwfast.paths import Paths
+from wwfast.system import files, locks, work
 
 
 def copy(paths: Paths, source: str, name: str) -> Image:
@@ -18,8 +19,8 @@ def copy(paths: Paths, source: str, name: str) -> Image:
     image = ImageStore(paths).get(source)
     importing.chroots(paths)
     with (
-        work.locked(paths.run / "images", name, "image copy"),
-        work.locked(paths.run / "images", image.name, f"image copy to {name}"),
+        locks.locked(paths.run / "images", name, "image copy"),
+        locks.locked(paths.run / "images", image.name, f"image copy to {name}"),
         work.directory(paths.chroots) as room,
     ):
         if image.own:
@@ -28,8 +29,8 @@ def copy(paths: Paths, source: str, name: str) -> Image:
         new = room / "image"
         new.mkdir(mode=0o755)
         importing.copy_tree(image.rootfs, new / "rootfs")
-        work.settle(new)
-        work.install(new, paths.chroots / name)
+        files.settle(new)
+        files.install(new, paths.chroots / name)
     return ImageStore(paths).get(name)
 
 
@@ -44,20 +45,20 @@ def rename(paths: Paths, old: str, new: str) -> Image:
         _free(paths, new)
         _own(ImageStore(paths).get(old), "rename")
     with (
-        work.locked(paths.run / "images", new, f"image rename of {old}"),
-        work.locked(paths.run / "images", old, f"image rename to {new}"),
+        locks.locked(paths.run / "images", new, f"image rename of {old}"),
+        locks.locked(paths.run / "images", old, f"image rename to {new}"),
     ):
         if not begun:
             importing.forget_builds(paths, new)
         try:
             if not begun:
                 _mark(paths, old).write_text(old)
-                work.sync(_mark(paths, old))
+                files.sync(_mark(paths, old))
                 (paths.chroots / old).rename(paths.chroots / new)
             if (paths.images / old).exists():
                 (paths.images / old).rename(paths.images / new)
-                work.sync(paths.images)
-            work.sync(paths.chroots)
+                files.sync(paths.images)
+            files.sync(paths.chroots)
         except OSError as error:
             _back(paths, old, new)
             raise of_system(error, f"cannot rename image {old}") from error
@@ -67,8 +68,8 @@ def rename(paths: Paths, old: str, new: str) -> Image:
 def unrename(paths: Paths, old: str, new: str) -> None:
     """Take rename() back: who names the image could not be told."""
     with (
-        work.locked(paths.run / "images", new, f"image rename of {old}"),
-        work.locked(paths.run / "images", old, f"image rename to {new}"),
+        locks.locked(paths.run / "images", new, f"image rename of {old}"),
+        locks.locked(paths.run / "images", old, f"image rename to {new}"),
     ):
         _back(paths, old, new)
 
@@ -109,7 +110,7 @@ def delete(paths: Paths, name: str, used_by: Collection[str] = ()) -> None:
     """
     refuse_used(ImageStore(paths).get(name), used_by)
     with (
-        work.locked(paths.run / "images", name, "image delete"),
+        locks.locked(paths.run / "images", name, "image delete"),
         work.directory(paths.chroots) as room,
         work.directory(paths.images) as builds,
     ):
@@ -117,9 +118,9 @@ def delete(paths: Paths, name: str, used_by: Collection[str] = ()) -> None:
         try:
             if (paths.images / name).exists():
                 (paths.images / name).rename(builds / name)
-                work.sync(paths.images)
+                files.sync(paths.images)
             (paths.chroots / name).rename(room / name)
-            work.sync(paths.chroots)
+            files.sync(paths.chroots)
         except OSError as error:
             for moved, place in ((room, paths.chroots), (builds, paths.images)):
                 if (moved / name).exists():

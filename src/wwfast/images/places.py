@@ -14,7 +14,7 @@ import msgspec
 import xxhash
 
 from wwfast.images import inside
-from wwfast.pack.cache import replace_file
+from wwfast.system import files
 
 LIST = "places.json"
 ASIDE = ".copy"  # a copy that is not whole yet, beside the tree
@@ -88,4 +88,4 @@ def _read(rootfs: Path) -> list[Place]:
 
 
 def _write(rootfs: Path, places: list[Place]) -> None:
-    replace_file(rootfs.parent / LIST, msgspec.json.encode(places))
+    files.replace(rootfs.parent / LIST, msgspec.json.encode(places))

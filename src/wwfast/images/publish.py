@@ -6,20 +6,21 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Collection, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
 from wwfast.errors import NotFoundError, WwfastError
-from wwfast.images import detect, names, places, store, work
+from wwfast.images import detect, names, places, store
 from wwfast.images.detect import Kernel
 from wwfast.images.spare import spare
 from wwfast.images.store import Build, BuildInfo, ImageStore, KernelInfo
 from wwfast.pack import build as packing
 from wwfast.pack.manifest import Manifest
 from wwfast.paths import Paths
+from wwfast.system import files, locks, work
+from wwfast.system.folders import folder
 
 KEEP = 3  # builds kept beside the current one and those that nodes name
 
@@ -52,7 +53,7 @@ def build(paths: Paths, name: str, how: How = DEFAULT) -> tuple[Build, bool]:
 
     Raises NotFoundError without such an image, WwfastError while somebody else works on it.
     """
-    with work.locked(paths.run / "images", names.check(name), "image build"):
+    with locks.locked(paths.run / "images", names.check(name), "image build"):
         return build_locked(paths, name, how)
 
 
@@ -69,7 +70,7 @@ def build_locked(paths: Paths, name: str, how: How) -> tuple[Build, bool]:
     found += [kernel for kernel in by_path if kernel is not None and kernel.file not in usual]
     without = spare(image.rootfs, found, how.boots) if how.spare else {}
     place = paths.images / name
-    place.mkdir(parents=True, exist_ok=True, mode=0o700)  # an image holds /etc/shadow
+    folder(place)
     with work.directory(place) as room:
         manifest = packing.build(
             image.rootfs,
@@ -99,8 +100,8 @@ def build_locked(paths: Paths, name: str, how: How) -> tuple[Build, bool]:
         )
         file = made / "info.json"
         file.write_bytes(msgspec.json.encode(info))
-        work.sync(file)
-        work.sync(made)
+        files.sync(file)
+        files.sync(made)
         published = Build(name, place / _new_id(place))
         made.rename(published.path)
         try:
@@ -122,16 +123,11 @@ def default_formats(found: Sequence[Kernel]) -> tuple[str, ...]:
 
 def make_current(paths: Paths, build: Build) -> None:
     """From now on nodes get this build. One rename: a request sees the old build or the new one."""
-    link = build.path.parent / f".{store.CURRENT}.{os.getpid()}"
-    link.unlink(missing_ok=True)
-    try:
+    with work.directory(build.path.parent) as room:
+        link = room / store.CURRENT
         link.symlink_to(build.id)
         link.rename(build.path.parent / store.CURRENT)
-    except BaseException:
-        with suppress(OSError):
-            link.unlink(missing_ok=True)
-        raise
-    work.sync(build.path.parent)
+    files.sync(build.path.parent)
 
 
 def prune(paths: Paths, name: str, in_use: Collection[str], keep: int = KEEP) -> list[str]:
@@ -151,7 +147,7 @@ def prune(paths: Paths, name: str, in_use: Collection[str], keep: int = KEEP) ->
 
 def rollback(paths: Paths, name: str, build_id: str | None = None) -> Build:
     """Serve an earlier build again: the one before the current one, or the one named."""
-    with work.locked(paths.run / "images", names.check(name), "image rollback"):
+    with locks.locked(paths.run / "images", names.check(name), "image rollback"):
         images = ImageStore(paths)
         image = images.get(name)
         kept = images.builds(name)
@@ -190,9 +186,9 @@ def _keep_kernels(found: Sequence[Kernel], place: Path) -> list[KernelInfo]:
         copy = place / f"{number}-{kernel.file.name}"
         shutil.copyfile(kernel.file, copy)
         os.utime(copy, ns=(kernel.file.stat().st_mtime_ns,) * 2)
-        work.sync(copy)
+        files.sync(copy)
         kept.append(KernelInfo(kernel.path, copy.name, kernel.version, kernel.release, kernel.zstd, kernel.aside))
-    work.sync(place)
+    files.sync(place)
     return kept
 
 

@@ -16,12 +16,14 @@ from pathlib import Path
 import msgspec
 
 from wwfast.errors import WwfastError
-from wwfast.images import oci, work
+from wwfast.images import oci
 from wwfast.images.fetch import Fetch, hint
 from wwfast.images.options import Options
 from wwfast.images.proxy import told
 from wwfast.paths import Paths
 from wwfast.run import run
+from wwfast.system import locks, work
+from wwfast.system.folders import folder
 
 CACHE = 10 << 30  # bytes of layers kept
 POLICIES = ("~/.config/containers/policy.json", "/etc/containers/policy.json")  # containers-policy.json(5)
@@ -43,8 +45,8 @@ def fetched(paths: Paths, reference: str, options: Options) -> Iterator[list[oci
     """The layers of `docker://...` on disk, for as long as the block lasts."""
     cache = paths.cache / "layers"
     blobs = cache / "blobs"
-    (blobs / "sha256").mkdir(parents=True, exist_ok=True)
-    with (cache / "lock").open("w") as lock:
+    folder(blobs / "sha256")
+    with locks.opened(cache / "lock") as lock:
         fcntl.flock(lock, fcntl.LOCK_SH)
         with work.directory(cache) as room:
             if _policy_asks(reference):

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wwfast.errors import WwfastError
-from wwfast.images import inside, work
+from wwfast.images import inside
 from wwfast.images.importing import copy_tree
 from wwfast.images.store import ImageStore
 from wwfast.paths import Paths
+from wwfast.system import files, locks, work
 
 CAPABILITY = "security.capability"
 
@@ -114,7 +115,7 @@ def sync(paths: Paths, name: str) -> Plan:
             f"image {name} belongs to {image.rootfs.parent}, which is only read",
             hint=f"copy it first: wwfast image copy {name} NEW",
         )
-    with work.locked(paths.run / "images", name, "image syncuser"):
+    with locks.locked(paths.run / "images", name, "image syncuser"):
         made = plan(paths, name)
         if not made.needed:
             return made
@@ -126,16 +127,16 @@ def sync(paths: Paths, name: str) -> Plan:
                 _chown(tree, change)
             for table in (made.passwd, made.group):
                 _replace(tree, table)
-            work.settle(new)
-            work.install(new, paths.chroots / name)
+            files.settle(new)
+            files.install(new, paths.chroots / name)
     return made
 
 
 def _changes(tree: Path, uids: dict[int, int], gids: dict[int, int]) -> Iterator[Change]:
     """Paths whose owner is one that moves. Each file is mapped once, from its old ids."""
-    for base, directories, files, fd in os.fwalk(tree, follow_symlinks=False):
+    for base, directories, plain, fd in os.fwalk(tree, follow_symlinks=False):
         relative = os.path.relpath(base, tree)
-        names = [(name, f"{relative}/{name}".removeprefix("./")) for name in (*directories, *files)]
+        names = [(name, f"{relative}/{name}".removeprefix("./")) for name in (*directories, *plain)]
         for name, path in names:
             status = os.stat(name, dir_fd=fd, follow_symlinks=False)
             uid, gid = uids.get(status.st_uid, -1), gids.get(status.st_gid, -1)

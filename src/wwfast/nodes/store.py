@@ -2,28 +2,28 @@
 
 The order of one change: take the lock, read, edit the text, read the result back and compare, keep the old version
 in the history, write a temporary file, fsync, rename, fsync the directory. A crash at any point leaves the old file
-or the new one. Files that can hold a BMC password are 0600.
+or the new one; a version of a change that was then not made is told by its content, and counts for nothing. Files that
+can hold a BMC password are 0600.
 """
 
 from __future__ import annotations
 
 import contextlib
 import copy
-import fcntl
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from wwfast.config.yaml import Tree
-from wwfast.errors import ConfigError, NotFoundError, WwfastError, writing
+from wwfast.errors import ConfigError, NotFoundError, WwfastError
 from wwfast.nodes.merge import SCHEMA
 from wwfast.nodes.model import mac
 from wwfast.nodes.registry import Snapshot
 from wwfast.nodes.source import NODES, NOUN, PROFILES, Source
 from wwfast.paths import Paths
+from wwfast.system import files, locks
 
 Key = tuple[str, str]  # section, id
 
@@ -187,23 +187,12 @@ class Store:
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """One writer at a time, in all processes of this machine."""
-        lock = self.paths.state / "nodes.lock"
-        with writing(lock):
-            self.paths.state.mkdir(parents=True, exist_ok=True)
-            handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        with locks.waited(self.paths.state / "nodes.lock"):
             self.sweep()
             yield
-        finally:
-            os.close(handle)
 
     def sweep(self) -> None:
-        """Remove what a writer left that was killed, or whose disk did not let it tidy; the caller holds the lock."""
-        target = Path(os.path.realpath(self.paths.nodes_conf))
-        for left in (*target.parent.glob(f".{target.name}.*"), *self.paths.history.glob(".[0-9]*")):
-            with contextlib.suppress(OSError):
-                left.unlink()
+        """Forget what was kept for changes that then were not made; the caller holds the lock."""
         for version in self.idle():
             with contextlib.suppress(OSError):
                 version.path.unlink()
@@ -212,7 +201,7 @@ class Store:
         """Replace the file; the caller holds the lock."""
         try:
             self.remember(before, Source.digest_of(data), why)
-            replace(Path(os.path.realpath(self.paths.nodes_conf)), data)
+            files.replace(Path(os.path.realpath(self.paths.nodes_conf)), data)
         except BaseException:
             with contextlib.suppress(OSError):  # what went wrong first is told; the next writer sweeps, too
                 self.sweep()
@@ -224,13 +213,11 @@ class Store:
         import msgspec
         import zstandard
 
-        with writing(self.paths.history):
-            self.paths.history.mkdir(parents=True, exist_ok=True, mode=0o700)
         versions = self.versions()
         number = (int(versions[-1].name.partition("-")[0]) if versions else 0) + 1
         head = msgspec.json.encode({"why": why, "becomes": becomes, "at": int(time.time())})
         body = zstandard.ZstdCompressor(level=1).compress(before.data)
-        replace(self.paths.history / f"{number:08d}-{int(time.time())}", head + b"\n" + body)
+        files.replace(self.paths.history / f"{number:08d}-{int(time.time())}", head + b"\n" + body)
         for old in versions[: max(0, len(versions) + 1 - self.keep)]:
             with contextlib.suppress(OSError):
                 old.unlink()
@@ -263,7 +250,11 @@ class Store:
             yield version
 
     def content(self) -> bytes:
-        return self.paths.nodes_conf.read_bytes() if self.paths.nodes_conf.exists() else b""
+        """The file as it is, whatever it says; an absent one is empty."""
+        try:
+            return self.paths.nodes_conf.read_bytes()
+        except FileNotFoundError:
+            return b""
 
     def undo(self, version: Version, *, force: bool = False) -> None:
         """Put `version` (the last one) back. Raises when the file was changed by hand since, unless forced."""
@@ -273,7 +264,7 @@ class Store:
                     f"{self.paths.nodes_conf} was changed by other means after '{version.why}'",
                     hint="--force puts the former version back all the same",
                 )
-            replace(Path(os.path.realpath(self.paths.nodes_conf)), version.data)
+            files.replace(Path(os.path.realpath(self.paths.nodes_conf)), version.data)
             with contextlib.suppress(OSError):  # one that stays is idle
                 version.path.unlink()
 
@@ -300,35 +291,3 @@ class Version:
             return cls(path, said["why"], said["becomes"], said["at"], data)
         except (msgspec.DecodeError, zstandard.ZstdError, KeyError) as error:
             raise ConfigError(f"{path}: not a kept version: {error}", hint=f"remove {path}") from error
-
-
-def replace(target: Path, data: bytes, *, sync: bool = True) -> None:
-    """Write a file whole or not at all; mode and owner of the former one stay, a new one is 0600."""
-    with writing(target):
-        try:
-            former: os.stat_result | None = target.stat()
-        except FileNotFoundError:
-            former = None
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-        try:
-            with os.fdopen(handle, "wb") as out:
-                out.write(data)
-                if former is not None:
-                    os.fchmod(handle, former.st_mode & 0o7777)
-                    with contextlib.suppress(PermissionError):
-                        os.fchown(handle, former.st_uid, former.st_gid)
-                out.flush()
-                if sync:
-                    os.fsync(handle)
-            Path(name).rename(target)
-        except BaseException:
-            with contextlib.suppress(OSError):  # the cause is told; what stays is swept by the next writer
-                Path(name).unlink()
-            raise
-        if sync:
-            directory = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(directory)
-            finally:
-                os.close(directory)

@@ -21,6 +21,8 @@ from typing import NamedTuple
 
 import xxhash
 
+from wwfast.system.folders import folder
+
 MAGIC = b"wwP1"
 DATA, KEY, LAST = 0, 1, 2
 FORMATS = ("", "raw", "zst", "gz", "tar", "literal")
@@ -126,7 +128,7 @@ class Writer:
     @classmethod
     def on_disk(cls, directory: Path) -> Writer:
         """Raises OSError."""
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder(directory)
         path = str(directory / f"pack-{time.time_ns():x}-{os.getpid()}-{secrets.token_hex(3)}")
         return cls(path, os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from wwfast.errors import writing
-from wwfast.images import work
 from wwfast.paths import Paths
 from wwfast.run import run
+from wwfast.system import files, work
+from wwfast.system.folders import naming
 
 FORMER = ("dsa",)  # no longer accepted by OpenSSH, but may lie there
 
@@ -39,13 +39,13 @@ def make_login(paths: Paths, kind: str) -> Path | None:
     key = folder / f"id_{kind}"
     if not key.exists():
         make(key, kind, "root@cluster")
-    with writing(authorized), work.directory(folder) as room:
+    with naming(authorized), work.directory(folder) as room:
         new = room / authorized.name
         new.write_bytes(key.with_name(f"{key.name}.pub").read_bytes())
         new.chmod(0o600)
-        work.sync(new)
+        files.sync(new)
         new.rename(authorized)
-        work.sync(folder)
+        files.sync(folder)
     return authorized
 
 
@@ -53,15 +53,15 @@ def make(key: Path, kind: str, comment: str) -> bool:
     """A pair of keys without a passphrase: never half a one in its place."""
     key.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     public = key.with_name(f"{key.name}.pub")
-    with writing(key), work.directory(key.parent) as room:
+    with naming(key), work.directory(key.parent) as room:
         fresh = room / "key"
         run(["ssh-keygen", "-q", "-t", kind, "-N", "", "-C", comment, "-f", fresh], package="openssh-client")
-        work.settle(room)
+        files.settle(room)
         fresh.with_name("key.pub").rename(public)
         try:
             fresh.rename(key)  # the last one: it is what tells that there is a pair
         except OSError:
             public.unlink(missing_ok=True)
             raise
-        work.sync(key.parent)
+        files.sync(key.parent)
     return True

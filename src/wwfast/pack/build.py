@@ -30,13 +30,13 @@ from wwfast.pack.artefact import FORMATS, GZ, RAW, Artefact
 from wwfast.pack.cache import Frame, FrameCache, PackWriter, collect, frame_key, hold, intact
 from wwfast.pack.engine import SEGMENT, ChangedError, Engine, Packed, Progress, scan, trusted_before
 from wwfast.pack.manifest import Manifest, Piece, Segment, Stamp
+from wwfast.system import files, locks, work
 
 log = logging.getLogger(__name__)
 
 ATTEMPTS = 3
 EDGES = "edges"  # head and tail of the gzip member
 LOCK = ".pack.lock"
-UNFINISHED = ".unfinished"
 TAIL_SEGMENT = 2  # c_devminor of what we add ourselves: no segment of files has it (they are 0 or odd, or beside odd)
 CACHE_LIMIT = 32 << 30  # bytes of packs no image refers to that a build leaves behind
 PACKS_MAX = 16  # files one artefact is spread over, at most
@@ -112,8 +112,6 @@ def build(
     )
     dest.parent.mkdir(parents=True, exist_ok=True)
     with _alone(dest.parent / LOCK, name):
-        for rest in dest.parent.glob(f".*{UNFINISHED}"):
-            shutil.rmtree(rest)
         if dest.exists():
             raise WwfastError(f"{dest} exists already", hint="every build gets a directory of its own")
         made = _attempts(job)
@@ -123,7 +121,7 @@ def build(
 
 @contextmanager
 def _alone(lock: Path, name: str) -> Iterator[None]:
-    with lock.open("w") as file:
+    with locks.opened(lock) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -239,13 +237,13 @@ def _publish(
     job: Job, packed: list[Packed], segments: list[Segment], walked: Tree, warnings: list[str], started: float
 ) -> Manifest:
     """Link the packs, write the manifest, bring all of it to the disk, give it its name."""
-    work = job.dest.parent / f".{job.dest.name}.{os.getpid()}{UNFINISHED}"
-    work.mkdir(mode=0o755)
-    try:
-        files: dict[str, Stamp] = {}
+    with work.directory(job.dest.parent) as room:
+        new = room / "build"
+        new.mkdir(mode=0o755)
+        stamps: dict[str, Stamp] = {}
         for pack in {frame.pack for segment in packed for frame in segment.frames.values()}:
-            _link(pack, work / pack.name)
-            files[pack.name] = _stamp(work / pack.name)
+            _link(pack, new / pack.name)
+            stamps[pack.name] = _stamp(new / pack.name)
         edges = b""
         bodies: dict[str, manifest.Body] = {}
         for fmt in job.formats:
@@ -267,8 +265,8 @@ def _publish(
                 pieces = [_edge(0, head), *pieces, _edge(len(head), tail)]
             bodies[fmt] = manifest.body(pieces, job.level, codec.LIBRARIES[fmt])
         if edges:
-            (work / EDGES).write_bytes(edges)
-            files[EDGES] = _stamp(work / EDGES)
+            (new / EDGES).write_bytes(edges)
+            stamps[EDGES] = _stamp(new / EDGES)
         packed_size = min(made.bytes for made in bodies.values())
         made = Manifest(
             name=job.name,
@@ -288,17 +286,14 @@ def _publish(
             warnings=warnings,
             formats=bodies,
             segments=segments,
-            files=files,
+            files=stamps,
         )
-        (work / manifest.FILE).write_bytes(manifest.encode(made))
-        for path in (work / EDGES, work / manifest.FILE, work):
+        (new / manifest.FILE).write_bytes(manifest.encode(made))
+        for path in (new / EDGES, new / manifest.FILE, new):
             if path.exists():
-                _sync(path)
-        work = work.rename(job.dest)
-        _sync(job.dest.parent)
-    except BaseException:
-        shutil.rmtree(work, ignore_errors=True)
-        raise
+                files.sync(path)
+        new.rename(job.dest)
+        files.sync(job.dest.parent)
     return made
 
 
@@ -312,20 +307,12 @@ def _link(pack: Path, path: Path) -> None:
         path.hardlink_to(pack)
     except OSError:
         shutil.copy2(pack, path)
-        _sync(path)
+        files.sync(path)
 
 
 def _stamp(path: Path) -> Stamp:
     facts = path.stat()
     return Stamp(facts.st_size, facts.st_mtime_ns)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def load(dest: Path, fmt: str) -> Artefact | None:

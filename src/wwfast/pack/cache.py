@@ -24,6 +24,8 @@ from typing import NamedTuple
 import xxhash
 
 from wwfast.pack import frames
+from wwfast.system import files, locks, work
+from wwfast.system.folders import naming
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +61,7 @@ class PackWriter:
 
     def __init__(self, directory: Path) -> None:
         self.path = directory / f"{time.time_ns():016x}-{os.getpid()}.pack"
-        self._temporary = self.path.with_suffix(".new")
+        self._temporary = self.path  # while it is being written: a name of its own
         self._lock = threading.Lock()
         self._file = -1
         self._end = 0
@@ -69,18 +71,19 @@ class PackWriter:
     def _reserve(self, length: int) -> int:
         with self._lock:
             if self._file < 0:
-                self._file = os.open(self._temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+                self._temporary, self._file = work.begun(self.path.parent, is_folder=False)
             offset = self._end
             self._end += length
             return offset
 
     def _write(self, data: frames.Raw, offset: int) -> None:
         view = memoryview(data)
-        while view:
-            done = os.pwrite(self._file, view, offset)
-            if not done:
-                raise OSError(errno.EIO, os.strerror(errno.EIO), str(self._temporary))
-            view, offset = view[done:], offset + done
+        with naming(self.path.parent):
+            while view:
+                done = os.pwrite(self._file, view, offset)
+                if not done:
+                    raise OSError(errno.EIO, os.strerror(errno.EIO))
+                view, offset = view[done:], offset + done
 
     def append(self, key: bytes, data: frames.Raw, raw: int, crc: int) -> Frame:
         offset = self._reserve(len(memoryview(data)))
@@ -137,13 +140,14 @@ class PackWriter:
         if self._file < 0:
             return
         os.fchmod(self._file, 0o400)
-        os.fsync(self._file)
+        with naming(self.path.parent):
+            os.fsync(self._file)
         facts = os.fstat(self._file)
+        self._temporary.rename(self.path)  # before it is closed: a name that nobody holds is swept
         file, self._file = self._file, -1
         os.close(file)
         body = b"".join(self._records)
-        self._temporary.rename(self.path)
-        replace_file(
+        files.replace(
             self.path.with_suffix(".idx"),
             HEAD.pack(MAGIC, xxhash.xxh3_128_digest(body), facts.st_size, facts.st_mtime_ns) + body,
         )
@@ -158,21 +162,6 @@ class PackWriter:
         for rest in () if self._finished else (self._temporary, self.path):
             with suppress(OSError):
                 rest.unlink(missing_ok=True)
-
-
-def replace_file(path: Path, data: bytes) -> None:
-    """Write a small file durably: all of it or the old one."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.new")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
 
 
 class FrameCache:
@@ -223,15 +212,10 @@ class FrameCache:
 
     def remember(self, tree: Path, seen: bytes) -> None:
         """For the next build, which otherwise reads all files again: no reason to fail this one."""
-        path = self.seen_file(tree)
-        temporary = path.with_name(f"{path.name}.{os.getpid()}.new")
         try:
-            temporary.write_bytes(xxhash.xxh3_128_digest(seen) + seen)  # no fsync: torn, it is ignored
-            temporary.replace(path)
+            files.replace(self.seen_file(tree), xxhash.xxh3_128_digest(seen) + seen, durable=False)  # torn: ignored
         except OSError as error:
             log.warning("the digests of the files of %s are not kept: %s", tree, error)
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
 
 
 def intact(frame: Frame) -> bool:
@@ -247,8 +231,8 @@ def intact(frame: Frame) -> bool:
 @contextmanager
 def hold(directory: Path) -> Iterator[None]:
     """Keep the cache from being collected; builds share it."""
-    directory.mkdir(parents=True, exist_ok=True, mode=0o700)  # frames hold what /etc/shadow holds
-    with (directory / LOCK).open("w") as lock:
+    with locks.opened(directory / LOCK) as lock:
+        work.sweep(directory)
         fcntl.flock(lock, fcntl.LOCK_SH)
         yield
 
@@ -263,12 +247,12 @@ def collect(directory: Path, keep: int = 0, *, wait: bool = True, dry_run: bool 
     them are left, and the rests of builds that died. Running builds are waited for, or win if not `wait`."""
     if not directory.is_dir():
         return Collected(0, 0)
-    with (directory / LOCK).open("w") as lock:
+    with locks.opened(directory / LOCK) as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             return Collected(0, 0)
-        doomed = list(directory.glob("*.new"))
+        doomed: list[Path] = []
         loose = [path for path in sorted(directory.glob("*.pack")) if path.stat().st_nlink == 1]
         total = sum(path.stat().st_size for path in loose)
         for path in loose:

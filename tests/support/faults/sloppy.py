@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from support.faults.trial import Fault, GarbageError, Writer
-from wwfast.errors import WwfastError, writing
+from wwfast.errors import WwfastError, of_system
+
+
+@contextmanager
+def worded() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise of_system(error, "cannot write") from error
+
 
 OLD, NEW = "old " * 1000, "new " * 1000
 
@@ -27,7 +36,7 @@ def _read(root: Path) -> Any:
 def _safely(root: Path, text: str = NEW) -> None:
     """As it should be."""
     new = root / "new"
-    with writing(root / "file"):
+    with worded():
         try:
             with new.open("w") as file:
                 file.write(text)
@@ -46,12 +55,12 @@ def _safely(root: Path, text: str = NEW) -> None:
 
 
 def _in_place(root: Path) -> None:
-    with writing(root / "file"):
+    with worded():
         (root / "file").write_text(NEW)
 
 
 def _leaving(root: Path) -> None:
-    with writing(root / "file"):
+    with worded():
         new = root / "left by somebody"
         new.write_text(NEW)
         new.rename(root / "file")
@@ -70,7 +79,7 @@ def _claiming(root: Path) -> None:
 
 
 def _unsynced(root: Path) -> None:
-    with writing(root / "file"):
+    with worded():
         try:
             (root / "new").write_text(NEW)
             (root / "new").rename(root / "file")
@@ -80,7 +89,7 @@ def _unsynced(root: Path) -> None:
 
 def _one_write(root: Path) -> None:
     """Believes that a write takes all it is given."""
-    with writing(root / "file"):
+    with worded():
         fd = os.open(root / "new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.write(fd, NEW.encode())
         os.fsync(fd)

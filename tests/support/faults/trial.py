@@ -272,7 +272,7 @@ def undurable(calls: list[Call]) -> list[str]:
 
 def passing(path: str) -> bool:
     """Whether nobody misses it after a power failure."""
-    return "/var/cache/" in path or "/.work-" in path
+    return "/var/cache/" in path or "/.wwfast-" in path
 
 
 MASK = {"open": 1, "write": WRITE, "truncate": 4, "sync": 8, "syncfs": 8, "rename": 16, "link": 32, "symlink": 32}

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from wwfast.errors import WwfastError
 from wwfast.net.dhcp.packet import dotted, number
+from wwfast.system.folders import folder
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ class Journal:
     def load(self) -> list[Row]:
         """All leases, latest expiry first. Raises WwfastError when the file is no database."""
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            folder(self.path.parent)
             self.path.touch(mode=0o600)
             with closing(_connect(self.path)) as database:
                 rows = database.execute("SELECT mac, address, expires, hostname FROM lease ORDER BY expires DESC")

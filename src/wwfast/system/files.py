@@ -1,0 +1,90 @@
+"""Files and trees that are written whole or not at all."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from wwfast.system import work
+from wwfast.system.folders import naming
+
+AT_FDCWD = -100
+RENAME_EXCHANGE = 2
+
+
+def replace(target: Path, data: bytes, *, mode: int | None = None, durable: bool = True) -> None:
+    """Write a file whole or not at all. Mode and owner of a former one stay unless `mode` is given; a new one is 0600.
+
+    A link at `target` is replaced, not followed. Raises OSError naming the target.
+    """
+    try:
+        former: os.stat_result | None = target.stat()
+    except FileNotFoundError:
+        former = None
+    bits = mode if mode is not None else former.st_mode & 0o7777 if former is not None else 0o600
+    with naming(target), work.file(target.parent) as (fresh, handle):
+        fill(handle, data)
+        if former is not None:
+            with suppress(PermissionError):
+                os.fchown(handle, former.st_uid, former.st_gid)
+        os.fchmod(handle, bits)
+        if durable:
+            os.fsync(handle)
+        fresh.rename(target)
+        if durable:
+            sync(target.parent)
+
+
+def fill(handle: int, data: bytes) -> None:
+    """write(2) to the end: a signal or a disk that is nearly full may take less at once."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(handle, rest) :]
+
+
+def install(new: Path, place: Path) -> None:
+    """Put the directory `new` where `place` is, in one step; what was there ends up at `new`."""
+    if not place.exists():
+        new.rename(place)
+        sync(place.parent)
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.renameat2(AT_FDCWD, os.fsencode(new), AT_FDCWD, os.fsencode(place), RENAME_EXCHANGE) != 0:
+        code = ctypes.get_errno()
+        if code not in (errno.EINVAL, errno.ENOSYS):
+            raise OSError(code, os.strerror(code), str(place))
+        # File systems without exchange: two renames, the gap between them is microseconds.
+        old = new.with_name(new.name + ".old")
+        place.rename(old)
+        try:
+            new.rename(place)
+        except BaseException:
+            old.rename(place)
+            raise
+        old.rename(new)
+    sync(place.parent)
+
+
+def settle(tree: Path) -> None:
+    """Have the file system write all of it out, so that a power failure after the swap finds it whole."""
+    fd = os.open(tree, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.syncfs(fd) != 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code), str(tree))
+    finally:
+        os.close(fd)
+
+
+def sync(path: Path) -> None:
+    """fsync a file or directory."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with naming(path):
+            os.fsync(fd)
+    finally:
+        os.close(fd)

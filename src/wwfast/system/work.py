@@ -1,0 +1,115 @@
+"""Unfinished work, which a killed process cannot leave behind: directories and files under a name nobody else uses.
+
+Each is locked (flock) by its maker for as long as that one lives: the kernel gives a lock up with the process. Whoever
+works in the same directory next, and every command when it begins, removes those that nobody holds any more. They are
+0700 and 0600, so no other user can hold one: whoever can open a file for reading can lock it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import secrets
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from wwfast.errors import WwfastError
+from wwfast.run import run
+from wwfast.system.folders import folder
+
+log = logging.getLogger(__name__)
+
+PREFIX = ".wwfast-"  # no editor, package manager or person names files like this
+
+
+@contextmanager
+def directory(parent: Path) -> Iterator[Path]:
+    """A new directory below parent (0700) that is gone afterwards, with what is then in it."""
+    folder(parent)
+    sweep(parent)
+    made, held = begun(parent, is_folder=True)
+    try:
+        yield made
+    finally:
+        try:
+            remove(made)
+        except (WwfastError, OSError) as error:  # what went wrong first is told; the next command tries again
+            log.warning("%s cannot be removed: %s", made, error)
+        os.close(held)
+
+
+@contextmanager
+def file(parent: Path) -> Iterator[tuple[Path, int]]:
+    """A new file in parent (0600), open for reading and writing; gone afterwards, unless it was renamed."""
+    folder(parent)
+    sweep(parent)
+    made, held = begun(parent, is_folder=False)
+    try:
+        yield made, held
+    finally:
+        with suppress(OSError):  # what went wrong first is told
+            made.unlink(missing_ok=True)
+        os.close(held)
+
+
+def begun(parent: Path, *, is_folder: bool) -> tuple[Path, int]:
+    """Its name and its descriptor, which holds the lock; whoever calls this ends both."""
+    while True:
+        made = parent / f"{PREFIX}{secrets.token_hex(6)}"
+        if is_folder:
+            made.mkdir(mode=0o700)
+            try:
+                held = os.open(made, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            except FileNotFoundError:
+                continue
+        else:
+            held = os.open(made, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        fcntl.flock(held, fcntl.LOCK_EX)
+        # Between the two calls it was nobody's, and a sweep may have removed it.
+        if os.fstat(held).st_nlink and os.path.lexists(made):
+            return made, held
+        os.close(held)
+
+
+def sweep(*parents: Path) -> None:
+    """Remove what dead processes left in these directories; what cannot be removed is told and stays."""
+    for left in _left(parents):
+        try:
+            held = os.open(left, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError:  # another user's, or just removed
+            continue
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            remove(left)
+        except BlockingIOError:
+            pass
+        except (WwfastError, OSError) as error:
+            log.info("%s was left by a killed command and cannot be removed: %s", left, error)
+        finally:
+            os.close(held)
+
+
+def _left(parents: Iterable[Path]) -> Iterator[Path]:
+    for parent in parents:
+        try:
+            found = [entry for entry in os.scandir(parent) if entry.name.startswith(PREFIX)]
+        except OSError:
+            continue
+        for entry in found:
+            yield Path(entry.path)
+
+
+def remove(tree: Path) -> None:
+    """Remove a tree, however deep: shutil.rmtree recurses, and gives up at a thousand directories.
+
+    One made by a user who is not root may hold directories without write permission.
+    """
+    with suppress(OSError):  # most are a file, or empty by now: no program needs to start
+        tree.rmdir() if tree.is_dir() and not tree.is_symlink() else tree.unlink()
+    if not os.path.lexists(tree):
+        return
+    if os.geteuid() != 0:
+        run(["chmod", "-R", "u+rwX", tree], check=False)
+    run(["rm", "-rf", "--one-file-system", "--", tree])
