@@ -100,6 +100,14 @@ def _kernel_without_zstd(site: Healthy) -> None:
     site.entries["n2"]["kernel"] = {"override": "plain"}
 
 
+def _kernel_apart_without_modules(site: Healthy) -> None:
+    tree = site.paths.root / "other"
+    for name in (f"vmlinuz-{RELEASE}", f"config-{RELEASE}"):
+        put(tree / "boot" / name, (site.rootfs / "boot" / name).read_bytes())
+    KernelStore(site.paths).import_(str(tree), "plain")
+    site.entries["n2"]["kernel"] = {"override": "plain"}
+
+
 def _no_shell(site: Healthy) -> None:
     (site.rootfs / "usr/bin/sh").unlink()
 
@@ -207,11 +215,12 @@ FAULTS: dict[Callable[[Healthy], None], tuple[str, str, str, str]] = {
     _no_such_build: ("error", "n2", "image deb has no build 20200101-000000", "builds kept"),
     _no_kernel: ("error", "n2", "image deb has no kernel 5.14", "wwfast image kernels deb"),
     _no_kernel_apart: ("error", "n2", "there is no kernel gone", "wwfast kernel import"),
-    _no_modules: ("error", "n[1-3]", f"no modules of its kernel {RELEASE}", "wwfast image build deb"),
-    _modules_unknown: ("warning", "n[1-3]", f"no modules of its kernel {RELEASE}", "wwfast image build deb"),
+    _no_modules: ("error", "n[1-3]", f"kernel {RELEASE} has no modules in image deb", "wwfast image build deb"),
+    _modules_unknown: ("warning", "n[1-3]", f"kernel {RELEASE} has no modules in image deb", "wwfast image build deb"),
     _other_machine: ("error", "n[1-3]", "is for arm64, and image deb for amd64", "wwfast kernel list"),
     _no_initrd: ("error", "n[1-3]", "CONFIG_BLK_DEV_INITRD is not built in", "wwfast image kernels deb"),
     _kernel_without_zstd: ("error", "n2", "not known to unpack zstd", "wwfast image build --format gz deb"),
+    _kernel_apart_without_modules: ("error", "n2", f"kernel plain ({RELEASE}) has no modules", "wwfast kernel import"),
     _no_shell: ("error", "n[1-3]", "/init is a script for /bin/sh", "wwfast image exec deb"),
     _no_init_of_the_image: ("error", "n[1-3]", "image deb has no init", "--init"),
     _no_wwinit: ("error", "n[1-3]", "or in image deb is /init", "--system-overlays wwinit,hostname"),

@@ -130,8 +130,8 @@ class Addresses:
             try:
                 boots = Impatience(lambda mac: self._guard.boots_within(mac, SOLICITS_SECONDS), time.monotonic)
                 self.routers = NdpServer(self.interface, source, boots)
-            except PermissionError:
-                log.warning("no right to raw sockets: iPXE will wait for an IPv6 router, some 16 s")
+            except OSError as error:  # no right to raw sockets, no IPv6
+                log.warning("cannot listen for router solicitations, so iPXE may wait some 16 s for one: %s", error)
 
     def start(self) -> None:
         """Serve what prepare() made ready; the journal is started apart."""

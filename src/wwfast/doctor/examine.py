@@ -34,9 +34,12 @@ def examine(scene: Scene) -> list[Finding]:
     """All findings, errors first. A check that itself fails becomes a finding."""
     found: list[Finding] = []
     for check in CHECKS:
+        name = check.__name__
         try:
             found += check(scene)
         except (OSError, WwfastError) as error:
-            name = check.__name__
             found.append(Finding(WARNING, name, f"{name} could not be checked: {error}", "run it as root"))
+        except Exception as error:  # a fault of ours must keep no server from starting
+            why = f"{name} could not be checked: {type(error).__name__}: {error}"
+            found.append(Finding(WARNING, name, why, "this is a fault of wwfast: please report it"))
     return sorted(found, key=lambda finding: finding.level != ERROR)

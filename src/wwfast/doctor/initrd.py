@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from wwfast.doctor.finding import ERROR, WARNING, Fault
 from wwfast.images import detect, inside
 from wwfast.overlays.model import FILE, LINK
+from wwfast.pack import manifest
 from wwfast.pack.artefact import ZST
 
 if TYPE_CHECKING:
@@ -139,17 +140,22 @@ def unpacks(node: Node, image: Image, boots: NodeKernel, fmt: str) -> Iterator[F
     elif fmt == ZST and entry and not kernel.zstd:
         why = f"{where} is not known to unpack zstd, and image {image.name} is packed with it"
         yield Fault(node.id, ERROR, "kernel", why, f"wwfast image build --format gz {image.name}, or another kernel")
-    if not entry and kernel.release:
-        yield from _modules(node, image, kernel.release, config.get("MODULES", ""))
+    if kernel.release and not has_modules(image, boots, config.get("MODULES", "")):
+        why = f"{where} has no modules" + ("" if entry else f" in image {image.name}")
+        fix = f"install the kernel's modules by wwfast image exec {image.name}, then wwfast image build {image.name}"
+        if entry:
+            fix = f"wwfast kernel import --force IMAGE {entry.name}, of an image that has them"
+        level = ERROR if config.get("MODULES") == "y" else WARNING
+        yield Fault(node.id, level, "kernel", f"{why}: only drivers that are built in work", fix)
 
 
-def _modules(node: Node, image: Image, release: str, modular: str) -> Iterator[Fault]:
-    place = detect.modules(image.rootfs, release)
-    if place is not None and (modular != "y" or next(place.rglob("*.ko*"), None)):
-        return
-    why = f"image {image.name} has no modules of its kernel {release}: only drivers that are built in work"
-    fix = f"install the kernel's modules by wwfast image exec {image.name}, then wwfast image build {image.name}"
-    yield Fault(node.id, ERROR if modular == "y" else WARNING, "kernel", why, fix)
+def has_modules(image: Image, boots: NodeKernel, modular: str) -> bool:
+    """Of a kernel that says it has some (`modular`) one must be there; of another one their directory, which also one
+    with all drivers built in installs."""
+    if boots.entry is not None:
+        return manifest.read(boots.entry.path / "kmods").entries > 1  # lib/modules alone
+    place = detect.modules(image.rootfs, boots.kernel.release)
+    return place is not None and (modular != "y" or next(place.rglob("*.ko*"), None) is not None)
 
 
 def options(tree: Path, release: str) -> dict[str, str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from wwfast import run
 from wwfast.doctor.finding import ERROR, PROC, WARNING, Finding, Scene
 
+UNKNOWN = "another program"
 ASK_SECONDS = 5.0  # firewall-cmd takes 0.3 s; one whose daemon hangs waits 25 s for D-Bus, or for ever
 
 UNITS = {
@@ -31,18 +32,15 @@ def ports(scene: Scene) -> Iterator[Finding]:
     for protocol, port, service in wanted:
         holder = port_holder(protocol, port, scene.proc)
         if holder is not None and not holder.startswith("wwfast"):
-            unit = UNITS.get(holder.split("[")[0], holder.split("[")[0])
-            yield Finding(
-                ERROR,
-                "ports",
-                f"port {port}/{protocol} ({service}) is in use by {holder}",
-                f"systemctl disable --now {unit}"
-                + ("  (or set `dhcp: enabled: false` and keep it)" if service.endswith("DHCP") else ""),
-            )
+            program = holder.partition("[")[0]
+            end = f"systemctl disable --now {UNITS.get(program, program)}"
+            keep = "  (or set `dhcp: enabled: false` and keep it)" if service.endswith("DHCP") else ""
+            fix = f"{end}{keep}" if holder != UNKNOWN else f"ask as root which one: ss -lnp 'sport = :{port}'"
+            yield Finding(ERROR, "ports", f"port {port}/{protocol} ({service}) is in use by {holder}", fix)
 
 
 def port_holder(protocol: str, port: int, proc: Path = PROC) -> str | None:
-    """`name[pid]` of the process with a socket bound to the port, `?` when it can't be told, None when free."""
+    """`name[pid]` of the process with a socket bound to the port, UNKNOWN when it can't be told, None when free."""
     inodes: set[str] = set()
     for table in (protocol, f"{protocol}6"):
         try:
@@ -67,7 +65,7 @@ def port_holder(protocol: str, port: int, proc: Path = PROC) -> str | None:
                     return f"{name}[{pid.name}]"
         except OSError:
             continue
-    return "?"
+    return UNKNOWN
 
 
 def ask(*words: str) -> run.Done:

@@ -33,13 +33,21 @@ class NdpServer:
     """Answers the solicitations on one interface that `impatience` says are to be answered."""
 
     def __init__(self, interface: str, source: str, impatience: Impatience) -> None:
-        """Raises PermissionError without CAP_NET_RAW."""
+        """Raises OSError: PermissionError without CAP_NET_RAW, others where there is no IPv6."""
         self._interface = interface
         self._source = source
         self._impatience = impatience
         self.answered = 0
-        self._link = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK, 0)
         self._raw = socket.socket(socket.AF_INET6, socket.SOCK_RAW | socket.SOCK_NONBLOCK, ICMPV6)
+        self._link = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK, 0)
+        try:
+            self._listen(interface)
+        except OSError:
+            self._raw.close()
+            self._link.close()
+            raise
+
+    def _listen(self, interface: str) -> None:
         passed = bytearray(b"\xff" * 32)  # a bit per type, set: blocked (RFC 3542 3.2)
         (word,) = struct.unpack_from("=I", passed, SOLICITATION // 32 * 4)
         struct.pack_into("=I", passed, SOLICITATION // 32 * 4, word & ~(1 << SOLICITATION % 32))
