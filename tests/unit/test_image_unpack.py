@@ -126,13 +126,13 @@ def test_image_layer_writes_through_a_link_of_a_lower_layer(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     "entries",
     [
-        [entry("/etc/passwd", data=b"x")],
+        [entry("/../etc/passwd", data=b"x")],
         [entry("../canary/x", data=b"x")],
         [entry("a/../../canary/x", data=b"x")],
         [entry("l", tarfile.SYMTYPE, linkname="../canary"), entry("l/x", data=b"x")],
         [entry("l", tarfile.SYMTYPE, linkname="a/../../canary"), entry("a", tarfile.DIRTYPE), entry("l/x", data=b"x")],
         [entry("h", tarfile.LNKTYPE, linkname="../canary/file")],
-        [entry("h", tarfile.LNKTYPE, linkname="/canary/file")],
+        [entry("h", tarfile.LNKTYPE, linkname="/../canary/file")],
         [entry("l", tarfile.SYMTYPE, linkname=".."), entry("h", tarfile.LNKTYPE, linkname="l/canary/file")],
         [entry("a", tarfile.SYMTYPE, linkname="b"), entry("b", tarfile.SYMTYPE, linkname="a"), entry("a/x", data=b"x")],
         [entry(".wh...")],

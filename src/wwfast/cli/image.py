@@ -47,21 +47,22 @@ def import_(
 ) -> None:
     """Make an image from SOURCE.
 
-    SOURCE is docker://REGISTRY/NAME:TAG (or @DIGEST), oci:DIR[:TAG], an archive of a container image or of a root
-    file system (plain, gz, zstd, xz), a directory, or debian:SUITE.
+    SOURCE is docker://REGISTRY/NAME:TAG (or @DIGEST), oci:DIR[:NAME], a tar archive of a container image or of a root
+    file system (plain, gz, zstd, xz, bz2), docker-archive:FILE:NAME for one image of several in an archive, a
+    directory, or debian:SUITE.
     """
     import sys
 
     from wwfast.errors import UsageError
     from wwfast.images.importing import default_name, import_image
-    from wwfast.images.options import Options
+    from wwfast.images.options import Limits, Options
 
     if password_stdin:
         password = sys.stdin.readline().rstrip("\n")
     if bool(username) != bool(password):
         raise UsageError("give both a user name and a password", hint="--username NAME --password-stdin")
     with progress() as shown:
-        options = Options(platform=platform, username=username, password=password, plain_http=nohttps, progress=shown)
+        options = Options(platform, username, password, nohttps, progress=shown, limits=Limits.of(app.settings.wwfast))
         made = import_image(app.paths, source, name or default_name(source), options, force=force, update=update)
     click.echo(f"imported {made.name}")
     if syncuser:

@@ -183,6 +183,18 @@ class Own(Section, frozen=True):
             check=checks.kernel_modules,
         ),
     ] = "booted"
+    image_size: Annotated[
+        int, Doc("Bytes an import may unpack, holes of files not counted.", check=checks.positive)
+    ] = 512 << 30
+    image_entries: Annotated[int, Doc("Entries an import may unpack.", check=checks.positive)] = 5_000_000
+    image_headers: Annotated[
+        int, Doc("Bytes of names and attributes one entry of an archive may have.", check=checks.positive)
+    ] = 16 << 20
+    image_depth: Annotated[int, Doc("Directories below each other an import may unpack.", check=checks.positive)] = 500
+    image_ratio: Annotated[
+        int,
+        Doc("Bytes one byte of a compressed archive may unpack to, beyond the first GiB.", check=checks.positive),
+    ] = 200
     client_rate: Annotated[int, Doc("Bytes a second to one node at most; 0: no limit. Some network cards hang.")] = 0
     connections: Annotated[int, Doc("HTTP connections open at once at most.")] = 50_000
 

@@ -52,6 +52,7 @@ def import_image(
         new.mkdir(mode=0o755)
         tree = new / "rootfs"
         if there is not None and update:
+            options.progress("copying", 0, 0)
             copy_tree(there.rootfs, tree)
         if there is not None and (mark := there.rootfs.parent / "readonly").exists():
             shutil.copy2(mark, new / "readonly")
@@ -59,6 +60,7 @@ def import_image(
             forget_builds(paths, name)
         fill(paths, source, tree, room, options)
         complete(tree, source)
+        options.progress("writing out", 0, 0)
         files.settle(new)
         files.install(new, place)
     return ImageStore(paths).get(name)
@@ -106,10 +108,11 @@ def fill(paths: Paths, source: str, tree: Path, room: Path, options: Options) ->
         elif inside.resolve(path, "/bin/sh") is None:
             raise WwfastError(f"{path} has no /bin/sh inside, so it is no root file system")
         elif tree.exists():
-            update_tree(path, tree, room)
+            update_tree(path, tree, room, options)
         else:
+            options.progress("copying", 0, 0)
             copy_tree(path, tree)
-    elif path.is_file():
+    elif path.is_file() or path.is_fifo():
         archive(path, reference, tree, room, options)
     else:
         raise NotFoundError(
@@ -129,11 +132,12 @@ def apply(layers: Sequence[oci.Layer], tree: Path, options: Options) -> None:
         done += read
         options.progress("unpacking", done, total)
 
-    with Unpacker(tree) as unpacker:
+    with Unpacker(tree, options.limits) as unpacker:
         for layer in layers:
             try:
                 raw = layer.arriving() if layer.arriving else None
-                with opened(layer.path, digest=layer.digest or None, progress=count, raw=raw) as stream:
+                ratio, digest = options.limits.ratio, layer.digest or None
+                with opened(layer.path, digest=digest, progress=count, raw=raw, ratio=ratio) as stream:
                     unpacker.apply(stream, layer=True)
             except DamagedError:
                 # A damaged blob must not stay in the cache for the next try.
@@ -152,12 +156,13 @@ def copy_tree(source: Path, tree: Path) -> None:
     run([*words, source, tree])
 
 
-def update_tree(source: Path, tree: Path, room: Path) -> None:
+def update_tree(source: Path, tree: Path, room: Path, options: Options) -> None:
     """Copy over a tree that is there. Not by cp, which would write the server's files through links of the tree."""
+    options.progress("copying", 0, 0)
     file = room / "update.tar"
     words: list[str | Path] = ["tar", "--create", "--format=posix", "--xattrs", "--xattrs-include=*", "--numeric-owner"]
     run([*words, "--one-file-system", "--file", file, "--directory", source, "."])
-    with opened(file) as stream, Unpacker(tree) as unpacker:
+    with opened(file) as stream, Unpacker(tree, options.limits) as unpacker:
         unpacker.apply(stream)
         unpacker.finish()
 
@@ -186,7 +191,10 @@ def archive(path: Path, reference: str, tree: Path, room: Path, options: Options
 
     def unpack(target: Path) -> None:
         target.mkdir(mode=0o755, exist_ok=True)
-        with opened(path, progress=count) as stream, Unpacker(target) as unpacker:
+        with (
+            opened(path, progress=count, ratio=options.limits.ratio) as stream,
+            Unpacker(target, options.limits) as unpacker,
+        ):
             unpacker.apply(stream)
             unpacker.finish()
 
@@ -195,7 +203,9 @@ def archive(path: Path, reference: str, tree: Path, room: Path, options: Options
     unpack(aside)
     if oci.is_layout(aside):
         apply(oci.layers(aside, reference, options.platform), tree, options)
-    elif tree.exists():
+    elif not tree.exists():
+        aside.rename(tree)
+    elif path.is_file():
         unpack(tree)
     else:
-        aside.rename(tree)
+        update_tree(aside, tree, room, options)  # a pipe is read once

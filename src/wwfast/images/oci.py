@@ -18,7 +18,9 @@ from wwfast.errors import NotFoundError, WwfastError
 from wwfast.images import inside
 
 LARGEST = 4 << 20  # bytes of a document, as registries limit them
-REF_NAME = "org.opencontainers.image.ref.name"
+NESTED = 8  # indexes in indexes; real ones have one
+REF_NAME = "org.opencontainers.image.ref.name"  # of Docker and containerd only the tag
+FULL_NAME = "io.containerd.image.name"  # theirs with the repository
 INDEXES = ("application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json")
 HOST = {"x86_64": "amd64", "aarch64": "arm64", "ppc64le": "ppc64le", "s390x": "s390x", "riscv64": "riscv64"}
 
@@ -43,6 +45,20 @@ class Descriptor(msgspec.Struct, frozen=True):
     media_type: str = msgspec.field(default="", name="mediaType")
     platform: Platform | None = None
     annotations: dict[str, str] | None = None
+    artifact_type: str = msgspec.field(default="", name="artifactType")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What this is called in its layout, the name to show first."""
+        said = self.annotations or {}
+        full = [familiar(said[FULL_NAME])] if said.get(FULL_NAME) else []
+        return (*full, *([said[REF_NAME]] if said.get(REF_NAME) else []))
+
+
+def familiar(name: str) -> str:
+    """A name as people write it: `docker.io/library/debian:12` is `debian:12`, and without a tag it is the latest."""
+    name = name.removeprefix("docker.io/").removeprefix("library/")
+    return name if ":" in name.rpartition("/")[2] else f"{name}:latest"
 
 
 class Manifest(msgspec.Struct, frozen=True):
@@ -110,29 +126,48 @@ def layers(directory: Path, reference: str, wanted: str, blobs: Path | None = No
 
 def _layout(directory: Path, reference: str, wanted: str, blobs: Path) -> list[Layer]:
     index = msgspec.json.decode(_document(directory, "index.json"), type=Manifest)
-    found = index.manifests or []
+    found = [one for one in index.manifests or [] if not one.artifact_type]  # signatures, bills of materials
     if reference:
-        named = [d for d in found if reference in ((d.annotations or {}).get(REF_NAME), d.digest)]
-        if not named:
-            known = [name for d in found if (name := (d.annotations or {}).get(REF_NAME))]
-            raise NotFoundError(f"there is no image {reference} in it", hint=f"it holds: {', '.join(known) or 'one'}")
-        found = named
-    manifest = _pick(found, platform(wanted), wanted, blobs)
+        matching = [d for d in found if reference in (*d.names, d.digest) or familiar(reference) in d.names]
+        if not matching:
+            raise NotFoundError(f"there is no image {reference} in it", hint=_choice(found))
+        found = matching
+    machine = platform(wanted)
+    suited = [d for d in found if d.platform is None or d.platform.suits(machine)]
+    # Several entries may be one image, by several names or for several platforms; what is left are several images.
+    if len({d.digest for d in suited}) > 1 and (any(d.names for d in suited) or any(not d.platform for d in suited)):
+        raise NotFoundError("there are several images in it", hint=_choice(suited))
+    manifest = _pick(found, machine, wanted, blobs)
     return [Layer(_blob(blobs, d.digest), d.digest, d.size) for d in manifest.layers or []]
 
 
-def _pick(found: list[Descriptor], machine: Platform, wanted: str, blobs: Path) -> Manifest:
+def _choice(found: list[Descriptor]) -> str:
+    """The hint that tells what a layout holds."""
+    return _choose([(d.names or (d.digest,))[0] for d in found])
+
+
+def _choose(names: list[str]) -> str:
+    if not names:
+        return "it holds none"
+    return f"it holds: {', '.join(names)}; choose one by docker-archive:FILE:NAME or oci:DIR:NAME"
+
+
+def _pick(found: list[Descriptor], machine: Platform, wanted: str, blobs: Path, nested: int = 0) -> Manifest:
     """The manifest for a platform, through nested indexes."""
+    # A lone entry tells its platform only in its configuration.
     suited = [d for d in found if d.platform is not None and d.platform.suits(machine)]
-    # A lone entry tells its platform only in its configuration; several without platforms cannot be told apart.
-    if not suited and len(found) == 1 and found[0].platform is None:
-        suited = found
+    suited = suited or ([d for d in found if d.platform is None] if len({d.digest for d in found}) == 1 else [])
     if not suited:
-        have = ", ".join(sorted({str(d.platform) for d in found if d.platform})) or "several images"
-        raise NotFoundError(f"there is no image for {machine} in it", hint=f"it holds: {have}; see --platform")
+        have = ", ".join(sorted({str(d.platform) for d in found if d.platform}))
+        raise NotFoundError(
+            f"there is no image for {machine} in it",
+            hint=f"it holds: {have}; see --platform" if have else _choice(found),
+        )
+    if nested > NESTED:
+        raise WwfastError(f"the image has more than {NESTED} indexes in each other", hint="copy it again with skopeo")
     manifest = msgspec.json.decode(_verified(blobs, suited[0]), type=Manifest)
     if manifest.manifests is not None:
-        return _pick(manifest.manifests, machine, wanted, blobs)
+        return _pick(manifest.manifests, machine, wanted, blobs, nested + 1)
     if wanted and manifest.config is not None:
         is_for = msgspec.json.decode(_verified(blobs, manifest.config), type=Platform)
         if not is_for.suits(machine):
@@ -160,12 +195,15 @@ def _verified(blobs: Path, descriptor: Descriptor) -> bytes:
 
 def _saved(directory: Path, reference: str, wanted: str) -> list[Layer]:
     images = msgspec.json.decode(_document(directory, "manifest.json"), type=list[Saved])
+    known = [tag for image in images for tag in image.tags or []]
     if reference:
-        images = [image for image in images if reference in (image.tags or [])]
-    if len(images) != 1:
-        tags = ", ".join(tag for image in images for tag in image.tags or []) or "none by that name"
-        raise NotFoundError(f"{len(images)} images in the archive match", hint=f"name one after the path: {tags}")
-    (image,) = images
+        wants = familiar(reference)
+        images = [image for image in images if wants in map(familiar, image.tags or [])]
+    if not images:
+        raise NotFoundError(f"there is no image {reference or 'at all'} in it", hint=_choose(known))
+    if len({(image.config, *image.layers) for image in images}) > 1:
+        raise NotFoundError("there are several images in it", hint=_choose(known))
+    image = images[0]
     if wanted:
         is_for = msgspec.json.decode(_document(directory, image.config), type=Platform)
         if not is_for.suits(platform(wanted)):

@@ -16,11 +16,16 @@ import zstandard
 from isal import igzip_lib
 
 from wwfast.errors import WwfastError
+from wwfast.images.options import LIMITS, exceeded
 
 CHUNK = 1 << 20
 GzipError: type[Exception] = cast(Any, igzip_lib).error  # declared as a value in the library's types
-LARGEST_HEADER = 16 << 20  # names and attributes of one entry; more would only fill memory
 AHEAD = 8  # chunks the thread may be ahead of the parser
+MAGIC = 8  # bytes that tell the compression
+UNTOLD = 1 << 30  # bytes a file may unpack to whatever its ratio
+LARGEST_WINDOW = 128 << 20  # bytes zstd may look back, as its own program without --memory
+LARGEST_XZ = 2 << 30  # bytes of memory for xz: `xz -9` takes 65 MiB
+LEAVE = 2.0  # seconds for a thread that waits for a pipe or a registry, when the block is left early
 
 
 class DamagedError(WwfastError):
@@ -28,15 +33,27 @@ class DamagedError(WwfastError):
 
 
 class Digested:
-    """A raw file that hashes what is read from it."""
+    """A raw file that hashes and counts what is read from it."""
 
     def __init__(self, raw: IO[bytes], algorithm: str | None, progress: Callable[[int], None] | None) -> None:
         self.raw = raw
         self.hash = hashlib.new(algorithm) if algorithm else None
         self.progress = progress
+        self.count = 0
+        self._head = b""
 
-    def read(self, size: int = -1) -> bytes:
+    def head(self, size: int) -> bytes:
+        """The first `size` bytes, fewer only of a shorter file, however few come at a time; read() gives them again."""
+        while len(self._head) < size and (data := self.read(size - len(self._head), fresh=True)):
+            self._head += data
+        return self._head
+
+    def read(self, size: int = -1, *, fresh: bool = False) -> bytes:
+        if self._head and not fresh:
+            data, self._head = self._head, b""
+            return data
         data = self.raw.read(CHUNK if size < 0 else size)
+        self.count += len(data)
         if self.hash is not None:
             self.hash.update(data)
         if self.progress is not None:
@@ -50,7 +67,7 @@ class Digested:
 
 
 class Forward:
-    """What tarfile needs of a file object, over a source of chunks: read, tell, and seeking forward."""
+    """The plain bytes of a file, read once and forwards, from a source of chunks."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self._chunks = chunks
@@ -62,8 +79,6 @@ class Forward:
         return self._at
 
     def read(self, size: int) -> bytes:
-        if size > LARGEST_HEADER:
-            raise WwfastError(f"the archive is damaged: a header of {size} bytes")
         if len(self._buffer) >= size:
             data = bytes(self._buffer[:size])
             self._buffer = self._buffer[size:]
@@ -85,17 +100,18 @@ class Forward:
         self.last = data
         return data
 
-    def unread(self, data: bytes) -> None:
-        """Put back what was read last."""
+    def peek(self, size: int) -> bytes:
+        """What the next read of so many bytes gives, which gives it again."""
+        at, last = self._at, self.last
+        data = self.read(size)
         self._buffer = memoryview(data + bytes(self._buffer))
-        self._at -= len(data)
+        self._at, self.last = at, last
+        return data
 
-    def seek(self, to: int) -> int:
-        if to < self._at:
-            raise OSError("an archive is read forwards only")
-        while self._at < to and self.read(min(CHUNK, to - self._at)):
+    def skip(self, size: int) -> None:
+        """Pass over so many bytes, or as many as there are."""
+        for _ in self.pieces(size):
             pass
-        return self._at
 
     def pieces(self, size: int) -> Iterator[memoryview]:
         """The next `size` bytes without copying them; fewer when the source ends."""
@@ -112,35 +128,64 @@ class Forward:
             yield piece
 
 
-def plain_chunks(file: Digested, head: bytes) -> Iterator[bytes]:
-    """The decompressed content of `file`, whose first bytes are `head`, in pieces of at most CHUNK bytes."""
+def plain_chunks(file: Digested) -> Iterator[bytes]:
+    """The decompressed content of a file in pieces of at most CHUNK bytes."""
+    head = file.head(MAGIC)
     if head.startswith(b"\x1f\x8b"):
-        yield from _gunzip(file)
-        return
-    plain: Any = file
-    if head.startswith(b"\x28\xb5\x2f\xfd"):
-        plain = zstandard.ZstdDecompressor().stream_reader(cast(Any, file), read_across_frames=True, read_size=CHUNK)
+        yield from _streams(file, lambda: igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP))
     elif head.startswith(b"\xfd7zXZ\0"):
-        plain = lzma.LZMAFile(cast(Any, file))  # noqa: SIM115 - the file is its opener's to close
+        yield from _streams(file, lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=LARGEST_XZ))
     elif head.startswith(b"BZh"):
-        plain = bz2.BZ2File(cast(Any, file))
-    while data := plain.read(CHUNK):
-        yield data
+        yield from _streams(file, bz2.BZ2Decompressor)
+    elif head.startswith(b"\x28\xb5\x2f\xfd") or (head[1:4] == b"\x2a\x4d\x18" and head[0] >> 4 == 5):
+        # Of zstd also with a frame in front that carries no data, as pzstd and zstd:chunked write (RFC 8878, 3.1.2).
+        frames = zstandard.ZstdDecompressor(max_window_size=LARGEST_WINDOW)
+        plain = frames.stream_reader(cast(Any, file), read_across_frames=True, read_size=CHUNK)
+        while data := plain.read(CHUNK):
+            yield data
+    else:
+        while data := file.read(CHUNK):
+            yield data
 
 
-def _gunzip(file: Digested) -> Iterator[bytes]:
-    """All members of a gzip file (RFC 1952); zeros after the last one are padding."""
+def _streams(file: Digested, make: Callable[[], Any]) -> Iterator[bytes]:
+    """All streams of a file, as gzip (RFC 1952), xz and bzip2 allow several; zeros after the last one are padding."""
     data = file.read(CHUNK)
     while data:
-        member = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
-        while not member.eof:
-            if member.needs_input and not data:
+        stream = make()
+        while not stream.eof:
+            if stream.needs_input and not data:
                 data = file.read(CHUNK)
                 if not data:
                     raise EOFError("the compressed data ends too early")
-            yield member.decompress(data, CHUNK)
+            yield stream.decompress(data, CHUNK)
             data = b""
-        data = member.unused_data.lstrip(b"\0") or file.read(CHUNK).lstrip(b"\0")
+        data = stream.unused_data.lstrip(b"\0")
+        while not data and (more := file.read(CHUNK)):
+            data = more.lstrip(b"\0")
+
+
+def _bounded(file: Digested, ratio: int) -> Iterator[bytes]:
+    """The decompressed content, refused when it becomes more than a file of that size can honestly hold."""
+    plain = 0
+    for data in plain_chunks(file):
+        plain += len(data)
+        if plain > UNTOLD and plain > ratio * file.count:
+            raise exceeded(f"{file.count:,} bytes unpack to {plain:,} and more", "image ratio", ratio)
+        yield data
+
+
+def _damaged(path: Path, error: Exception) -> DamagedError:
+    if isinstance(error, zstandard.ZstdError) and "too much memory" in str(error):
+        return DamagedError(
+            f"{path} was compressed by zstd with a window of more than {LARGEST_WINDOW >> 20} MiB",
+            hint="compress it again with --long=27 at most",
+        )
+    if isinstance(error, lzma.LZMAError) and "Memory" in str(error):
+        return DamagedError(
+            f"{path} takes more than {LARGEST_XZ >> 30} GiB of memory to unpack", hint="xz -9 takes 65 MiB"
+        )
+    return DamagedError(f"{path} is damaged or cut short: {error}")
 
 
 @contextmanager
@@ -150,12 +195,13 @@ def opened(
     digest: str | None = None,
     progress: Callable[[int], None] | None = None,
     raw: IO[bytes] | None = None,
+    ratio: int = LIMITS.ratio,
 ) -> Iterator[Forward]:
     """The plain bytes of a file, compressed or not, read ahead by a thread.
 
     `digest` (`sha256:hex`) is that of the file itself; leaving the block normally with another one raises
     WwfastError, as do damaged or truncated data. `progress` gets counts of bytes read from the file. `raw` is read
-    instead of the file where that is still arriving.
+    instead of the file where that is still arriving. `ratio`: of plain to compressed bytes beyond the first GiB.
     """
     algorithm, _, expected = (digest or "").partition(":")
     if algorithm not in ("", "sha256", "sha512"):
@@ -174,9 +220,7 @@ def opened(
     def work(raw: IO[bytes]) -> None:
         try:
             source = Digested(raw, algorithm or None, progress)
-            head = raw.read(8)
-            raw.seek(0)
-            for data in plain_chunks(source, head):
+            for data in _bounded(source, ratio):
                 if stop.is_set():
                     return
                 if data:
@@ -189,7 +233,7 @@ def opened(
                 )
             put(b"")
         except (OSError, EOFError, ValueError, lzma.LZMAError, zstandard.ZstdError, GzipError) as error:
-            put(DamagedError(f"{path} is damaged or cut short: {error}"))
+            put(_damaged(path, error))
         except BaseException as error:
             put(error)
 
@@ -207,7 +251,7 @@ def opened(
                 return
             yield item
 
-    with raw or path.open("rb") as file:
+    with raw or path.open("rb", buffering=0) as file:
         thread = threading.Thread(target=work, args=(file,), daemon=True)
         thread.start()
         source = take()
@@ -217,4 +261,4 @@ def opened(
                 pass
         finally:
             stop.set()
-            thread.join()
+            thread.join(LEAVE)
