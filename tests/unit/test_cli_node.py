@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import click
 import pytest
 
 from wwfast.cli.main import cli, main
+from wwfast.net.dhcp.journal import Journal
+from wwfast.net.dhcp.packet import number
 from wwfast.paths import Paths
 
 Run = Callable[..., tuple[int, str, str]]
@@ -369,6 +372,11 @@ def test_node_edit_changes_deletes_and_keeps_comments(
 
 WRONG = {
     "address": ("ipaddr: fd00::1", "network devices.default.ipaddr: 'fd00::1' is not an IPv4 address"),
+    "loopback": ("ipaddr: 127.0.0.1", "'127.0.0.1' is an address that no host has (loopback)"),
+    "multicast": ("gateway: 224.0.0.1", "'224.0.0.1' is an address that no host has (multicast)"),
+    "broadcast": ("ipaddr: 255.255.255.255", "'255.255.255.255' is an address that no host has (reserved)"),
+    "multicast 6": ('ipaddr6: "ff02::1"', "'ff02::1' is an address that no host has (multicast)"),
+    "holes": ("netmask: 255.0.255.0", "'255.0.255.0' is not a netmask"),
     "gateway": ("gateway: fd00::1", "network devices.default.gateway: 'fd00::1' is not an IPv4 address"),
     "netmask": ('netmask: "ffff::"', "network devices.default.netmask: 'ffff::' is not a netmask"),
     "mtu": ("mtu: big", "network devices.default.mtu: 'big' is not an MTU"),
@@ -403,6 +411,59 @@ def test_values_are_refused_on_every_way_in(
     assert run(f"{noun} import {tmp_path}/new.yaml --yes --force")[0] == 0
     assert line.partition(":")[0] in text(paths)
     assert run(f"{noun} set x --comment later --yes")[0] == 0, "what was wrong before is not in the way"
+
+
+CLASHES = {
+    "server": ("10.5.0.1", "10.5.0.1 is this server's address"),
+    "network": ("10.5.0.0", "10.5.0.0 is the address of the cluster network itself"),
+    "broadcast": ("10.5.0.255", "10.5.0.255 is the broadcast address of the cluster network"),
+    "BMC": ("10.5.0.3", "10.5.0.3 is the address of the BMC of node n1"),
+    "gateway": ("10.5.0.2", "10.5.0.2 is also its gateway"),
+    "node": ("10.5.0.50", "address 10.5.0.50 also belongs to node n1"),
+    "guest": ("10.5.0.100", "10.5.0.100 is leased to 52:54:00:00:00:09 at this time"),
+}
+
+
+@pytest.mark.parametrize(("address", "message"), CLASHES.values(), ids=CLASHES)
+def test_an_address_that_something_has_is_refused_on_every_way_in(
+    run: Run, paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str, message: str
+) -> None:
+    paths.conf.write_text("ipaddr: 10.5.0.1\nnetmask: 255.255.255.0\nnetwork: 10.5.0.0\n")
+    n1 = "n1: {ipmi: {ipaddr: 10.5.0.3}, network devices: {default: {ipaddr: 10.5.0.50}}}"
+    n2 = "network devices: {default: {netmask: 255.255.255.0, gateway: 10.5.0.2"
+    paths.nodes_conf.write_text(f"nodes:\n  {n1}\n  n2: {{{n2}}}}}}}\n")
+    before = text(paths)
+    journal = Journal(paths.database)
+    journal.load()
+    journal.put(("52:54:00:00:00:09", number("10.5.0.100"), time.time() + 60, ""))
+    assert journal.flush()
+    wrong = f"n2: {{{n2}, ipaddr: {address}}}}}}}\n"
+    (tmp_path / "new.yaml").write_text(wrong)
+    (tmp_path / "editor").write_text(f'#!/bin/sh\ncp {tmp_path}/new.yaml "$1"\n')
+    (tmp_path / "editor").chmod(0o755)
+    monkeypatch.setenv("EDITOR", str(tmp_path / "editor"))
+    set_ = f"--ipaddr {address} --gateway 10.5.0.2 --netmask 255.255.255.0 --yes"
+    for command in (
+        f"node set n2 {set_}", f"node add n3 {set_}", f"node import {tmp_path}/new.yaml --yes", "node edit n2 --yes",
+    ):  # fmt: skip
+        code, _, err = run(command)
+        assert (code, text(paths)) == (1, before), command
+        assert message in err
+        assert "--force" in err
+    code, _, err = run(f"node set n2 --ipaddr {address} --yes --force")
+    assert (code, message in err) == (0, True)
+    assert run("node set n2 --comment later --yes")[0] == 0, "what was wrong before is not in the way"
+
+
+def test_an_address_that_its_own_machine_was_leased_is_no_clash(run: Run, paths: Paths) -> None:
+    """Somebody boots a new machine as a guest, and then makes it a node where it is."""
+    paths.conf.write_text("ipaddr: 10.5.0.1\nnetmask: 255.255.255.0\nnetwork: 10.5.0.0\n")
+    paths.nodes_conf.write_text("nodes:\n  n1: {}\n")
+    journal = Journal(paths.database)
+    journal.load()
+    journal.put(("52:54:00:00:00:09", number("10.5.0.100"), time.time() + 60, ""))
+    assert journal.flush()
+    assert run("node set n1 --hwaddr 52:54:00:00:00:09 --ipaddr 10.5.0.100 --yes")[0] == 0
 
 
 NULLS = "nodeprofiles:\n  p:\n  q: ~\nnodes:\n  n1: {}\n  n2:\n  n3: ~  # third\n  n4: null\n"

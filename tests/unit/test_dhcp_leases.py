@@ -153,9 +153,10 @@ def test_dhcp_a_range_that_is_none_gives_nothing(first: int, last: int) -> None:
 
 def test_dhcp_nodes_of_nodes_conf_do_not_depend_on_the_range() -> None:
     table = LeaseTable(FIRST, FIRST + SIZE - 1)
-    bound(table)
-    node = Reservation("n1", "10.1.0.9", "255.0.0.0")  # a stranger has it since before it was the node's
+    node = Reservation("n1", "10.1.0.9", "255.0.0.0")
     table.reserve(table.mask([number(node.address)]))
+    for place in range(SIZE):
+        assert table.bind(f"mac{place}", FIRST + place, 1000.0, 86400.0) == (FIRST + place != number(node.address))
     server = Responder(DhcpConfig("10.0.0.1", "255.0.0.0"), lambda mac: node, lambda client, ip: None, table)
     for kind, options in ((b"\1", {}), (b"\3", {50: number(node.address).to_bytes(4, "big")})):
         question = Message(chaddr=b"\2\0\0\0\0\1", options={53: kind, **options})

@@ -392,7 +392,7 @@ def test_dhcp_node_that_gains_an_address_leaves_its_lease() -> None:
 
 
 def test_dhcp_a_node_whose_entry_is_unusable_is_named_and_gets_nothing() -> None:
-    known = {mac(1).hex(":"): Reservation("n1", unusable=True)}
+    known = {mac(1).hex(":"): Reservation("n1", unusable="its entry in nodes.conf is unusable")}
     server = responder(first="10.0.1.1", last="10.0.1.50", hosts=known)
     reply, contact = server.respond(Message(chaddr=mac(1), options={53: b"\1", **PXE}), 1000.0)
     assert reply is None

@@ -3,6 +3,7 @@ from typing import Any
 TEXT: int
 CHECKED: int
 ADDRESS: int
+HOST: int
 HWADDR: int
 LIST: int
 TAGS: int

@@ -11,7 +11,7 @@ from cpython.ref cimport PyObject
 cdef extern from "Python.h":
     const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
 
-TEXT, CHECKED, ADDRESS, HWADDR, LIST, TAGS, STRUCT, STRUCTS, OTHER = range(9)
+TEXT, CHECKED, ADDRESS, HOST, HWADDR, LIST, TAGS, STRUCT, STRUCTS, OTHER = range(10)
 
 
 cdef bint is_address(const char *at, Py_ssize_t size) noexcept nogil:
@@ -38,6 +38,18 @@ cdef bint is_address(const char *at, Py_ssize_t size) noexcept nogil:
     return parts == 3 and digits > 0
 
 
+cdef bint is_host(const char *at, Py_ssize_t size) noexcept nogil:
+    """A dotted quad whose first number alone says that a host can have it: 1 to 223, but not 127."""
+    cdef int first = 0
+    cdef Py_ssize_t i = 0
+    if not is_address(at, size):
+        return False
+    while at[i] != c".":
+        first = first * 10 + at[i] - c"0"
+        i += 1
+    return 0 < first < 224 and first != 127
+
+
 cdef bint is_ethernet(const char *at, Py_ssize_t size) noexcept nogil:
     """Six pairs of hex digits with colons."""
     cdef Py_ssize_t i
@@ -61,7 +73,7 @@ cdef bint text_fits(object value, int code, object check) except -1:
         return True
     if code >= 2:
         at = PyUnicode_AsUTF8AndSize(value, &size)
-        if is_address(at, size) if code == 2 else is_ethernet(at, size):
+        if is_address(at, size) if code == 2 else is_host(at, size) if code == 3 else is_ethernet(at, size):
             return True
     return not check(value)
 
@@ -79,25 +91,25 @@ cdef bint walk(dict tree, dict plan) except -1:
         if found == NULL:
             return False
         code = (<tuple>found)[0]
-        if code <= 3:
+        if code <= 4:
             if type(<object>value) is not str or not text_fits(<object>value, code, (<tuple>found)[1]):
                 return False
-        elif code == 4:
+        elif code == 5:
             if type(<object>value) is not list:
                 return False
             check = (<tuple>found)[1]
             for each in <list>value:
                 if type(each) is not str or not text_fits(each, check is not None, check):
                     return False
-        elif code == 8 or type(<object>value) is not dict:
+        elif code == 9 or type(<object>value) is not dict:
             return False
-        elif code == 6:
+        elif code == 7:
             if not walk(<dict>value, (<tuple>found)[1]):
                 return False
         else:
             inner = 0
             while PyDict_Next(<dict>value, &inner, &name, &item):
-                if code == 5:
+                if code == 6:
                     if type(<object>item) is not str:
                         return False
                 elif type(<object>item) is not dict or not walk(<dict>item, (<tuple>found)[1]):

@@ -81,7 +81,7 @@ def judge(app: App, draft: Draft, result: Source, force: bool) -> None:
     """Refuse wrong values, references to nothing, addresses taken twice, or, forced, warn; also of what cannot boot."""
     from wwfast.cli.references import faults, unbootable
 
-    found = wrong_values(draft.changes()) + faults(draft, result, app.paths)
+    found = wrong_values(draft.changes()) + faults(draft, result, app.paths, app.settings)
     if found and not force:
         raise ConfigError("\n".join(found[:10]), hint="--force writes it all the same")
     for fault in found:

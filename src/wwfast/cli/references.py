@@ -14,6 +14,7 @@ from wwfast.overlays.model import ALIASES
 from wwfast.paths import Paths
 
 if TYPE_CHECKING:
+    from wwfast.config.settings import Settings
     from wwfast.nodes.model import Node
 
 FIELDS = (
@@ -40,8 +41,8 @@ def directories(place: Path) -> list[str]:
     return sorted(entry.name for entry in place.iterdir() if entry.is_dir()) if place.is_dir() else []
 
 
-def faults(draft: Draft, result: Source, paths: Paths) -> list[str]:
-    """What the changes of a draft refer to in vain, and the addresses they take twice."""
+def faults(draft: Draft, result: Source, paths: Paths, settings: Settings) -> list[str]:
+    """What the changes of a draft refer to in vain, and the addresses they take twice or that no node can have."""
     found: list[str] = []
     there: dict[str, set[str]] = {}
     addressed = False
@@ -59,12 +60,17 @@ def faults(draft: Draft, result: Source, paths: Paths) -> list[str]:
                 found.append(f"{NOUN[section]} {name}: no {kind} '{value}'")
         addressed = addressed or addresses(old) != addresses(after)
     if addressed:
+        from wwfast.net.dhcp.journal import guests  # here: few commands need SQLite
+        from wwfast.net.dhcp.network import clashes
+
         touched = {name for section, name in draft.changes() if section == NODES}
         every = any(section == PROFILES for section, _ in draft.changes())
         snapshot = Snapshot(result)
         for problem in snapshot.problems:
             if (problem.id in touched or every) and " also belongs to " in problem.message:
                 found.append(str(problem))
+        claims = clashes(snapshot, settings, guests(paths.database))
+        found += [str(clash) for clash in claims if every or clash.node in touched]
     return found
 
 
@@ -129,5 +135,5 @@ def addresses(tree: dict[str, object]) -> list[object]:
     taken: list[object] = [ipmi.get("ipaddr") if isinstance(ipmi, dict) else None, tree.get("discoverable")]
     for device in devices.values() if isinstance(devices, dict) else ():
         if isinstance(device, dict):
-            taken += [device.get(key) for key in ("hwaddr", "ipaddr", "ipaddr6")]
+            taken += [device.get(key) for key in ("hwaddr", "ipaddr", "ipaddr6", "netmask", "gateway")]
     return taken

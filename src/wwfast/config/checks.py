@@ -47,6 +47,31 @@ def ip4(text: str) -> str:
     return "" if IP4.fullmatch(text) else f"'{text}' is not an IPv4 address"
 
 
+def host4(text: str) -> str:
+    """An address that a host can have (RFC 6890); 0.0.0.0 is a word for none."""
+    if wrong := ip4(text):
+        return wrong
+    first = int(text.partition(".")[0])
+    if text == "0.0.0.0" or (0 < first < 224 and first != 127):
+        return ""
+    kind = "loopback" if first == 127 else "multicast" if 224 <= first < 240 else "reserved"
+    return f"'{text}' is an address that no host has ({kind})"
+
+
+def host6(text: str) -> str:
+    from ipaddress import IPv6Address
+
+    if wrong := ip6(text):
+        return wrong
+    address = IPv6Address(text)
+    kind = "loopback" if address.is_loopback else "multicast" if address.is_multicast else ""
+    return f"'{text}' is an address that no host has ({kind})" if kind else ""
+
+
+def host(text: str) -> str:
+    return host6(text) if ":" in text and not ip6(text) else ip(text) or host4(text)
+
+
 def mask(text: str) -> str:
     return "" if text in MASKS else f"'{text}' is not a netmask"
 
@@ -134,8 +159,10 @@ def fatal(check: Check, text: str) -> bool:
     """Whether a file that says this describes nothing usable.
 
     What must be an IPv4 address is put into packets of 32-bit addresses, so nothing else will do. A dotted mask with
-    holes, and an IPv4 address where an IPv6 one belongs, are only odd.
+    holes, an address that no host has, and an IPv4 address where an IPv6 one belongs, are only odd.
     """
     if check is mask:
         return bool(ip4(text))
-    return check in (ip, ip4, address) or (check is ip6 and bool(ip(text)))
+    if check in (host, host4):
+        return bool(ip(text) if check is host else ip4(text))
+    return check in (ip, ip4, address) or (check in (ip6, host6) and bool(ip(text)))

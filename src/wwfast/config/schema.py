@@ -128,7 +128,7 @@ def plan(struct: type[msgspec.Struct]) -> dict[str, tuple[int, Any]]:
     for key, spec in fields(struct).items():
         if spec.is_text:
             native: dict[checks.Check, int] = dict.fromkeys((checks.ip, checks.ip4), accept.ADDRESS)
-            native[checks.hwaddr] = accept.HWADDR
+            native |= {checks.host: accept.HOST, checks.host4: accept.HOST, checks.hwaddr: accept.HWADDR}
             code = native.get(spec.check, accept.CHECKED) if spec.check else accept.TEXT
             made[key] = (code, spec.check)
         elif spec.kind is Kind.LIST:

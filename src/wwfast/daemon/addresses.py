@@ -23,7 +23,7 @@ from wwfast.daemon.handover import Sockets
 from wwfast.errors import WwfastError
 from wwfast.net.dhcp.journal import Journal
 from wwfast.net.dhcp.leases import LeaseTable
-from wwfast.net.dhcp.network import own_addresses, require_range, require_written
+from wwfast.net.dhcp.network import clashes, own_addresses, require_range, require_written
 from wwfast.net.dhcp.packet import ClientInfo, dotted, number
 from wwfast.net.dhcp.pool import Mask
 from wwfast.net.dhcp.responder import Responder
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+UNUSABLE = "its entry in nodes.conf is unusable, see wwfast doctor"
 #: How long after its DHCP a machine may be in iPXE, waiting for an IPv6 router.
 SOLICITS_SECONDS = 60.0
 
@@ -90,7 +91,9 @@ class Addresses:
             number(address) if address else 0 for address in (settings.dhcp.range_start, settings.dhcp.range_end)
         )
         self.leases = LeaseTable(first, last, journal=self.journal)
-        self._taken = {number(address) for address in own_addresses(settings)}
+        self._settings = settings
+        self._taken = set(map(number, own_addresses(settings)))
+        self._clashes: dict[tuple[str, str], str] = {}  # of the registry as it was gone through
         own = settings.wwfast
         relays = frozenset(map(number, own.dhcp_relays))
         config = DhcpConfig(settings.ipaddr, settings.netmask, proxy=own.proxy_dhcp, relays=relays)
@@ -116,7 +119,8 @@ class Addresses:
                 f"another DHCP server answers on {self.interface}: {', '.join(others)}",
                 hint="stop it, or set `dhcp: enabled: false` in warewulf.conf, or start with --force-dhcp",
             )
-        self.leases.reserve(await asyncio.to_thread(self._reserved, self._registry.snapshot()))
+        mask, self._clashes = await asyncio.to_thread(self._gone_through, self._registry.snapshot())
+        self.leases.reserve(mask)
 
         def listen(interface: str, port: int) -> socket.socket:
             return sockets.get(_name(interface, port), lambda: listening(interface, port))
@@ -163,21 +167,30 @@ class Addresses:
         node = snapshot.by_mac(mac)
         if node is None:
             unusable = snapshot.left_out(mac)
-            return Reservation(unusable, unusable=True) if unusable else None
+            return Reservation(unusable, unusable=UNUSABLE) if unusable else None
         device = next((device for device in node.network_devices.values() if device.hwaddr == mac), None)
         if device is None:
             return Reservation(node.id, hostname=node.id)
-        return Reservation(node.id, device.ipaddr, device.netmask, device.gateway, node.id)
+        address = device.ipaddr if device.ipaddr != "0.0.0.0" else ""
+        if address and (why := self._clashes.get((node.id, address))):
+            return Reservation(node.id, unusable=f"its address {address} {why}")
+        if address and (other := snapshot.by_ip(address)) is not None and other is not node:
+            return Reservation(node.id, unusable=f"its address {address} also belongs to node {other.id}")
+        netmask = device.netmask if device.netmask in checks.MASKS else ""
+        return Reservation(node.id, address, netmask, device.gateway, node.id)
 
     async def follow(self, snapshot: Snapshot, executor: Executor) -> None:
         """The range goes round the addresses of a new nodes.conf as soon as a thread has gone through it."""
-        mask = await asyncio.get_running_loop().run_in_executor(executor, self._reserved, snapshot)
+        mask, found = await asyncio.get_running_loop().run_in_executor(executor, self._gone_through, snapshot)
         if snapshot is self._registry.snapshot():
             self.leases.reserve(mask)
+            self._clashes = found
 
-    def _reserved(self, snapshot: Snapshot) -> Mask:
+    def _gone_through(self, snapshot: Snapshot) -> tuple[Mask, dict[tuple[str, str], str]]:
+        """What the range leaves out, and which address a node does not get: (node, address) and why."""
         addresses = filter(checks.IP4.fullmatch, snapshot.addresses())
-        return self.leases.mask(self._taken.union(map(number, addresses)))
+        found = {(clash.node, clash.address): clash.why for clash in clashes(snapshot, self._settings, {})}
+        return self.leases.mask(self._taken.union(map(number, addresses))), found
 
     def leased(self, mac: str) -> str:
         """The address this MAC has from us, or "". One that was only offered is nobody's yet."""

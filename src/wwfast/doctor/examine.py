@@ -17,6 +17,7 @@ CHECKS: tuple[Check, ...] = (
     ports.ports,
     site.dhcp,
     reach.room,
+    reach.clashing,
     site.ipxe,
     ports.firewall,
     ports.ipv6,

@@ -6,12 +6,15 @@ from collections.abc import Iterator
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
-from wwfast.doctor.finding import ERROR, WARNING, Fault, Finding, Scene
+from wwfast.doctor.finding import ERROR, WARNING, Fault, Finding, Scene, grouped
+from wwfast.net.dhcp.journal import guests
+from wwfast.net.dhcp.network import clashes, held_in_range
 
 if TYPE_CHECKING:
     from wwfast.nodes.model import Node
 
 NONE = ("", "0.0.0.0")
+SHOWN = 5  # of what a range holds
 
 
 def known(scene: Scene, node: Node) -> Iterator[Fault]:
@@ -62,3 +65,24 @@ def room(scene: Scene) -> Iterator[Finding]:
     if 0 < there < need:
         message = f"the range of DHCP has {there} addresses, and {need} nodes without one of their own need it"
         yield Finding(WARNING, "address", message, "a larger `dhcp: range`, or addresses in nodes.conf")
+    if held := held_in_range(scene.snapshot, scene.settings):
+        shown = ", ".join(held[:SHOWN]) + (f" and {len(held) - SHOWN} more" if len(held) > SHOWN else "")
+        message = f"the range of DHCP holds {shown}: no guest is given these"
+        yield Finding(WARNING, "address", message, f"choose another range in {scene.paths.conf}")
+
+
+def clashing(scene: Scene) -> list[Finding]:
+    """Addresses that a node cannot have, or that something has already."""
+    served = serves_addresses(scene)
+    level, more = (ERROR, ": DHCP does not give it") if served else (WARNING, "")
+    return grouped(
+        Fault(
+            clash.node,
+            level,
+            "address",
+            f"{clash.address} {clash.why}{more}",
+            f"wwfast node set {clash.node} --ipaddr ADDRESS",
+        )
+        for clash in clashes(scene.snapshot, scene.settings, guests(scene.paths.database))
+        if scene.asked(clash.node)
+    )

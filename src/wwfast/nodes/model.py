@@ -49,8 +49,8 @@ class Kernel(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 class Ipmi(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     username: Annotated[str, Doc("User name at the BMC.", "ipmiuser", title="Ipmi.UserName")] = ""
     password: Annotated[str, Doc("Password at the BMC.", "ipmipass", title="Ipmi.Password")] = ""
-    ipaddr: Annotated[str, Doc("Address of the BMC.", "ipmiaddr", title="Ipmi.Ipaddr", check=checks.ip)] = ""
-    gateway: Annotated[str, Doc("Gateway of the BMC.", "ipmigateway", title="Ipmi.Gateway", check=checks.ip)] = ""
+    ipaddr: Annotated[str, Doc("Address of the BMC.", "ipmiaddr", title="Ipmi.Ipaddr", check=checks.host)] = ""
+    gateway: Annotated[str, Doc("Gateway of the BMC.", "ipmigateway", title="Ipmi.Gateway", check=checks.host)] = ""
     netmask: Annotated[str, Doc("Netmask of the BMC.", "ipminetmask", title="Ipmi.Netmask", check=checks.mask)] = ""
     port: Annotated[str, Doc("Port of the BMC.", "ipmiport", title="Ipmi.Port", check=checks.port)] = ""
     interface: Annotated[str, Doc("ipmitool's interface: lan, lanplus.", "ipmiinterface", title="Ipmi.Interface")] = ""
@@ -69,12 +69,12 @@ class NetDev(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     onboot: Annotated[str, Doc("Bring the device up at boot.", "onboot", title="OnBoot", check=checks.wwbool)] = ""
     device: Annotated[str, Doc("Name of the interface.", "netdev", "N", title="Device")] = ""
     hwaddr: Annotated[str, Doc("Hardware (MAC) address.", "hwaddr", "H", title="Hwaddr", check=checks.hwaddr)] = ""
-    ipaddr: Annotated[str, Doc("IPv4 address.", "ipaddr", "I", title="Ipaddr", check=checks.ip4)] = ""
+    ipaddr: Annotated[str, Doc("IPv4 address.", "ipaddr", "I", title="Ipaddr", check=checks.host4)] = ""
     netmask: Annotated[str, Doc("Netmask.", "netmask", "M", title="Netmask", check=checks.mask)] = ""
-    gateway: Annotated[str, Doc("IPv4 gateway.", "gateway", "G", title="Gateway", check=checks.ip4)] = ""
-    ipaddr6: Annotated[str, Doc("IPv6 address.", "ipaddr6", title="Ipaddr6", check=checks.ip6)] = ""
+    gateway: Annotated[str, Doc("IPv4 gateway.", "gateway", "G", title="Gateway", check=checks.host4)] = ""
+    ipaddr6: Annotated[str, Doc("IPv6 address.", "ipaddr6", title="Ipaddr6", check=checks.host6)] = ""
     prefixlen6: Annotated[str, Doc("IPv6 prefix length.", "prefixlen6", title="PrefixLen6", check=checks.prefix6)] = ""
-    gateway6: Annotated[str, Doc("IPv6 gateway.", "gateway6", title="Gateway6", check=checks.ip6)] = ""
+    gateway6: Annotated[str, Doc("IPv6 gateway.", "gateway6", title="Gateway6", check=checks.host6)] = ""
     mtu: Annotated[str, Doc("Largest packet.", "mtu", title="MTU", check=checks.mtu)] = ""
     tags: Annotated[dict[str, str], Doc("Tags of the device.", "nettag", title="Tags")] = {}
     primary: bool = False

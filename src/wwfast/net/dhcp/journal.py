@@ -46,6 +46,16 @@ CREATE TABLE IF NOT EXISTS lease (
 Row = tuple[str, int, float, str]
 
 
+def guests(path: Path) -> dict[str, str]:
+    """Who has which address by a lease that runs: dotted, MAC. For commands: nothing is made or written, and where
+    there are no leases to read nobody has any."""
+    try:
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=1.0)) as database:
+            return dict(database.execute("SELECT address, mac FROM lease WHERE expires > ?", (time.time(),)))
+    except sqlite3.Error:
+        return {}
+
+
 class Journal:
     """`put` and `delete` from the event loop, never a wait. `trouble`: why leases are not written just now, or ""."""
 

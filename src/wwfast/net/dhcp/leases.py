@@ -87,6 +87,11 @@ class LeaseTable:
         lease = self._by_address.get(address)
         return lease.mac if lease is not None and lease.queue is not self._resting else None
 
+    def guest(self, address: int, now: float) -> Lease | None:
+        """The lease by which somebody has this address at this time; an offer is none."""
+        lease = self._by_address.get(address)
+        return lease if lease is not None and lease.bound and lease.expires > now else None
+
     def all(self) -> list[Lease]:
         return [lease for lease in self._by_mac.values() if lease.bound]
 

@@ -1,8 +1,10 @@
-"""The network that DHCP serves, as warewulf.conf describes it."""
+"""The network that DHCP serves, as warewulf.conf describes it, and the addresses on it that no node and no guest can
+have, or that something has already."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from wwfast.config import checks
@@ -11,17 +13,83 @@ from wwfast.net.dhcp.packet import dotted, number
 
 if TYPE_CHECKING:
     from wwfast.config.settings import Settings
+    from wwfast.nodes.model import NetDev, Node
+    from wwfast.nodes.registry import Snapshot
     from wwfast.paths import Paths
 
 
-def own_addresses(settings: Settings) -> Iterator[str]:
-    """What no client may have: this server's address, and those that mean the network and all of it."""
-    yield settings.ipaddr
+@dataclass(frozen=True, slots=True)
+class Clash:
+    """An address that a node cannot have; `why` goes on after it: `is the broadcast address of its network`."""
+
+    node: str
+    address: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"node {self.node}: {self.address} {self.why}"
+
+
+def own_addresses(settings: Settings) -> dict[str, str]:
+    """What no client may have, and what it is: this server's address, and those that mean the network and all of it."""
+    found = {}
     bits = checks.MASKS.get(settings.netmask)
     if bits is not None and bits < 31:
         network = number(settings.ipaddr) & number(settings.netmask)
-        yield dotted(network)
-        yield dotted(network | (1 << 32 - bits) - 1)
+        found[dotted(network)] = "is the address of the cluster network itself"
+        found[dotted(network | (1 << 32 - bits) - 1)] = "is the broadcast address of the cluster network"
+    return found | {settings.ipaddr: "is this server's address"}
+
+
+def clashes(snapshot: Snapshot, settings: Settings, guests: Mapping[str, str]) -> Iterator[Clash]:
+    """Of all nodes; `guests`: addresses of the range that are leased, and the MAC of each. That two nodes claim the
+    same address is told by the registry."""
+    own = own_addresses(settings) if settings.ipaddr else {}
+    bmcs = {node.ipmi.ipaddr: node.id for node in snapshot.nodes.values() if node.ipmi.ipaddr}
+    for node in snapshot.nodes.values():
+        if node.ipmi.ipaddr in own:
+            yield Clash(node.id, node.ipmi.ipaddr, own[node.ipmi.ipaddr] + ", and not its BMC's")
+        for device in node.network_devices.values():
+            if device.ipaddr in ("", "0.0.0.0"):
+                continue
+            why = own.get(device.ipaddr) or _unfit(device)
+            if not why and device.ipaddr in bmcs:
+                why = f"is the address of the BMC of node {bmcs[device.ipaddr]}"
+            guest = guests.get(device.ipaddr, "")
+            if not why and guest and not _has(node, guest):
+                why = f"is leased to {guest} at this time"
+            if why:
+                yield Clash(node.id, device.ipaddr, why)
+
+
+def _unfit(device: NetDev) -> str:
+    """What the device itself says against its address."""
+    if checks.host4(device.ipaddr):
+        return "is an address that no host has"
+    if device.ipaddr == device.gateway:
+        return "is also its gateway"
+    bits = checks.MASKS.get(device.netmask, 32)
+    host = number(device.ipaddr) & ((1 << 32 - bits) - 1)
+    if 0 < bits < 31 and host in (0, (1 << 32 - bits) - 1):
+        return f"is the {'broadcast ' if host else ''}address of its network, not of a host (netmask {device.netmask})"
+    return ""
+
+
+def _has(node: Node, mac: str) -> bool:
+    return any(device.hwaddr == mac for device in node.network_devices.values())
+
+
+def held_in_range(snapshot: Snapshot, settings: Settings) -> list[str]:
+    """What in the range has an address that is not a node's, so that no guest gets it: `10.5.0.1 (this server)`."""
+    first, last = number(settings.dhcp.range_start), number(settings.dhcp.range_end)
+    held = {address: why.removeprefix("is ") for address, why in own_addresses(settings).items()}
+    for node in snapshot.nodes.values():
+        for device in node.network_devices.values():
+            held.setdefault(device.gateway, f"the gateway of node {node.id}")
+        if not checks.ip4(node.ipmi.ipaddr):
+            held.setdefault(node.ipmi.ipaddr, f"the BMC of node {node.id}")
+    inside = [address for address in held if address and first <= number(address) <= last]
+    return [f"{address} ({held[address]})" for address in sorted(inside, key=number)]
 
 
 def require_written(settings: Settings, paths: Paths) -> None:
@@ -42,3 +110,10 @@ def require_range(settings: Settings, paths: Paths) -> None:
     if not first or not last or number(first) > number(last):
         shown = f"from {first or 'nothing'} to {last or 'nothing'}"
         raise ConfigError(f"{paths.conf}: the range of DHCP is {shown}", hint="set `range start` and `range end`")
+    mask = number(settings.netmask) if settings.netmask in checks.MASKS else 0
+    if any((number(address) ^ number(settings.ipaddr)) & mask for address in (first, last)):
+        network = f"{dotted(number(settings.ipaddr) & mask)}/{checks.MASKS[settings.netmask]}"
+        raise ConfigError(
+            f"{paths.conf}: the range of DHCP, {first} to {last}, is not within the cluster network {network}",
+            hint="set `range start` and `range end` to addresses of that network",
+        )

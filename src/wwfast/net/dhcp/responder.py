@@ -99,8 +99,9 @@ class Responder:
         if reservation is None and not client.boots and not self.leases.size:
             self.counts["unknown"] += 1
             return None, None
-        if reservation is not None and reservation.unusable:
-            return None, self._no_address(client, reservation, now)
+        if reservation is not None and (why := self._kept_from(reservation, client.mac, now)):
+            self.counts["no_address"] += 1
+            return None, self._once(client, reservation, "IGNORED", why, now)
         match kind:
             case Kind.DISCOVER:
                 return self._discover(message, client, reservation, now, source)
@@ -197,8 +198,10 @@ class Responder:
         self.counts["bootp"] += 1
         reservation = None if self.config.proxy else self.hosts(client.mac)
         address = self._fixed(reservation)
-        if not address or (reservation is not None and reservation.unusable):
-            why = "it asks by BOOTP, which is answered only for nodes with an address in nodes.conf"
+        why = "" if address else "it asks by BOOTP, which is answered only for nodes with an address in nodes.conf"
+        if reservation is not None and not why:
+            why = self._kept_from(reservation, client.mac, now)
+        if why:
             return None, self._once(client, reservation, "IGNORED", why, now)
         reply, options = self._replies.reply(message, client, 0, address, reservation)
         reply.siaddr = self._server
@@ -248,6 +251,16 @@ class Responder:
     def _fixed(self, reservation: Reservation | None) -> int:
         return number(reservation.address) if reservation is not None else 0
 
+    def _kept_from(self, reservation: Reservation, mac: str, now: float) -> str:
+        """Why a node does not get its address, or "": two machines with one address are worse than one that waits."""
+        if reservation.unusable or not reservation.address:
+            return reservation.unusable
+        guest = self.leases.guest(number(reservation.address), now)
+        if guest is None or guest.mac == mac:
+            return ""
+        ends = f"for another {max(guest.expires - now, 0) / 3600:.1f} h"
+        return f"its address {reservation.address} is leased to {guest.mac} {ends}, or until that one gives it back"
+
     def _pool_serves(self, message: Message) -> bool:
         """The range is of our own network: a relay's clients in another one cannot use it."""
         link = message.link if self.leases.size else 0
@@ -258,9 +271,7 @@ class Responder:
 
     def _no_address(self, client: ClientInfo, reservation: Reservation | None, now: float) -> Contact | None:
         self.counts["no_address"] += 1
-        if reservation is not None and reservation.unusable:
-            why = "its entry in nodes.conf is unusable, see wwfast doctor"
-        elif client.giaddr and self.leases.size:
+        if client.giaddr and self.leases.size:
             why = f"no address in nodes.conf, and the range is not of the relay's network ({client.giaddr})"
         elif self.leases.size:
             why = "the dhcp range is full"

@@ -20,7 +20,7 @@ REFUSED = ("IGNORED", "DECLINE", NO_BOOT_FILE)
 class Reservation(msgspec.Struct, frozen=True):
     """What nodes.conf says about a MAC: its node and, if it has one, its address (dotted, "" for none).
 
-    `unusable`: the entry has a fault that keeps it out of service; the machine gets no answer, not even as a stranger.
+    `unusable`: the fault that keeps it out of service, or ""; the machine gets no answer, not even as a stranger.
     """
 
     node: str
@@ -28,7 +28,7 @@ class Reservation(msgspec.Struct, frozen=True):
     netmask: str = ""
     gateway: str = ""
     hostname: str = ""
-    unusable: bool = False
+    unusable: str = ""
 
 
 class BootFile(msgspec.Struct, frozen=True):
