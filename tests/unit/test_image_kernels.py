@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from wwfast.images import detect, inside
+from wwfast.images import detect, inside, modules
 
 
 def plant(root: Path, *names: str, content: bytes = b"kernel") -> None:
@@ -182,3 +183,19 @@ def test_image_links_are_resolved_inside_the_image_only(tmp_path: Path) -> None:
     assert [k.path for k in detect.kernels(root)] == ["/lib/modules/6.1.0/vmlinuz"]
     assert inside.resolve(root, "/loop/x") is None
     assert inside.resolve(root, "../../lib/modules") == root / "usr/lib/modules"
+
+
+@pytest.mark.parametrize("name", ["../../../../etc/cron.d/x", "/etc/cron.d/x", "intel/../../../../etc/cron.d/x"])
+def test_kernel_firmware_is_copied_to_nowhere_else(tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture) -> None:
+    root, target = tmp_path / "a/b/image", tmp_path / "a/b/tree/lib/firmware"
+    for path in ("/lib/firmware/intel/good.bin", "/etc/cron.d/x", "/lib/firmware/etc/cron.d/x"):
+        plant(root, path)
+    modules.copy_firmware(root, modules.firmware_names(f"intel/good.bin\n{name}\n".encode()), target)
+    made = [file for file in tmp_path.rglob("*") if file.is_file() and root not in file.parents]
+    assert made == [target / "intel/good.bin"]
+    assert name in caplog.text
+
+
+def test_kernel_index_of_modules_is_bytes(tmp_path: Path) -> None:
+    plant(tmp_path, "/modules.dep", content=b"kernel/\xff.ko: kernel/b.ko\n")
+    assert modules.index_matches(tmp_path, [tmp_path / os.fsdecode(b"kernel/\xff.ko")])

@@ -162,7 +162,7 @@ def _release(root: Path, path: str, file: Path) -> str:
     # Arch writes the name of the kernel's package beside its modules.
     for base in inside.matching(root, "/lib/modules/*/pkgbase"):
         real = inside.resolve(root, base)
-        if real is not None and real.read_text(errors="replace").strip() == label:
+        if real is not None and real.is_file() and real.read_text(errors="replace").strip() == label:
             return base.split("/")[3]
     # Alpine names the kernel by its flavour; on arm64 its header does not tell the release.
     homes = [home.split("/")[3] for home in inside.matching(root, "/lib/modules/*")]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 from wwfast.errors import WwfastError
@@ -68,19 +70,31 @@ def index_matches(place: Path, files: list[Path]) -> bool:
     index = place / "modules.dep"
     if not index.is_file():
         return not files
-    named = {line.partition(":")[0] for line in index.read_text().splitlines() if ":" in line}
+    named = {line.partition(":")[0] for line in os.fsdecode(index.read_bytes()).split("\n") if ":" in line}
     return named == {str(file.relative_to(place)) for file in files}
 
 
 def _firmware(root: Path, files: list[Path], target: Path) -> None:
     """Copy what `modinfo -F firmware` names and the source has, plain or compressed; the rest was never there."""
-    place = inside.resolve(root, "/lib/firmware")
-    if place is None or not files:
+    if inside.resolve(root, "/lib/firmware") is None:
         return
     wanted: set[str] = set()
     for batch in (files[i : i + 500] for i in range(0, len(files), 500)):
-        listed = run(["modinfo", "-F", "firmware", *batch], package="kmod").stdout
-        wanted |= {line for line in listed.decode(errors="replace").splitlines() if line}
+        wanted |= firmware_names(run(["modinfo", "-F", "firmware", *batch], package="kmod").stdout)
+    copy_firmware(root, wanted, target)
+
+
+def firmware_names(listed: bytes) -> set[str]:
+    """Names, a line each, of files below lib/firmware. A module says what it likes: a name that leads elsewhere would
+    be copied to there on this server, and the kernel refuses it (drivers/base/firmware_loader, since 6.12)."""
+    names = os.fsdecode(listed).split("\n")
+    good = {name for name in names if name and not name.startswith("/") and ".." not in name.split("/")}
+    if odd := sorted({*names} - good - {""}):
+        log.warning("modules ask for firmware by names that lead out of lib/firmware: %s", ", ".join(map(ascii, odd)))
+    return good
+
+
+def copy_firmware(root: Path, wanted: Iterable[str], target: Path) -> None:
     for name in sorted(wanted):
         for path in inside.matching(root, f"/lib/firmware/{name}") if "*" in name else (f"/lib/firmware/{name}",):
             for suffix in ("", ".xz", ".zst"):
