@@ -66,7 +66,7 @@ def bracket(inside: str, pattern: str) -> list[str]:
         if match is None or part == "":
             raise wrong(pattern, f"'{part}' is no number or range")
         first, last = match.groups()
-        if len(part) > 2 * DIGITS:
+        if max(map(len, part.split("-"))) > DIGITS:
             raise wrong(pattern[:40] + "...", f"a number is larger than {LARGEST}")
         if last is None:
             numbers.append(first)
@@ -92,8 +92,8 @@ def compress(names: Iterable[str]) -> str:
     for name in names:
         head = name.rstrip("0123456789")
         digits = name[len(head) :]
-        if not digits:
-            groups[(name, -1)] = None
+        if not 0 < len(digits) <= DIGITS:
+            groups[(name, -1)] = None  # no number, or one that expand() would not take
             continue
         width = len(digits) if digits[0] == "0" and len(digits) > 1 else 0
         numbers = groups.setdefault((head, width or (len(digits) if padded(groups, head, len(digits)) else 0)), [])

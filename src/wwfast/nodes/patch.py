@@ -49,7 +49,8 @@ class Edit(NamedTuple):
 
 
 def rewrite(text: str, old: Tree, new: Tree, schema: Fields | None = None, depth: int = 0) -> str:
-    """`schema` orders keys that are added `depth` levels down; higher maps get new keys at their end."""
+    """`schema` orders keys that are added `depth` levels down; higher maps get new keys at their end. Raises Awkward
+    where not even the outermost map can be edited."""
     lines = [line for line in LINE.findall(text) if line]
     composed = yaml.compose(text.encode())
     if composed is None:
@@ -60,9 +61,10 @@ def rewrite(text: str, old: Tree, new: Tree, schema: Fields | None = None, depth
     edits: list[Edit] = []
     Patch(lines, edits).map(root, old, new, schema, depth)
     for _, edit in sorted(enumerate(edits), key=lambda it: (it[1].first, it[1].last, it[0]), reverse=True):
-        before = lines[edit.first - 1] if edit.first else ""
+        at = min(edit.first, len(lines))  # the mark of an empty value may stand behind the end
+        before = lines[at - 1] if at else ""
         if edit.lines and before and before == before.rstrip("\n\r"):
-            lines[edit.first - 1] = before + "\n"
+            lines[at - 1] = before + "\n"
         lines[edit.first : edit.last] = edit.lines
     return "".join(lines)
 

@@ -20,6 +20,7 @@ from wwfast.config.yaml import Tree
 from wwfast.errors import ConfigError, NotFoundError, WwfastError
 from wwfast.nodes.merge import SCHEMA
 from wwfast.nodes.model import mac
+from wwfast.nodes.patch import Awkward
 from wwfast.nodes.registry import Snapshot
 from wwfast.nodes.source import NODES, NOUN, PROFILES, Source
 from wwfast.paths import Paths
@@ -95,10 +96,10 @@ class Draft:
         changes = self.changes()
         if not changes:
             return self.source
-        text = self.source.rewrite({key: after for key, (_, after) in changes.items()}, SCHEMA)
         try:
+            text = self.source.rewrite({key: after for key, (_, after) in changes.items()}, SCHEMA)
             fresh = Source.parse(text, self.source.name)
-        except ConfigError as error:
+        except (Awkward, ConfigError) as error:
             raise self.awkward(changes) from error
         for section in (PROFILES, NODES):
             mine = {name: after for (where, name), (_, after) in changes.items() if where == section}
