@@ -8,11 +8,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from support import overlays, watchdog
 from support.lab import Laboratory, Namespace, stocked
 from wwfast.demo import debian as debian_tree
 from wwfast.paths import Paths
+
+# The same examples every time, and nothing that depends on the speed of the machine; `make random` looks for others.
+settings.register_profile(
+    "fixed", derandomize=True, database=None, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("random", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("fixed")
 
 
 def pytest_configure() -> None:

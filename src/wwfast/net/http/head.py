@@ -184,4 +184,4 @@ def split_target(target: str) -> tuple[str, dict[str, str]]:
 
 
 def _utf8(raw: str) -> str:
-    return raw if raw.isascii() else raw.encode("latin-1", "replace").decode("utf-8", "replace")
+    return raw if raw.isascii() else raw.encode("latin-1").decode("utf-8", "replace")
