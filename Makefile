@@ -1,5 +1,5 @@
-# make setup | demo | test | test-fast | faults | soak | bench | check | clean
-.PHONY: setup demo test test-fast faults soak bench check clean help
+# make setup | demo | test | test-fast | random | fuzz | faults | soak | bench | check | clean
+.PHONY: setup demo test test-fast random fuzz faults soak bench check clean help
 PY := .venv/bin/python
 
 help:
@@ -16,6 +16,16 @@ test: setup
 
 test-fast: setup
 	@$(PY) -m pytest -m "not soak and not vm"
+
+# make random: the property tests with examples that nobody has tried yet
+random: setup
+	@$(PY) -m pytest --hypothesis-profile=random tests/property
+
+# make fuzz TARGET=dhcp SECONDS=3600: inputs guided by coverage (60 s each of tests/fuzz); finds stay in .cache/fuzz/TARGET
+fuzz: setup
+	@$(PY) -c 'import atheris' 2>/dev/null || $(PY) -m pip install -q atheris
+	@for target in $(or $(TARGET),$(basename $(notdir $(wildcard tests/fuzz/*.py)))); do \
+	    PYTHONPATH=tests $(PY) -m support.fuzzing $$target $(or $(SECONDS),60) || exit 1; done
 
 # make faults: a disk that fails, and kill -9, at every call of every writer (MOST=20 of each, WRITERS='"node add"')
 faults: setup
