@@ -51,8 +51,20 @@ def test_a_port_in_use_names_its_holder(paths: Paths) -> None:
         found = list(ports.ports(at))
     if not holder.startswith("wwfast"):
         assert [finding.level for finding in found] == ["error"]
-        assert str(port) in found[0].message
+        assert f"port {port}/tcp (HTTP) is in use by {holder}" in found[0].message
+        assert f"systemctl status {os.getpid()}" in found[0].fix
     assert ports.port_holder("tcp", port) is None
+
+
+def test_a_port_of_a_known_program_names_its_unit(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    at = scene(paths, CONF.replace("PORT", "19873").replace("dhcp: {enabled: false}", "dhcp: {enabled: true}"))
+    monkeypatch.setattr(ports, "port_holder", lambda _, port, __: "dhcpd[7]" if port == 67 else None)
+    (found,) = ports.ports(at)
+    assert found.fix.startswith("systemctl disable --now isc-dhcp-server  (or set")
+    monkeypatch.setattr(ports, "port_holder", lambda _, port, __: ports.UNKNOWN if port == 67 else None)
+    (found,) = ports.ports(at)
+    assert found.message == "port 67/udp (DHCP) is in use by another program"
+    assert "ask as root" in found.fix
 
 
 def test_limits_are_measured_against_the_number_of_nodes(paths: Paths, tmp_path: Path) -> None:

@@ -32,11 +32,16 @@ def ports(scene: Scene) -> Iterator[Finding]:
     for protocol, port, service in wanted:
         holder = port_holder(protocol, port, scene.proc)
         if holder is not None and not holder.startswith("wwfast"):
-            program = holder.partition("[")[0]
-            end = f"systemctl disable --now {UNITS.get(program, program)}"
-            keep = "  (or set `dhcp: enabled: false` and keep it)" if service.endswith("DHCP") else ""
-            fix = f"{end}{keep}" if holder != UNKNOWN else f"ask as root which one: ss -lnp 'sport = :{port}'"
+            fix = _end(holder, port) + ("  (or set `dhcp: enabled: false` and keep it)" if "DHCP" in service else "")
             yield Finding(ERROR, "ports", f"port {port}/{protocol} ({service}) is in use by {holder}", fix)
+
+
+def _end(holder: str, port: int) -> str:
+    """How to stop who holds a port."""
+    if holder == UNKNOWN:
+        return f"ask as root which one: ss -lnp 'sport = :{port}'"
+    name, _, pid = holder.rstrip("]").partition("[")
+    return f"systemctl disable --now {UNITS[name]}" if name in UNITS else f"stop it; its unit: systemctl status {pid}"
 
 
 def port_holder(protocol: str, port: int, proc: Path = PROC) -> str | None:

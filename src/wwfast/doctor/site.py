@@ -56,7 +56,7 @@ def keys(scene: Scene) -> list[Finding]:
     """The host keys that the nodes' overlay brings: an image from a container has none of its own."""
     if has_host_keys(scene.paths, scene.settings.ssh.key_types):
         return []
-    why = f"no SSH host keys for it in {scene.paths.etc / 'keys'}: sshd does not start"
+    why = f"no SSH host keys for the nodes in {scene.paths.etc / 'keys'}: sshd does not start"
     return grouped(
         Fault(node.id, WARNING, "keys", why, "wwfast configure ssh")
         for node in scene.nodes
