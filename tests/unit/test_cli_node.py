@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -208,6 +209,11 @@ REFUSED = {
     "an empty item": ("node set n1 --profile p,,p --yes", 2, "has an empty item"),
     "clearing and setting a list": ("node set n1 --profile p,UNDEF --yes", 2, "nothing can stand beside it"),
     "a value or a name": ("node set n1 --onboot t --yes", 2, "--onboot t: is that a value or a name?"),
+    "a node named twice": ("node add n[3,3]", 2, "node 'n3' is named twice"),
+    "a node in capitals": ("node add N1", 1, "nodes n1 and N1 have one name: DNS knows no capitals"),
+    "nodes in capitals": ("node add x1 X1", 1, "nodes x1 and X1 have one name"),
+    "an export of nobody": ("node export x", 1, "no node of that name"),
+    "an edit of nobody": ("node edit x --yes", 1, "no node of that name"),
     "a reversed range": ("node list n[4-1]", 2, "range 4-1 runs backwards"),
     "an unknown flag": ("node set n1 --ipadr 1", 2, "No such option"),
     "an unknown command": ("node lst", 2, "Did you mean 'list'?"),
@@ -533,6 +539,64 @@ def test_other_forms_of_utf8_are_read_and_edited(run: Run, paths: Paths, form: s
     assert run("node set n1 --init /init --yes")[0] == 0
     assert "Init" in run("node list -a n1")[1]
     assert "grün" in run("node list -a n1")[1]
+
+
+TEXTS = {
+    "an unknown key": ("x:\n  comment: a\n  foo: b\n", ":3: node x: unknown key 'foo'"),
+    "a misspelt key": (
+        "x:\n  network devices:\n    d:\n      hwadr: 1\n",
+        ":4: node x: network devices.d: unknown key 'hwadr'",
+    ),
+    "a list as text": ("x:\n\n  kernel:\n    args: quiet\n", ":4: node x: kernel.args: must be a list, not 'quiet'"),
+    "a map as text": ("x:\n  ipmi: admin\n", ":2: node x: ipmi: must be a map of keys, not 'admin'"),
+    "a value as a map": ("x:\n  init: {a: b}\n", ":2: node x: init: must be a single value, not a map"),
+    "an item as a map": ("x:\n  profiles:\n  - p\n  - a: b\n", ":4: node x: profiles.1: must be a single value"),
+    "an entry as text": ("y: {}\nx: oops\n", ":2: node x: must be a map of keys, not 'oops'"),
+    "entries as a list": ("- x\n", ":1: must be a map of nodes by name, not a list"),
+    "an id that is a path": ("a/b: {}\n", ":1: node 'a/b' cannot be a name"),
+    "an id that is an address": ("10.0.0.9: {}\n", ":1: node '10.0.0.9' cannot be a node"),
+    "a key twice": ("x:\n  comment: a\n  comment: b\n", ":3:3: duplicate key 'comment'"),
+    "an entry twice": ("x: {}\nx: {}\n", ":2:1: duplicate key 'x'"),
+    "a whole nodes.conf": ("nodes:\n  x: {}\n", ": this is a whole nodes.conf, not a map of nodes"),
+    "two documents": ("x: {}\n---\ny: {}\n", ":2:1: more than one document in the file"),
+    "aliases of aliases": (
+        "a: &a ["
+        + "x," * 9
+        + "]\n"
+        + "".join(f"{b}: &{b} [{','.join([f'*{a}'] * 9)}]\n" for a, b in zip("abcdefg", "bcdefgh", strict=True)),
+        "aliases stand for more than 1000000 values",
+    ),
+}
+
+
+@pytest.mark.parametrize(("wrong", "message"), TEXTS.values(), ids=TEXTS)
+def test_a_text_of_nodes_is_refused_where_it_is_wrong_and_nothing_of_it_is_written(
+    run: Run, paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: str, message: str
+) -> None:
+    paths.nodes_conf.write_text(BASE)
+    (tmp_path / "new.yaml").write_text("good:\n  comment: x\n" * (wrong[:2] in ("x:", "y:")) + wrong)
+    lines = 2 * (wrong[:2] in ("x:", "y:"))
+    message = re.sub("^:([0-9]+)", lambda line: f":{int(line[1]) + lines}", message)
+    monkeypatch.setenv("EDITOR", f"cp {tmp_path}/new.yaml")
+    for command in (f"node import {tmp_path}/new.yaml --yes", "node edit n1 --yes"):
+        status, _, err = run(command)
+        assert (status, message in err) == (1, True), err
+        assert text(paths) == BASE
+
+
+def test_an_editor_that_leaves_nothing_deletes_nothing(run: Run, paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths.nodes_conf.write_text(BASE)
+    monkeypatch.setenv("EDITOR", "cp /dev/null")
+    status, _, err = run("node edit --yes")
+    assert (status, "nothing is left of 2 nodes" in err, "wwfast node delete" in err) == (1, True, True)
+    assert text(paths) == BASE
+
+
+def test_an_empty_root_is_not_this_server(capsys: pytest.CaptureFixture[str]) -> None:
+    for option in ("--root", "--warewulfconf"):
+        with pytest.raises(SystemExit) as caught:
+            main([option, "", "node", "list"])
+        assert (caught.value.code, f"{option} is given, but empty" in capsys.readouterr().err) == (2, True)
 
 
 LIST = """\

@@ -5,6 +5,7 @@ CHECKED: int
 ADDRESS: int
 HOST: int
 HWADDR: int
+NAME: int
 LIST: int
 TAGS: int
 STRUCT: int

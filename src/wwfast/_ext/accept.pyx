@@ -1,8 +1,10 @@
 """Does a tree say only what a schema allows, in the plainest way? Yes or no, no reasons.
 
-`accepts(tree, plan)`: plan maps each known key to (code, extra). The codes are below; extra is the plan of a struct, or
-the check of a text, or of each text of a list (a callable that returns "" for a right value; None for no check). A tree with unknown keys, nulls, quoted or typed
-values is not accepted: the caller then looks closely, in Python, and finds the words for what is wrong.
+`accepts(tree, plan)`: plan maps each known key to (code, extra). The codes are below. A text is (code, check): what has
+the everyday form of that code is right, for the others the check is called (it returns "" for a right value). Extra of a
+list is the text of its items, of tags the texts of keys and of values, of a struct its plan, of structs the text of
+their names and their plan. A tree with unknown keys, nulls, quoted or typed values is not accepted: the caller then
+looks closely, in Python, and finds the words for what is wrong.
 """
 
 from cpython.dict cimport PyDict_GetItem, PyDict_Next
@@ -11,7 +13,33 @@ from cpython.ref cimport PyObject
 cdef extern from "Python.h":
     const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
 
-TEXT, CHECKED, ADDRESS, HOST, HWADDR, LIST, TAGS, STRUCT, STRUCTS, OTHER = range(10)
+TEXT, CHECKED, ADDRESS, HOST, HWADDR, NAME, LIST, TAGS, STRUCT, STRUCTS, OTHER = range(11)
+
+
+cdef bint is_plain(const char *at, Py_ssize_t size) noexcept nogil:
+    """One short line of printable ASCII, not blank, without what iPXE may run."""
+    cdef Py_ssize_t i
+    if size == 0 or size > 255 or at[0] == c" ":
+        return False
+    for i in range(size):
+        if at[i] < 0x20 or at[i] > 0x7e or at[i] == c"$" or at[i] == c"|" or at[i] == c"&":
+            return False
+    return True
+
+
+cdef bint is_name(const char *at, Py_ssize_t size) noexcept nogil:
+    """Letters, digits, _ and, between such, - and single dots."""
+    cdef Py_ssize_t i
+    cdef char c, before = c"."
+    if size > 63:
+        return False
+    for i in range(size):
+        c = at[i]
+        if not (c"a" <= c <= c"z" or c"0" <= c <= c"9" or c"A" <= c <= c"Z" or c == c"_"):
+            if not (c == c"-" or c == c".") or before == c".":
+                return False
+        before = c
+    return before != c"."
 
 
 cdef bint is_address(const char *at, Py_ssize_t size) noexcept nogil:
@@ -66,16 +94,27 @@ cdef bint is_ethernet(const char *at, Py_ssize_t size) noexcept nogil:
     return True
 
 
-cdef bint text_fits(object value, int code, object check) except -1:
+cdef bint text_fits(object value, tuple text) except -1:
     cdef Py_ssize_t size
     cdef const char *at
-    if code == 0 or not value:
-        return True
-    if code >= 2:
+    cdef int code = text[0]
+    if type(value) is not str:
+        return False
+    if code == 1:
+        return not text[1](value)
+    try:
         at = PyUnicode_AsUTF8AndSize(value, &size)
-        if is_address(at, size) if code == 2 else is_host(at, size) if code == 3 else is_ethernet(at, size):
-            return True
-    return not check(value)
+    except UnicodeEncodeError:
+        return False
+    if (
+        is_plain(at, size) if code == 0
+        else is_address(at, size) if code == 2
+        else is_host(at, size) if code == 3
+        else is_ethernet(at, size) if code == 4
+        else is_name(at, size)
+    ):
+        return True
+    return not text[1](value)
 
 
 cdef bint walk(dict tree, dict plan) except -1:
@@ -85,34 +124,40 @@ cdef bint walk(dict tree, dict plan) except -1:
     cdef PyObject *found
     cdef PyObject *name
     cdef PyObject *item
+    cdef tuple spec
     cdef int code
     while PyDict_Next(tree, &at, &key, &value):
         found = PyDict_GetItem(plan, <object>key)
         if found == NULL:
             return False
-        code = (<tuple>found)[0]
-        if code <= 4:
-            if type(<object>value) is not str or not text_fits(<object>value, code, (<tuple>found)[1]):
+        spec = <tuple>found
+        code = spec[0]
+        if code <= 5:
+            if type(<object>value) is not str or (<object>value and not text_fits(<object>value, spec)):
                 return False
-        elif code == 5:
+            continue
+        extra = spec[1]
+        if code == 6:
             if type(<object>value) is not list:
                 return False
-            check = (<tuple>found)[1]
             for each in <list>value:
-                if type(each) is not str or not text_fits(each, check is not None, check):
+                if not text_fits(each, extra):
                     return False
-        elif code == 9 or type(<object>value) is not dict:
+        elif code == 10 or type(<object>value) is not dict:
             return False
-        elif code == 7:
-            if not walk(<dict>value, (<tuple>found)[1]):
+        elif code == 8:
+            if not walk(<dict>value, extra):
                 return False
         else:
+            names, inside = extra
             inner = 0
             while PyDict_Next(<dict>value, &inner, &name, &item):
-                if code == 6:
-                    if type(<object>item) is not str:
+                if not text_fits(<object>name, names):
+                    return False
+                if code == 7:
+                    if not text_fits(<object>item, inside):
                         return False
-                elif type(<object>item) is not dict or not walk(<dict>item, (<tuple>found)[1]):
+                elif type(<object>item) is not dict or not walk(<dict>item, inside):
                     return False
     return True
 

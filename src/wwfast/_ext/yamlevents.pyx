@@ -62,6 +62,9 @@ class Syntax(Exception):
 
 
 cdef int DEEPEST = 200
+# Values that aliases may stand for in all: 165 bytes of aliases of aliases are more than a machine can hold. A site
+# of 36,000 nodes with 20 anchored values each has 720,000.
+cdef Py_ssize_t EXPANDED = 1_000_000
 
 
 cdef inline bint is_null(const unsigned char *text, size_t length) noexcept:
@@ -80,6 +83,8 @@ cdef class Loader:
     cdef bint live
     cdef object data
     cdef dict anchors
+    cdef dict weights
+    cdef Py_ssize_t built, expanded
     cdef int depth
     cdef unsigned int count
     cdef public bint anchored
@@ -91,6 +96,7 @@ cdef class Loader:
         self.event.type = 0
         self.data = data
         self.anchors = {}
+        self.weights = {}
         yaml_parser_set_input_string(&self.parser, <const unsigned char *>data, len(data))
 
     def __dealloc__(self):
@@ -135,6 +141,8 @@ cdef class Loader:
         cdef list items
         cdef dict mapping
         cdef list merges
+        cdef Py_ssize_t before = self.built
+        self.built += 1
         if kind == WW_SCALAR:
             value = self.scalar()
             if self.event.data.scalar.anchor != NULL:
@@ -144,6 +152,10 @@ cdef class Loader:
             name = self.anchor_name(self.event.data.alias.anchor)
             if name not in self.anchors:
                 self.fail(f"undefined alias *{name}")
+            self.built += self.weights.get(name, 1)
+            self.expanded += self.weights.get(name, 1)
+            if self.expanded > EXPANDED:
+                self.fail(f"aliases stand for more than {EXPANDED} values")
             return self.anchors[name]
         if self.depth >= DEEPEST:
             self.fail(f"nested deeper than {DEEPEST} levels")
@@ -187,6 +199,7 @@ cdef class Loader:
         self.depth -= 1
         if name is not None:
             self.anchors[name] = value
+            self.weights[name] = self.built - before
         return value
 
     cdef object marked(self):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from wwfast.errors import WwfastError
+from wwfast.errors import UsageError, WwfastError
 from wwfast.paths import Paths
 from wwfast.system import folders, work
 
@@ -29,6 +29,9 @@ class App:
     def create(cls, *, verbose: bool, debug: bool, conf: str | None, root: str | None) -> App:
         level = logging.DEBUG if debug else logging.INFO if verbose else logging.WARNING
         logging.basicConfig(level=level, format="%(levelname)s: %(message)s")
+        if root == "" or conf == "":
+            name = "--root" if root == "" else "--warewulfconf"
+            raise UsageError(f"{name} is given, but empty", hint=f"leave {name} out for the files of this server")
         if conf and not Path(conf).is_file():
             raise WwfastError(f"there is no {conf}", hint="it was named by --warewulfconf or WAREWULFCONF")
         return cls(Paths.from_environment(root, conf), verbose, debug)

@@ -14,14 +14,15 @@ import click
 
 from wwfast.cli.completion import completer
 from wwfast.cli.context import App, pass_app
-from wwfast.cli.entries import count, found, names_of, write, write_options, wrong_values
+from wwfast.cli.entries import Place, count, found, names_of, write, write_options, wrong_values
 from wwfast.cli.fields import FieldCommand, set_options, set_request, unset_options, unset_request
 from wwfast.cli.output import answer
 from wwfast.config import checks, yaml
+from wwfast.config.schema import shape
 from wwfast.errors import ConfigError, NotFoundError, UsageError, WwfastError
 from wwfast.nodes import change
 from wwfast.nodes.flags import flags
-from wwfast.nodes.source import NODES, NOUN, PROFILES, Source
+from wwfast.nodes.source import NAMES, NODES, NOUN, PROFILES, Source
 from wwfast.nodes.store import Draft
 
 COUNTED = ("ipaddr", "ipmiaddr")  # flags whose address is counted up over the nodes of one `node add`
@@ -55,9 +56,10 @@ def commands(section: str) -> dict[str, click.Command]:
 
         def edit(draft: Draft) -> None:
             for index, name in enumerate(wanted):
-                wrong = checks.name(name)
-                if wrong:
+                if wrong := NAMES[section](name):
                     raise UsageError(f"{noun} {wrong}")
+                if name in wanted[:index]:
+                    raise UsageError(f"{noun} '{name}' is named twice")
                 if draft.has(section, name):
                     raise ConfigError(f"{noun} '{name}' exists", hint=f"wwfast {noun} set {name} ...")
                 for flag, address in first.items():
@@ -151,19 +153,21 @@ def commands(section: str) -> dict[str, click.Command]:
     @pass_app
     def edit(app: App, names: tuple[str, ...], noheader: bool, yes: bool, dry_run: bool, force: bool) -> None:
         source = Source.read(app.paths.nodes_conf)
-        wanted = (
-            [name for name in names_of(section, names) if name in source.trees[section]]
-            if names
-            else list(source.trees[section])
-        )
+        wanted = found(Draft(source), section, names_of(section, names)) if names else list(source.trees[section])
         before = {name: source.trees[section][name] for name in wanted}
 
-        def check(after: dict[str, Any]) -> None:
-            wrong = wrong_values({(section, name): (before.get(name), tree) for name, tree in after.items()})
+        def check(after: dict[str, Any], place: Place) -> None:
+            if wanted and not after and not force:
+                raise ConfigError(
+                    f"nothing is left of {count(len(wanted), section)}", hint=f"wwfast {noun} delete removes {noun}s"
+                )
+            wrong = wrong_values({(section, name): (before.get(name), tree) for name, tree in after.items()}, place)
             if wrong and not force:
                 raise ConfigError("\n".join(wrong[:10]), hint="--force writes it all the same")
 
-        after = edited(app, yaml.dump(before) if before else "", header(section) if not noheader else "", check)
+        after = edited(
+            app, yaml.dump(before) if before else "", header(section) if not noheader else "", section, check
+        )
 
         changed = [name for name in {**before, **after} if before.get(name, ...) != after.get(name, ...)]
 
@@ -190,10 +194,8 @@ def commands(section: str) -> dict[str, click.Command]:
     @pass_app
     def export(app: App, names: tuple[str, ...]) -> None:
         source = Source.read(app.paths.nodes_conf)
-        wanted = names_of(section, names) if names else list(source.trees[section])
-        sys.stdout.write(
-            yaml.dump({name: source.trees[section][name] for name in wanted if name in source.trees[section]})
-        )
+        wanted = found(Draft(source), section, names_of(section, names)) if names else list(source.trees[section])
+        sys.stdout.write(yaml.dump({name: source.trees[section][name] for name in wanted}))
 
     export.help = f"Print {noun}s as they are written (not merged), as YAML that import takes back unchanged."
 
@@ -203,13 +205,14 @@ def commands(section: str) -> dict[str, click.Command]:
     @pass_app
     def import_(app: App, file: str, yes: bool, dry_run: bool, force: bool) -> None:
         data = sys.stdin.buffer.read() if file == "-" else read(Path(file))
-        trees = entries(yaml.load(data, file), file)
+        trees = entries(data, file, section)
 
         def put(draft: Draft) -> None:
             for name, tree in trees.items():
                 draft.put(section, name, tree)
 
-        if done := write(app, put, why=f"{noun} import {file}", yes=yes, dry_run=dry_run, force=force):
+        how = {"yes": yes, "dry_run": dry_run, "force": force}
+        if done := write(app, put, why=f"{noun} import {file}", place=places(data, file), **how):
             click.echo(f"imported {count(len(done.changes()), section)}")
 
     import_.help = f"Take {noun}s from a YAML map of {noun}s; one that exists is replaced."
@@ -225,19 +228,31 @@ def read(path: Path) -> bytes:
         raise WwfastError(f"{path}: {error.strerror}") from error
 
 
-def entries(tree: Any, name: str) -> dict[str, Any]:
-    """A map of entries whose ids can be ids. Raises ConfigError."""
+def places(data: bytes, name: str) -> Place:
+    """Where a text of entries says something."""
+    return lambda entry, path: f"{name}:{yaml.locate(data, (entry, *path))}: "
+
+
+def entries(data: bytes, name: str, section: str) -> dict[str, Any]:
+    """A map of entries from its text. Raises ConfigError with file and line."""
+    tree = yaml.load(data, name)
     if tree is None:
         return {}
+    place = places(data, name)
     if not isinstance(tree, dict):
-        raise ConfigError(f"{name}: must be a map of names")
+        raise ConfigError(f"{name}:1: must be a map of {NOUN[section]}s by name, not {shape(tree)}")
+    if tree.keys() <= {NODES, PROFILES}:
+        raise ConfigError(
+            f"{name}: this is a whole nodes.conf, not a map of {NOUN[section]}s",
+            hint=f"copy it to its place, or take what stands below '{section}:'",
+        )
     for key, entry in tree.items():
-        if wrong := checks.name(key):
-            raise ConfigError(f"{name}: {wrong}")
+        if checks.fatal(NAMES[section], key):
+            raise ConfigError(f"{place(key, ())}{NOUN[section]} {NAMES[section](key)}")
         if entry is None:
             tree[key] = {}
         elif not isinstance(entry, dict):
-            raise ConfigError(f"{name}: {key}: must be a map of keys")
+            raise ConfigError(f"{place(key, ())}{NOUN[section]} {key}: must be a map of keys, not {shape(entry)}")
     return tree
 
 
@@ -276,7 +291,9 @@ def header(section: str) -> str:
     return f"# {NOUN[section]}s by name. Saving without a change does nothing. Keys:\n{keys}\n"
 
 
-def edited(app: App, text: str, head: str, check: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+def edited(
+    app: App, text: str, head: str, section: str, check: Callable[[dict[str, Any], Place], None]
+) -> dict[str, Any]:
     """What is left after $EDITOR; asks to try again when it is no YAML, or when `check` raises ConfigError."""
     from wwfast.run import start
     from wwfast.system import work
@@ -290,9 +307,10 @@ def edited(app: App, text: str, head: str, check: Callable[[dict[str, Any]], Non
             if status:
                 raise WwfastError(f"{editor[0]} failed with exit status {status}; nothing was changed")
             try:
-                found = entries(yaml.load(path.read_bytes(), path.name), path.name)
-                check(found)
-                return found
+                data = path.read_bytes()
+                after = entries(data, path.name, section)
+                check(after, places(data, path.name))
+                return after
             except ConfigError as error:
                 click.echo(f"error: {error.message}", err=True)
                 if not answer("Edit again?"):

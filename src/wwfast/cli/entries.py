@@ -16,10 +16,11 @@ from wwfast.config import words, yaml
 from wwfast.config.yaml import Tree
 from wwfast.errors import ConfigError, NotFoundError
 from wwfast.nodes import change, hostlist
-from wwfast.nodes.source import NODES, NOUN, Source
+from wwfast.nodes.source import NAMES, NODES, NOUN, Source
 from wwfast.nodes.store import Change, Draft, Key, Store
 
 Function = Callable[..., Any]
+Place = Callable[[str, tuple[str | int, ...]], str]  # an entry, and where in it -> `FILE:LINE: `
 
 
 def write_options(function: Function) -> Function:
@@ -37,12 +38,25 @@ def store(app: App) -> Store:
     return Store(app.paths, history=app.settings.wwfast.history)
 
 
-def write(app: App, edit: Change, *, why: str, yes: bool, dry_run: bool, force: bool, ask: bool = True) -> Draft | None:
-    """Check, show, ask, write. None when nothing was to be done or the answer was no."""
+def write(
+    app: App,
+    edit: Change,
+    *,
+    why: str,
+    yes: bool,
+    dry_run: bool,
+    force: bool,
+    ask: bool = True,
+    place: Place = lambda name, path: "",
+) -> Draft | None:
+    """Check, show, ask, write. None when nothing was to be done or the answer was no.
+
+    `place` tells where the text a change came from says something, to begin a message with.
+    """
     target = store(app)
     if dry_run:
         draft, result = target.draft(edit)
-        judge(app, draft, result, force)
+        judge(app, draft, result, force, place)
         sys.stdout.write(difference(draft.source.data, result.data, result.name))
         return None
     if yes or not ask:
@@ -50,7 +64,7 @@ def write(app: App, edit: Change, *, why: str, yes: bool, dry_run: bool, force: 
         def judged(draft: Draft) -> None:
             edit(draft)
             if draft.changes():
-                judge(app, draft, draft.result(), force)
+                judge(app, draft, draft.result(), force, place)
 
         done = target.change(judged, why=why)
         if not done.changes():
@@ -63,7 +77,7 @@ def write(app: App, edit: Change, *, why: str, yes: bool, dry_run: bool, force: 
 
     def review(draft: Draft, result: Source) -> bool:
         nonlocal answer
-        judge(app, draft, result, force)
+        judge(app, draft, result, force, place)
         show(draft)
         answer = confirm(
             f"Write {len(draft.changes())} changed {'entry' if len(draft.changes()) == 1 else 'entries'}?", yes
@@ -77,11 +91,11 @@ def write(app: App, edit: Change, *, why: str, yes: bool, dry_run: bool, force: 
     return done if answer else None
 
 
-def judge(app: App, draft: Draft, result: Source, force: bool) -> None:
+def judge(app: App, draft: Draft, result: Source, force: bool, place: Place) -> None:
     """Refuse wrong values, references to nothing, addresses taken twice, or, forced, warn; also of what cannot boot."""
     from wwfast.cli.references import faults, unbootable
 
-    found = wrong_values(draft.changes()) + faults(draft, result, app.paths, app.settings)
+    found = wrong_values(draft.changes(), place) + faults(draft, result, app.paths, app.settings)
     if found and not force:
         raise ConfigError("\n".join(found[:10]), hint="--force writes it all the same")
     for fault in found:
@@ -90,13 +104,16 @@ def judge(app: App, draft: Draft, result: Source, force: bool) -> None:
         click.echo(f"warning: {cause}", err=True)
 
 
-def wrong_values(changes: Mapping[Key, tuple[Tree, Tree]]) -> list[str]:
-    return [
-        f"{NOUN[section]} {name}: {fault}"
-        for (section, name), (before, after) in changes.items()
-        if after is not None
-        for fault in change.faults(before, after)
-    ]
+def wrong_values(changes: Mapping[Key, tuple[Tree, Tree]], place: Place) -> list[str]:
+    """What is wrong with the ids and the values that are new, one line each."""
+    found: list[str] = []
+    for (section, name), (before, after) in changes.items():
+        if after is None:
+            continue
+        if before is None and (wrong := NAMES[section](name)):
+            found.append(f"{place(name, ())}{NOUN[section]} {wrong}")
+        found += [f"{place(name, issue.path)}{NOUN[section]} {name}: {issue}" for issue in change.faults(before, after)]
+    return found
 
 
 def show(draft: Draft) -> None:

@@ -76,7 +76,7 @@ def keys(struct: type[msgspec.Struct], above: str) -> Iterator[tuple[str, str, s
     for spec in fields(struct).values():
         here = f"{above}.{spec.key}" if above else spec.key
         if spec.struct is None:
-            yield here, SHOWN[spec.kind], spec.doc.help
+            yield here, SHOWN[spec.kind], spec.doc.help + (f" But: {spec.doc.lacks}." if spec.doc.lacks else "")
             continue
         inner = {Kind.STRUCTS: f"{here}.NAME", Kind.ITEMS: f"{here}[]"}.get(spec.kind, here)
         yield from keys(spec.struct, inner)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from wwfast.config import checks
 from wwfast.errors import WwfastError
 from wwfast.nodes.registry import Snapshot
 from wwfast.nodes.source import NODES, NOUN, PROFILES, Source
@@ -57,8 +58,9 @@ def faults(draft: Draft, result: Source, paths: Paths, settings: Settings) -> li
                 there[kind] = set(draft.names(PROFILES)) if kind == "profile" else set(names(kind, paths))
                 there[kind] |= ALIASES.keys() if kind == "overlay" else set()
             if (value.partition("@")[0] if kind == "image" else value) not in there[kind]:
-                found.append(f"{NOUN[section]} {name}: no {kind} '{value}'")
+                found.append(f"{NOUN[section]} {name}: no {kind} {checks.shown(value)}")
         addressed = addressed or addresses(old) != addresses(after)
+    found += namesakes(draft)
     if addressed:
         from wwfast.net.dhcp.journal import guests  # here: few commands need SQLite
         from wwfast.net.dhcp.network import clashes
@@ -72,6 +74,18 @@ def faults(draft: Draft, result: Source, paths: Paths, settings: Settings) -> li
         claims = clashes(snapshot, settings, guests(paths.database))
         found += [str(clash) for clash in claims if every or clash.node in touched]
     return found
+
+
+def namesakes(draft: Draft) -> list[str]:
+    """New nodes that DNS cannot tell from others: it knows no capitals (RFC 4343)."""
+    new = [name for (section, name), (before, _) in draft.changes().items() if section == NODES and before is None]
+    if not new:
+        return []
+    lower: dict[str, list[str]] = {}
+    for name in draft.names(NODES):
+        lower.setdefault(name.lower(), []).append(name)
+    alike = dict.fromkeys(name.lower() for name in new if len(lower[name.lower()]) > 1)
+    return [f"nodes {' and '.join(lower[name])} have one name: DNS knows no capitals" for name in alike]
 
 
 def unbootable(draft: Draft, result: Source, paths: Paths) -> list[str]:

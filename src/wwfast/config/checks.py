@@ -1,7 +1,7 @@
-"""Formats of single values. A check returns what is wrong, or "" when the value is right.
+"""Formats of single values: the one table of what each kind may be, for flags, editor, import and the files themselves.
 
-A `fatal` fault (an address that is none) makes the entry unusable when a file says it; the others are warnings
-in a file. On the command line every fault is an error.
+A check returns what is wrong, or "" when the value is right. A `fatal` fault (an address that is none) makes the entry
+unusable when a file says it; the others are warnings in a file. Where a value is written every fault is an error.
 """
 
 from __future__ import annotations
@@ -21,12 +21,88 @@ MASKS = {
     for bits in range(33)
 }  # netmask -> prefix length
 UNSET = frozenset(("unset", "delete", "undef", "--", "nil", "0.0.0.0"))
-TRUE = frozenset(("1", "t", "T", "TRUE", "true", "True"))
-FALSE = frozenset(("0", "f", "F", "FALSE", "false", "False"))
 # What iPXE runs where a script has it in an argument: another line, a setting's value, another command.
 RUN_BY_IPXE = re.compile(r"[\x00-\x08\n-\x1f\x7f]|\$\{|(?<!\S)(?:\|\||&&)(?!\S)")
 SCOPE = re.compile(r"[A-Za-z0-9_.-]+")
+TRUE = frozenset(("1", "t", "true", "y", "yes", "on"))  # of Go's ParseBool, Warewulf and YAML 1.1, in any case
+FALSE = frozenset(("0", "f", "false", "n", "no", "off"))
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+# What inet_aton takes for an address, so that no program looks such a name up: 10.0.0.1, 7, 0x1f.
+NUMERIC = re.compile(r"(?:0[xX][0-9A-Fa-f]*|[0-9]+)(?:\.(?:0[xX][0-9A-Fa-f]*|[0-9]+)){0,3}")
+SIMPLE = re.compile(r"(?!localhost$)[A-Za-z_][A-Za-z0-9_-]{0,62}", re.IGNORECASE)  # what nearly all nodes are called
+WHOLE = re.compile(r"0|-?[1-9][0-9]{0,17}")  # no blanks, signs, zeros in front, digits of other scripts
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # ends a line, drives a terminal, or is no text
+LONGEST = 4096  # of a line: PATH_MAX, and more than any field holds
+KEY = 253  # of a name in a map; YAML reads no key of more than 1024
+NOTE = 65536  # of a text of several lines
+ARGUMENTS = 2048  # of the kernel's command line: COMMAND_LINE_SIZE of x86 and arm64
+
+
+def shown(text: str) -> str:
+    """A value in a message: in quotes, on one line, and not all of a long one."""
+    short = text if len(text) <= 80 else text[:77] + "..."
+    return f"'{short}'" if short.isprintable() else ascii(short)
+
+
+def line(text: str) -> str:
+    """One line of text."""
+    found = CONTROL.search(text)
+    if found:
+        return f"{shown(text)} has a character that no line of text has: {found[0]!a}"
+    return "" if len(text) <= LONGEST else f"{shown(text)} is longer than {LONGEST} letters"
+
+
+def note(text: str) -> str:
+    """Text of several lines."""
+    found = CONTROL.search(text.replace("\n", "").replace("\t", ""))
+    if found:
+        return f"{shown(text)} has a character that no text has: {found[0]!a}"
+    return "" if len(text) <= NOTE else f"{shown(text)} is longer than {NOTE} letters"
+
+
+def key(text: str) -> str:
+    """A name in a map: of a tag, a disk, a file system, a resource."""
+    wrong = line(text) if text.strip() else "a name cannot be empty"
+    return wrong or ("" if len(text) <= KEY else f"{shown(text)} is longer than {KEY} letters")
+
+
+def label(text: str) -> str:
+    """A name in a map that becomes part of a file name: of a network device, a partition."""
+    wrong = key(text)
+    return wrong or ("" if "/" not in text and text not in (".", "..") else f"{shown(text)} cannot have a / in it")
+
+
+def interface(text: str) -> str:
+    """Linux: IFNAMSIZ, and dev_valid_name of net/core/dev.c."""
+    bad = len(text.encode(errors="replace")) > 15 or set(text) & set("/ \t") or text in (".", "..")
+    return line(text) or (f"{shown(text)} is not an interface (15 letters, no blank and no /)" if bad else "")
+
+
+def character(text: str) -> str:
+    return line(text) or ("" if len(text) == 1 else f"{shown(text)} is not one character")
+
+
+def whole(low: int, high: int, what: str = "a whole number") -> Check:
+    """A check for whole numbers from `low` to `high`, both included."""
+
+    def check(text: str) -> str:
+        right = WHOLE.fullmatch(text) is not None and low <= int(text) <= high
+        return "" if right else f"{shown(text)} is not {what} ({low} to {high})"
+
+    return check
+
+
+mtu = whole(68, 65536, "an MTU")
+port = whole(1, 65535, "a port")
+port_or_none = whole(0, 65535, "a port")
+prefix6 = whole(0, 128, "a prefix length")
+prefix4 = whole(0, 32, "a prefix length")
+count = whole(0, 1 << 59)
+positive = whole(1, 1 << 59)
+seconds = whole(0, 31_536_000)  # a year
+versions = whole(0, 10_000)
+partition = whole(0, 1024, "the number of a partition")
+mebibytes = whole(0, 1 << 43, "a size in MiB")  # 2^63 bytes
 
 
 def ip6(text: str) -> str:
@@ -35,16 +111,16 @@ def ip6(text: str) -> str:
     try:
         scope = IPv6Address(text).scope_id
     except AddressValueError:
-        return f"'{text}' is not an IPv6 address"
-    return "" if scope is None or SCOPE.fullmatch(scope) else f"'{text}' is not an IPv6 address"
+        return f"{shown(text)} is not an IPv6 address"
+    return "" if scope is None or SCOPE.fullmatch(scope) else f"{shown(text)} is not an IPv6 address"
 
 
 def ip(text: str) -> str:
-    return "" if IP4.fullmatch(text) or (":" in text and not ip6(text)) else f"'{text}' is not an IP address"
+    return "" if IP4.fullmatch(text) or (":" in text and not ip6(text)) else f"{shown(text)} is not an IP address"
 
 
 def ip4(text: str) -> str:
-    return "" if IP4.fullmatch(text) else f"'{text}' is not an IPv4 address"
+    return "" if IP4.fullmatch(text) else f"{shown(text)} is not an IPv4 address"
 
 
 def host4(text: str) -> str:
@@ -55,7 +131,7 @@ def host4(text: str) -> str:
     if text == "0.0.0.0" or (0 < first < 224 and first != 127):
         return ""
     kind = "loopback" if first == 127 else "multicast" if 224 <= first < 240 else "reserved"
-    return f"'{text}' is an address that no host has ({kind})"
+    return f"{shown(text)} is an address that no host has ({kind})"
 
 
 def host6(text: str) -> str:
@@ -65,7 +141,7 @@ def host6(text: str) -> str:
         return wrong
     address = IPv6Address(text)
     kind = "loopback" if address.is_loopback else "multicast" if address.is_multicast else ""
-    return f"'{text}' is an address that no host has ({kind})" if kind else ""
+    return f"{shown(text)} is an address that no host has ({kind})" if kind else ""
 
 
 def host(text: str) -> str:
@@ -73,31 +149,11 @@ def host(text: str) -> str:
 
 
 def mask(text: str) -> str:
-    return "" if text in MASKS else f"'{text}' is not a netmask"
+    return "" if text in MASKS else f"{shown(text)} is not a netmask"
 
 
 def hwaddr(text: str) -> str:
-    return "" if MAC.fullmatch(text) else f"'{text}' is not a hardware address (six pairs of hex digits)"
-
-
-def number(text: str) -> str:
-    return "" if text.isascii() and text.isdigit() else f"'{text}' is not a whole number"
-
-
-def positive(text: str) -> str:
-    return "" if not number(text) and int(text) > 0 else f"'{text}' is not a whole number above 0"
-
-
-def mtu(text: str) -> str:
-    return "" if not number(text) and 68 <= int(text) <= 65536 else f"'{text}' is not an MTU (68 to 65536)"
-
-
-def port(text: str) -> str:
-    return "" if not number(text) and 0 < int(text) < 65536 else f"'{text}' is not a port (1 to 65535)"
-
-
-def prefix6(text: str) -> str:
-    return "" if not number(text) and int(text) <= 128 else f"'{text}' is not a prefix length (0 to 128)"
+    return "" if MAC.fullmatch(text) else f"{shown(text)} is not a hardware address (six pairs of hex digits)"
 
 
 def cidr6(text: str) -> str:
@@ -106,7 +162,7 @@ def cidr6(text: str) -> str:
     try:
         IPv6Network(text, strict=False)
     except ValueError:
-        return f"'{text}' is not an IPv6 address or network"
+        return f"{shown(text)} is not an IPv6 address or network"
     return ""
 
 
@@ -116,43 +172,87 @@ def cidr(text: str) -> str:
     try:
         ip_network(text, strict=False)
     except ValueError:
-        return f"'{text}' is not a network"
+        return f"{shown(text)} is not a network"
     return ""
 
 
 def address(text: str) -> str:
     """An IPv4 address, with or without a prefix length."""
     bare, _, bits = text.partition("/")
-    return ip4(bare) or ("" if "/" not in text or (not number(bits) and int(bits) <= 32) else f"'{text}' is no CIDR")
+    return ip4(bare) or ("" if "/" not in text or not prefix4(bits) else f"{shown(text)} is no CIDR")
+
+
+def truth(text: str) -> bool | None:
+    """The truth value a word means; None when it means none."""
+    low = text.lower()
+    return True if low in TRUE else False if low in FALSE else None
 
 
 def wwbool(text: str) -> str:
-    known = text in TRUE or text in FALSE or text.lower() in UNSET or text.lower() in ("yes", "no")
-    return "" if known else f"'{text}' is neither true nor false"
+    known = truth(text) is not None or text.lower() in UNSET
+    return "" if known else f"{shown(text)} is neither true nor false"
+
+
+def architecture(text: str) -> str:
+    """DHCP option 93, as Warewulf writes it (RFC 4578 2.1)."""
+    right = re.fullmatch(r"[0-9A-Fa-f]{2}:[0-9A-Fa-f]{2}", text)
+    return "" if right else f"{shown(text)} is not an architecture (two pairs of hex digits, like 00:07)"
 
 
 def absolute(text: str) -> str:
-    return "" if text.startswith("/") and "\0" not in text else f"'{text}' is not an absolute path"
+    return line(text) or ("" if text.startswith("/") else f"{shown(text)} is not an absolute path")
 
 
 def download_order(text: str) -> str:
-    return "" if text in ("wave", "fair") else f"'{text}' is neither wave nor fair"
+    return "" if text in ("wave", "fair") else f"{shown(text)} is neither wave nor fair"
 
 
 def kernel_modules(text: str) -> str:
-    return "" if text in ("booted", "all") else f"'{text}' is neither booted nor all"
+    return "" if text in ("booted", "all") else f"{shown(text)} is neither booted nor all"
 
 
 def script(text: str) -> str:
     """What stands in the script that a node's iPXE runs."""
     if not RUN_BY_IPXE.search(text):
         return ""
-    return f"{text!r} holds a line break, `${{`, `||` or `&&`, which iPXE would run instead of passing it on"
+    return f"{shown(text)} holds a line break, `${{`, `||` or `&&`, which iPXE would run instead of passing it on"
+
+
+def argument(text: str) -> str:
+    """A value that goes to iPXE, and through it to the kernel's command line."""
+    return script(text) or line(text) or ("" if len(text) <= ARGUMENTS else f"{shown(text)} is too long for a kernel")
 
 
 def name(text: str) -> str:
-    """Ids of nodes and profiles, names of overlays and images: they become file names and URLs."""
-    return "" if NAME.fullmatch(text) and len(text) <= 253 else f"'{text}' cannot be a name (letters, digits, _ . -)"
+    """Ids of profiles, names of overlays and images: they become file names and URLs."""
+    right = NAME.fullmatch(text) and len(text) <= 253
+    return "" if right else f"{shown(text)} cannot be a name (letters, digits, _ . -)"
+
+
+def reference(text: str) -> str:
+    """A name in a list, where ~name takes one out."""
+    return name(text.removeprefix("~"))
+
+
+def image(text: str) -> str:
+    """NAME, or NAME@BUILD."""
+    bare, at, build = text.partition("@")
+    return name(bare) or (name(build) if at else "")
+
+
+def hostname(text: str) -> str:
+    """The id of a node: a name that files, URLs, DNS and programs take for nothing else (RFC 1035 2.3.4, 1123 2.1)."""
+    if SIMPLE.fullmatch(text):
+        return ""
+    if wrong := name(text):
+        return wrong
+    if not all(0 < len(label) < 64 for label in text.split(".")):
+        return f"{shown(text)} cannot be a node: between dots are 1 to 63 letters"
+    if NUMERIC.fullmatch(text):
+        return f"{shown(text)} cannot be a node: programs take it for an address"
+    if text.lower().split(".")[-1] == "localhost" or text.lower() == "localhost.localdomain":
+        return f"{shown(text)} cannot be a node: every machine calls itself that"
+    return ""
 
 
 def fatal(check: Check, text: str) -> bool:
@@ -165,4 +265,6 @@ def fatal(check: Check, text: str) -> bool:
         return bool(ip4(text))
     if check in (host, host4):
         return bool(ip(text) if check is host else ip4(text))
+    if check in (name, hostname):
+        return bool(label(text))
     return check in (ip, ip4, address) or (check in (ip6, host6) and bool(ip(text)))

@@ -32,7 +32,8 @@ class Doc:
     short: str = ""
     hidden: tuple[str, ...] = ()
     title: str = ""
-    check: checks.Check | None = None
+    check: checks.Check | None = None  # of the value, of each item of a list, of each value of tags
+    names: checks.Check = checks.key  # of each key of a map
     node_only: bool = False
     inherit: bool = True
     complete: str = ""  # what completes its values: image, profile, overlay, kernel
@@ -61,7 +62,7 @@ class Field:
     kind: Kind
     doc: Doc
     struct: type[msgspec.Struct] | None = None
-    check: checks.Check | None = None  # of a TEXT field
+    check: checks.Check = checks.line  # of each single text in it
     is_text: bool = False
 
 
@@ -80,7 +81,7 @@ class Issue:
 
 def dotted(path: tuple[str | int, ...]) -> str:
     """`network devices.default.ipaddr`, the way issues name a place."""
-    return ".".join(str(step) for step in path)
+    return ".".join(word if (word := str(step)).isprintable() else checks.shown(word) for step in path)
 
 
 Fields = Mapping[str, Field]
@@ -95,7 +96,8 @@ def fields(struct: type[msgspec.Struct]) -> dict[str, Field]:
         doc = next((extra for extra in getattr(hints[attr], "__metadata__", ()) if isinstance(extra, Doc)), None)
         if doc is not None:
             kind, inner = kind_of(typing.get_args(hints[attr])[0])
-            found[key] = Field(key, attr, kind, doc, inner, doc.check, kind is Kind.TEXT)
+            check = doc.check or (checks.note if kind is Kind.TAGS else checks.line)
+            found[key] = Field(key, attr, kind, doc, inner, check, kind is Kind.TEXT)
     return found
 
 
@@ -114,32 +116,38 @@ def kind_of(hint: Any) -> tuple[Kind, type[msgspec.Struct] | None]:
     return (Kind.STRUCTS, last) if is_struct else (Kind.TAGS, None) if last is str else (Kind.FREE, None)
 
 
-CODES = {
-    Kind.TAGS: accept.TAGS,
-    Kind.STRUCT: accept.STRUCT,
-    Kind.STRUCTS: accept.STRUCTS,
+# Checks of which `_ext.accept` knows the everyday form; the others it calls.
+NATIVE: dict[checks.Check, int] = {
+    **dict.fromkeys((checks.line, checks.note, checks.argument, checks.key), accept.TEXT),
+    **dict.fromkeys((checks.name, checks.reference, checks.image, checks.label), accept.NAME),
+    **dict.fromkeys((checks.ip, checks.ip4), accept.ADDRESS),
+    **dict.fromkeys((checks.host, checks.host4), accept.HOST),
+    checks.hwaddr: accept.HWADDR,
 }
 
 
 @functools.cache
 def plan(struct: type[msgspec.Struct]) -> dict[str, tuple[int, Any]]:
     """The schema as `_ext.accept` reads it."""
+
+    def texts(check: checks.Check) -> tuple[int, checks.Check]:
+        return NATIVE.get(check, accept.CHECKED), check
+
     made: dict[str, tuple[int, Any]] = {}
     for key, spec in fields(struct).items():
         if spec.is_text:
-            native: dict[checks.Check, int] = dict.fromkeys((checks.ip, checks.ip4), accept.ADDRESS)
-            native |= {checks.host: accept.HOST, checks.host4: accept.HOST, checks.hwaddr: accept.HWADDR}
-            code = native.get(spec.check, accept.CHECKED) if spec.check else accept.TEXT
-            made[key] = (code, spec.check)
+            made[key] = texts(spec.check)
         elif spec.kind is Kind.LIST:
-            made[key] = (accept.LIST, spec.doc.check)
+            made[key] = (accept.LIST, texts(spec.check))
+        elif spec.kind is Kind.TAGS:
+            made[key] = (accept.TAGS, (texts(spec.doc.names), texts(spec.check)))
+        elif spec.kind is Kind.STRUCTS and spec.struct is not None:
+            made[key] = (accept.STRUCTS, (texts(spec.doc.names), plan(spec.struct)))
+        elif spec.kind is Kind.STRUCT and spec.struct is not None:
+            made[key] = (accept.STRUCT, plan(spec.struct))
         else:
-            made[key] = (CODES.get(spec.kind, accept.OTHER), plan(spec.struct) if spec.struct else None)
+            made[key] = (accept.OTHER, None)
     return made
-
-
-BOOLS = dict.fromkeys(("true", "True", "TRUE", "yes", "Yes", "YES", "on", "On", "ON", "y", "Y"), True)
-BOOLS |= dict.fromkeys(("false", "False", "FALSE", "no", "No", "NO", "off", "Off", "OFF", "n", "N"), False)
 
 
 @dataclass(slots=True)
@@ -165,7 +173,7 @@ class Cleaner:
         for key, value in tree.items():
             spec = schema.get(key)
             if value.__class__ is str and spec is not None and spec.is_text:  # nearly all there is
-                if spec.check is not None and value and (wrong := spec.check(value)):
+                if value and (wrong := spec.check(value)):
                     self.say((*path, key), wrong, checks.fatal(spec.check, value))
                 continue
             if spec is None:
@@ -192,28 +200,24 @@ class Cleaner:
             if not isinstance(value, str):
                 self.say((*path, spec.key), f"must be a single value, not {shape(value)}")
                 return None
-            check = spec.doc.check
-            if check is not None and value and (wrong := check(value)):
-                self.say((*path, spec.key), wrong, checks.fatal(check, value))
+            if value and (wrong := spec.check(value)):
+                self.say((*path, spec.key), wrong, checks.fatal(spec.check, value))
             return str(value) if value.__class__ is Quoted else value
         return METHODS[kind](self, value, spec, (*path, spec.key))
 
     def boolean(self, value: Tree, spec: Field, path: tuple[str | int, ...]) -> bool | None:
-        found = BOOLS.get(value) if isinstance(value, str) else None
+        found = checks.truth(value) if isinstance(value, str) else None
         if found is None:
             self.say(path, f"must be true or false, not {shape(value)}")
         return found
 
     def integer(self, value: Tree, spec: Field, path: tuple[str | int, ...]) -> int | None:
-        try:
-            number = int(value)
-        except (TypeError, ValueError):
+        if not isinstance(value, str) or not checks.WHOLE.fullmatch(value):
             self.say(path, f"must be a whole number, not {shape(value)}")
             return None
-        wrong = spec.doc.check(str(number)) if spec.doc.check else ""
-        if wrong:
+        if wrong := (spec.doc.check or checks.count)(value):
             self.say(path, wrong)
-        return number
+        return int(value)
 
     def texts(self, value: Tree, spec: Field, path: tuple[str | int, ...]) -> list[str] | None:
         if value.__class__ is not list:
@@ -223,9 +227,8 @@ class Cleaner:
             if not isinstance(item, str):
                 self.say((*path, index), f"must be a single value, not {shape(item)}")
                 return None
-            wrong = spec.doc.check(item) if spec.doc.check else ""
-            if wrong and spec.doc.check:
-                self.say((*path, index), wrong, checks.fatal(spec.doc.check, item))
+            if wrong := spec.check(item):
+                self.say((*path, index), wrong, checks.fatal(spec.check, item))
             if item.__class__ is Quoted:
                 value[index] = str(item)
         return value
@@ -235,6 +238,9 @@ class Cleaner:
             self.say(path, f"must be a map, not {shape(value)}")
             return None
         for key, item in value.items():
+            self.name(key, spec, path)
+            if isinstance(item, str) and (wrong := spec.check(item)):
+                self.say((*path, key), wrong, checks.fatal(spec.check, item))
             if not isinstance(item, str):
                 if item is not None:
                     self.say((*path, key), f"must be a single value, not {shape(item)}")
@@ -258,6 +264,7 @@ class Cleaner:
         inner = fields(spec.struct)
         changed: dict[str, Any] | None = None
         for name, item in value.items():
+            self.name(name, spec, path)
             clean = self.struct(item, inner, (*path, name))
             if clean is not item:
                 changed = changed if changed is not None else dict(value)
@@ -276,7 +283,13 @@ class Cleaner:
         if value.__class__ is not dict:
             self.say(path, f"must be a map of names, not {shape(value)}")
             return None
+        for name in value:
+            self.name(name, spec, path)
         return {name: typed(item) for name, item in value.items()}
+
+    def name(self, name: str, spec: Field, path: tuple[str | int, ...]) -> None:
+        if wrong := spec.doc.names(name):
+            self.say((*path, name), wrong, fatal=False)
 
 
 METHODS: dict[Kind, Any] = {
@@ -294,10 +307,10 @@ METHODS: dict[Kind, Any] = {
 def shape(value: Tree) -> str:
     if isinstance(value, dict):
         return "a map"
-    return "a list" if isinstance(value, list) else "empty" if value is None else f"'{value}'"
+    return "a list" if isinstance(value, list) else "empty" if value is None else checks.shown(value)
 
 
 def unknown(key: str, schema: Fields) -> str:
     """`unknown key 'ipadr', did you mean 'ipaddr'?`"""
     close = difflib.get_close_matches(key, schema, n=1, cutoff=0.7)
-    return f"unknown key '{key}'" + (f", did you mean '{close[0]}'?" if close else " (kept, but not used)")
+    return f"unknown key {checks.shown(key)}" + (f", did you mean '{close[0]}'?" if close else " (kept, but not used)")

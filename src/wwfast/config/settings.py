@@ -30,6 +30,12 @@ class Section(msgspec.Struct, frozen=True, rename=spaced):
     """A section: an absent key keeps its default, so does an absent or empty section."""
 
 
+# What settings lack that Warewulf has.
+NO_DHCP6 = "DHCP is IPv4 only"
+NO_UNIT = "nothing starts that unit: DHCP, TFTP and HTTP are in the server, the others are yours"
+NO_API = "there is no API"
+
+
 class Warewulf(Section, frozen=True):
     port: Annotated[int, Doc("Port of the HTTP server.", check=checks.port)] = 9873
     tls_port: Annotated[int, Doc("Port of the HTTPS server.", check=checks.port)] = 9874
@@ -41,35 +47,42 @@ class Warewulf(Section, frozen=True):
         bool,
         Doc("Serve HTTPS; runtime overlays then only over it.", lacks="TLS is not served: no start"),
     ] = False
-    update_interval: Annotated[int, Doc("Seconds between two fetches of the runtime overlay by a node.")] = 60
+    update_interval: Annotated[
+        int, Doc("Seconds between two fetches of the runtime overlay by a node; 0: 300.", check=checks.seconds)
+    ] = 60
     autobuild_overlays: Annotated[bool, Doc("Build overlays when they are asked for.")] = True
-    host_overlay: Annotated[bool, Doc("Apply the host overlay to this server.")] = True
+    host_overlay: Annotated[
+        bool, Doc("Apply the host overlay to this server.", lacks="nothing applies it: `wwfast overlay show host FILE`")
+    ] = True
     grubboot: Annotated[
         bool,
         Doc("Boot by shim and GRUB instead of iPXE.", lacks="nodes get iPXE, which Secure Boot refuses"),
     ] = False
-    systemd_name: Annotated[str, Doc("Unit of the server.")] = ""
+    systemd_name: Annotated[str, Doc("Unit of the server.", lacks=NO_UNIT)] = ""
 
 
 class Api(Section, frozen=True):
-    enabled: Annotated[bool, Doc("Serve the API below /api/.", lacks="there is no API")] = False
-    tls: Annotated[bool, Doc("Refuse the API over plain HTTP.")] = False
-    allowed_subnets: Annotated[list[str], Doc("Networks that may use the API.", check=checks.cidr)] = field(
-        default_factory=lambda: ["127.0.0.0/8", "::1/128"]
+    enabled: Annotated[bool, Doc("Serve the API below /api/.", lacks=NO_API)] = False
+    tls: Annotated[bool, Doc("Refuse the API over plain HTTP.", lacks=NO_API)] = False
+    allowed_subnets: Annotated[list[str], Doc("Networks that may use the API.", check=checks.cidr, lacks=NO_API)] = (
+        field(default_factory=lambda: ["127.0.0.0/8", "::1/128"])
     )
-
-
-NO_DHCP6 = "DHCP is IPv4 only"
 
 
 class Dhcp(Section, frozen=True):
     enabled: Annotated[bool, Doc("Serve DHCP.")] = True
-    template: Annotated[str, Doc("Informational: nodes get the addresses of nodes.conf, as with `static`.")] = "default"
+    template: Annotated[
+        str,
+        Doc(
+            "Informational: nodes get the addresses of nodes.conf, as with `static`.",
+            lacks="nodes get the addresses of nodes.conf whatever it says",
+        ),
+    ] = "default"
     range_start: Annotated[str, Doc("First address of the pool.", check=checks.ip4)] = ""
     range_end: Annotated[str, Doc("Last address of the pool.", check=checks.ip4)] = ""
     range6_start: Annotated[str, Doc("First IPv6 address of the pool.", check=checks.ip6, lacks=NO_DHCP6)] = ""
     range6_end: Annotated[str, Doc("Last IPv6 address of the pool.", check=checks.ip6, lacks=NO_DHCP6)] = ""
-    systemd_name: Annotated[str, Doc("Unit of an external DHCP server.")] = "dhcpd"
+    systemd_name: Annotated[str, Doc("Unit of an external DHCP server.", lacks=NO_UNIT)] = "dhcpd"
 
 
 # DHCP option 93 (architecture) -> iPXE binary, relative to `paths: ipxesource`.
@@ -83,69 +96,85 @@ IPXE = {
 
 class Tftp(Section, frozen=True):
     enabled: Annotated[bool, Doc("Serve TFTP.")] = True
-    tftproot: Annotated[str, Doc("Directory of an external TFTP server.")] = ""
-    systemd_name: Annotated[str, Doc("Unit of an external TFTP server.")] = "tftp"
-    ipxe: Annotated[dict[str, str], Doc("iPXE binary by client architecture (DHCP option 93).")] = field(
-        default_factory=IPXE.copy
-    )
+    tftproot: Annotated[
+        str,
+        Doc(
+            "Directory of an external TFTP server.",
+            check=checks.absolute,
+            lacks="nothing is copied there",
+        ),
+    ] = ""
+    systemd_name: Annotated[str, Doc("Unit of an external TFTP server.", lacks=NO_UNIT)] = "tftp"
+    ipxe: Annotated[
+        dict[str, str],
+        Doc("iPXE binary by client architecture (DHCP option 93).", names=checks.architecture, check=checks.line),
+    ] = field(default_factory=IPXE.copy)
 
 
 class Export(Section, frozen=True):
-    path: Annotated[str, Doc("Directory to export.")] = ""
+    path: Annotated[str, Doc("Directory to export.", check=checks.absolute)] = ""
     export_options: Annotated[str, Doc("Options of the export.")] = "rw,sync,no_subtree_check"
 
 
 class Nfs(Section, frozen=True):
     enabled: Annotated[bool, Doc("Export directories by NFS.")] = True
     export_paths: Annotated[list[Export], Doc("What to export.")] = []
-    systemd_name: Annotated[str, Doc("Unit of the NFS server.")] = "nfsd"
+    systemd_name: Annotated[str, Doc("Unit of the NFS server.", lacks=NO_UNIT)] = "nfsd"
 
 
 class Ssh(Section, frozen=True):
-    key_types: Annotated[list[str], Doc("Types of the host keys to make.")] = field(
+    key_types: Annotated[list[str], Doc("Types of the host keys to make.", check=checks.name)] = field(
         default_factory=lambda: ["ed25519", "ecdsa", "rsa"]
     )
 
 
 class Mount(Section, frozen=True):
-    source: Annotated[str, Doc("Path on this server.")] = ""
-    dest: Annotated[str, Doc("Path in the image.")] = ""
+    source: Annotated[str, Doc("Path on this server.", check=checks.absolute)] = ""
+    dest: Annotated[str, Doc("Path in the image.", check=checks.absolute)] = ""
     readonly: Annotated[bool, Doc("Mount read-only.")] = False
-    options: Annotated[str, Doc("Accepted, not used.")] = ""
+    options: Annotated[
+        str, Doc("Options of the mount.", lacks="there is `readonly` and `copy`, and no other option")
+    ] = ""
     copy: Annotated[bool, Doc("Copy instead of mounting.")] = False
 
 
+def place(help: str, lacks: str = "") -> Doc:
+    return Doc(help, check=checks.absolute, lacks=lacks)
+
+
+def unread(help: str) -> Doc:
+    return place(help, "nothing is read or written there")
+
+
 class Locations(Section, frozen=True):
-    bindir: Annotated[str, Doc("Informational.", check=checks.absolute)] = "/usr/bin"
-    sysconfdir: Annotated[str, Doc("Holds warewulf/nodes.conf.", check=checks.absolute)] = "/etc"
-    localstatedir: Annotated[str, Doc("Informational.", check=checks.absolute)] = "/var/lib"
-    cachedir: Annotated[str, Doc("Holds wwfast's caches.", check=checks.absolute)] = "/var/cache"
-    ipxesource: Annotated[
-        str, Doc("iPXE binaries; unset: searched where distributions put them.", check=checks.absolute)
-    ] = ""
-    srvdir: Annotated[str, Doc("Informational.", check=checks.absolute)] = "/var/lib"
-    firewallddir: Annotated[str, Doc("Informational.", check=checks.absolute)] = "/usr/lib/firewalld/services"
-    systemddir: Annotated[str, Doc("Informational.", check=checks.absolute)] = "/usr/lib/systemd/system"
-    datadir: Annotated[str, Doc("Informational.", check=checks.absolute)] = "/usr/share"
-    wwoverlaydir: Annotated[str, Doc("Site overlays of an existing Warewulf (read only).", check=checks.absolute)] = (
+    bindir: Annotated[str, unread("Informational.")] = "/usr/bin"
+    sysconfdir: Annotated[str, place("Holds warewulf/nodes.conf.")] = "/etc"
+    localstatedir: Annotated[str, unread("Informational.")] = "/var/lib"
+    cachedir: Annotated[str, place("Holds wwfast's caches.")] = "/var/cache"
+    ipxesource: Annotated[str, place("iPXE binaries; unset: searched where distributions put them.")] = ""
+    srvdir: Annotated[str, unread("Informational.")] = "/var/lib"
+    firewallddir: Annotated[str, unread("Informational.")] = "/usr/lib/firewalld/services"
+    systemddir: Annotated[str, unread("Informational.")] = "/usr/lib/systemd/system"
+    datadir: Annotated[str, unread("Informational.")] = "/usr/share"
+    wwoverlaydir: Annotated[str, place("Site overlays of an existing Warewulf (read only).")] = (
         "/var/lib/warewulf/overlays"
     )
-    wwchrootdir: Annotated[str, Doc("Images of an existing Warewulf (read only).", check=checks.absolute)] = (
-        "/var/lib/warewulf/chroots"
-    )
-    wwprovisiondir: Annotated[str, Doc("Never touched.", check=checks.absolute)] = "/var/lib/warewulf/provision"
-    wwclientdir: Annotated[str, Doc("Directory of the client on nodes.", check=checks.absolute)] = "/warewulf"
-    wwfilesdir: Annotated[str, Doc("What /files/ serves.", check=checks.absolute)] = "/var/lib/warewulf/files"
+    wwchrootdir: Annotated[str, place("Images of an existing Warewulf (read only).")] = "/var/lib/warewulf/chroots"
+    wwprovisiondir: Annotated[str, unread("Never touched.")] = "/var/lib/warewulf/provision"
+    wwclientdir: Annotated[str, unread("Directory of the client on nodes.")] = "/warewulf"
+    wwfilesdir: Annotated[str, unread("What /files/ serves.")] = "/var/lib/warewulf/files"
 
 
 class Client(Section, frozen=True):
-    port: Annotated[int, Doc("Fixed source port of wwclient; 0: a range below 1024.")] = 0
+    port: Annotated[int, Doc("Fixed source port of wwclient; 0: a range below 1024.", check=checks.port_or_none)] = 0
 
 
 class Own(Section, frozen=True):
     """wwfast's own settings; Warewulf ignores them."""
 
-    history: Annotated[int, Doc("How many former versions of nodes.conf `wwfast undo` can go back.")] = 32
+    history: Annotated[
+        int, Doc("How many former versions of nodes.conf `wwfast undo` can go back.", check=checks.versions)
+    ] = 32
     include: Annotated[
         list[str], Doc("Files of this server, by full path, that templates may include.", check=checks.absolute)
     ] = []
@@ -196,7 +225,7 @@ class Own(Section, frozen=True):
         Doc("Bytes one byte of a compressed archive may unpack to, beyond the first GiB.", check=checks.positive),
     ] = 200
     client_rate: Annotated[int, Doc("Bytes a second to one node at most; 0: no limit. Some network cards hang.")] = 0
-    connections: Annotated[int, Doc("HTTP connections open at once at most.")] = 50_000
+    connections: Annotated[int, Doc("HTTP connections open at once at most.", check=checks.positive)] = 50_000
 
 
 RESOLV = Mount(source="/etc/resolv.conf", dest="/etc/resolv.conf", readonly=True)
@@ -205,11 +234,13 @@ RESOLV = Mount(source="/etc/resolv.conf", dest="/etc/resolv.conf", readonly=True
 class Conf(Section, frozen=True):
     """What warewulf.conf says, and what follows from it: plain data, so templates may see it."""
 
-    comment: Annotated[str, Doc("Free text.")] = ""
+    comment: Annotated[str, Doc("Free text.", check=checks.note)] = ""
     ipaddr: Annotated[str, Doc("Address of this server on the cluster network.", check=checks.address)] = ""
     netmask: Annotated[str, Doc("Netmask of the cluster network.", check=checks.mask)] = ""
     network: Annotated[str, Doc("Address of the cluster network.", check=checks.ip4)] = ""
-    fqdn: Annotated[str, Doc("Name of this server in its certificate.")] = ""
+    fqdn: Annotated[
+        str, Doc("Name of this server in its certificate.", check=checks.hostname, lacks="TLS is not served")
+    ] = ""
     ipaddr6: Annotated[str, Doc("IPv6 address of this server.", check=checks.cidr6)] = ""
     prefixlen6: Annotated[str, Doc("IPv6 prefix length.", check=checks.prefix6)] = ""
     warewulf: Annotated[Warewulf, Doc("The HTTP server.")] = Warewulf()
@@ -273,15 +304,17 @@ def cidr(address: str, netmask: str) -> str:
     return f"{address}/{bits}" if address and bits is not None else ""
 
 
-def lacking(settings: Settings) -> Iterator[tuple[str, str]]:
-    """Settings that the file changes and that do not have their whole effect: (`warewulf: tls`, what it lacks)."""
-    for section, outer in fields(Settings).items():
-        if outer.struct is None or outer.kind is not Kind.STRUCT:
-            continue
-        now, before = getattr(settings, outer.attr), getattr(Settings(), outer.attr)
-        for key, inner in fields(outer.struct).items():
-            if inner.doc.lacks and getattr(now, inner.attr) != getattr(before, inner.attr):
-                yield f"{section}: {key}", inner.doc.lacks
+def lacking(now: msgspec.Struct, before: msgspec.Struct | None = None, above: str = "") -> Iterator[tuple[str, str]]:
+    """Settings that a file changes and that do not have their whole effect: (`warewulf: tls`, what it lacks)."""
+    kind = type(now)
+    for key, spec in fields(kind).items():
+        mine, default = getattr(now, spec.attr), getattr(before or kind(), spec.attr)
+        if spec.kind is Kind.STRUCT:
+            yield from lacking(mine, default, f"{above}{key}: ")
+        elif spec.kind is Kind.ITEMS:
+            yield from dict.fromkeys(found for item in mine for found in lacking(item, None, f"{above}{key}: "))
+        elif spec.doc.lacks and mine != default:
+            yield above + key, spec.doc.lacks
 
 
 def load(paths: Paths) -> Settings:

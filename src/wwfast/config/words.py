@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 
 ITEM = re.compile(r' *(?:"((?:[^"]|"")*)" *(?=,|\Z)|([^,]*))(,|\Z)')
 QUOTED = re.compile(r'"[^"]*"')
-ARGUMENT = re.compile(r'(?:[^\s"]|"[^"]*")+')
+ARGUMENT = re.compile(r'(?:[^ "]|"[^"]*")+')
 
 
 def pieces(text: str) -> Iterator[tuple[bool, str]]:
@@ -64,8 +64,8 @@ def arguments(text: str) -> list[str]:
     if text.count('"') % 2:
         raise ValueError(f"{text!r} has a quote that is not closed")
     bare = QUOTED.sub(lambda quotes: "_" * len(quotes[0]), text).strip()
-    if re.search(r"[^,\s]\s", bare):
-        if re.search(r",\s", bare):
+    if re.search("[^, ] ", bare):
+        if ", " in bare:
             raise ValueError(f"{text!r} separates by commas and by blanks: use either")
         return ARGUMENT.findall(text)
     found: list[str] = []

@@ -104,7 +104,7 @@ def typed(tree: Tree) -> Any:
         return str(tree) if isinstance(tree, Quoted) else tree
     if tree in TRUE or tree in FALSE:
         return tree in TRUE
-    if INTEGER.fullmatch(tree):
+    if len(tree) <= 4000 and INTEGER.fullmatch(tree):  # Python refuses to make a number of more than 4300 digits
         return int(tree, 0) if tree[:2] in ("0o", "0x") else int(tree)
     if tree.lower() in SPECIAL and tree[-3:] in ("inf", "Inf", "INF", "nan", "NaN", "NAN"):
         return SPECIAL[tree.lower()]

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from wwfast.config import checks
-from wwfast.config.schema import BOOLS, Cleaner, Kind
+from wwfast.config.schema import Cleaner, Issue, Kind
 from wwfast.config.yaml import Tree
 from wwfast.errors import NotFoundError, UsageError
-from wwfast.nodes.flags import DEFAULT, FAMILY_NOUN, Flag, Step, families, flags
+from wwfast.nodes.flags import DEFAULT, FAMILY_NOUN, Flag, Step, families, flags, name_checks
 from wwfast.nodes.merge import SCHEMA
 
 CLEAR = ("UNDEF", "UNSET")
@@ -45,20 +45,23 @@ def normal(flag: Flag, value: Any) -> Any:
     if flag.kind is Kind.LIST:
         if any(item in CLEAR for item in value) and len(value) > 1:
             raise UsageError(f"--{flag.name}: UNDEF clears the list, so nothing can stand beside it")
-        return [] if any(item in CLEAR for item in value) else list(value)
+        return [] if any(item in CLEAR for item in value) else [right(flag, flag.field.check, item) for item in value]
     text = str(value)
     if text in CLEAR or text == "":
         return ""
-    if flag.takes_bool:
-        if flag.kind is not Kind.BOOL and text.lower() in checks.UNSET:
-            return text
-        if text.lower() == "yes" or text in checks.TRUE or BOOLS.get(text) is True:
-            return "true"
-        if text.lower() == "no" or text in checks.FALSE or BOOLS.get(text) is False:
-            return "false"
-        raise UsageError(f"--{flag.name}: '{text}' is neither true nor false")
-    wrong = flag.doc.check(text) if flag.doc.check else ""
-    if wrong:
+    if not flag.takes_bool:
+        return right(flag, flag.field.check, text)
+    if flag.kind is not Kind.BOOL and text.lower() in checks.UNSET:
+        return text
+    meant = checks.truth(text)
+    if meant is None:
+        raise UsageError(f"--{flag.name}: {checks.wwbool(text)}")
+    return "true" if meant else "false"
+
+
+def right(flag: Flag, check: checks.Check, text: str) -> str:
+    """A text that passes its check. Raises UsageError."""
+    if wrong := check(text):
         raise UsageError(f"--{flag.name}: {wrong}", hint=f"UNDEF clears it, or: unset --{flag.name}")
     return text
 
@@ -82,6 +85,14 @@ def checked(request: Request, *, adding: bool) -> Request:
         names["fs"] = PARTLABEL + names["fs"]
     idle(request, used)
     request.values = {flag.name: normal(flag, request.values[flag.name]) for flag in request.given()}
+    for name, tags in request.add.items():
+        flag = next(flag for flag in flags() if flag.name == name)
+        for key, value in tags.items():
+            right(flag, flag.doc.names, key)
+            right(flag, flag.field.check, value)
+    for family, name in names.items():
+        if wrong := name_checks()[family](name):
+            raise UsageError(f"--{family}name: {wrong}")
     return request
 
 
@@ -222,17 +233,15 @@ def snapshot(tree: Any) -> dict[tuple[str, ...], Any]:
     return {key: tuple(value) if isinstance(value, list) else value for key, value in leaves(tree).items()}
 
 
-def faults(before: Tree, after: Tree) -> list[str]:
+def faults(before: Tree, after: Tree) -> list[Issue]:
     """What is wrong with the values that a change brings into an entry, whichever way it was written.
 
-    What was wrong before is not said again, and an unknown key is a fault only where it looks like a known one: others
-    are kept for whoever wrote them.
+    What was wrong before is not said again.
     """
     old, new = Cleaner(), Cleaner()
     old.struct(copy.deepcopy(before), SCHEMA, ())
     new.struct(copy.deepcopy(after), SCHEMA, ())
-    found = [issue for issue in new.issues if issue not in old.issues]
-    return [str(issue) for issue in found if "(kept, but not used)" not in issue.message]
+    return [issue for issue in new.issues if issue not in old.issues]
 
 
 def spelled(keys: tuple[str, ...]) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from wwfast.config import checks
 from wwfast.config.schema import Doc, Field, Kind, fields
 from wwfast.nodes.model import Node
 
@@ -53,8 +54,6 @@ class Flag:
 
     @property
     def takes_bool(self) -> bool:
-        from wwfast.config import checks
-
         return self.kind is Kind.BOOL or self.doc.check is checks.wwbool
 
 
@@ -68,6 +67,19 @@ def flags() -> tuple[Flag, ...]:
 def families() -> dict[str, tuple[Step, ...]]:
     """Family -> the way to its map; the last step has no family."""
     return dict(family_walk(Node, ()))
+
+
+@functools.cache
+def name_checks() -> dict[str, checks.Check]:
+    """Family -> what its names may be."""
+    found: dict[str, checks.Check] = {}
+    pending: list[type[msgspec.Struct]] = [Node]
+    while pending:
+        for spec in fields(pending.pop()).values():
+            if spec.struct is not None:
+                pending.append(spec.struct)
+                found |= {spec.doc.flag: spec.doc.names} if spec.kind is Kind.STRUCTS else {}
+    return found
 
 
 def walk(struct: type[msgspec.Struct], above: tuple[Step, ...]) -> list[Flag]:

@@ -27,12 +27,12 @@ class Kernel(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
             "Kernel version, or its beginning, or a path in the image.",
             "kernelversion",
             title="Kernel.Version",
-            check=checks.script,
+            check=checks.argument,
         ),
     ] = ""
     args: Annotated[
         list[str],
-        Doc("Kernel arguments.", "kernelargs", "A", title="Kernel.Args", split=words.arguments, check=checks.script),
+        Doc("Kernel arguments.", "kernelargs", "A", title="Kernel.Args", split=words.arguments, check=checks.argument),
     ] = []
     override: Annotated[
         str,
@@ -41,7 +41,7 @@ class Kernel(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
             "kerneloverride",
             title="Kernel.Override",
             complete="kernel",
-            check=checks.script,
+            check=checks.argument,
         ),
     ] = ""
 
@@ -55,7 +55,10 @@ class Ipmi(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     port: Annotated[str, Doc("Port of the BMC.", "ipmiport", title="Ipmi.Port", check=checks.port)] = ""
     interface: Annotated[str, Doc("ipmitool's interface: lan, lanplus.", "ipmiinterface", title="Ipmi.Interface")] = ""
     escapechar: Annotated[
-        str, Doc("Escape character of the serial console.", "ipmiescapechar", title="Ipmi.EscapeChar")
+        str,
+        Doc(
+            "Escape character of the serial console.", "ipmiescapechar", title="Ipmi.EscapeChar", check=checks.character
+        ),
     ] = ""
     write: Annotated[
         str, Doc("Program the BMC with these values at boot.", "ipmiwrite", title="Ipmi.Write", check=checks.wwbool)
@@ -67,7 +70,7 @@ class Ipmi(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 class NetDev(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     type: Annotated[str, Doc("Kind of device: ethernet, infiniband, bond, vlan.", "type", "T", title="Type")] = ""
     onboot: Annotated[str, Doc("Bring the device up at boot.", "onboot", title="OnBoot", check=checks.wwbool)] = ""
-    device: Annotated[str, Doc("Name of the interface.", "netdev", "N", title="Device")] = ""
+    device: Annotated[str, Doc("Name of the interface.", "netdev", "N", title="Device", check=checks.interface)] = ""
     hwaddr: Annotated[str, Doc("Hardware (MAC) address.", "hwaddr", "H", title="Hwaddr", check=checks.hwaddr)] = ""
     ipaddr: Annotated[str, Doc("IPv4 address.", "ipaddr", "I", title="Ipaddr", check=checks.host4)] = ""
     netmask: Annotated[str, Doc("Netmask.", "netmask", "M", title="Netmask", check=checks.mask)] = ""
@@ -95,12 +98,13 @@ class NetDev(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
 class Partition(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     number: Annotated[
-        str, Doc("Number of the partition; 0 is the next free one.", "partnumber", title="Number", check=checks.number)
+        str,
+        Doc("Number of the partition; 0 is the next free one.", "partnumber", title="Number", check=checks.partition),
     ] = ""
     size_mib: Annotated[
-        str, Doc("Size in MiB; 0 is all that is left.", "partsize", title="SizeMiB", check=checks.number)
+        str, Doc("Size in MiB; 0 is all that is left.", "partsize", title="SizeMiB", check=checks.mebibytes)
     ] = ""
-    start_mib: Annotated[str, Doc("Start in MiB.", title="StartMiB", check=checks.number)] = ""
+    start_mib: Annotated[str, Doc("Start in MiB.", title="StartMiB", check=checks.mebibytes)] = ""
     type_guid: Annotated[str, Doc("GPT type of the partition.", "parttype", title="TypeGuid")] = ""
     guid: Annotated[str, Doc("GPT id of the partition.", title="Guid")] = ""
     wipe_partition_entry: Annotated[
@@ -115,7 +119,9 @@ class Partition(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
 class Disk(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     wipe_table: Annotated[bool | None, Doc("Overwrite the partition table.", "diskwipe", title="WipeTable")] = None
-    partitions: Annotated[dict[str, Partition], Doc("Partitions by label.", "part", title="Partitions")] = {}
+    partitions: Annotated[
+        dict[str, Partition], Doc("Partitions by label.", "part", title="Partitions", names=checks.label)
+    ] = {}
     id: str = ""
 
     @property
@@ -164,14 +170,15 @@ class Node(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, rename=spa
             "profile",
             "P",
             title="Profiles",
+            check=checks.reference,
             complete="profile",
             inherit=False,
         ),
     ] = []
-    comment: Annotated[str, Doc("Free text.", "comment", title="Comment", inherit=False)] = ""
+    comment: Annotated[str, Doc("Free text.", "comment", title="Comment", check=checks.note, inherit=False)] = ""
     cluster_name: Annotated[
         str,
-        Doc("Group the node is sorted and scheduled with.", "cluster", "c", title="ClusterName", check=checks.script),
+        Doc("Group the node is sorted and scheduled with.", "cluster", "c", title="ClusterName", check=checks.argument),
     ] = ""
     image_name: Annotated[
         str,
@@ -181,10 +188,10 @@ class Node(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, rename=spa
             hidden=("container", "C"),
             title="ImageName",
             complete="image",
-            check=checks.script,
+            check=checks.image,
         ),
     ] = ""
-    ipxe_template: Annotated[str, Doc("Name of the iPXE template.", "ipxe", title="Ipxe", check=checks.script)] = ""
+    ipxe_template: Annotated[str, Doc("Name of the iPXE template.", "ipxe", title="Ipxe", check=checks.argument)] = ""
     runtime_overlay: Annotated[
         list[str],
         Doc(
@@ -193,6 +200,7 @@ class Node(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, rename=spa
             "R",
             hidden=("runtime",),
             title="RuntimeOverlay",
+            check=checks.reference,
             complete="overlay",
         ),
     ] = []
@@ -204,16 +212,19 @@ class Node(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, rename=spa
             "O",
             hidden=("wwinit",),
             title="SystemOverlay",
+            check=checks.reference,
             complete="overlay",
         ),
     ] = []
     kernel: Annotated[Kernel, Doc("Kernel.", title="Kernel")] = Kernel()
     ipmi: Annotated[Ipmi, Doc("Board management controller.", title="Ipmi")] = Ipmi()
-    init: Annotated[str, Doc("Program started as init.", "init", "i", title="Init")] = ""
+    init: Annotated[str, Doc("Program started as init.", "init", "i", title="Init", check=checks.argument)] = ""
     root: Annotated[
-        str, Doc("Root file system: initramfs, tmpfs or a device.", "root", title="Root", check=checks.script)
+        str, Doc("Root file system: initramfs, tmpfs or a device.", "root", title="Root", check=checks.argument)
     ] = ""
-    network_devices: Annotated[dict[str, NetDev], Doc("Network devices by name.", "net", title="NetDevs")] = {}
+    network_devices: Annotated[
+        dict[str, NetDev], Doc("Network devices by name.", "net", title="NetDevs", names=checks.label)
+    ] = {}
     tags: Annotated[dict[str, str], Doc("Tags for templates.", "tag", title="Tags")] = {}
     primary_network: Annotated[
         str, Doc("Name of the network device the node boots from.", "primarynet", "p", title="PrimaryNetDev")
@@ -248,10 +259,10 @@ def truth(word: str, default: bool = False) -> bool:
 
     The unset words (unset, undef, --, nil ...) are always false, as in Warewulf.
     """
-    low = word.lower()
-    if low in checks.UNSET or low == "no" or word in checks.FALSE:
+    if word.lower() in checks.UNSET:
         return False
-    return True if low == "yes" or word in checks.TRUE else default
+    meant = checks.truth(word)
+    return default if meant is None else meant
 
 
 def mac(text: str) -> str:

@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from typing import cast
 
 from wwfast._ext.accept import accepts
+from wwfast.config import checks
 from wwfast.config.schema import Cleaner, Issue, plan
 from wwfast.errors import WwfastError
 from wwfast.nodes import merge
 from wwfast.nodes.model import Node, Profile, mac
-from wwfast.nodes.source import NODES, NOUN, PROFILES, Source
+from wwfast.nodes.source import NAMES, NODES, NOUN, PROFILES, Source
 from wwfast.paths import Paths
 
 PLAN = plan(Node)
@@ -47,7 +48,7 @@ class Problem:
     fatal: bool = False
 
     def __str__(self) -> str:
-        return f"{self.kind} {self.id}: {self.message}"
+        return f"{self.kind} {self.id if self.id.isprintable() else checks.shown(self.id)}: {self.message}"
 
 
 class NodeMap(Mapping[str, Node]):
@@ -168,6 +169,15 @@ class Snapshot:
 
     def _clean(self, section: str, name: str) -> merge.Own:
         tree = self.source.trees[section][name]
+        if wrong := NAMES[section](name):
+            fatal = checks.fatal(NAMES[section], name)
+            self._say(
+                NOUN[section],
+                checks.shown(name),
+                f"{self.source.name}:{self.source.line(section, name)}: {wrong}",
+                fatal,
+            )
+            self._bad |= {name} if fatal and section == PROFILES else set()
         if accepts(tree, PLAN):
             return cast(merge.Own, tree)
         cleaner = self._cleaner

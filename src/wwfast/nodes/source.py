@@ -14,7 +14,7 @@ from pathlib import Path
 import xxhash
 
 from wwfast._ext import yamlblocks
-from wwfast.config import yaml
+from wwfast.config import checks, yaml
 from wwfast.config.schema import Fields, shape
 from wwfast.config.yaml import Tree, YamlError
 from wwfast.errors import ConfigError
@@ -23,6 +23,7 @@ from wwfast.nodes.patch import rewrite
 NODES, PROFILES = "nodes", "nodeprofiles"
 SECTIONS = (PROFILES, NODES)
 NOUN = {NODES: "node", PROFILES: "profile"}
+NAMES = {NODES: checks.hostname, PROFILES: checks.name}  # what ids may be
 
 Range = tuple[int, int]
 
