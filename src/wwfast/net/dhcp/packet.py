@@ -239,14 +239,18 @@ def assemble(message: Message, options: bytes, room: int = MOST) -> bytes:
     return (header + options + b"\xff").ljust(MIN_SIZE, b"\0")
 
 
+def encoded(code: int, value: bytes) -> bytes:
+    """One option; a value of more than 255 bytes in pieces (RFC 3396)."""
+    if len(value) < 256:
+        return bytes((code, len(value))) + value
+    return b"".join(encoded(code, value[at : at + 255]) for at in range(0, len(value), 255))
+
+
 def encode_options(options: Mapping[int, bytes]) -> bytes:
-    """Options as code, length, value; longer values split (RFC 3396); relay information last (RFC 3046 2.1)."""
+    """Options as code, length, value; relay information last (RFC 3046 2.1)."""
     parts = []
     for code in sorted(options, key=lambda code: (code != Option.KIND, code == Option.RELAY_AGENT)):
-        value = options[code]
-        for at in range(0, len(value) or 1, 255):
-            piece = value[at : at + 255]
-            parts.append(bytes((code, len(piece))) + piece)
+        parts.append(encoded(code, options[code]))
         if code in TEXTS:
             parts.append(b"\0")
     return b"".join(parts)

@@ -9,6 +9,8 @@ import msgspec
 
 from wwfast.net.dhcp.packet import (
     BROADCAST_FLAG,
+    HEADER,
+    LEAST,
     REPLY,
     ClientInfo,
     Kind,
@@ -18,6 +20,7 @@ from wwfast.net.dhcp.packet import (
     assemble,
     dotted,
     encode_options,
+    encoded,
     number,
     sub_options,
 )
@@ -104,9 +107,12 @@ class Replies:
         """Echo what must be (the client's identifier, the relay's information last) and choose the way."""
         asked = message.options
         for code in ECHOED:
-            if code in asked:
-                options += encode_options({code: asked[code]})
-        data = assemble(reply, options, message.room)
+            value = asked.get(code)
+            if value is not None:
+                options += encoded(code, value)
+        # Nearly every reply is one that everybody takes.
+        short = HEADER.size + len(options) < LEAST and Option.KIND in asked
+        data = assemble(reply, options, LEAST if short else message.room)
         if message.giaddr:
             port = SERVER_PORT
             if Option.RELAY_AGENT in asked:
