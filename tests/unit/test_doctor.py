@@ -48,6 +48,15 @@ def test_doctor_says_nothing_of_a_healthy_site(site: Healthy, capsys: pytest.Cap
     assert (told.text, told.status, told.findings) == (HEALTHY, 0, [])
 
 
+def test_doctor_takes_a_relative_root(
+    site: Healthy, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(site.paths.root)
+    with pytest.raises(SystemExit) as ended:
+        main(["--root", ".", "doctor"])
+    assert (capsys.readouterr().out, ended.value.code or 0) == (HEALTHY, 0)
+
+
 def _no_image(site: Healthy) -> None:
     site.entries["n2"]["image name"] = "gone"
 

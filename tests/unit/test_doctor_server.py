@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from support.healthy import Healthy, elf, put
 from support.overlays import OPEN
 from wwfast.boot import binaries
 from wwfast.boot.plan import Planner
+from wwfast.cli import output
 from wwfast.config.settings import load
 from wwfast.doctor import boots, examine, machine, ports, site
 from wwfast.doctor.finding import Finding, Scene
@@ -212,3 +214,16 @@ def test_progress_is_told_while_nodes_are_looked_at(paths: Paths, monkeypatch: p
     )
     boots.boots(at)
     assert told == [(done, 5) for done in range(5)]
+
+
+def test_a_bar_is_shown_on_a_terminal_and_only_when_it_takes_long(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for terminal, patience, bars in ((True, 0.0, 1), (True, 60.0, 0), (False, 0.0, 0)):
+        monkeypatch.setattr(sys.stderr, "isatty", lambda terminal=terminal: terminal)
+        monkeypatch.setattr(output, "PATIENCE", patience)
+        with output.progress("looking") as tell:
+            tell(1, 2)
+            tell(2, 2)
+        said = capsys.readouterr()
+        assert ("looking" in said.err, said.out) == (bool(bars), "")

@@ -50,7 +50,7 @@ def guests(path: Path) -> dict[str, str]:
     """Who has which address by a lease that runs: dotted, MAC. For commands: nothing is made or written, and where
     there are no leases to read nobody has any."""
     try:
-        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=1.0)) as database:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=1.0)) as database:
             return dict(database.execute("SELECT address, mac FROM lease WHERE expires > ?", (time.time(),)))
     except sqlite3.Error:
         return {}
