@@ -1,0 +1,65 @@
+"""Ctrl-C, SIGTERM and a hangup in the middle of an import: nothing of it is left, and the image is what it was."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from support.oci import facts, small_tree, tar_of
+from wwfast.images.importing import import_image
+from wwfast.images.options import Options
+from wwfast.images.store import ImageStore
+from wwfast.paths import Paths
+from wwfast.run import start
+
+
+def until(true: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("how", [(), ("--update",)], ids=["replace", "update"])
+def test_image_is_imported_from_a_pipe(paths: Paths, tmp_path: Path, how: tuple[str, ...]) -> None:
+    tree = small_tree(tmp_path / "tree")
+    import_image(paths, str(tree), "old", Options())
+    (tree / "etc/new").write_text("new")
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=lambda: pipe.write_bytes(tar_of(tree)))
+    writer.start()
+    made = import_image(paths, str(pipe), "old", Options(), update=bool(how), force=not how)
+    writer.join()
+    assert facts(made.rootfs) == facts(tree)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
+@pytest.mark.parametrize("how", ["--force", "--update"])
+def test_image_import_interrupted_leaves_nothing_behind(
+    paths: Paths, tmp_path: Path, number: signal.Signals, how: str
+) -> None:
+    tree = small_tree(tmp_path / "tree")
+    import_image(paths, str(tree), "old", Options())
+    before = facts(ImageStore(paths).get("old").rootfs)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    words = ["image", "import", how, str(pipe), "old"]
+    begin = "import signal; signal.signal(2, signal.default_int_handler); from wwfast.cli.main import main; main()"
+    process = start([sys.executable, "-c", begin, "--root", paths.root, *words], tied=True)
+    with pipe.open("wb", buffering=0) as out:  # which the writer keeps open: the import waits for more
+        out.write(tar_of(tree)[:400_000])
+        until(lambda: list(paths.chroots.glob(".*/archive/etc")))
+        process.send_signal(number)
+        until(lambda: process.poll() is not None)
+    assert process.returncode != 0
+    assert [entry.name for entry in paths.chroots.iterdir()] == ["old"]
+    assert facts(ImageStore(paths).get("old").rootfs) == before
+    import_image(paths, str(tree), "old", Options(), force=True)
