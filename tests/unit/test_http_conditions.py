@@ -66,5 +66,5 @@ def test_cut_is_slicing() -> None:
     for start in range(36):
         for length in range(36 - start):
             parts = cut(extents, start, length)
-            flat = [(e.path, at) for e in parts for at in range(e.offset, e.offset + e.length)]
+            flat = [(path, at) for path, offset, size in parts for at in range(offset, offset + size)]
             assert flat == whole[start : start + length]

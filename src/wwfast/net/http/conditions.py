@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from email.utils import parsedate_to_datetime
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
-from wwfast.pack.artefact import Extent
+T = TypeVar("T")
 
 _RANGE = re.compile(r"bytes=[ \t]*(\d*)-(\d*)[ \t]*", re.ASCII)
 DIGITS = 18  # of a byte position; more can only be an attack
@@ -58,20 +58,20 @@ def byte_range(value: str, size: int) -> Selection:
     return Selection(206, start, end - start + 1) if start < size else Selection(416, 0, 0)
 
 
-def cut(extents: Iterable[Extent], start: int, length: int) -> list[Extent]:
-    """The extents of `length` bytes from `start` of the body."""
-    parts: list[Extent] = []
-    for path, offset, size in extents:
+def cut(parts: Iterable[tuple[T, int, int]], start: int, length: int) -> list[tuple[T, int, int]]:
+    """The parts (of what, offset, length) of `length` bytes from `start` of the body."""
+    left: list[tuple[T, int, int]] = []
+    for part, offset, size in parts:
         if start >= size:
             start -= size
             continue
         if length <= 0:
             break
         take = min(size - start, length)
-        parts.append(Extent(path, offset + start, take))
+        left.append((part, offset + start, take))
         length -= take
         start = 0
-    return parts
+    return left
 
 
 def _matches(value: str, etag: str, *, weak: bool) -> bool:

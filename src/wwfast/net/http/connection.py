@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import Awaitable
 from enum import Enum, auto
+from functools import partial
 from typing import TYPE_CHECKING
 
 from wwfast.net.http.admission import Verdict, patience
@@ -155,7 +156,7 @@ class Connection:
         """The peer sends no more. A response under way is finished; the pump notices when nobody reads it."""
         if self.queued:
             self._stop_reading()  # until the next answer: what has come is answered first
-        elif self.state is State.SENDING:
+        elif self.state is State.SENDING or (self.state is State.HANDLING and self.answer is not None):
             self._stop_reading()
             if self.answer is not None:
                 self.answer.keep_alive = False
@@ -178,6 +179,9 @@ class Connection:
         except Exception as error:
             isolated(self.server.loop, ANSWERING, error)
             result = Response(500)
+        self._take(head, result)
+
+    def _take(self, head: Head, result: Response | Awaitable[Response]) -> None:
         if isinstance(result, Response):
             self._respond(head, result)
         else:
@@ -247,16 +251,52 @@ class Connection:
         self._hold()
         self.deadline = time.monotonic() + LINGER
 
-    def _body(self, answer: Answer) -> tuple[bytes, list[tuple[int, int, int]]]:
-        """What of the body goes out from memory, and the spans of files for the rest. Raises OSError."""
+    def _body(self, answer: Answer) -> tuple[bytes, list[tuple[int, int, int]]] | None:
+        """What of the body goes out from memory, and the spans of files for the rest; None where a thread must open or
+        read them first."""
         body, start, end = answer.response.body, answer.start, answer.start + answer.length
         if isinstance(body, bytes):
             return body[start:end], []
         if answer.size <= self.server.limits.inline_bytes:
-            return self.server.files.whole(body)[start:end], []
-        parts = body.extents if answer.status != 206 else cut(body.extents, start, answer.length)
-        answer.files, spans = self.server.files.spans(parts)
-        return b"", spans
+            whole = self.server.files.whole(body)
+            return (whole[start:end], []) if whole is not None else None
+        opened = self.server.files.opened(body)
+        if opened is None:
+            return None
+        opened.hold()
+        answer.files = opened.files
+        return b"", opened.spans if answer.status != 206 else cut(opened.spans, start, answer.length)
+
+    def _load(self, answer: Answer, body: Artefact) -> None:
+        self.state = State.HANDLING
+        whole = answer.size <= self.server.limits.inline_bytes
+        self.server.files.load(body, partial(self._loaded, answer), whole=whole)
+
+    def _loaded(self, answer: Answer, error: OSError | None) -> None:
+        """The thread has opened the files, or could not."""
+        if self.state is not State.HANDLING or self.answer is not answer:
+            return  # the client has gone
+        self.state = State.READING
+        if error is None:
+            self.server.step(self, self._send)
+        else:
+            self.server.step(self, self._unreadable, answer, error)
+        self.server.step(self, self.proceed)
+
+    def _unreadable(self, answer: Answer, error: OSError) -> None:
+        """Ask once more for what can be sent; where there is nothing, say so."""
+        response = answer.response
+        why = f"{error.filename}: {error.strerror or error}"
+        if self.server.restraint.allows(self.peer):
+            log.error("%s cannot be sent: %s", tame(response.sent or answer.head.path), why)
+        if response.again is not None:
+            self._forget()
+            self._take(answer.head._replace(keep_alive=answer.keep_alive), response.again())
+            return
+        self._tell(Outcome.FAILED, detail=why)
+        self._forget()
+        self.answer = Answer.empty(answer.head, Response(500), answer.keep_alive)
+        self._send()
 
     def _send(self) -> None:
         answer = self.answer
@@ -267,17 +307,12 @@ class Connection:
         answer.began = time.monotonic()
         part, spans = b"", NO_SPANS
         if answer.head.method == "GET" and answer.length:
-            try:
-                part, spans = self._body(answer)
-            except OSError as error:
-                why = f"{error.filename}: {error.strerror or error}"
-                if self.server.restraint.allows(self.peer):
-                    log.error("%s cannot be sent: %s", tame(response.sent or answer.head.path), why)
-                self._tell(Outcome.FAILED, detail=why)
-                self._forget()
-                self.answer = Answer.empty(answer.head, Response(500), answer.keep_alive)
-                self._send()
+            body = self._body(answer)
+            if body is None:
+                assert isinstance(response.body, Artefact)
+                self._load(answer, response.body)
                 return
+            part, spans = body
             if len(part) <= self.server.limits.inline_bytes:
                 memory += part
                 part = b""
@@ -408,9 +443,9 @@ class Connection:
             self.server.stop_waiting(self)
         if self.answer is not None:
             self._tell(Outcome.FAILED, detail=why)
-            answer, self.answer = self.answer, None
-            for file in answer.files:
-                file.release()
+            if self.state is State.WAITING:
+                self.answer.key = ""  # it had no turn that could be over
+            self._forget()
         if self.task is not None:
             self.task.cancel()
             self.task = None

@@ -8,7 +8,7 @@ in canonical case, and is never chunked.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from functools import lru_cache
@@ -44,7 +44,8 @@ class Response:
     `body` is bytes or an Artefact; its digest and mtime give ETag and Last-Modified (for bytes: `etag`, if given,
     with its quotes). `wwid`, `node`, `stage` and `sent` name the transfer in events; without `stage` there are no
     events. With a scheduler, an Artefact for a `wwid` may have to wait for the turn of its node; `share` is the
-    name whose nodes share alike (the cluster) and `waits=False` is for what must never wait (boot binaries).
+    name whose nodes share alike (the cluster) and `waits=False` is for what must never wait (boot binaries). `again` is
+    asked, once, where a file of the Artefact is not there any more.
     """
 
     status: int = 200
@@ -60,6 +61,7 @@ class Response:
     waits: bool = True
     last: bool = False  # the node needs nothing large after this: its turn ends with it
     etag: str = ""
+    again: Callable[[], Awaitable[Response]] | None = None
 
     @property
     def size(self) -> int:

@@ -17,7 +17,10 @@ import socket
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 from wwfast._ext.pump import Pump
 from wwfast.errors import WwfastError
@@ -42,6 +45,7 @@ EVENTS = 256  # connections read per turn of the loop
 TURN_SECONDS = 0.001
 SAID = (20, 1)  # lines of the log about bad requests of one address: at once, and a second
 ACCEPTS = 64  # connections taken per wake-up of a listener
+OPENERS = 4  # threads that open files; one that waits for a dead file server leaves three
 SERVING = "serving HTTP connections"
 IN_USE = "another server may be running there: ss -ltnp; from a wwfast server, `wwfast server --replace` takes over"
 
@@ -135,7 +139,8 @@ class HttpServer:
     def prepare(self) -> None:
         """All that can fail of start(), on the running event loop. Raises OSError."""
         self.loop = asyncio.get_running_loop()
-        self.files = FileCache()
+        self._openers = ThreadPoolExecutor(OPENERS, "files")
+        self.files = FileCache(self._run)
         self.pump = Pump(self.limits.send_threads, self.limits.turn_bytes)
         # An epoll of our own behind one of the loop's: uvloop drops a descriptor in error without a word, so a
         # reset would not be noticed, and one call for all that are readable costs less than one for each.
@@ -240,6 +245,7 @@ class HttpServer:
         self.poller.close()
         self.pump.close()
         self.files.close()
+        self._openers.shutdown(wait=False, cancel_futures=True)
 
     def closed(self, connection: Connection) -> None:
         del self._connections[connection.fd]
@@ -339,9 +345,21 @@ class HttpServer:
         now = time.monotonic()
         self._timer = self.loop.call_later(TICK, self._tick)
         self._turn = (self._turn + 1) % SLICES
+        if not self._turn:
+            self.files.tend()
         for connection in list(self._slices[self._turn]):
             self.step(connection, connection.look_after, now)
         self._admit(now)
+
+    def _run(self, work: Callable[[], object], then: Callable[[Any], None]) -> None:
+        """For the files: `work` in a thread, what it returns to `then` on the loop."""
+
+        def done(future: Future[object]) -> None:
+            if not self._closed and not future.cancelled():
+                with suppress(RuntimeError):  # the loop has ended
+                    self.loop.call_soon_threadsafe(then, future.result())
+
+        self._openers.submit(work).add_done_callback(done)
 
     def _admit(self, now: float) -> None:
         if self.scheduler is None:
