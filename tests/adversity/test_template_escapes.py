@@ -344,11 +344,11 @@ def overlays(site: Site, sources: list[str]) -> Run:
 
 def scripts(site: Site, sources: list[str]) -> Run:
     (names,) = [names for kind, names, _ in contexts(site) if kind == "ipxe"]
-    made = Scripts(site.paths)
     place = site.paths.etc / "ipxe"
     place.mkdir()
     for at, source in enumerate(sources):
         (place / f"{at}.ipxe.j2").write_text(source)
+    made = Scripts(site.paths)
 
     def run(source: str) -> str:
         with watching() as found:

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from support.overlays import Site
-from wwfast.boot.plan import Ask, Planner
+from support.planner import Fresh
+from wwfast.boot.plan import Ask
 from wwfast.boot.script import Scripts
 from wwfast.boot.stages import Stage
 from wwfast.config.settings import load
@@ -111,9 +112,8 @@ def test_boot_script_that_fails_tells_the_console_where(paths: Paths) -> None:
     site = Site(paths, nodes=NODES.replace("ipxe template: ours", "ipxe template: localdisk"))
     (paths.etc / "ipxe").mkdir()
     (paths.etc / "ipxe/localdisk.ipxe.j2").write_text("#!ipxe\n{{ tags.secret | netmask }}\n")
-    plan = Planner(paths, load(paths), site.service).plan(
+    plan = Fresh(paths, load(paths), site.service).plan(
         site.snapshot, site.node(), Stage.IPXE, Ask("52:54:00:00:00:01")
     )
-    assert plan is not None
     assert "localdisk.ipxe.j2:2, node n1: filter netmask" in (plan.text or "")
     assert not SPELLINGS.search(f"{plan.text} {plan.reason}")

@@ -90,7 +90,7 @@ def test_no_value_is_run_by_ipxe(paths: Paths, value: str) -> None:
         device = NetDev(ipaddr="10.0.0.1", tags={"vlan": value})
         own = {"tags": {"rack": value}, "network_devices": {"default": device}, "list": [value]}
         with pytest.raises(ConfigError, match="iPXE would run") as caught:
-            scripts.render("site", VARIABLES | own)
+            Scripts(paths, scripts).render("site", VARIABLES | own)
         assert "shell" not in caught.value.message
     assert checks.script(value)
 
@@ -111,9 +111,11 @@ def test_a_template_of_the_site_wins_and_changes_are_seen(paths: Paths) -> None:
     site = paths.etc / "ipxe/default.ipxe.j2"
     site.parent.mkdir()
     site.write_text("#!ipxe\necho {{ id }}\n")
+    scripts = Scripts(paths, scripts)
     assert scripts.render("default", VARIABLES) == "#!ipxe\necho n1\n"
     site.write_text("#!ipxe\necho changed {{ id }}\n")
-    assert scripts.render("default", VARIABLES) == "#!ipxe\necho changed n1\n"
+    assert scripts.render("default", VARIABLES) == "#!ipxe\necho n1\n", "nothing is read when a script is asked for"
+    assert Scripts(paths, scripts).render("default", VARIABLES) == "#!ipxe\necho changed n1\n"
 
 
 def test_a_go_template_is_named_with_a_hint(paths: Paths) -> None:

@@ -13,7 +13,7 @@ import pytest
 from support.healthy import Healthy, elf, put
 from support.overlays import OPEN
 from wwfast.boot import binaries
-from wwfast.boot.plan import Planner
+from wwfast.boot.paper import Paper
 from wwfast.cli import output
 from wwfast.config.settings import load
 from wwfast.doctor import boots, examine, machine, ports, site
@@ -40,7 +40,8 @@ def scene(paths: Paths, conf: str = CONF.replace("PORT", "19873"), nodes: str = 
     paths = settings.locations
     overlays = OverlayService(paths, settings, writing=False)
     OPEN.append(overlays)
-    return Scene(paths, settings, Registry(paths).snapshot(), Planner(paths, settings, overlays), **more)
+    snapshot = Registry(paths).snapshot()
+    return Scene(paths, settings, snapshot, Paper(paths, settings, overlays, snapshot), **more)
 
 
 def test_a_port_in_use_names_its_holder(paths: Paths) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,7 +69,7 @@ def hint(arch: str) -> str:
     return HINT_ARM if arch == "00:0B" else HINT
 
 
-def find_all(wanted: dict[str, str], source: Path | None) -> tuple[list[Binary], dict[str, str]]:
+def find_all(wanted: Mapping[str, str], source: Path | None) -> tuple[list[Binary], dict[str, str]]:
     """What was found, and a complaint for each architecture whose entry is missing."""
     found: list[Binary] = []
     missing: dict[str, str] = {}
@@ -79,3 +80,56 @@ def find_all(wanted: dict[str, str], source: Path | None) -> tuple[list[Binary],
         else:
             missing[arch] = f"no iPXE binary {name} for architecture {arch}"
     return found, missing
+
+
+class BootFiles:
+    """The iPXE binaries in memory, under the names that clients ask for; what is on the disk is read by `load`."""
+
+    def __init__(self, found: list[Binary], wanted: Mapping[str, str]) -> None:
+        """`wanted`: names in warewulf.conf by architecture. A DHCP server of the site's own tells these, whatever the
+        distribution calls its file."""
+        self.by_arch: Mapping[str, str] = {}
+        self._data: dict[str, bytes] = {}
+        self._stamps: dict[Binary, tuple[int, ...]] = {}
+        self._wanted = wanted
+        self._take(found)
+
+    @classmethod
+    def load(cls, wanted: Mapping[str, str], source: Path | None) -> BootFiles:
+        return cls(find_all(wanted, source)[0], wanted)  # what is missing, `health` tells
+
+    def refresh(self, source: Path | None) -> None:
+        """Read anew what changed, in a thread. What cannot be found or read now stays as it was."""
+        found = find_all(self._wanted, source)[0]
+        there = {binary.arch for binary in found}
+        self._take([*(one for one in self._stamps if one.arch not in there), *found])
+
+    def folders(self) -> set[Path]:
+        """Where a change may make a difference."""
+        return {binary.path.parent for binary in self._stamps} | set(SEARCH)
+
+    def _take(self, found: list[Binary]) -> None:
+        data: dict[str, bytes] = {}
+        stamps: dict[Binary, tuple[int, ...]] = {}
+        for binary in found:
+            stamps[binary] = stamp = _stamp(binary.path)
+            known = self._data.get(binary.name)
+            same = known is not None and (not stamp or self._stamps.get(binary) == stamp)
+            data[binary.name] = known if same and known is not None else binary.read()
+        for binary in found:
+            data.setdefault(flat_name(binary.arch, self._wanted[binary.arch]), data[binary.name])
+        self.by_arch = {binary.arch: binary.name for binary in found}
+        self._data, self._stamps = data, stamps
+
+    def get(self, name: str) -> bytes | None:
+        """`snponly.efi`, `/snponly.efi` and Warewulf's `warewulf/snponly.efi` are one file; nothing else exists."""
+        return self._data.get(name.lstrip("/").removeprefix("warewulf/"))
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """What tells a file from another one at its place; empty where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns

@@ -1,30 +1,30 @@
 """BootPlan: the one answer to "this node is at this stage, what is sent?".
 
-`Planner.plan` never opens a socket and never waits unless told that it may; everything it hands out is a
-prebuilt artefact or a short script.
+`Planner.plan` opens nothing and never waits: it looks up what a thread found on the disk (boot.standing), and all that
+it hands out is a prebuilt artefact or a short script.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from wwfast.boot.script import Expanded, Scripts, plain
+from wwfast.boot.script import Expanded, plain
 from wwfast.boot.stages import Stage
 from wwfast.boot.urls import Urls
 from wwfast.config import checks
 from wwfast.errors import NotFoundError, WwfastError
 from wwfast.images import names
-from wwfast.images.kernels import KernelStore, NodeKernel, for_node
-from wwfast.images.store import Image, ImageStore
 from wwfast.pack.artefact import FORMATS, Artefact
 
 if TYPE_CHECKING:
+    from wwfast.boot.standing import ServedImage, ServedKernel, Standing
     from wwfast.config.settings import Settings
     from wwfast.nodes.model import Node
-    from wwfast.nodes.registry import Snapshot
-    from wwfast.overlays.service import OverlayService
-    from wwfast.paths import Paths
+
+#: The overlay of a node's stage in a format; None where it must be made first. May raise WwfastError.
+Overlay = Callable[["Node", str, str], "Artefact | None"]
 
 RETRY_SECONDS = 30
 MIB = 1 << 20
@@ -67,51 +67,55 @@ class Ask:
     place: int = 0
     eta: int = 0
 
+    @property
+    def format(self) -> str:
+        """Of an overlay: raw, zst, gz, tar, or what else was asked for."""
+        return "tar" if self.tar else self.compress or "raw"
+
 
 class Planner:
     """The only policy of a boot: (node, stage) -> BootPlan."""
 
-    def __init__(self, paths: Paths, settings: Settings, overlays: OverlayService) -> None:
+    def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.images = ImageStore(paths)
-        self.kernels = KernelStore(paths)
-        self.overlays = overlays
-        self.scripts = Scripts(paths)
 
-    def plan(
-        self, snapshot: Snapshot, node: Node | None, stage: Stage, ask: Ask, *, may_wait: bool = True
-    ) -> BootPlan | None:
-        """Decide. None only without `may_wait`: then an overlay must be built first, so call again from a thread."""
+    def plan(self, standing: Standing, node: Node | None, stage: Stage, ask: Ask, overlay: Overlay) -> BootPlan | None:
+        """Decide. None where `overlay` has none yet. Raises UnresolvedError where `standing` does not know."""
         if node is None:
-            return self._unknown(stage, ask)
+            return self._unknown(standing, stage, ask)
         try:
             if stage is Stage.IPXE:
-                return self._script(node, ask)
+                return self._script(standing, node, ask)
             if stage is Stage.KERNEL:
-                return self._send(node, stage, self.kernel(node, ask).artefact, ask)
+                return self._send(node, stage, self.kernel(standing, node, ask).artefact, ask)
             if stage is Stage.IMAGE:
-                return self._image(node, ask)
+                return self._image(standing, node, ask)
             if stage is Stage.KMODS:
-                return self._send(node, stage, self.kernel(node, ask).kmods(ask.compress or "raw"), ask)
+                modules = self.kernel(standing, node, ask).kmods
+                return self._send(node, stage, modules.get(ask.compress or "raw"), ask)
             if stage in (Stage.SYSTEM, Stage.RUNTIME):
-                return self._overlay(snapshot, node, stage, ask, may_wait)
+                return self._overlay(node, stage, ask, overlay)
         except WwfastError as error:
-            return self.refuse(node.id, stage, 404 if isinstance(error, NotFoundError) else 500, reason(error))
+            return self.failed(node, stage, error)
         return self.refuse(node.id, stage, 404, f"stage {stage} is not served")
+
+    @classmethod
+    def failed(cls, node: Node, stage: Stage, error: WwfastError) -> BootPlan:
+        return cls.refuse(node.id, stage, 404 if isinstance(error, NotFoundError) else 500, reason(error))
 
     @staticmethod
     def refuse(node: str, stage: Stage, status: int, reason: str) -> BootPlan:
         sent = "BAD_REQUEST" if status == 400 else "NOT_FOUND" if status == 404 else "ERROR"
         return BootPlan(stage, node, status, sent=sent, reason=reason)
 
-    def _unknown(self, stage: Stage, ask: Ask) -> BootPlan:
+    def _unknown(self, standing: Standing, stage: Stage, ask: Ask) -> BootPlan:
         """Facts of the routes: a script that says so, 400 for everything else, 404 for a GRUB configuration."""
         if stage is Stage.IPXE:
             if checks.script(ask.wwid):
                 return self.refuse("", stage, 400, f"{ask.wwid} is no hardware address")
             url = Expanded(self._urls(ask).script(ask.wwid))
             variables = {"hwaddr": ask.wwid, "wait": RETRY_SECONDS, "script_url": url}
-            text = self.scripts.render("unconfigured", variables)
+            text = standing.scripts.render("unconfigured", variables)
             return BootPlan(stage, "", text=text, sent="unconfigured.ipxe", reason=f"no node has {ask.wwid}")
         status = 404 if stage is Stage.GRUB else 400
         return self.refuse("", stage, status, f"no node has {ask.wwid}")
@@ -119,15 +123,15 @@ class Planner:
     def _urls(self, ask: Ask) -> Urls:
         return Urls.of(self.settings, ipv6=ask.ipv6)
 
-    def image(self, node: Node, ask: Ask) -> Image:
+    def image(self, standing: Standing, node: Node, ask: Ask) -> ServedImage:
         """Raises WwfastError."""
         if not node.image_name:
             raise NotFoundError(f"node {node.id} has no image", hint=f"wwfast node set {node.id} --image NAME")
-        return self.images.get(self._begun(node, ask) or node.image_name)
+        return standing.image(node, self._begun(node, ask))
 
-    def kernel(self, node: Node, ask: Ask) -> NodeKernel:
+    def kernel(self, standing: Standing, node: Node, ask: Ask) -> ServedKernel:
         """Raises WwfastError."""
-        return for_node(node, self.images, self.kernels, self._begun(node, ask))
+        return standing.kernel(node, self._begun(node, ask))
 
     @staticmethod
     def _begun(node: Node, ask: Ask) -> str:
@@ -139,16 +143,16 @@ class Planner:
             raise NotFoundError(f"node {node.id} began to boot {ask.image} and now has {node.image_name or 'no image'}")
         return ask.image
 
-    def _script(self, node: Node, ask: Ask) -> BootPlan:
+    def _script(self, standing: Standing, node: Node, ask: Ask) -> BootPlan:
         try:
-            return self.boot_script(node, ask)
+            return self.boot_script(standing, node, ask)
         except WwfastError as error:
             # A node that can't boot must say why on its console and come back, never stop.
             lines = [*error.message.splitlines(), *([f"on the server: {error.hint}"] if error.hint else [])]
-            text = self._message(node, ask, [f"node {node.id} cannot boot yet:", *lines])
+            text = self._message(standing, node, ask, [f"node {node.id} cannot boot yet:", *lines])
             return BootPlan(Stage.IPXE, node.id, text=text, sent="message.ipxe", reason=reason(error))
 
-    def boot_script(self, node: Node, ask: Ask) -> BootPlan:
+    def boot_script(self, standing: Standing, node: Node, ask: Ask) -> BootPlan:
         """The script that boots the node. Raises WwfastError for what its console would show instead."""
         urls = self._urls(ask)
         name = node.ipxe_template or "default"
@@ -172,34 +176,36 @@ class Planner:
             "place": ask.place,
             "eta": ask.eta,
         }
-        if name == "localdisk":
-            return BootPlan(Stage.IPXE, node.id, text=self.scripts.render(name, variables), sent=f"{name}.ipxe")
-        image = self.image(node, ask)
-        kernel = self.kernel(node, ask)
-        artefact = image.artefact(image.boot_format)
-        if artefact is None:
+        if name != "localdisk":
+            variables |= self._downloads(standing, node, ask)
+        return BootPlan(Stage.IPXE, node.id, text=standing.scripts.render(name, variables), sent=f"{name}.ipxe")
+
+    def _downloads(self, standing: Standing, node: Node, ask: Ask) -> dict[str, object]:
+        """What the script fetches. Raises WwfastError where that would not boot."""
+        image = self.image(standing, node, ask)
+        kernel = self.kernel(standing, node, ask)
+        if image.boot_format not in image.artefacts:
             raise NotFoundError(f"image {image.name} is not built", hint=f"wwfast image build {image.name}")
         if ask.arch and image.arch and ask.arch != image.arch:
             raise WwfastError(
                 f"image {image.name} is for {image.arch} and this node is {ask.arch}",
                 hint=f"wwfast node set {node.id} --image NAME",
             )
-        least = image.min_ram // MIB
+        least = image.least_ram // MIB
         if ask.memsize and least > ask.memsize:
             raise WwfastError(f"image {image.name} needs {least} MiB of memory and this node has {ask.memsize}")
         stages = [Stage.IMAGE, *([Stage.KMODS] if node.kernel.override else []), Stage.SYSTEM]
-        variables |= {
+        return {
             "image_name": image.name,
-            "image_build": f"{image.name}@{image.build.id}" if image.build else image.name,
+            "image_build": image.build,
             "image_format": image.boot_format,
             "image_arch": image.arch,
             "kernel_version": kernel.version,
             "stages": [stage.value for stage in stages],
         }
-        return BootPlan(Stage.IPXE, node.id, text=self.scripts.render(name, variables), sent=f"{name}.ipxe")
 
-    def _message(self, node: Node, ask: Ask, lines: list[str]) -> str:
-        return self.scripts.render(
+    def _message(self, standing: Standing, node: Node, ask: Ask, lines: list[str]) -> str:
+        return standing.scripts.render(
             "message",
             {
                 "id": node.id,
@@ -209,28 +215,21 @@ class Planner:
             },
         )
 
-    def _image(self, node: Node, ask: Ask) -> BootPlan:
+    def _image(self, standing: Standing, node: Node, ask: Ask) -> BootPlan:
         if not node.image_name:
             return self.refuse(node.id, Stage.IMAGE, 400, f"node {node.id} has no image")
-        image = self.image(node, ask)
+        image = self.image(standing, node, ask)
         fmt = ask.compress or "raw"
-        artefact = image.artefact(fmt)
-        if artefact is None:
+        if fmt not in image.artefacts:
             reason = f"image {image.name} is not built as {fmt}: run wwfast image build --format {fmt} {image.name}"
             return self.refuse(node.id, Stage.IMAGE, 404, reason)
-        return self._send(node, Stage.IMAGE, artefact, ask)
+        return self._send(node, Stage.IMAGE, image.artefacts[fmt], ask)
 
-    def _overlay(self, snapshot: Snapshot, node: Node, stage: Stage, ask: Ask, may_wait: bool) -> BootPlan | None:
-        fmt = "tar" if ask.tar else ask.compress or "raw"
-        if fmt != "tar" and fmt not in FORMATS:
+    def _overlay(self, node: Node, stage: Stage, ask: Ask, overlay: Overlay) -> BootPlan | None:
+        if not ask.tar and ask.format not in FORMATS:
             return self.refuse(node.id, stage, 404, f"compress={ask.compress} is not known")
-        if may_wait:
-            artefact: Artefact | None = self.overlays.artefact(snapshot, node, stage.value, fmt)
-        else:
-            artefact = self.overlays.peek(snapshot, node, stage.value, fmt)
-            if artefact is None:
-                return None
-        return self._send(node, stage, artefact, ask)
+        artefact = overlay(node, stage.value, ask.format)
+        return self._send(node, stage, artefact, ask) if artefact is not None else None
 
     def _send(self, node: Node, stage: Stage, artefact: Artefact | None, ask: Ask) -> BootPlan:
         if artefact is None:

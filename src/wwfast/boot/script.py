@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from wwfast.config import checks
-from wwfast.errors import NotFoundError
+from wwfast.errors import ConfigError, NotFoundError, WwfastError
 from wwfast.overlays.faults import Refused
 from wwfast.overlays.render import Program
 from wwfast.overlays.sandbox import Sandbox
@@ -22,6 +22,9 @@ from wwfast.paths import SHARE, Paths
 
 SUFFIX = ".ipxe.j2"
 GO_SUFFIX = ".ipxe"
+NODE = "{node}"  # stands for the node in what is wrong with a template, until one asks for it
+
+Stamp = tuple[int, int, int, int]
 
 
 class Expanded(str):
@@ -42,41 +45,59 @@ def plain(line: str) -> str:
 
 
 class Scripts:
-    """Compiled iPXE templates; a site file that changes is compiled again."""
+    """The iPXE templates as they were when this was made, compiled; nothing is read after that.
 
-    def __init__(self, paths: Paths) -> None:
+    What `former` compiled from the same files is taken over.
+    """
+
+    def __init__(self, paths: Paths, former: Scripts | None = None) -> None:
         self._site = paths.etc / "ipxe"
-        self._shipped = SHARE / "ipxe"
-        self._compiled: dict[str, tuple[tuple[int, int], Program]] = {}
-        self._sandbox = Sandbox({}, finalize=printed)
+        self._sandbox: Sandbox = former._sandbox if former is not None else Sandbox({}, finalize=printed)
+        self._compiled: dict[str, tuple[Path, Stamp, Program | WwfastError]] = {}
+        for folder in (SHARE / "ipxe", self._site):
+            for path in folder.glob(f"*{SUFFIX}"):
+                if not path.name.startswith("."):
+                    self._take(path, former)
+        self._unported = {path.name.removesuffix(GO_SUFFIX): path for path in self._site.glob(f"*{GO_SUFFIX}")}
+
+    def _take(self, path: Path, former: Scripts | None) -> None:
+        name = path.name.removesuffix(SUFFIX)
+        try:
+            found = path.stat()
+            stamp = (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+            known = former._compiled.get(name) if former is not None else None
+            if known is None or known[:2] != (path, stamp):
+                known = (path, stamp, Program(self._sandbox, path.read_text(), f"iPXE template {path}", ":{}", NODE))
+        except FileNotFoundError:
+            return
+        except (OSError, UnicodeDecodeError) as error:
+            known = (path, (0, 0, 0, 0), ConfigError(f"iPXE template {path} cannot be read: {error}"))
+        except WwfastError as error:
+            known = (path, stamp, error)
+        self._compiled[name] = known
 
     def names(self) -> list[str]:
-        found = {p.name.removesuffix(SUFFIX) for d in (self._site, self._shipped) for p in d.glob(f"*{SUFFIX}")}
-        return sorted(found)
+        return sorted(self._compiled)
 
     def find(self, name: str) -> Path:
         """The template file of a name. Raises NotFoundError; a Go template of the site is named as such."""
         if "/" in name or name.startswith("."):
             raise NotFoundError(f"iPXE template {name!r}: a name is wanted, not a path")
-        for folder in (self._site, self._shipped):
-            if (folder / f"{name}{SUFFIX}").is_file():
-                return folder / f"{name}{SUFFIX}"
-        unported = self._site / f"{name}{GO_SUFFIX}"
-        if unported.is_file():
+        if name in self._compiled:
+            return self._compiled[name][0]
+        if name in self._unported:
             raise NotFoundError(
-                f"iPXE template {name}: {unported} is a Go template, which wwfast does not read",
+                f"iPXE template {name}: {self._unported[name]} is a Go template, which wwfast does not read",
                 hint=f"port it to Jinja2 as {self._site / (name + SUFFIX)}",
             )
         raise NotFoundError(f"no iPXE template {name}", hint=f"there are: {', '.join(self.names())}")
 
     def render(self, name: str, variables: Mapping[str, object]) -> str:
         """The script for one node. Raises NotFoundError, and ConfigError that names file, line and node."""
-        path = self.find(name)
-        stat = path.stat()
-        key = (stat.st_mtime_ns, stat.st_size)
+        self.find(name)
+        program = self._compiled[name][2]
         node = str(variables.get("id", ""))
-        cached = self._compiled.get(str(path))
-        if cached is None or cached[0] != key:
-            cached = (key, Program(self._sandbox, path.read_text(), f"iPXE template {path}", ":{}", node))
-            self._compiled[str(path)] = cached
-        return cached[1].run({**self._sandbox.globals, **variables}, {}, node)
+        if isinstance(program, WwfastError):
+            whom = f", node {node}" if node else ""
+            raise ConfigError(program.message.replace(f", node {NODE}", whom), hint=program.hint)
+        return program.run({**self._sandbox.globals, **variables}, {}, node)

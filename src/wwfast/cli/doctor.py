@@ -51,7 +51,7 @@ def doctor(app: App, patterns: tuple[str, ...], as_json: bool) -> int:
 
 
 def found(app: App, patterns: Sequence[str], tell: Progress) -> list[Finding]:
-    from wwfast.boot.plan import Planner
+    from wwfast.boot.paper import Paper
     from wwfast.cli.status import LOCAL, fetch
     from wwfast.doctor.examine import examine
     from wwfast.doctor.finding import Scene
@@ -66,8 +66,8 @@ def found(app: App, patterns: Sequence[str], tell: Progress) -> list[Finding]:
     except WwfastError:
         running = {}  # none runs, or not yet
     with closing(OverlayService(app.paths, app.settings, writing=False)) as overlays:
-        planner = Planner(app.paths, app.settings, overlays)
-        scene = Scene(app.paths, app.settings, snapshot, planner, running=running, chosen=chosen, progress=tell)
+        paper = Paper(app.paths, app.settings, overlays, snapshot)
+        scene = Scene(app.paths, app.settings, snapshot, paper, running=running, chosen=chosen, progress=tell)
         return examine(scene)
 
 

@@ -10,11 +10,11 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import TYPE_CHECKING
 
-from wwfast.boot.binaries import Binary, find_all, flat_name
+from wwfast.boot.binaries import BootFiles
 from wwfast.boot.firmware import boot_file
 from wwfast.boot.urls import Urls
 from wwfast.config import checks
@@ -43,27 +43,6 @@ log = logging.getLogger(__name__)
 UNUSABLE = "its entry in nodes.conf is unusable, see wwfast doctor"
 #: How long after its DHCP a machine may be in iPXE, waiting for an IPv6 router.
 SOLICITS_SECONDS = 60.0
-
-
-class BootFiles:
-    """The iPXE binaries in memory, under the names that clients ask for."""
-
-    def __init__(self, found: list[Binary], wanted: Mapping[str, str]) -> None:
-        """`wanted`: names in warewulf.conf by architecture. A DHCP server of the site's own tells these, whatever the
-        distribution calls its file."""
-        self.by_arch = {binary.arch: binary.name for binary in found}
-        self._data = {binary.name: binary.read() for binary in found}
-        for binary in found:
-            self._data.setdefault(flat_name(binary.arch, wanted[binary.arch]), self._data[binary.name])
-
-    @classmethod
-    def load(cls, settings: Settings, paths: Paths) -> BootFiles:
-        found, _ = find_all(settings.tftp.ipxe, paths.ipxe_source)  # what is missing, `doctor` tells
-        return cls(found, settings.tftp.ipxe)
-
-    def get(self, name: str) -> bytes | None:
-        """`snponly.efi`, `/snponly.efi` and Warewulf's `warewulf/snponly.efi` are one file; nothing else exists."""
-        return self._data.get(name.lstrip("/").removeprefix("warewulf/"))
 
 
 class Addresses:

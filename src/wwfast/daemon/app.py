@@ -16,21 +16,24 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from wwfast.boot.binaries import HINT
+from wwfast.boot.binaries import HINT, BootFiles
 from wwfast.boot.firmware import OPTIONAL_FILES
 from wwfast.boot.plan import Planner
-from wwfast.daemon.addresses import Addresses, BootFiles
+from wwfast.daemon.addresses import Addresses
 from wwfast.daemon.board import Board
 from wwfast.daemon.database import PhaseStore, require_writable
 from wwfast.daemon.discovery import Discovery
 from wwfast.daemon.following import Follower
 from wwfast.daemon.guard import Forgetful, Guard
 from wwfast.daemon.handover import Offer, Predecessor, Sockets, State, find
+from wwfast.daemon.making import Making
+from wwfast.daemon.notices import Looking
 from wwfast.daemon.report import Report
 from wwfast.daemon.routes import Routes
 from wwfast.daemon.scheduler import WaveScheduler
 from wwfast.daemon.supervision import Supervisor, Threads
 from wwfast.daemon.timeline import Timeline
+from wwfast.daemon.upkeep import Upkeep
 from wwfast.errors import WwfastError
 from wwfast.net.http.server import HttpServer, Limits, has_ipv6, listen
 from wwfast.net.tftp.server import TftpServer, open_socket
@@ -55,7 +58,10 @@ BUILDERS = 4  # threads that build overlays; one key is built once whatever the 
 SAVING, TENDING = "saving boot phases", "giving back overlay space"
 LEASES = "writing down leases"
 OFFERING, HANDING_OVER = "offering the sockets to a successor", "handing over"
-CHORES = 4  # threads of the daemon's own work, one for each kind: a build that is stuck must not keep phases unwritten
+CHORES = 4  # threads of the daemon's own work
+#: What has a queue and a thread of its own, so that nothing that is slow or stuck elsewhere keeps it.
+RELOAD, DISCOVERY, STANDING = "reading nodes.conf", "discovery", "looking up images"
+LOOKING, ASIDE = "looking at overlays", "asking the kernel"
 
 
 class Daemon:
@@ -82,9 +88,10 @@ class Daemon:
         self.supervisor = Supervisor()
         self._builders = Threads(BUILDERS, "build")
         self._chores = Threads(CHORES, "chore")
+        self._alone = {name: Threads(1, name) for name in (RELOAD, DISCOVERY, STANDING, LOOKING, ASIDE)}
         self.registry = Registry(paths)
         self.overlays = OverlayService(paths, settings, ignore_go_templates=ignore_go_templates)
-        self.planner = Planner(paths, settings, self.overlays)
+        self.planner = Planner(settings)
         self.timeline = Timeline(known=lambda node: node in self.registry.snapshot().nodes)
         own_dhcp = settings.dhcp.enabled and not settings.wwfast.proxy_dhcp
         self.phases = PhaseStore(paths.database) if own_dhcp else None
@@ -94,9 +101,13 @@ class Daemon:
             phase_seconds=settings.wwfast.boot_phase * 60.0,
             keeper=self.phases or Forgetful(),
         )
-        self.files = BootFiles.load(settings, paths)
+        self.files = BootFiles.load(settings.tftp.ipxe, paths.ipxe_source)
+        self.upkeep = Upkeep(
+            paths, self.registry, self.files, self.supervisor, self._alone[STANDING], self.overlays.images_changed
+        )
         self.scheduler = WaveScheduler() if settings.wwfast.download_order == "wave" else None
         self.report = Report(self.registry, self.overlays, self.timeline, self.guard, self.supervisor, self.scheduler)
+        self._looking = Looking(self.overlays, self.supervisor, self._alone[LOOKING])
         self.http: HttpServer | None = None
         self.tftp: TftpServer | None = None
         self.dhcp: Addresses | None = None
@@ -143,8 +154,10 @@ class Daemon:
     async def _prepare(self) -> None:
         """All that can fail, with the sockets held and unread."""
         self.reached("reading nodes.conf")
-        self._follower = Follower(self.registry, self.paths, self.supervisor, self._chores, self._loaded)
+        self._follower = Follower(self.registry, self.paths, self.supervisor, self._alone[RELOAD], self._loaded)
         await self._follower.load()
+        self.reached("looking up what nodes boot with")
+        await self.upkeep.load()
         if (phases := self.phases) is not None:
             self.reached("reading who boots")
             self.guard.restore(await asyncio.get_running_loop().run_in_executor(self._chores, phases.load))
@@ -180,6 +193,8 @@ class Daemon:
         self._write_state()
         assert self._follower is not None
         self._follower.start()
+        self.upkeep.start()
+        self._looking.start()
         self._watch_threads()
         self.supervisor.keep(TENDING, self._tend_overlays)
         self._sockets.close_rest()
@@ -200,6 +215,8 @@ class Daemon:
         self.supervisor.probe("overlay cache", self.overlays.trouble)
         self.supervisor.probe("building overlays", self._builders.stuck)
         self.supervisor.probe("the daemon's own work", self._chores.stuck)
+        for name, threads in self._alone.items():
+            self.supervisor.probe(f"{name} (thread)", threads.stuck)
         if (tftp := self.tftp) is not None:
             self.supervisor.probe("sending by TFTP", lambda: "" if tftp.alive else "its thread has ended")
         self.supervisor.keep("looking for troubles", self.supervisor.look)
@@ -221,11 +238,14 @@ class Daemon:
         routes = Routes(
             registry=self.registry,
             planner=self.planner,
+            upkeep=self.upkeep,
+            peek=self.overlays.peek,
+            making=Making(self.overlays.artefact, self._builders),
             guard=self.guard,
             board=board,
-            discovery=Discovery(self.registry, Store(self.paths), self.guard, self._builders),
+            discovery=Discovery(self.registry, Store(self.paths), self.guard, self._alone[DISCOVERY]),
             binaries=self.files.get,
-            executor=self._builders,
+            aside=self._alone[ASIDE],
             outlook=self.report.outlook,
         )
         own = self.settings.wwfast
@@ -249,6 +269,7 @@ class Daemon:
 
     async def _loaded(self, snapshot: Snapshot) -> None:
         self.timeline.seed(snapshot.nodes)
+        self.upkeep.refresh()
         if self.dhcp is not None:
             await self.dhcp.follow(snapshot, self._chores)
 
@@ -351,9 +372,11 @@ class Daemon:
         self._sockets.close()
         if self._follower is not None:
             self._follower.close()
-        for threads in (self._builders, self._chores):
+        self.upkeep.close()
+        self._looking.close()
+        await self._in_time("closing the cache of overlays", self.overlays.close)
+        for threads in (self._builders, self._chores, *self._alone.values()):
             threads.shutdown(wait=False, cancel_futures=True)
-        self.overlays.close()
 
     async def _tend_overlays(self) -> None:
         await asyncio.sleep(TEND_SECONDS)

@@ -1,7 +1,7 @@
 """nodes.conf as it is on the disk: read again when it changes, in a thread; the last good registry stays.
 
 inotify tells of changes. Where it cannot (a network file system) the file is looked at every few seconds, and whether
-the directories were made again is looked at everywhere.
+the directories were made again is looked at everywhere. All looking is done in the thread.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from typing import TYPE_CHECKING
 
+from wwfast.daemon.notices import Notices
 from wwfast.daemon.supervision import Supervisor
-from wwfast.watch import Watch
 
 if TYPE_CHECKING:
     from wwfast.nodes.registry import Registry, Snapshot
@@ -44,16 +44,13 @@ class Follower:
         self._executor = executor
         self._on_loaded = on_loaded
         self._wanted = asyncio.Event()
-        self._watch = Watch()
-        self._add()
+        self._notices = Notices(self._wanted.set)
 
     async def load(self) -> Snapshot:
         """The first reading. Raises ConfigError when there is nothing good."""
         loop = asyncio.get_running_loop()
-        # Watched before: what is edited while we start (DHCP listens for 3 s) is not to be missed.
-        if self._watch.fileno() >= 0:
-            loop.add_reader(self._watch.fileno(), self._changed)
         snapshot = await loop.run_in_executor(self._executor, self._load)
+        self._notices.resume()  # what is edited while we start (DHCP listens for 3 s) is not to be missed
         await self._on_loaded(snapshot)
         return snapshot
 
@@ -67,13 +64,12 @@ class Follower:
 
     def close(self) -> None:
         """Safe to repeat."""
-        if self._watch.fileno() >= 0:
-            asyncio.get_running_loop().remove_reader(self._watch.fileno())
-        self._watch.close()
+        self._notices.close()
 
     def _load(self) -> Snapshot:
         """In a thread. What stays is kept from the collector: looking at 10,000 nodes took it 75 ms, in which nobody
         was answered. An old snapshot has no cycles and goes when its last user lets it go."""
+        self._take()  # first: what is edited while we read is heard of again
         snapshot = self._registry.reload()
         gc.collect()
         gc.freeze()
@@ -90,23 +86,21 @@ class Follower:
         except Exception:
             self._wanted.set()  # what changed is still to be taken in
             raise
+        finally:
+            self._notices.resume()
         if self._registry.error:
             log.error("nodes.conf was not reloaded, the last good one stays: %s", self._registry.error)
             return
         log.info("nodes.conf: %d nodes", len(snapshot.nodes))
 
-    def _changed(self) -> None:
-        with self._supervisor.guarded(WATCHING):
-            if self._watch.changed():
-                self.reload()
-
     async def _look(self) -> None:
         await asyncio.sleep(LOOK_SECONDS)
-        if self._watch.changed():  # where inotify does not work, and directories made again
-            self.reload()
-        if self._add():  # what happened there before it was watched
+        # Where inotify does not work, and directories made again.
+        work = asyncio.get_running_loop().run_in_executor(self._executor, self._take)
+        if await self._supervisor.attend(WATCHING, work):
             self.reload()
 
-    def _add(self) -> bool:
-        """Watch where the file is and where links lead to it; True when that was not watched yet."""
-        return self._watch.add([self._paths.etc, self._paths.nodes_conf.resolve().parent])
+    def _take(self) -> bool:
+        """Watch where the file is and where links lead to it; whether something happened there."""
+        places = (self._paths.etc, self._paths.nodes_conf.resolve().parent)
+        return self._notices.take((place, True) for place in places)

@@ -23,7 +23,8 @@ def is_mac(wwid: str) -> bool:
 
 
 class Neighbours:
-    """The kernel's table of IPv4 neighbours, read at most once a second: with ten thousand of them it takes 10 ms."""
+    """The kernel's table of IPv4 neighbours, for a thread: with ten thousand of them reading it takes 10 ms. It is read
+    at most once a second, and for an address that was not in it five times."""
 
     def __init__(self, table: Path = ARP, clock: Callable[[], float] = time.monotonic) -> None:
         self._table = table
@@ -33,12 +34,18 @@ class Neighbours:
 
     def __call__(self, address: str) -> str:
         """The MAC, or "" when the kernel does not know it (incomplete entries count as unknown)."""
-        if self._clock() - self._read >= 1.0:
+        age = self._clock() - self._read
+        if age < 1.0 and (found := self._look_up(address)):
+            return found
+        if age >= 0.2:
             self._read = self._clock()
             try:
                 self._text = self._table.read_text()
             except OSError:
                 self._text = ""
+        return self._look_up(address)
+
+    def _look_up(self, address: str) -> str:
         begin = self._text.find(f"\n{address} ") + 1
         words = self._text[begin : self._text.find("\n", begin)].split() if begin else []
         mac = words[3].lower() if len(words) >= 4 else ""

@@ -12,6 +12,7 @@ import time
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
+from wwfast.boot.paper import Paper
 from wwfast.daemon.app import DRAIN_SECONDS, PREPARE_SECONDS, REPLACED_SECONDS, Daemon
 from wwfast.daemon.system import notify, ready
 from wwfast.doctor.examine import examine
@@ -52,7 +53,9 @@ def serve(paths: Paths, settings: Settings, *, replace: bool, force_dhcp: bool, 
     if replace:
         end_after(STARTING_LIMIT)
     daemon = Daemon(paths, settings, replace=replace, force_dhcp=force_dhcp, ignore_go_templates=ignore_go_templates)
-    for finding in examine(Scene(paths, settings, daemon.registry.snapshot(), daemon.planner, thorough=False)):
+    snapshot = daemon.registry.snapshot()
+    paper = Paper(paths, settings, daemon.overlays, snapshot)
+    for finding in examine(Scene(paths, settings, snapshot, paper, thorough=False)):
         log.warning("%s: %s", finding.message, finding.fix)
     sys.setswitchinterval(SWITCH_SECONDS)
     threading.excepthook = daemon.supervisor.uncaught_in_thread

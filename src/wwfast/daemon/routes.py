@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
@@ -16,16 +16,22 @@ from typing import TYPE_CHECKING
 
 from wwfast.boot.plan import Ask, BootPlan, Planner
 from wwfast.boot.stages import Stage
+from wwfast.boot.standing import UnresolvedError
 from wwfast.daemon.board import Board
 from wwfast.daemon.discovery import Discovery
 from wwfast.daemon.guard import Guard
 from wwfast.daemon.identity import Neighbours, normal
-from wwfast.net.http.message import Request, Response
+from wwfast.daemon.making import Making
+from wwfast.daemon.upkeep import Upkeep
+from wwfast.errors import WwfastError
+from wwfast.net.http.admission import Patience, patience
+from wwfast.net.http.message import NOTHING, Request, Response
 from wwfast.net.names import tame
 
 if TYPE_CHECKING:
     from wwfast.nodes.model import Node
-    from wwfast.nodes.registry import Registry
+    from wwfast.nodes.registry import Registry, Snapshot
+    from wwfast.pack.artefact import Artefact
 
 ALIASES = {
     "provision": Stage.IPXE,
@@ -36,6 +42,9 @@ ALIASES = {
 STAGES = {
     stage.value: stage for stage in (Stage.IPXE, Stage.GRUB, Stage.KERNEL, Stage.INITRAMFS, Stage.IMAGE, Stage.KMODS)
 } | {"system": Stage.SYSTEM, "runtime": Stage.RUNTIME}
+OVERLAYS = (Stage.SYSTEM, Stage.RUNTIME)
+HELD_SECONDS = 10.0  # for an overlay in the making, where the client obeys Retry-After; else as long as it takes
+RETRY_AFTER = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,28 +58,38 @@ class Target:
 
 
 class Routes:
-    """Answers requests; everything it needs is handed in by the composition root."""
+    """Answers requests from memory, or waits for a thread that does not have to be waited for by others.
+
+    Everything it needs is handed in by the composition root. `peek` is the overlay of a node that is known to be
+    fresh; `aside` a thread for questions to the kernel.
+    """
 
     def __init__(
         self,
         *,
         registry: Registry,
         planner: Planner,
+        upkeep: Upkeep,
+        peek: Callable[[Snapshot, Node, str, str], Artefact | None],
+        making: Making,
         guard: Guard,
         board: Board,
         discovery: Discovery,
         binaries: Callable[[str], bytes | None],
-        executor: Executor,
+        aside: Executor,
         outlook: Callable[[str], tuple[int, float]],
         neighbour: Callable[[str], str] | None = None,
     ) -> None:
         self._registry = registry
         self._planner = planner
+        self._upkeep = upkeep
+        self._peek = peek
+        self._making = making
         self._guard = guard
         self._board = board
         self._discovery = discovery
         self._binaries = binaries
-        self._executor = executor
+        self._aside = aside
         self._outlook = outlook
         self._neighbour = neighbour or Neighbours()
 
@@ -82,7 +101,21 @@ class Routes:
             return self._status(request)
         if parts and parts[0] == "efiboot":
             return self._binary("/".join(parts[1:]))
-        target = self._parse(parts, request)
+        told = parts[1] if len(parts) > 1 else request.query.get("wwid", "")
+        wwid = tame(normal(told))
+        if not wwid and _is_stage(parts):
+            return self._find_out(parts, request)
+        return self._route(parts, wwid, request)
+
+    async def _find_out(self, parts: list[str], request: Request) -> Response:
+        """Who does not say who it is."""
+        loop = asyncio.get_running_loop()
+        wwid = await loop.run_in_executor(self._aside, self._neighbour, request.peer_ip)
+        answer = self._route(parts, wwid, request)
+        return await answer if isinstance(answer, Awaitable) else answer
+
+    def _route(self, parts: list[str], wwid: str, request: Request) -> Response | Awaitable[Response]:
+        target = self._parse(parts, wwid, request)
         if isinstance(target, Response):
             return target
         node = self._registry.snapshot().by_mac(target.wwid)
@@ -90,13 +123,11 @@ class Routes:
             return self._discover(target, request)
         return self._answer(node, target, request)
 
-    def _parse(self, parts: list[str], request: Request) -> Target | Response:
-        if not parts or (parts[0] not in STAGES and parts[0] not in ALIASES):
+    def _parse(self, parts: list[str], wwid: str, request: Request) -> Target | Response:
+        if not _is_stage(parts):
             return _refusal(404, "no such path")
         name = request.query.get("stage", "ipxe") if parts[0] == "provision" else parts[0]
         stage = STAGES.get(name) or ALIASES.get(name)
-        told = parts[1] if len(parts) > 1 else request.query.get("wwid", "")
-        wwid = tame(normal(told)) or self._neighbour(request.peer_ip)
         if stage is None or not wwid:
             return _refusal(400, "no stage" if stage is None else "no hardware address", stage=stage, wwid=wwid)
         try:
@@ -128,24 +159,65 @@ class Routes:
             return refusal
         if node is not None and not request.is_head:
             self._guard.went_on(node, target.stage, target.wwid, request.peer_ip)
-        snapshot = self._registry.snapshot()
-        plan = self._planner.plan(snapshot, node, target.stage, target.ask, may_wait=False)
         closes = target.stage is Stage.RUNTIME and not request.is_head and self._guard.closes(target.wwid)
-        if plan is not None and not closes:
-            return self._respond(plan, target)
-        build = partial(self._planner.plan, snapshot, node, target.stage, target.ask, may_wait=True)
-        return self._build(build, target, closes)
+        if not closes and (node is None or not self._upkeep.behind):
+            plan = self._plan(node, target)
+            if plan is not None:
+                return self._respond(plan, node, target, request)
+        return self._wait(node, target, request, closes)
 
-    async def _build(self, build: Callable[[], BootPlan | None], target: Target, closes: bool) -> Response:
+    def _plan(self, node: Node | None, target: Target) -> BootPlan | None:
+        """From memory; None where something must be waited for."""
+        try:
+            peek = partial(self._peek, self._registry.snapshot())
+            return self._planner.plan(self._upkeep.standing, node, target.stage, target.ask, peek)
+        except UnresolvedError:
+            return None
+
+    async def _wait(
+        self, node: Node | None, target: Target, request: Request, closes: bool, again: bool = True
+    ) -> Response:
         """`closes`: a runtime overlay goes out only when the system overlay is closed."""
-        plan = await asyncio.get_running_loop().run_in_executor(self._executor, build)
-        assert plan is not None
+        if target.stage in OVERLAYS and node is not None:
+            plan = await self._make(node, target, request)
+        else:
+            plan = await self._look_up(node, target)
+        if plan is None:
+            headers = {"Retry-After": str(RETRY_AFTER)}
+            why = "still in the making; it was told to come again"
+            return _refusal(
+                503, why, stage=target.stage, wwid=target.wwid, node=node.id if node else "", headers=headers
+            )
         if closes and not plan.failed:
             if self._guard.handed:
                 why = "another server takes over, and must be the one that closes the phase: ask again"
                 return _refusal(503, why, stage=target.stage, wwid=target.wwid, node=plan.node)
             await self._guard.fetched_runtime(target.wwid)
-        return self._respond(plan, target)
+        return self._respond(plan, node, target, request, again)
+
+    async def _look_up(self, node: Node | None, target: Target) -> BootPlan | None:
+        """What a thread is about to find out."""
+        reference = ""
+        for _ in range(2):
+            await self._upkeep.caught_up(reference)
+            try:
+                return self._planner.plan(self._upkeep.standing, node, target.stage, target.ask, _no_overlay)
+            except UnresolvedError as error:
+                reference = error.reference
+        return None
+
+    async def _make(self, node: Node, target: Target, request: Request) -> BootPlan | None:
+        """With the overlay, made if need be; None when the client had better come again."""
+        plan = self._plan(node, target) if not self._upkeep.behind else None
+        if plan is not None:
+            return plan
+        obeys = patience(request.headers.get("user-agent", "")) is Patience.RETRIES
+        snapshot, stage, fmt = self._registry.snapshot(), target.stage, target.ask.format
+        try:
+            made = await self._making.get(snapshot, node, stage.value, fmt, HELD_SECONDS if obeys else None)
+        except WwfastError as error:
+            return self._planner.failed(node, stage, error)
+        return self._planner.plan(self._upkeep.standing, node, stage, target.ask, lambda *_: made)
 
     def _refusal(self, node: Node | None, target: Target, request: Request) -> Response | None:
         """The checks of a known node before anything is looked up, in the order of the routes' facts."""
@@ -161,12 +233,13 @@ class Routes:
             )
         return None
 
-    def _respond(self, plan: BootPlan, target: Target) -> Response:
+    def _respond(
+        self, plan: BootPlan, node: Node | None, target: Target, request: Request, again: bool = True
+    ) -> Response:
         if plan.failed:
             return _refusal(
                 plan.status, plan.reason, stage=plan.stage, wwid=target.wwid, node=plan.node, sent=plan.sent
             )
-        node = self._registry.snapshot().nodes.get(plan.node)
         body = plan.artefact if plan.artefact is not None else (plan.text or "").encode()
         return Response(
             status=200,
@@ -180,6 +253,7 @@ class Routes:
             share=node.cluster_name if node else "",
             waits=plan.stage is not Stage.RUNTIME,
             last=plan.stage is Stage.SYSTEM,
+            again=partial(self._wait, node, target, request, False, False) if again and plan.artefact else None,
         )
 
     def _binary(self, name: str) -> Response:
@@ -197,18 +271,34 @@ class Routes:
         return _json(await self._board.ask())
 
 
+def _is_stage(parts: list[str]) -> bool:
+    return bool(parts) and (parts[0] in STAGES or parts[0] in ALIASES)
+
+
+def _no_overlay(node: Node, context: str, fmt: str) -> None:
+    return None
+
+
 def _json(body: bytes) -> Response:
     return Response(status=200, body=body, content_type="application/json")
 
 
 def _refusal(
-    status: int, reason: str, *, stage: Stage | None = None, wwid: str = "", node: str = "", sent: str = ""
+    status: int,
+    reason: str,
+    *,
+    stage: Stage | None = None,
+    wwid: str = "",
+    node: str = "",
+    sent: str = "",
+    headers: Mapping[str, str] = NOTHING,
 ) -> Response:
     """Empty body, as the routes have it; the reason goes to the log and the status table."""
     return Response(
         status=status,
         body=b"",
         content_type="text/plain; charset=utf-8",
+        headers=headers,
         wwid=wwid,
         node=node,
         stage=stage.value if stage else "",

@@ -48,7 +48,7 @@ class Rehearsal:
 
     def __init__(self, scene: Scene) -> None:
         self._scene = scene
-        self._planner = scene.planner
+        self._paper = scene.paper
         self._alike: dict[str, list[Fault]] = {}
 
     def node(self, node: Node) -> Iterator[Fault]:
@@ -93,27 +93,26 @@ class Rehearsal:
         return found
 
     def _script(self, node: Node) -> Iterator[Fault]:
-        self._planner.boot_script(node, self._ask(node))
+        self._paper.boot_script(node, self._ask(node))
         return iter(())
 
     def _files(self, node: Node) -> Iterator[Fault]:
         """Kernel, image and modules: there to be sent, and made for each other."""
-        ask = self._ask(node)
-        image, boots = self._planner.image(node, ask), self._planner.kernel(node, ask)
+        image, boots = self._paper.image(node), self._paper.kernel(node)
         fmt = image.boot_format
         for stage in (Stage.KERNEL, Stage.IMAGE, *([Stage.KMODS] if node.kernel.override else [])):
-            plan = self._planner.plan(self._scene.snapshot, node, stage, self._ask(node, fmt))
-            if plan is not None and plan.failed and image.artefact(fmt):  # one that is not built is told by the script
+            plan = self._paper.plan(node, stage, self._ask(node, fmt))
+            if plan.failed and image.artefact(fmt):  # one that is not built is told by the script
                 yield Fault(node.id, ERROR, str(stage), plan.reason)
         yield from initrd.unpacks(node, image, boots, fmt)
 
     def _overlays(self, node: Node, *, context: str) -> Iterator[Fault]:
-        self._planner.overlays.rehearse(self._scene.snapshot, node, context)
+        self._paper.overlays.rehearse(self._scene.snapshot, node, context)
         return iter(())
 
     def _root(self, node: Node) -> Iterator[Fault]:
-        image = self._planner.image(node, self._ask(node))
-        root = initrd.Root(image, self._planner.overlays.laid(self._scene.snapshot, node, SYSTEM))
+        image = self._paper.image(node)
+        root = initrd.Root(image, self._paper.overlays.laid(self._scene.snapshot, node, SYSTEM))
         yield from initrd.starts(node, root)
         yield from initrd.refreshed(node, root)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from wwfast.nodes import hostlist
 
 if TYPE_CHECKING:
-    from wwfast.boot.plan import Planner
+    from wwfast.boot.paper import Paper
     from wwfast.config.settings import Settings
     from wwfast.nodes.model import Node
     from wwfast.nodes.registry import Snapshot
@@ -41,7 +41,7 @@ class Scene:
     paths: Paths
     settings: Settings
     snapshot: Snapshot
-    planner: Planner
+    paper: Paper
     proc: Path = PROC
     running: Mapping[str, object] = field(default_factory=dict)  # /status of the server, where one runs
     chosen: frozenset[str] | None = None  # ids of the nodes that are asked about; None: all

@@ -35,7 +35,7 @@ def _machines(scene: Scene) -> set[str]:
     found = set()
     for name in {node.image_name for node in scene.nodes if node.image_name}:
         try:
-            found.add(scene.planner.images.get(name).arch)
+            found.add(scene.paper.images.get(name).arch)
         except WwfastError:
             continue  # told of the nodes that have it
     return found & set(MACHINES.values())

@@ -180,47 +180,52 @@ class NodeKernel:
         return self.entry.kmods(fmt) if self.entry else None
 
 
-def for_node(node: Node, images: ImageStore, kernels: KernelStore, reference: str = "") -> NodeKernel:
-    """The kernel of a node: `kernel: override` names an imported one, else it comes from the node's image, or from the
-    build of it that `reference` names.
+def for_node(node: Node, images: ImageStore, kernels: KernelStore) -> NodeKernel:
+    """The kernel of a node: see `chosen`. Raises NotFoundError naming node and cause."""
+    if not node.kernel.override and not node.image_name:
+        raise NotFoundError(
+            f"node {node.id} has neither an image nor a kernel", hint=f"wwfast node set --image NAME {node.id}"
+        )
+    return chosen(f"node {node.id}", node.image_name, node.kernel.override, node.kernel.version, images, kernels)
 
-    `kernel: version` chooses within it, by path or by prefix. Raises NotFoundError naming node and cause, also when the
-    served build of the image has the kernel and not its modules: a system without drivers must not come up in silence.
+
+def chosen(
+    whom: str, reference: str, override: str, wanted: str, images: ImageStore, kernels: KernelStore
+) -> NodeKernel:
+    """What `whom` boots: `override` (`kernel: override`) names an imported kernel, else it comes from the image or the
+    build of one that `reference` names.
+
+    `wanted` (`kernel: version`) chooses within it, by path or by prefix. Raises NotFoundError naming cause and `whom`,
+    also when the served build of the image has the kernel and not its modules: a system without drivers must not come
+    up in silence.
     """
-    wanted = node.kernel.version
     entry = None
     built = False
     without: Collection[str] = ()
-    if node.kernel.override:
-        entry = kernels.get(node.kernel.override)
+    if override:
+        entry = kernels.get(override)
         found, where = list(entry.found), f"kernel {entry.name}"
         see = "wwfast kernel list"
         root = entry.path / "rootfs"
-    elif node.image_name:
-        image = images.get(reference or node.image_name)
+    else:
+        image = images.get(reference)
         built = image.build is not None
         found, where, without = image.kernels(), f"image {image.reference}", image.without
         see = f"wwfast image kernels {image.name}"
         root = image.rootfs
-    else:
-        raise NotFoundError(
-            f"node {node.id} has neither an image nor a kernel", hint=f"wwfast node set --image NAME {node.id}"
-        )
     kernel = detect.choose(found, wanted)
     if kernel is None and wanted:
         kernel = detect.by_path(root, wanted)
         if kernel is not None and built:
             raise NotFoundError(
-                f"node {node.id}: kernel {kernel.path} is in the tree of {where}, not in the build that is served",
+                f"{whom}: kernel {kernel.path} is in the tree of {where}, not in the build that is served",
                 hint=f"wwfast image build {image.name}",
             )
     if kernel is None:
-        raise NotFoundError(
-            f"node {node.id}: {where} has no kernel" + (f" {wanted}" if wanted else ""), hint=f"see: {see}"
-        )
+        raise NotFoundError(f"{whom}: {where} has no kernel" + (f" {wanted}" if wanted else ""), hint=f"see: {see}")
     if kernel.release in without:
         raise NotFoundError(
-            f"node {node.id}: {where} was built without the modules of kernel {kernel.release}",
+            f"{whom}: {where} was built without the modules of kernel {kernel.release}",
             hint=f"wwfast image build {image.name}" + (", and name the new build" if image.pinned else ""),
         )
     return NodeKernel(kernel, entry)

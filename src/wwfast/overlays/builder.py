@@ -93,7 +93,7 @@ class Memo:
 
 
 class Builder:
-    """Not thread-safe: the service holds its lock around every call but `current` and `memo`."""
+    """Not thread-safe: the service holds its lock around every call but `look`, `notice`, `known` and `memo`."""
 
     def __init__(
         self, paths: Paths, settings: Settings, *, ignore_go_templates: bool = False, packs: type[Packs] = Packs
@@ -130,19 +130,28 @@ class Builder:
         self.sources.allow(tuple(settings.wwfast.include))
         self._noticed += 1
 
-    def current(self, snapshot: Snapshot) -> bool:
-        """Whether nothing happened since `prepare`: one comparison and one system call."""
+    def look(self) -> None:
+        """Whether something happened: one system call while nothing does."""
         with self._looking:  # what one thread reads from inotify, no other one gets to see
             if self.watch.changed():
                 self._noticed += 1
+
+    def notice(self) -> None:
+        """Something happened that the watch does not see."""
+        with self._looking:
+            self._noticed += 1
+
+    def known(self, snapshot: Snapshot) -> bool:
+        """Whether nothing was noticed since `prepare`. No work."""
         return self._noticed == self._handled and snapshot is self._snapshot
 
     def prepare(self, snapshot: Snapshot) -> None:
         """Take in a new snapshot, and changes of overlays and sources.
 
-        `current` and `memo` run in other threads meanwhile: only when everything is taken in do they say so.
+        `known` and `memo` run in other threads meanwhile: only when everything is taken in do they say so.
         """
-        if self.current(snapshot):
+        self.look()
+        if self.known(snapshot):
             return
         noticed = self._noticed
         if noticed != self._handled:
@@ -212,11 +221,13 @@ class Builder:
     # -- nodes ---------------------------------------------------------------------------------------------------
 
     def memo(self, node: Node, context: str) -> Memo | None:
-        """The memo of this node if all it rests on is as it was; no work."""
+        """The memo of this node if it was found in this generation; no work."""
         memo = self._memos.get((context, node.id))
-        if memo is None or memo.generation != self.generation or memo.node is not node:
-            return None
-        return memo if memo.ground.image is self.images.get(node.image_name) else None
+        return memo if memo is not None and memo.generation == self.generation and memo.node is node else None
+
+    def _of_its_image(self, memo: Memo | None) -> Memo | None:
+        """The memo, if the image of its node is as it was."""
+        return memo if memo is not None and memo.ground.image is self.images.get(memo.node.image_name) else None
 
     def anew(self) -> None:
         """Something was damaged or removed: whatever is asked for next is looked for once more."""
@@ -233,7 +244,7 @@ class Builder:
         """The segments of a node; with `make` below ALL None when one would have to be made. Raises WwfastError."""
         for _ in range(8):
             try:
-                return self.memo(node, context) or self._resolve(node, context, make)
+                return self._of_its_image(self.memo(node, context)) or self._resolve(node, context, make)
             except Changed:
                 self.sources.forget_checks()
                 self.overlays.rescan()

@@ -22,7 +22,7 @@ from wwfast.errors import NotFoundError, UsageError, WwfastError
 from wwfast.nodes.model import Node
 from wwfast.nodes.registry import Snapshot
 from wwfast.overlays import forms, model, workers
-from wwfast.overlays.builder import ALL, CONTEXTS, NOTHING, SHARED, Builder, Memo
+from wwfast.overlays.builder import ALL, CONTEXTS, SHARED, Builder, Memo
 from wwfast.overlays.model import Item
 from wwfast.overlays.packindex import Damaged
 from wwfast.overlays.packs import Packs, Unwritten
@@ -72,6 +72,7 @@ class OverlayService:
         self._frozen = not settings.warewulf.autobuild_overlays
         self._lock = threading.RLock()
         self._refreshed = 0.0
+        self._heard = False
         self.failures: dict[tuple[str, str], Failure] = {}
 
     def reconfigure(self, settings: Settings) -> None:
@@ -92,26 +93,32 @@ class OverlayService:
     # -- one node ------------------------------------------------------------------------------------------------
 
     def peek(self, snapshot: Snapshot, node: Node, context: str, fmt: str) -> Artefact | None:
-        """The artefact if it is known to be fresh; None when `artefact` has to be asked. Never blocks."""
+        """The artefact if it is known to be fresh; None when `artefact` has to be asked. Nothing but memory: of changes
+        it knows by heard() and look(), of images by images_changed(), and whether its files are there who opens them
+        finds out."""
         builder = self._builder
-        if not self._frozen:
-            if not builder.current(snapshot):
-                return None
-            memo = builder.memo(node, context)
-            found: Artefact | None = memo.artefacts.get(fmt) if memo is not None else None
-            if found is not None and there(found):
-                return found
-        if not self._lock.acquire(blocking=False):
+        if self._frozen or self._heard or not builder.known(snapshot):
             return None
-        try:
-            if self._frozen:
-                return self._last(node, context, fmt)
-            memo = builder.resolve(node, context, make=NOTHING)
-            return self._of_memo(memo, node, context, fmt, make=False) if memo is not None else None
-        except (WwfastError, OSError):
-            return None
-        finally:
-            self._lock.release()
+        memo = builder.memo(node, context)
+        found: Artefact | None = memo.artefacts.get(fmt) if memo is not None else None
+        return found
+
+    def fileno(self) -> int:
+        """Readable when something happened that peek() does not know of; -1 where only look() can find out."""
+        return self._builder.watch.fileno()
+
+    def heard(self) -> None:
+        """Something happened: nothing is known to be fresh until look()."""
+        self._heard = True
+
+    def look(self) -> None:
+        """Find out what happened, in a thread. To be called now and then where inotify does not work."""
+        self._heard = False  # first: what happens from now on is heard of
+        self._builder.look()
+
+    def images_changed(self) -> None:
+        """Another build of an image is served, or the like: what rests on images is not known to be fresh."""
+        self._builder.notice()
 
     def artefact(self, snapshot: Snapshot, node: Node, context: str, fmt: str) -> Artefact:
         """The fresh artefact, built if need be; the last good one when that fails (see `failures`).

@@ -1,0 +1,56 @@
+"""Boots on paper: what the server would answer, with all that lies on the disk as it is when it is first asked for."""
+
+from __future__ import annotations
+
+from functools import cached_property, partial
+from typing import TYPE_CHECKING
+
+from wwfast.boot.plan import Ask, BootPlan, Planner
+from wwfast.boot.resolve import Resolver
+from wwfast.errors import NotFoundError
+from wwfast.images.kernels import KernelStore, NodeKernel, for_node
+from wwfast.images.store import Image, ImageStore
+
+if TYPE_CHECKING:
+    from wwfast.boot.stages import Stage
+    from wwfast.boot.standing import Standing
+    from wwfast.config.settings import Settings
+    from wwfast.nodes.model import Node
+    from wwfast.nodes.registry import Snapshot
+    from wwfast.overlays.service import OverlayService
+    from wwfast.paths import Paths
+
+
+class Paper:
+    """For one snapshot. `plan` makes overlays where it must."""
+
+    def __init__(self, paths: Paths, settings: Settings, overlays: OverlayService, snapshot: Snapshot) -> None:
+        self.images = ImageStore(paths)
+        self.overlays = overlays
+        self._kernels = KernelStore(paths)
+        self._planner = Planner(settings)
+        self._resolver = Resolver(paths)
+        self._snapshot = snapshot
+
+    @cached_property
+    def _standing(self) -> Standing:
+        return self._resolver.resolve(self._snapshot)
+
+    def image(self, node: Node) -> Image:
+        """Raises WwfastError."""
+        if not node.image_name:
+            raise NotFoundError(f"node {node.id} has no image", hint=f"wwfast node set {node.id} --image NAME")
+        return self.images.get(node.image_name)
+
+    def kernel(self, node: Node) -> NodeKernel:
+        """Raises WwfastError."""
+        return for_node(node, self.images, self._kernels)
+
+    def boot_script(self, node: Node, ask: Ask) -> BootPlan:
+        """Raises WwfastError for what the node's console would show instead."""
+        return self._planner.boot_script(self._standing, node, ask)
+
+    def plan(self, node: Node, stage: Stage, ask: Ask) -> BootPlan:
+        plan = self._planner.plan(self._standing, node, stage, ask, partial(self.overlays.artefact, self._snapshot))
+        assert plan is not None
+        return plan

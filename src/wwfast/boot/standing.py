@@ -1,0 +1,113 @@
+"""What every node boots with, as it was found on the disk by a thread: to be looked up, never to be changed.
+
+Whoever answers a node has nothing else: `boot.resolve` reads the disk, nothing here can.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeVar
+
+from wwfast.errors import NotFoundError, WwfastError
+from wwfast.images import names
+
+if TYPE_CHECKING:
+    from wwfast.boot.script import Scripts
+    from wwfast.nodes.model import Node
+    from wwfast.pack.artefact import Artefact
+
+T = TypeVar("T")
+
+
+class UnresolvedError(Exception):
+    """It was not looked for yet; `reference` is the build that is wanted, where it is about one."""
+
+    def __init__(self, reference: str = "") -> None:
+        super().__init__(reference)
+        self.reference = reference
+
+
+@dataclass(frozen=True, slots=True)
+class ServedImage:
+    """One build of an image (an image that is not built has no artefact). `build` is NAME@BUILD, or NAME without a
+    build; `least_ram` in bytes, 0 when not known."""
+
+    name: str
+    build: str
+    arch: str
+    boot_format: str
+    least_ram: int
+    artefacts: Mapping[str, Artefact]
+
+
+@dataclass(frozen=True, slots=True)
+class ServedKernel:
+    """A kernel and, where it is not the image's own, its modules by format."""
+
+    version: str
+    artefact: Artefact
+    kmods: Mapping[str, Artefact] = field(default_factory=dict)
+
+
+#: Image as the node names it or NAME@BUILD, `kernel: override`, `kernel: version`; with an override no image.
+Key = tuple[str, str, str]
+
+
+def key(node: Node, begun: str = "") -> Key:
+    """What the kernel of a node depends on; `begun` is the build that its boot began with."""
+    override = node.kernel.override
+    return ("" if override else begun or node.image_name, override, node.kernel.version)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What was found, or what is wrong with it. `builds` are the ids on the disk by name of the image."""
+
+    scripts: Scripts
+    images: Mapping[str, ServedImage | WwfastError] = field(default_factory=dict)
+    kernels: Mapping[Key, ServedKernel | WwfastError] = field(default_factory=dict)
+    builds: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def image(self, node: Node, begun: str) -> ServedImage:
+        """Raises WwfastError, and UnresolvedError."""
+        reference = begun or node.image_name
+        found = self.images.get(reference)
+        if found is None:
+            self._require(reference)
+        return _sound(found, reference)
+
+    def kernel(self, node: Node, begun: str) -> ServedKernel:
+        """Raises WwfastError, and UnresolvedError."""
+        wanted = key(node, begun)
+        if not wanted[0] and not wanted[1]:
+            raise NotFoundError(
+                f"node {node.id} has neither an image nor a kernel", hint=f"wwfast node set --image NAME {node.id}"
+            )
+        found = self.kernels.get(wanted)
+        if found is None and wanted[0]:
+            self._require(wanted[0])
+        try:
+            return _sound(found, wanted[0])
+        except WwfastError as error:
+            error.message = error.message.replace(NOBODY, f"node {node.id}")
+            raise
+
+    def _require(self, reference: str) -> None:
+        """Raises NotFoundError where the disk has no such build."""
+        name, build = names.split(reference)
+        kept = self.builds.get(name)
+        if build is not None and kept is not None and build not in kept:
+            raise NotFoundError(f"image {name} has no build {build}", hint=f"builds kept: {', '.join(kept) or 'none'}")
+
+
+#: Stands for the node in what is wrong with a kernel that several may have.
+NOBODY = "node {node}"
+
+
+def _sound(found: T | WwfastError | None, reference: str) -> T:
+    if found is None:
+        raise UnresolvedError(reference)
+    if isinstance(found, WwfastError):
+        raise type(found)(found.message, hint=found.hint)  # a fresh one: each raising lengthens a traceback
+    return found
