@@ -99,14 +99,18 @@ def completion(shell: str) -> None:
 def man(directory: Path) -> None:
     """Write the manual pages below DIRECTORY: commands in man1, nodes.conf and warewulf.conf in man5."""
     from wwfast.cli.manual import pages
+    from wwfast.system import work
+    from wwfast.system.folders import new_folder
 
-    number = 0
-    for name, text in pages():
-        target = directory / f"man{name[-1]}" / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(text)
-        number += 1
-    click.echo(f"wrote {number} pages below {directory}")
+    with new_folder(directory), work.directory(directory) as room:
+        made = []
+        for name, text in pages():
+            (room / name).write_text(text)
+            made.append(name)
+        for name in made:  # all of them are there: what is left needs next to no room
+            (directory / f"man{name[-1]}").mkdir(exist_ok=True)
+            (room / name).rename(directory / f"man{name[-1]}" / name)
+    click.echo(f"wrote {len(made)} pages below {directory}")
 
 
 genconfig.aliases["man_pages"] = "man"

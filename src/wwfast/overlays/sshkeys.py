@@ -11,7 +11,7 @@ from pathlib import Path
 from wwfast.paths import Paths
 from wwfast.run import run
 from wwfast.system import files, work
-from wwfast.system.folders import naming
+from wwfast.system.folders import naming, new_folder
 
 FORMER = ("dsa",)  # no longer accepted by OpenSSH, but may lie there
 
@@ -51,9 +51,8 @@ def make_login(paths: Paths, kind: str) -> Path | None:
 
 def make(key: Path, kind: str, comment: str) -> bool:
     """A pair of keys without a passphrase: never half a one in its place."""
-    key.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     public = key.with_name(f"{key.name}.pub")
-    with naming(key), work.directory(key.parent) as room:
+    with naming(key), new_folder(key.parent, 0o700), work.directory(key.parent) as room:
         fresh = room / "key"
         run(["ssh-keygen", "-q", "-t", kind, "-N", "", "-C", comment, "-f", fresh], package="openssh-client")
         files.settle(room)

@@ -39,3 +39,17 @@ def tighten(*paths: Path) -> None:
             status = path.lstat()
             if status.st_mode & 0o077 and status.st_uid == os.geteuid() and path.is_dir() and not path.is_symlink():
                 path.chmod(status.st_mode & 0o7700)
+
+
+@contextmanager
+def new_folder(path: Path, mode: int = 0o755) -> Iterator[None]:
+    """The directory is there in the block; one that was made for it goes again, empty, when the block fails."""
+    made = not path.is_dir()
+    path.mkdir(mode=mode, parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        if made:
+            with suppress(OSError):
+                path.rmdir()
+        raise

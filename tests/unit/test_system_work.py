@@ -1,0 +1,86 @@
+"""Unfinished work is swept, locks are private, and what fails or changes nothing leaves nothing."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from wwfast.cli.main import main
+from wwfast.paths import Paths
+from wwfast.system import locks, work
+
+NODES = "nodes:\n  n1: {comment: a}\n"
+
+
+def run(paths: Paths, *words: str) -> int:
+    with pytest.raises(SystemExit) as end:
+        main(["--root", str(paths.root), *words])
+    assert isinstance(end.value.code, int)
+    return end.value.code
+
+
+def test_a_command_sweeps_what_a_killed_one_left_and_no_file_of_an_editor(paths: Paths) -> None:
+    paths.nodes_conf.write_text(NODES)
+    own = (paths.etc / ".nodes.conf.swp", paths.etc / ".nodes.conf.rest", paths.etc / ".#nodes.conf")
+    for file in own:
+        file.write_text("an editor's")
+    places = [place for place in paths.workplaces() if place != paths.etc / "keys"]
+    for place in places:
+        place.mkdir(parents=True, exist_ok=True)
+        if os.fork() == 0:  # a writer that is killed on the way
+            work.begun(place, is_folder=True)[0].joinpath("secret").write_text("x")
+            work.begun(place, is_folder=False)
+            os._exit(0)
+        os.wait()
+    with work.file(paths.state) as (held, _):
+        assert run(paths, "node", "set", "n1", "--comment", "b", "--yes") == 0
+        assert list(paths.root.rglob(work.PREFIX + "*")) == [held]
+    assert all(file.exists() for file in own)
+
+
+def test_nobody_else_can_hold_a_lock(paths: Paths) -> None:
+    paths.nodes_conf.write_text(NODES)
+    for place in paths.own:
+        place.mkdir(parents=True)
+        place.chmod(0o755)
+    loose = paths.state / "nodes.lock"
+    loose.touch(mode=0o644)
+    assert run(paths, "node", "set", "n1", "--comment", "b", "--yes") == 0
+    with locks.locked(paths.run / "images", "deb", "test"):
+        found = [loose, paths.run / "images/deb.lock"]
+        assert [stat.S_IMODE(file.stat().st_mode) for file in found] == [0o600, 0o600]
+    assert [stat.S_IMODE(place.stat().st_mode) for place in (*paths.own, paths.run / "images")] == [0o700] * 4
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "chmod hosts etc/hosts.j2 0644",
+        "mkdir hosts etc 0755",
+        "mkdir hosts etc/hosts.j2/below",
+        "import hosts /etc/hostname etc/none/x",
+        "import hosts /nothere etc/x",
+        "delete hosts etc",
+    ],
+)
+def test_an_overlay_change_that_fails_or_changes_nothing_makes_no_copy(paths: Paths, line: str) -> None:
+    run(paths, "overlay", *line.split())
+    assert not paths.site_overlays.exists() or not list(paths.site_overlays.iterdir())
+
+
+def test_node_edit_loses_no_concurrent_change(
+    paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths.nodes_conf.write_text(NODES)
+    editor = tmp_path / "editor"
+    editor.write_text(
+        f"#!/bin/sh\nsed -i 's/a/mine/' \"$1\"\necho '{NODES.replace(': a', ': theirs')}' > {paths.nodes_conf}\n"
+    )
+    editor.chmod(0o755)
+    monkeypatch.setenv("EDITOR", str(editor))
+    assert run(paths, "node", "edit", "n1", "--noheader", "--yes") == 1
+    assert "n1 was changed by someone else meanwhile" in capsys.readouterr().err
+    assert "theirs" in paths.nodes_conf.read_text()
