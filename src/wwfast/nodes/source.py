@@ -179,6 +179,8 @@ def cut(data: bytes, name: str) -> dict[str, Mapping[str, Tree]] | None:
     if found is None:
         return None
     ranges, odd = found
+    if not ranges.keys() <= {*SECTIONS}:
+        return None  # what nobody asks for is never parsed here, and may be no YAML
     sections = {section: Entries(name, data, ranges.get(section, {})) for section in SECTIONS}
     for section, entry in odd:
         if section not in sections or not sections[section].stands_alone(entry):
