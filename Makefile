@@ -1,5 +1,5 @@
-# make setup | demo | test | test-fast | random | fuzz | faults | soak | bench | check | clean
-.PHONY: setup demo test test-fast random fuzz faults soak bench check clean help
+# make setup | demo | test | test-fast | random | fuzz | mutants | faults | soak | bench | check | clean
+.PHONY: setup demo test test-fast random fuzz mutants faults soak bench check clean help
 PY := .venv/bin/python
 
 help:
@@ -26,6 +26,10 @@ fuzz: setup
 	@$(PY) -c 'import atheris' 2>/dev/null || $(PY) -m pip install -q atheris
 	@for target in $(or $(TARGET),$(basename $(notdir $(wildcard tests/fuzz/*.py)))); do \
 	    PYTHONPATH=tests $(PY) -m support.fuzzing $$target $(or $(SECONDS),60) || exit 1; done
+
+# make mutants MUTANTS=300 SEED=1: one-line changes that no test notices, of durability, guard, scheduler, HTTP and DHCP
+mutants: setup
+	@$(PY) tools/mutants.py $(or $(MUTANTS),300) --seed $(or $(SEED),1)
 
 # make faults: a disk that fails, and kill -9, at every call of every writer (MOST=20 of each, WRITERS='"node add"')
 faults: setup

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import io
 import os
+import random
+import re
 import shutil
 import subprocess
 import tarfile
@@ -166,6 +168,29 @@ def test_overlay_bytes_damaged_since_they_were_written_are_made_anew(site: Site)
                 out.write(data)
         everybody_has(site, version, (fmt,))
         assert not site.service.failures
+
+
+def test_overlay_records_that_were_confused_on_disk_give_no_node_what_is_anothers(site: Site) -> None:
+    """Digests that stand in several places of the cache are put in place of each other: whatever is said there, and
+    has no right checksum, is not believed by the next process."""
+    everybody_has(site, 0)
+    site.service.close()
+    whole = {file: file.read_bytes() for file in site.paths.overlay_cache.iterdir()}
+    names = sorted({name for data in whole.values() for name in digests(data)})
+    assert len(names) > 1
+    chance = random.Random(1)
+    for _ in range(40):
+        one, other = chance.sample(names, 2)
+        for file, data in whole.items():
+            file.write_bytes(data.replace(one, other))
+        site.new_service()
+        everybody_has(site, 0)
+        site.service.close()
+
+
+def digests(data: bytes) -> list[bytes]:
+    """What is 16 bytes long in a record's msgpack (bin 8)."""
+    return re.findall(rb"\xc4\x10(.{16})", data, re.DOTALL)
 
 
 def test_overlay_cache_emptied_under_the_server_is_made_anew(site: Site) -> None:

@@ -201,3 +201,14 @@ def test_overlay_compaction_waits_for_others_that_write(wasteful: Site) -> None:
     assert site.service.tend(anyway=True) == 0
     assert sorted(site.paths.overlay_cache.iterdir()) == before
     builder.close()
+
+
+def test_overlay_last_good_one_outlives_compaction_and_restart(wasteful: Site) -> None:
+    site = wasteful
+    good = body(site.ask("n000"))
+    assert site.service.tend(anyway=True) > 0
+    age(site, ".old")
+    site.service.tend()
+    site.put("base", "etc/version.j2", "{{ nothing_of_that_name }}\n")
+    site.new_service()
+    assert body(site.ask("n000")) == good

@@ -147,6 +147,47 @@ def test_http_of_two_successors_one_takes_over_and_one_is_sent_away(tmp_path: Pa
     uvloop.run(restart())
 
 
+#: Connects, as user UID, to the socket NAME of a directory; prints how many sockets it was given.
+ASK = """
+import os, socket, sys
+uid, folder, name = sys.argv[1:]
+os.chdir(folder)
+os.setgroups([]); os.setgid(int(uid)); os.setuid(int(uid))
+with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as line:
+    line.settimeout(20)
+    line.connect(name)
+    try:
+        print(len(socket.recv_fds(line, 65536, 16)[1]))
+    except ConnectionResetError:
+        print(0)
+"""
+
+
+@pytest.mark.root
+def test_http_sockets_are_handed_to_no_other_user(tmp_path: Path) -> None:
+    """Though the file of the socket lets everybody in."""
+    way = tmp_path / "handover"
+    tmp_path.chmod(0o755)
+    given: list[str] = []
+
+    async def offered() -> None:
+        loop = asyncio.get_running_loop()
+        sockets = Sockets()
+        server = HttpServer([sockets.get("http", lambda: listen([("127.0.0.1", 0)])[0])], lambda _: Response())
+        server.start()
+        offer = Offer(way, sockets, Holding(server))
+        offer.publish()
+        way.chmod(0o666)
+        for uid in ("0", "65534"):
+            words = [sys.executable, "-c", ASK, uid, str(tmp_path), way.name]
+            given.append(await loop.run_in_executor(None, lambda words=words: run(words).stdout.decode().strip()))
+        offer.close()
+        await server.close()
+
+    uvloop.run(offered())
+    assert given == ["1", "0"]
+
+
 def test_http_there_may_be_nobody_to_take_from(tmp_path: Path) -> None:
     assert find(tmp_path / "nothing") is None
     assert find(tmp_path / "no folder/nothing") is None

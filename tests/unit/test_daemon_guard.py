@@ -18,7 +18,8 @@ from wwfast.daemon.guard import Guard
 from wwfast.daemon.identity import Neighbours, is_mac, normal
 
 MAC = "52:54:00:00:00:01"
-NODE: Any = SimpleNamespace(id="n1", network_devices={"default": SimpleNamespace(hwaddr=MAC, ipaddr="10.0.0.11")})
+DEVICE = SimpleNamespace(hwaddr=MAC, ipaddr="10.0.0.11", ipaddr6="")
+NODE: Any = SimpleNamespace(id="n1", network_devices={"default": DEVICE})
 
 
 def guard(**changes: Any) -> Guard:
@@ -207,6 +208,21 @@ def test_a_discovered_machine_goes_on_with_the_boot_it_was_discovered_in(store: 
     assert ask(restarted(tmp_path), Stage.SYSTEM) == 200
     came_up(who)
     assert ask(who, Stage.SYSTEM) == 403
+
+
+def test_a_successor_knows_the_strangers_of_its_predecessor() -> None:
+    who, after = guard(), guard()
+    who.saw_dhcp(MAC, boots=True, known=False)
+    assert ask(after, Stage.SYSTEM) == 403
+    after.adopt(who.export())
+    assert ask(after, Stage.SYSTEM) == 200
+    assert after.seen_within(MAC, 60)
+
+
+def test_whoever_asks_is_the_node_itself_only_from_its_own_addresses() -> None:
+    assert guard().is_own(NODE, MAC, "10.0.0.99")
+    assert not guard().is_own(NODE, MAC, "10.9.9.9")
+    assert guard(own_dhcp=False).is_own(NODE, MAC, "10.9.9.9"), "nobody knows"
 
 
 def test_an_external_dhcp_leaves_only_the_port_rule() -> None:

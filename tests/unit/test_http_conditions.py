@@ -26,7 +26,9 @@ EARLIER = "Tue, 14 Nov 2023 22:13:19 GMT"
         ("bytes=0-1,3-4", (200, 0, 100)),
         ("bytes=-", (200, 0, 100)),
         ("octets=0-1", (200, 0, 100)),
-        ("bytes=" + "9" * 30 + "-", (200, 0, 100)),
+        ("bytes=" + "9" * 18 + "-", (416, 0, 0)),
+        ("bytes=" + "9" * 19 + "-", (200, 0, 100)),
+        ("bytes=0-" + "9" * 30, (200, 0, 100)),
     ],
 )
 def test_one_range(value: str, expected: tuple[int, int, int]) -> None:
@@ -48,6 +50,10 @@ def test_one_range(value: str, expected: tuple[int, int, int]) -> None:
         ({"if-unmodified-since": EARLIER}, 412),
         ({"if-match": '"x"'}, 412),
         ({"if-match": '"d"'}, 200),
+        ({"if-match": 'W/"d"'}, 412),  # RFC 9110 13.1.1: compared strongly
+        ({"if-match": '"x", "d"'}, 200),
+        ({"if-match": "*"}, 200),
+        ({"range": "bytes=1-2", "if-range": 'W/"d"'}, 200),
         ({"range": "bytes=1-2"}, 206),
         ({"range": "bytes=1-2", "if-range": '"d"'}, 206),
         ({"range": "bytes=1-2", "if-range": '"x"'}, 200),
@@ -57,7 +63,9 @@ def test_one_range(value: str, expected: tuple[int, int, int]) -> None:
     ],
 )
 def test_conditions(headers: dict[str, str], status: int) -> None:
-    assert choose(headers, 100, '"d"', STAMP).status == status
+    found = choose(headers, 100, '"d"', STAMP)
+    assert found.status == status
+    assert (found.start, found.length) == {200: (0, 100), 206: (1, 2)}.get(status, (0, 0))
 
 
 def test_cut_is_slicing() -> None:
@@ -68,3 +76,4 @@ def test_cut_is_slicing() -> None:
             parts = cut(extents, start, length)
             flat = [(path, at) for path, offset, size in parts for at in range(offset, offset + size)]
             assert flat == whole[start : start + length]
+            assert all(size for _, _, size in parts)

@@ -149,3 +149,22 @@ def test_http_a_file_that_is_gone_or_too_short_is_told_and_nothing_stays_open(tm
             assert told[0] is not None
             assert told[0].filename == str(bad)
     assert held(tmp_path) == []
+
+
+def test_http_files_are_let_go_when_one_is_too_short_and_at_the_end(tmp_path: Path) -> None:
+    cache = FileCache(thread := Thread())
+    whole, short = tmp_path / "whole", tmp_path / "short"
+    for file in (whole, short):
+        file.write_bytes(b"x" * 10)
+    wanted = artefact(whole, short)
+    short.write_bytes(b"x")
+    errors: list[OSError | None] = []
+    for as_bytes in (False, True):
+        cache.load(wanted, errors.append, whole=as_bytes)
+        thread.run()
+    assert [type(error) for error in errors] == [OSError, OSError]
+    assert held(tmp_path) == []
+    assert opened(cache, thread, artefact(whole)).files
+    assert held(tmp_path) == [str(whole)]
+    cache.close()
+    assert held(tmp_path) == []

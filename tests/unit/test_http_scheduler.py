@@ -8,7 +8,7 @@ from itertools import count
 
 import pytest
 
-from wwfast.daemon.scheduler import GAP, HOLD, SMALL, STALL, WaveScheduler
+from wwfast.daemon.scheduler import GAP, HELD_AT_MOST, HOLD, SMALL, STALL, WaveScheduler
 from wwfast.daemon.width import EPOCH, NARROWEST, Width
 from wwfast.net.http.admission import GO, Patience, Verdict
 
@@ -231,3 +231,31 @@ def test_width_grows_when_each_node_is_slow_and_shrinks_when_few_suffice() -> No
         now += EPOCH / 4
         fast.measure(int(now * 300e6), now, queued=True)
     assert fast.now <= 16
+
+
+def test_ipxe_is_never_held_beyond_its_patience() -> None:
+    """The link turns out slow after nodes were held open: they are told to come again long before they give up."""
+    link = Link(WaveScheduler(), rate=1e5)
+    for number in range(30):
+        link.ask(f"n{number}", 100 * MIB)
+    assert link.held
+    for second in range(1, 200):
+        link.run(float(second))
+        assert all(link.now - since < HELD_AT_MOST + 2 for since in link.held.values())
+    assert link.refused
+
+
+def test_ipxe_is_not_held_on_by_a_forecast_that_never_comes_true() -> None:
+    """Those in service have had all their bytes and do not end: `soon` is believed no longer than twice."""
+    scheduler = WaveScheduler()
+    now, busy = 0.0, 0
+    while scheduler.ask(f"n{busy}", "", MIB * 10, Patience.RETRIES, now).go:
+        scheduler.progress(f"n{busy}", MIB * 100, now)
+        busy += 1
+    answered = False
+    while not answered and now < 2 * HELD_AT_MOST + 2:
+        now += 0.5
+        for number in range(busy):
+            scheduler.progress(f"n{number}", 1, now)
+        answered = any(key == f"n{busy}" for key, _ in scheduler.tick(0, now))
+    assert answered

@@ -1,0 +1,203 @@
+"""Change one small thing of the code at a time and see whether a test notices: `make mutants` (MUTANTS=300 SEED=1).
+
+A copy of src is changed, never src itself, and the tests of that file (TESTS) run against it; the first that fails
+kills the mutant. What survives is printed as FILE:LINE, what was there -> what was tried; then the status is 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[1]
+SOURCE = "src/wwfast"
+HTTP = "tests/unit/test_http_*.py tests/property/test_http_fuzz.py tests/adversity/test_http_floods.py"
+DHCP = "tests/unit/test_dhcp_*.py tests/property/test_dhcp_*.py tests/adversity/test_dhcp_leases_written.py"
+DISK = "tests/adversity/test_writers_disk.py tests/unit/test_nodes_store.py tests/adversity/test_nodes_concurrency.py"
+OVERLAYS = (
+    "tests/unit/test_overlay_service.py tests/adversity/test_overlay_disk.py tests/adversity/test_overlay_faults.py"
+)
+#: Files by pattern, and the tests that are theirs.
+TESTS = {
+    "daemon/guard.py": "tests/unit/test_daemon_guard.py",
+    "daemon/scheduler.py": "tests/unit/test_http_scheduler.py",
+    "daemon/width.py": "tests/unit/test_http_scheduler.py",
+    "net/http/*.py": HTTP,
+    "net/dhcp/*.py": DHCP,
+    "nodes/store.py": DISK,
+    "system/*.py": DISK,
+    "overlays/pack*.py": OVERLAYS,
+}
+COMPARED: dict[type[ast.cmpop], str] = {
+    ast.Lt: "<=", ast.LtE: "<", ast.Gt: ">=", ast.GtE: ">", ast.Eq: "!=", ast.NotEq: "==",
+    ast.Is: "is not", ast.IsNot: "is", ast.In: "not in", ast.NotIn: "in",
+}  # fmt: skip
+COMPUTED: dict[type[ast.operator], str] = {ast.Add: "-", ast.Sub: "+", ast.Mult: "//", ast.FloorDiv: "*"}
+SPOKEN = ("log.", "logging.", "raise ")  # what is said is not what is done
+TIMEOUT = 120.0  # of all tests of one file; a mutant that hangs is noticed
+
+
+class Mutant(NamedTuple):
+    """Bytes [start, end) of a file give way to `text`."""
+
+    file: Path
+    line: int
+    start: int
+    end: int
+    text: str
+
+    def told(self) -> str:
+        was = self.file.read_bytes()[self.start : self.end].decode()
+        return f"{self.file.relative_to(ROOT)}:{self.line}: {' '.join(was.split())[:70]}  ->  {self.text[:70]}"
+
+
+class Finder(ast.NodeVisitor):
+    """All mutants of one file."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.data = file.read_bytes()
+        self.starts = [0]
+        for line in self.data.splitlines(keepends=True):
+            self.starts.append(self.starts[-1] + len(line))
+        self.found: list[Mutant] = []
+        self.visit(ast.parse(self.data))
+
+    def at(self, line: int, column: int) -> int:
+        return self.starts[line - 1] + column
+
+    def span(self, node: ast.expr | ast.stmt) -> tuple[int, int]:
+        assert node.end_lineno is not None
+        assert node.end_col_offset is not None
+        return self.at(node.lineno, node.col_offset), self.at(node.end_lineno, node.end_col_offset)
+
+    def text(self, node: ast.expr | ast.stmt) -> str:
+        start, end = self.span(node)
+        return self.data[start:end].decode()
+
+    def add(self, node: ast.expr | ast.stmt, text: str) -> None:
+        self.found.append(Mutant(self.file, node.lineno, *self.span(node), text))
+
+    def between(self, left: ast.expr, right: ast.expr, text: str) -> None:
+        """The operator between two operands; brackets around them stay."""
+        start, end = self.span(left)[1], self.span(right)[0]
+        gap = self.data[start:end].decode()
+        sign = gap.strip(" ()\n\\")
+        self.found.append(Mutant(self.file, left.lineno, start, end, gap.replace(sign, text, 1)))
+
+    def visit_Compare(self, node: ast.Compare) -> None:
+        for left, sign, right in zip([node.left, *node.comparators], node.ops, node.comparators, strict=False):
+            self.between(left, right, COMPARED[type(sign)])
+        self.generic_visit(node)
+
+    def visit_BoolOp(self, node: ast.BoolOp) -> None:
+        for left, right in zip(node.values, node.values[1:], strict=False):
+            self.between(left, right, "or" if isinstance(node.op, ast.And) else "and")
+        self.generic_visit(node)
+
+    def visit_BinOp(self, node: ast.BinOp) -> None:
+        if type(node.op) in COMPUTED:
+            self.between(node.left, node.right, COMPUTED[type(node.op)])
+        self.generic_visit(node)
+
+    def visit_UnaryOp(self, node: ast.UnaryOp) -> None:
+        if isinstance(node.op, ast.Not):
+            self.add(node, f"bool({self.text(node.operand)})")
+        self.generic_visit(node)
+
+    def visit_Constant(self, node: ast.Constant) -> None:
+        if isinstance(node.value, bool):
+            self.add(node, str(not node.value))
+        elif isinstance(node.value, int | float):
+            self.add(node, str(node.value + 1))
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
+        if node.value is not None:
+            self.visit(node.value)
+
+    def visit_arg(self, node: ast.arg) -> None:
+        """Annotations do nothing."""
+
+    def visit_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
+        for part in (*node.args.defaults, *filter(None, node.args.kw_defaults), *node.body):
+            self.visit(part)
+
+    visit_AsyncFunctionDef = visit_FunctionDef
+
+    def generic_visit(self, node: ast.AST) -> None:
+        if isinstance(node, ast.Expr | ast.AugAssign | ast.Delete | ast.Assign | ast.Return) and node.col_offset:
+            if self.text(node).startswith(SPOKEN) or isinstance(getattr(node, "value", None), ast.Constant):
+                return
+            names = isinstance(node, ast.Assign) and all(isinstance(each, ast.Name) for each in node.targets)
+            if not names and not isinstance(node, ast.Return):
+                self.add(node, "pass")
+        if isinstance(node, ast.Raise):
+            return
+        super().generic_visit(node)
+
+
+def mutants() -> Iterator[tuple[Mutant, list[str]]]:
+    for pattern, tests in TESTS.items():
+        files = sorted(str(test.relative_to(ROOT)) for each in tests.split() for test in ROOT.glob(each))
+        for file in sorted((ROOT / SOURCE).glob(pattern)):
+            for mutant in Finder(file).found:
+                yield mutant, files
+
+
+def survives(mutant: Mutant, tests: list[str], copy: Path) -> bool:
+    place = copy / mutant.file.relative_to(ROOT / "src")
+    whole = mutant.file.read_bytes()
+    place.write_bytes(whole[: mutant.start] + mutant.text.encode() + whole[mutant.end :])
+    options = ["-x", "-q", "-m", "not soak and not vm", "-p", "no:cacheprovider", "--no-header"]
+    environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-m", "pytest", *options, *tests]
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    ) as run:
+        try:
+            return run.wait(TIMEOUT) == 0
+        except subprocess.TimeoutExpired:
+            return False
+        finally:
+            if run.poll() is None:
+                os.killpg(run.pid, 9)
+            place.write_bytes(whole)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("count", type=int)
+    parser.add_argument("--seed", default="1")
+    parser.add_argument("--minutes", type=float, default=60.0)
+    parser.add_argument("--only", default="", help="part of the names of the files")
+    given = parser.parse_args()
+    every = [(mutant, tests) for mutant, tests in mutants() if given.only in str(mutant.file)]
+    chosen = random.Random(given.seed).sample(every, min(given.count, len(every)))
+    until = time.monotonic() + 60 * given.minutes
+    tried, lived = 0, 0
+    with tempfile.TemporaryDirectory() as name:
+        copy = Path(name) / "src"
+        shutil.copytree(ROOT / "src", copy, ignore=shutil.ignore_patterns("__pycache__"))
+        for mutant, tests in sorted(chosen):
+            if time.monotonic() > until:
+                break
+            tried += 1
+            if survives(mutant, tests, copy):
+                lived += 1
+                print(mutant.told(), flush=True)
+    print(f"{tried} of {len(every)} mutants tried, {tried - lived} killed, {lived} survived")
+    return 1 if lived else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
