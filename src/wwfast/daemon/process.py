@@ -13,6 +13,7 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 from wwfast.boot.paper import Paper
+from wwfast.daemon import logs
 from wwfast.daemon.app import DRAIN_SECONDS, PREPARE_SECONDS, REPLACED_SECONDS, Daemon
 from wwfast.daemon.system import notify, ready
 from wwfast.doctor.examine import examine
@@ -59,7 +60,8 @@ def serve(paths: Paths, settings: Settings, *, replace: bool, force_dhcp: bool, 
         log.warning("%s: %s", finding.message, finding.fix)
     sys.setswitchinterval(SWITCH_SECONDS)
     threading.excepthook = daemon.supervisor.uncaught_in_thread
-    uvloop.run(_run(daemon))
+    with logs.aside():
+        uvloop.run(_run(daemon))
 
 
 def end_after(seconds: float) -> None:
