@@ -42,6 +42,7 @@ cdef struct Outbox:
     int headed
     int local           # index of the socket; all messages are for one
     const int *sockets  # NULL: nothing is sent, the messages are for a test to look at
+    pthread_mutex_t *lock  # given back while packets go out and while the link is behind; NULL: there is none
     bint segments       # several blocks may be one message (UDP_SEGMENT)
     uint64_t errors
 
@@ -54,8 +55,10 @@ cdef inline void outbox_flush(Outbox *box) noexcept nogil:
     cdef int first = 0
     cdef int done
     cdef pollfd wait
-    if box.sockets == NULL:
+    if box.sockets == NULL or not box.messages:
         return
+    if box.lock != NULL:
+        pthread_mutex_unlock(box.lock)
     while first < box.messages:
         done = sendmmsg(box.sockets[box.local], &box.out[first], box.messages - first, MSG_DONTWAIT)
         if done > 0:
@@ -73,6 +76,8 @@ cdef inline void outbox_flush(Outbox *box) noexcept nogil:
                 box.segments = False  # a device without checksum offload; the timeout sends it again, singly
             box.errors += 1
             first += 1
+    if box.lock != NULL:
+        pthread_mutex_lock(box.lock)
     outbox_clear(box)
 
 

@@ -64,6 +64,7 @@ cdef class Engine:
     cdef uint64_t _next
     cdef Report *_reports
     cdef size_t _reported, _room
+    cdef Sending *_inbox
     cdef Outbox _box
     cdef mmsghdr _in[BATCH]
     cdef iovec _in_pieces[BATCH]
@@ -83,6 +84,7 @@ cdef class Engine:
             self._sockets[index] = sockets[index]
         self._box.segments = segments and self._count > 0
         self._box.sockets = self._sockets if self._count else NULL
+        self._box.lock = &self._lock if self._count else NULL
         self._table.slot = -1
         pthread_mutex_init(&self._lock, NULL)
         self.fileno = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
@@ -161,6 +163,8 @@ cdef class Engine:
         """Begin a transfer to (ip, port) on socket `local`: its id. The caller keeps `data` until it has ended."""
         cdef Sending *sending
         cdef double at = monotonic() if now is None else now
+        cdef uint64_t number
+        cdef Sending *former
         if blksize < 8 or window < 1 or local < 0 or (self._count and local >= self._count):
             raise ValueError("blksize, window or socket out of range")
         sending = <Sending *>calloc(1, sizeof(Sending))
@@ -187,14 +191,17 @@ cdef class Engine:
             pthread_mutex_lock(&self._lock)
             self._next += 1
             sending.id = self._next
-            self._drop(table_find(&self._table, ip, port, local))
+            number = sending.id
+            former = table_find(&self._table, ip, port, local)
+            if former != NULL:
+                if not former.ended:
+                    self._end(former, FAILED, 0, "the peer asked anew")
+                former.gone = True
+                self._put(former, at)
             table_insert(&self._table, sending)
-            self._send(sending, at)
-            outbox_flush(&self._box)
-            if self._table.live == 1:
-                self._poke()
+            self._put(sending, at)
             pthread_mutex_unlock(&self._lock)
-        return sending.id
+        return number
 
     def again(self, int local, uint32_t ip, uint16_t port):
         """The peer repeated its request: whether that is answered by the transfer it has.
@@ -212,22 +219,23 @@ cdef class Engine:
             if sending != NULL and not sending.ended:
                 waiting = not sending.begun or now - sending.progress < FRESH
                 if not sending.begun:
-                    self._send(sending, now)
-                    outbox_flush(&self._box)
+                    self._put(sending, now)
             pthread_mutex_unlock(&self._lock)
         return waiting
 
     def forget(self, uint64_t number, int local, uint32_t ip, uint16_t port):
-        """End transfer `number`, if nothing of it was acknowledged, without a word and a report: whether that was so."""
+        """End transfer `number`, if nothing of it was acknowledged, without a word and a report: whether that was so.
+        What is on its way out may still point to its data."""
         cdef Sending *sending
         cdef bint forgotten = False
         with nogil:
             pthread_mutex_lock(&self._lock)
             sending = table_find(&self._table, ip, port, local)
             if sending != NULL and sending.id == number and not sending.ended and not sending.begun:
-                forgotten = sending.ended = True
+                forgotten = sending.ended = sending.gone = True
+                sending.data = NULL
                 self._table.live -= 1
-                table_remove(&self._table, sending)
+                self._put(sending, monotonic())
             pthread_mutex_unlock(&self._lock)
         return forgotten
 
@@ -239,8 +247,10 @@ cdef class Engine:
         read(self.fileno, &dummy, 8)
         with nogil:
             pthread_mutex_lock(&self._lock)
-            reports, count = self._reports, self._reported
-            self._reports, self._reported, self._room = NULL, 0, 0
+            reports, count = NULL, 0
+            if not self._box.messages:  # else what is on its way out may point to the bytes of one that has ended
+                reports, count = self._reports, self._reported
+                self._reports, self._reported, self._room = NULL, 0, 0
             pthread_mutex_unlock(&self._lock)
         try:
             return [
@@ -283,6 +293,39 @@ cdef class Engine:
         outbox_clear(&self._box)
         return found
 
+    # What the event loop wants. The thread gives the lock back while it sends or waits for the link, so the loop leaves the
+    # wheel and the outbox alone and frees nothing: it enters a transfer in the table, and puts it into the inbox to be
+    # sent, once more, or to be removed.
+
+    cdef void _put(self, Sending *sending, double now) noexcept nogil:
+        if not sending.boxed:
+            sending.boxed = True
+            sending.next = self._inbox
+            self._inbox = sending
+        if not self._count:
+            self._unbox(now)
+        elif sending.next == NULL:
+            self._poke()
+
+    cdef void _unbox(self, double now) noexcept nogil:
+        """What was put in, in the order in which it was."""
+        cdef Sending *sending
+        cdef Sending *first = NULL
+        while self._inbox != NULL:
+            sending = self._inbox
+            self._inbox = sending.next
+            sending.next = first
+            first = sending
+        while first != NULL:
+            sending = first
+            first = sending.next
+            sending.boxed = False
+            if sending.gone:
+                self._drop(sending)
+            elif not sending.ended:
+                self._send(sending, now)
+        outbox_flush(&self._box)
+
     # What ends.
 
     cdef void _drop(self, Sending *sending) noexcept nogil:
@@ -290,7 +333,10 @@ cdef class Engine:
             return
         if not sending.ended:
             self._end(sending, FAILED, 0, "the peer asked anew")
-        table_remove(&self._table, sending)
+        if sending.boxed:
+            sending.gone = True  # when its turn comes
+        else:
+            table_remove(&self._table, sending)
 
     cdef void _end(self, Sending *sending, int outcome, int code, const char *text) noexcept nogil:
         sending.ended = True
@@ -496,6 +542,7 @@ cdef class Engine:
         cdef uint64_t dummy
         cdef double now
         cdef bint more
+        cdef uint64_t one = 1
         while not self._stop:
             ready = epoll_wait(self._epoll, events, EVENTS, 10 if self._table.kept else -1)
             now = monotonic()
@@ -507,6 +554,8 @@ cdef class Engine:
                     continue
                 for turn in range(ROUNDS):
                     pthread_mutex_lock(&self._lock)
+                    if self._inbox != NULL:
+                        self._unbox(now)
                     if turn:
                         now = monotonic()
                     if not self._read(index, now):
@@ -516,8 +565,12 @@ cdef class Engine:
                 else:
                     more = True
             self._busy = more
+            pthread_mutex_lock(&self._lock)
+            if self._inbox != NULL:
+                self._unbox(now)
             if wheel_slot(now) > self._table.slot:
-                pthread_mutex_lock(&self._lock)
                 self._advance(now)
-                outbox_flush(&self._box)
-                pthread_mutex_unlock(&self._lock)
+            outbox_flush(&self._box)
+            if self._reported:  # those that drain() had to leave
+                write(self.fileno, &one, 8)
+            pthread_mutex_unlock(&self._lock)

@@ -39,6 +39,9 @@ cdef struct Sending:
     Sending *before       # timer wheel
     Sending *after
     int slot
+    Sending *next         # in the inbox, as long as it is `boxed`
+    bint boxed
+    bint gone             # to be removed then, and not to be sent
 
 cdef struct Table:
     Sending **buckets     # BUCKETS of them

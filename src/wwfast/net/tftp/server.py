@@ -46,6 +46,8 @@ RUNNING = 32768
 UNPROVEN = 16384
 #: Files kept as netascii, which changes their line ends.
 TEXTS = 16
+#: Files kept beyond their last transfer.
+ALIVE = 64
 #: blksize for a path MTU that could not be learnt: Ethernet.
 BLKSIZE = 1468
 IP_MTU = 14
@@ -102,6 +104,7 @@ class TftpServer:
         self._places = Shares(running)
         self._unproven = Unproven(unproven)
         self._texts: dict[str, tuple[bytes, bytes]] = {}  # by name: the file and its netascii form
+        self._alive: dict[int, bytes] = {}  # files that packets on their way out may point to
         self._ends: deque[Report] = deque()
         self._peers: dict[Peer, int] = {}
         self._data: list[socket.socket] = []
@@ -279,6 +282,9 @@ class TftpServer:
             packet.oack(terms.oack) if terms.oack else b"",
         )
         self._running[begun] = running
+        self._alive.setdefault(id(running.data), running.data)
+        if len(self._alive) > ALIVE:
+            del self._alive[next(iter(self._alive))]
         self._peers[peer] = begun
         self._counts["started"] += 1
         victim = self._unproven.add(begun, peer[0])
