@@ -36,6 +36,21 @@ def artefacts(tree: Path) -> dict[str, Artefact]:
     return found
 
 
+class Holder:
+    """Hands over to another server and then ends."""
+
+    def __init__(self, server: HttpServer, over: asyncio.Event) -> None:
+        self.pause, self.resume = server.pause, server.resume
+        self._server, self._over = server, over
+
+    async def state(self) -> dict[str, object]:
+        return {}
+
+    def let_go(self) -> None:
+        self._server.stop_accepting()
+        self._over.set()
+
+
 async def serve(tree: Path, port: int, policy: str) -> None:
     known = artefacts(tree)
     last = "runtime"
@@ -65,20 +80,18 @@ async def serve(tree: Path, port: int, policy: str) -> None:
     scheduler = WaveScheduler() if policy == "wave" else None
     way = tree / f"handover-{port}"
     predecessor = find(way)
-    sockets = Sockets(predecessor.sockets if predecessor else None)
+    sockets = predecessor.sockets if predecessor else Sockets()
     listener = sockets.get("http", lambda: listen([("0.0.0.0", port)])[0])
-    if predecessor:
-        predecessor.release()
     server = HttpServer([listener], handler, on_transfer=fault, limits=Limits(send_threads=2), scheduler=scheduler)
+    server.prepare()
+    if predecessor:
+        await asyncio.to_thread(predecessor.release)
     server.start()
+    if predecessor:
+        predecessor.take()
     over = asyncio.Event()
-
-    def taken() -> None:
-        server.stop_accepting()
-        over.set()
-
-    offer = Offer(way, sockets.held, taken)
-    offer.start()
+    offer = Offer(way, sockets, Holder(server, over))
+    offer.publish()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, over.set)
     await over.wait()
     offer.close()

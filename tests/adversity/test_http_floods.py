@@ -106,6 +106,23 @@ def test_http_what_trickles_does_not_keep_a_connection(before: bytes, drop: byte
         assert time.monotonic() - begin < 10
 
 
+def test_http_idle_connections_end_sooner_when_connections_become_few() -> None:
+    limits = Limits(connections=8, idle_seconds=600.0)
+    handler = Counting()
+    handler.open.set()
+    with running(handler, limits=limits) as server:
+        clients = [server.connect(source=f"127.0.0.{2 + number}") for number in range(6)]
+        for sock in clients:
+            sock.sendall(get("/script"))
+            assert read_response(sock)[0] == 200
+        assert any(sock.recv(1) == b"" for sock in clients), "or its time limit of 20 s strikes"
+        with server.connect(source="127.0.0.9") as sock:
+            sock.sendall(get("/script"))
+            assert read_response(sock)[0] == 200
+        for sock in clients:
+            sock.close()
+
+
 def test_http_unfinished_heads_of_all_clients_together_are_bounded() -> None:
     with running(Counting(), limits=Limits(held_bytes=32 << 10)) as server:
         part = b"GET / HTTP/1.1\r\nA: " + b"a" * (12 << 10)
