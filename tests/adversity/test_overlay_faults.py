@@ -37,9 +37,7 @@ def site(paths: Paths) -> Site:
 
 def asked(site: Site, name: str) -> bytes:
     """As the daemon asks: without waiting if it can, else for sure."""
-    node = site.node(name)
-    found = site.service.peek(site.snapshot, node, "system", "raw")
-    return body(found or site.service.artefact(site.snapshot, node, "system", "raw"))
+    return body(site.peek(name) or site.ask(name))
 
 
 def test_overlay_storm_right_after_an_edit_is_all_fresh_and_built_once(site: Site) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import subprocess
 from pathlib import Path
 
@@ -66,6 +67,12 @@ class Site:
 
     def node(self, name: str = "n1") -> Node:
         return self.snapshot.nodes[name]
+
+    def peek(self, name: str = "n1", context: str = "system") -> Artefact | None:
+        """As the server's loop does: when there is news, it says so, and somebody else looks."""
+        if select.select([self.service.fileno()], [], [], 0)[0]:
+            self.service.heard()
+        return self.service.peek(self.snapshot, self.node(name), context, "raw")
 
     def ask(self, name: str = "n1", context: str = "system", fmt: str = "raw") -> Artefact:
         return self.service.artefact(self.snapshot, self.node(name), context, fmt)

@@ -89,11 +89,12 @@ def test_overlay_etag_changes_with_the_content_only(site: Site) -> None:
 )
 def test_overlay_edits_are_seen_at_once(site: Site, edit, path: str, expected: str) -> None:
     site.ask()
-    assert site.service.peek(site.snapshot, site.node(), "system", "raw") is not None
+    assert site.peek() is not None
     edit(site)
-    assert site.service.peek(site.snapshot, site.node(), "system", "raw") is None
+    assert site.peek() is None
     assert site.text(path) == expected
-    assert site.service.peek(site.snapshot, site.node(), "system", "raw") is not None
+    site.service.look()
+    assert site.peek() is not None
 
 
 def test_overlay_settings_are_part_of_the_key(site: Site) -> None:
@@ -202,7 +203,8 @@ def test_overlay_of_a_node_whose_image_is_unknown_is_not_built(site: Site) -> No
     with pytest.raises(WwfastError, match="there is no image no"):
         site.ask("n2")
     rootfs.parent.rename(site.paths.chroots / "other")
-    assert site.service.peek(site.snapshot, site.node("n1"), "system", "raw") is None
+    site.service.images_changed()
+    assert site.peek() is None
     assert body(site.ask("n1")) == good
     assert "there is no image img" in site.service.failures["n1", "system"].message
 

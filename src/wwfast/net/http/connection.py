@@ -246,7 +246,7 @@ class Connection:
         except OSError:
             self.close()
             return
-        self.state = State.LINGERING
+        self.state, self.begun = State.LINGERING, True
         self.reader.clear()
         self._hold()
         self.deadline = time.monotonic() + LINGER
@@ -412,7 +412,7 @@ class Connection:
                 self.close("no progress")
         elif self.queued or self.state is State.HANDLING or self.state is State.WAITING:
             return
-        elif now > self.deadline:
+        elif now > self.deadline or (self.asked and not self.begun and now > self.deadline - self.server.haste):
             if self.state is State.READING and len(self.reader):
                 self.refuse(408, "the request head took too long")
             else:

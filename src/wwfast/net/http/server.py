@@ -43,6 +43,7 @@ EVENTS = 256  # connections read per turn of the loop
 # One turn of those who sent more than one request at once, a request each. Fresh clients are read between two turns:
 # beside 50 connections of 3,000 pipelined requests each they wait for this and for one request of each.
 TURN_SECONDS = 0.001
+HASTY_SECONDS = 2.0  # that a connection may be idle when three of four are taken
 SAID = (20, 1)  # lines of the log about bad requests of one address: at once, and a second
 ACCEPTS = 64  # connections taken per wake-up of a listener
 OPENERS = 4  # threads that open files; one that waits for a dead file server leaves three
@@ -168,6 +169,11 @@ class HttpServer:
         return len(self._connections)
 
     @property
+    def haste(self) -> float:
+        """Seconds by which idle connections end sooner, when connections become few."""
+        return self.limits.idle_seconds - HASTY_SECONDS if 4 * self._places.total >= 3 * self._places.limit else 0.0
+
+    @property
     def figures(self) -> Mapping[str, int]:
         """For /status: open connections, transfers under way, nodes kept waiting, bytes sent, refused."""
         return {
@@ -273,7 +279,8 @@ class HttpServer:
                 return
             except OSError as error:
                 # Out of descriptors: the backlog keeps the client until one is free.
-                log.error("cannot accept: %s", error.strerror)
+                if self.restraint.allows():
+                    log.error("cannot accept: %s", error.strerror)
                 self.loop.remove_reader(listener.fileno())
                 self.loop.call_later(0.1, self._resume, listener)
                 return

@@ -320,7 +320,10 @@ class TftpServer:
 
     def _tell_ends(self) -> None:
         for _ in range(min(TOLD, len(self._ends))):
-            self._ended(*self._ends.popleft())
+            try:
+                self._ended(*self._ends.popleft())
+            except Exception as error:
+                self._failed("ending TFTP transfers", error)
         if self._ends and self._loop is not None:
             self._loop.call_soon(self._tell_ends)
 
