@@ -8,6 +8,7 @@ from pathlib import Path
 
 from wwfast.images import detect, modules
 
+COUNT = 1500
 TOKENS = (
     b"HdrS", b"../", b"/", b"*", b"[", b"?", b"fw.bin", b"../../secret", b"/secret", b"kernel/a.ko: kernel/b.ko\n",
     b"linux\n", b"CONFIG_RD_ZSTD=y\n", b"6.1.0-13-amd64 (a@b)", b"\n", b"\xff", b"a" * 300, b"{", b"\x85",

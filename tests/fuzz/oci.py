@@ -10,6 +10,7 @@ from pathlib import Path
 from wwfast.errors import WwfastError
 from wwfast.images import oci
 
+COUNT = 5000
 TOKENS = (
     b'{"manifests":[{"digest":"@1","size":1}]}', b'"mediaType":', b'"digest":"@2"', b'"layers":[', b'"config":',
     b'"platform":{"architecture":"amd64"}', b'"annotations":null', b"sha256:", b'"size":-1', b"../", b"@1", b"@2",

@@ -11,6 +11,7 @@ from wwfast.errors import WwfastError
 from wwfast.images.stream import opened
 from wwfast.images.unpack import Unpacker
 
+COUNT = 3000
 TOKENS = (
     b"ustar\x0000", b"ustar  \0", b"../", b"/", b".wh.", b".wh..wh..opq", b"a/b", b"0000644\0", b"77777777777\0",
     b"\x80\0\0\0\0\0\0\0", b"\xff" * 8, b"x", b"g", b"L", b"K", b"S", b"0", b"1", b"2", b"5", bytes(512),

@@ -111,7 +111,7 @@ class Replies:
             if value is not None:
                 options += encoded(code, value)
         # Nearly every reply is one that everybody takes.
-        short = HEADER.size + len(options) < LEAST and Option.KIND in asked
+        short = HEADER.size + len(options) < LEAST and message.kind
         data = assemble(reply, options, LEAST if short else message.room)
         if message.giaddr:
             port = SERVER_PORT
