@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,8 +13,10 @@ import pytest
 
 from support import memoryonly
 from support.daemon import MAC, NODES, Serving, overlay, serving, tiny_image, write_conf
+from support.tftpserver import running_tftp
 from wwfast.images import publish
 from wwfast.images.kernels import KernelStore
+from wwfast.net.tftp.transfer import Receiver
 from wwfast.paths import Paths
 
 UNBUILT, OVERRIDE = "52:54:00:00:00:02", "52:54:00:00:00:03"
@@ -168,3 +171,38 @@ def test_loop_a_file_that_was_removed_is_asked_for_once_more(server: Serving, pa
     assert server.get(other)[0] == 200
     for path, body in bodies.items():
         assert server.get(path)[:2] == (200, body)
+
+
+def test_loop_of_tftp_sends_files_from_memory() -> None:
+    """Whole ones, with and without options, one that is not there, and a repeated request."""
+    files = {"snponly.efi": bytes(range(256)) * 400}
+    watched = memoryonly.Watched()
+    with running_tftp(files) as server:
+        server.on_loop(watched.confine)
+        assert watched.ready.wait(60)
+        if watched.failed:
+            pytest.skip(watched.failed)
+        for options in ({}, {"blksize": "1468", "windowsize": "4", "tsize": "0"}):
+            assert fetched(server.port, "snponly.efi", options).data == files["snponly.efi"]
+        assert fetched(server.port, "none", {}).error is not None
+        tried = list(watched.tried)
+    watched.end()
+    assert tried == []
+
+
+def fetched(port: int, name: str, options: dict[str, str]) -> Receiver:
+    receiver = Receiver(name, options)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(0.5)
+        to = ("127.0.0.1", port)
+        packets = receiver.start(time.monotonic()) * 2
+        while not receiver.done and receiver.error is None:
+            for packet in packets:
+                sock.sendto(packet, to)
+            try:
+                data, to = sock.recvfrom(2000)
+            except TimeoutError:
+                packets = receiver.tick(time.monotonic())
+            else:
+                packets = receiver.receive(data, time.monotonic())
+    return receiver

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import uvloop
@@ -29,6 +29,9 @@ class RunningTftp:
         asyncio.set_event_loop(self._loop)
         self._loop.call_soon(self.server.start)
         self._loop.run_forever()
+
+    def on_loop(self, work: Callable[[], object]) -> None:
+        self._loop.call_soon_threadsafe(work)
 
     def close(self) -> None:
         done = threading.Event()
