@@ -25,7 +25,6 @@ LOOK = 0.01  # seconds between two looks at a callback under way
 #: What may take longer, by a function in the stack ("file:function"), and why.
 ALLOWED = {
     "app.py:start": "nobody is served yet; with a predecessor, that one serves meanwhile",
-    "app.py:stop": "nobody is served any more",
     "test_": "a callback of a test's own",
 }
 
