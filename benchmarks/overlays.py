@@ -32,9 +32,11 @@ from benchmarks._http_peers import free_port
 from wwfast.config.settings import load
 from wwfast.nodes.model import Node
 from wwfast.nodes.registry import Registry, Snapshot
-from wwfast.overlays import model
-from wwfast.overlays.builder import CONTEXTS, RUNTIME, SYSTEM
-from wwfast.overlays.service import OverlayService
+from wwfast.overlays.files import model
+from wwfast.overlays.making.service import CONTEXTS, RUNTIME, SYSTEM, OverlayService
+from wwfast.overlays.templates import environment
+from wwfast.overlays.templates.data import Cluster, Names, Server
+from wwfast.overlays.templates.render import Template
 from wwfast.paths import Paths
 
 SYSTEM_SET = [
@@ -126,7 +128,7 @@ def child(root: str) -> None:
     snapshot = Registry(paths).snapshot()
     listed = list(snapshot.nodes.values())
     loaded = time.perf_counter()
-    report = OverlayService(paths, settings).build(snapshot, listed, processes=CORES)
+    report = OverlayService(paths, settings, alone=True).build(snapshot, listed, processes=CORES)
     done = time.perf_counter()
     assert report.changed == 2 * len(listed), report.failures
     print(json.dumps({"load": loaded - start, "build": done - loaded}))
@@ -172,7 +174,9 @@ class Classic:
 
     def __init__(self, service: OverlayService, snapshot: Snapshot, into: Path) -> None:
         self.builder = service._builder
-        self.builder.prepare(snapshot)
+        env = environment.make(self.builder.sources)
+        self.names = Names(env.globals, Server(self.builder.conf), Cluster(dict(snapshot.nodes), lambda image: ""))
+        self.templates: dict[tuple[str, str], Template] = {}
         self.into = into
         self.packer = shutil.which("pigz") or "gzip"
         self.snapshot = snapshot
@@ -180,7 +184,7 @@ class Classic:
             if model.distribution(Paths.at("/"), name):
                 for item in self.builder.overlays.items(name):
                     if item.template:
-                        self.builder.template(name, item)
+                        self.templates[name, item.path] = Template(env, name, item)
 
     def build(self, node: Node) -> int:
         size = 0
@@ -198,7 +202,7 @@ class Classic:
         return size
 
     def fill(self, tree: Path, node: Node, overlays: list[str]) -> None:
-        names = self.builder.names(node, all_nodes=True)
+        self.names.begin(node)
         for overlay in overlays:
             for item in self.builder.overlays.items(overlay):
                 target = tree / item.path
@@ -210,7 +214,7 @@ class Classic:
                     shutil.copyfile(item.source, target)
                     target.chmod(item.mode)
                 else:
-                    for output in self.builder.template(overlay, item).run(names, node.id):
+                    for output in self.templates[overlay, item.path].run(self.names, node.id):
                         place = tree / output.path
                         place.parent.mkdir(parents=True, exist_ok=True)
                         if output.kind == model.LINK:
@@ -295,7 +299,7 @@ def rows_edit(bench: Bench, count: int) -> None:
 
 def edits(bench: Bench, paths: Paths, count: int) -> None:
     registry = Registry(paths)
-    service = OverlayService(paths, load(paths))
+    service = OverlayService(paths, load(paths), alone=True)
     service.build(registry.snapshot(), processes=CORES)
     gc.freeze()
     reloads: list[float] = []
@@ -322,7 +326,7 @@ def edits(bench: Bench, paths: Paths, count: int) -> None:
         assert source is not None
         place = paths.site_overlays / source.name
         if not place.exists():
-            from wwfast.overlays.edit import clone
+            from wwfast.overlays.files.edit import clone
 
             clone(source, place)
             service.build(registry.snapshot(), processes=CORES)
@@ -369,7 +373,7 @@ def rows_classic(bench: Bench, count: int) -> None:
 
         def mine() -> float:
             took = cold(paths)[1]
-            ours.append(sum(file.stat().st_size for file in paths.overlay_cache.iterdir()))
+            ours.append(sum(file.stat().st_size for file in paths.overlay_cache.rglob("*") if file.is_file()))
             return took
 
         bench.compare(

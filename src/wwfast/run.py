@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import os
 import shlex
 import signal
 import socket
@@ -109,24 +110,33 @@ class Packets:
         self._end.send(data)
 
     def receive(self, limit: int) -> tuple[bytes, list[int]]:
-        """One packet and the descriptors that came with it, now ours; no bytes when the child has gone."""
-        data, descriptors, _, _ = socket.recv_fds(self._end, limit, 1)
+        """One packet and the descriptors that came with it (4 at most), now ours; no bytes when the child has gone."""
+        data, descriptors, _, _ = socket.recv_fds(self._end, limit, 4, socket.MSG_CMSG_CLOEXEC)
         return data, descriptors
 
     def close(self) -> None:
         self._end.close()
 
 
-def converse(argv: Argv, *, stderr: IO[bytes], timeout: float, package: str | None = None) -> tuple[Process, Packets]:
-    """Start a command that answers packets on its standard input; it dies with the thread that started it."""
+def converse(
+    argv: Argv, *, stderr: IO[bytes] | None, timeout: float, tied: bool = True, package: str | None = None
+) -> tuple[Process, Packets]:
+    """Start a command that answers packets on its standard input. With `tied` it dies with the thread that started it,
+    else it finds the end of its standard input when we are gone."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
         try:
-            child = start(argv, stdin=theirs.fileno(), stdout=stderr, stderr=stderr, tied=True, package=package)
+            child = start(argv, stdin=theirs.fileno(), stdout=stderr, stderr=stderr, tied=tied, package=package)
         except BaseException:
             ours.close()
             raise
     return child, Packets(ours, timeout)
+
+
+def answer(data: bytes, descriptors: Sequence[int] = ()) -> None:
+    """In a command that `converse` started: send a packet, and open files with it. Raises OSError."""
+    with socket.socket(fileno=os.dup(0)) as end:
+        socket.send_fds(end, [data], descriptors)
 
 
 def _dying_with_parent() -> Callable[[], None]:

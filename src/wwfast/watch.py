@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import logging
 import os
+import termios
 import time
 import weakref
 from collections.abc import Iterable, Iterator
@@ -70,6 +72,12 @@ class Watch:
     def fileno(self) -> int:
         """For an event loop: readable when `changed` has something to say; -1 where only polling works."""
         return int(self._fd)
+
+    def waiting(self) -> bool:
+        """Whether `changed` has to be asked; takes nothing, and any thread may call it."""
+        if self._polling and time.monotonic() >= self._next:
+            return True
+        return self._fd >= 0 and fcntl.ioctl(self._fd, termios.FIONREAD, bytes(4)) != bytes(4)
 
     def changed(self) -> bool:
         """Whether anything happened since the last call."""

@@ -15,7 +15,7 @@ import pytest
 from support.daemon import MAC, NODES, Serving, overlay, serving, tiny_image, write_conf
 from wwfast.daemon import following
 from wwfast.images import publish
-from wwfast.overlays import sshkeys
+from wwfast.overlays.files import sshkeys
 from wwfast.paths import Paths
 
 SOON = 2.0  # seconds in which a change has to reach the nodes

@@ -11,7 +11,7 @@ import pytest
 from support.daemon import MAC, NODES, overlay, serving, tiny_image, write_conf
 from wwfast.daemon import routes
 from wwfast.images import publish
-from wwfast.overlays.service import OverlayService
+from wwfast.overlays.making.service import OverlayService
 from wwfast.pack.artefact import Artefact
 from wwfast.paths import Paths
 

@@ -20,12 +20,16 @@ from jinja2 import Undefined
 from jinja2.runtime import Context, LoopContext, Macro
 
 from support.overlays import Site
+from wwfast._ext.attributes import View
 from wwfast.boot.script import Scripts
 from wwfast.config.settings import Conf, Settings, load
 from wwfast.errors import WwfastError
 from wwfast.nodes import model
-from wwfast.overlays import sandbox
-from wwfast.overlays.builder import Builder
+from wwfast.overlays.files.images import Images
+from wwfast.overlays.files.model import find
+from wwfast.overlays.templates import data, environment, sandbox
+from wwfast.overlays.templates.render import Template
+from wwfast.overlays.templates.sources import Sources
 from wwfast.paths import Paths
 
 SECRET = "s3cr3t-of-the-server"
@@ -86,7 +90,7 @@ class Walk:
         if callable(value) and any(value is function for function in self.functions):
             self.steps(value, path)
             return
-        assert isinstance(value, (*SCALARS, dict, list, tuple, msgspec.Struct, LoopContext, Macro)), (path, value)
+        assert isinstance(value, (*SCALARS, dict, list, tuple, msgspec.Struct, View, LoopContext, Macro)), (path, value)
         self.steps(value, path)
         if isinstance(value, dict):
             for key, item in value.items():
@@ -121,12 +125,23 @@ DUNDERS = (
 )  # fmt: skip
 
 
+def looked_up(site: Site) -> tuple[data.Names, environment.Environment]:
+    """The names of n1, and the environment of overlays."""
+    conf = load(site.paths)
+    images = Images(site.paths)
+    images.get("none")  # imports what it needs
+    env = environment.make(Sources(site.paths, tuple(conf.wwfast.include), images.rootfs))
+    names = data.Names(env.globals, data.Server(conf.conf), data.Cluster(dict(site.snapshot.nodes), lambda image: ""))
+    names.begin(site.node())
+    return names, env
+
+
 def contexts(site: Site) -> Iterator[tuple[str, dict[str, Any], sandbox.Sandbox]]:
     """Every context a template is run in, by name: overlays (of all kinds alike) and iPXE."""
-    builder = Builder(site.paths, load(site.paths))
-    builder.prepare(site.snapshot)
-    names = builder.names(site.node(), all_nodes=True)
-    yield "overlay", {**names, "overlay": "o", "build_source": "/o/file.j2"}, builder.env
+    names, env = looked_up(site)
+    known = [*data.FIELDS, *data.ALIASES, *data.SERVER, "settings", "build_host", "build_time", "build_time_unix"]
+    every = {name: names.lookup(name) for name in [*known, *env.globals, "this_node", "all_nodes"]}
+    yield "overlay", {**every, "overlay": "o", "build_source": "/o/file.j2"}, env
     node = site.node()
     ipxe = {
         "id": node.id, "tags": node.tags, "network_devices": node.network_devices, "stages": ["image"], "wait": 30,
@@ -324,14 +339,11 @@ def overlays(site: Site, sources: list[str]) -> Run:
     """As the service renders, without building: the text, names of outputs included."""
     for at, source in enumerate(sources):
         site.put("o", f"{at}.j2", source)
-    builder = Builder(site.paths, load(site.paths))
-    builder.prepare(site.snapshot)
-    names = builder.names(site.node(), all_nodes=True)
-    builder.images.get("none")  # imports what it needs
-    items = {item.path: item for item in builder.overlays.items("o")}
+    names, env = looked_up(site)
+    items = {item.path: item for item in find(site.paths, "o").items()}
 
     def run(source: str) -> str:
-        template = builder.template("o", items[f"{sources.index(source)}.j2"])
+        template = Template(env, "o", items[f"{sources.index(source)}.j2"])
         with watching() as found:
             try:
                 return "".join(f"{it.path}\n{it.content.decode()}" for it in template.run(names, "n1"))

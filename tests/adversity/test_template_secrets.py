@@ -15,8 +15,8 @@ from wwfast.boot.script import Scripts
 from wwfast.boot.stages import Stage
 from wwfast.config.settings import load
 from wwfast.errors import WwfastError
-from wwfast.overlays import environment
-from wwfast.overlays.sources import Sources
+from wwfast.overlays.templates import environment
+from wwfast.overlays.templates.sources import Sources
 from wwfast.paths import Paths
 
 SECRET = "Hunter-2!"

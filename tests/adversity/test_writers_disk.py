@@ -13,7 +13,7 @@ from support.faultydisk import BROKEN, FULL, FaultyDisk
 from wwfast.errors import WwfastError
 from wwfast.images import manage, places, publish, store
 from wwfast.nodes.store import Draft, Store
-from wwfast.overlays import edit, model, sshkeys
+from wwfast.overlays.files import edit, model, sshkeys
 from wwfast.paths import Paths
 
 MOST = 60  # calls of one writer that are made to fail, one in each run

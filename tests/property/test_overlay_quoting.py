@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from wwfast.config import settings as conf
 from wwfast.nodes.model import Ipmi, Node
-from wwfast.overlays import data, environment, model
-from wwfast.overlays.render import Template
-from wwfast.overlays.sources import Sources
+from wwfast.overlays.files import model
+from wwfast.overlays.templates import data, environment
+from wwfast.overlays.templates.render import Template
+from wwfast.overlays.templates.sources import Sources
 from wwfast.paths import Paths
 
 WORDS = st.text(st.characters(codec="utf-8", exclude_characters="\0\r", exclude_categories=("Cs",)), max_size=40)
@@ -29,11 +30,12 @@ class Maker:
         paths.conf.write_text("ipaddr: 10.0.0.1/16\n")
         (item,) = [item for item in model.find(paths, "wwinit").items() if item.output == "warewulf/config"]
         self.template = Template(environment.make(Sources(paths, (), lambda image: None)), "wwinit", item)
-        self.server = data.ServerData(conf.load(paths))
+        self.server = data.Server(conf.load(paths).conf)
         self.script = root / "config"
 
     def write(self, node: Node) -> None:
-        names = data.ClusterData({node.id: node}, lambda image: "").names(node, self.server)
+        names = data.Names({}, self.server, data.Cluster({node.id: node}, lambda image: ""))
+        names.begin(node)
         (output,) = self.template.run(names, node.id)
         self.script.write_bytes(output.content)
 

@@ -19,7 +19,7 @@ import pytest
 
 from support.overlays import OPEN, Site, body
 from wwfast.config.settings import load
-from wwfast.overlays.service import OverlayService
+from wwfast.overlays.making.service import OverlayService
 from wwfast.pack import newc
 from wwfast.paths import Paths
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from wwfast.config.settings import load
 from wwfast.nodes.model import Node
 from wwfast.nodes.registry import Registry, Snapshot
-from wwfast.overlays.service import OverlayService
+from wwfast.overlays.making.service import OverlayService
 from wwfast.pack.artefact import Artefact
 from wwfast.paths import Paths
 
@@ -84,6 +84,11 @@ class Site:
     def unpacked(self, name: str = "n1", context: str = "system") -> dict[str, bytes]:
         """Files by path, and targets of links as b'-> target'; by GNU cpio's eyes."""
         return unpack(body(self.ask(name, context)), self.paths.root / "unpacked")
+
+
+def kept(paths: Paths) -> list[Path]:
+    """The files of the overlay cache."""
+    return sorted(file for file in paths.overlay_cache.rglob("*") if file.is_file() and file.name != "lock")
 
 
 def body(artefact: Artefact) -> bytes:

@@ -10,7 +10,7 @@ from wwfast.boot.stages import Stage
 from wwfast.config.settings import Settings
 from wwfast.nodes.model import Node
 from wwfast.nodes.registry import Snapshot
-from wwfast.overlays.service import OverlayService
+from wwfast.overlays.making.service import OverlayService
 from wwfast.paths import Paths
 
 

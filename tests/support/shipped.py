@@ -11,7 +11,7 @@ from typing import Any
 from support.overlays import body
 from wwfast.config import settings, yaml
 from wwfast.nodes.registry import Registry
-from wwfast.overlays.service import OverlayService
+from wwfast.overlays.making.service import OverlayService
 from wwfast.paths import SHARE, Paths
 
 SHIPPED = sorted(path.name for path in (SHARE / "overlays").iterdir() if path.is_dir())

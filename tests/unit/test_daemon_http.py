@@ -19,7 +19,7 @@ import zstandard
 from support.daemon import MAC, NODES, Serving, overlay, serving, tiny_image, write_conf
 from wwfast.daemon import app
 from wwfast.images import publish
-from wwfast.overlays import service
+from wwfast.overlays.making import store
 from wwfast.paths import Paths
 
 DASHED = MAC.replace(":", "-").upper()
@@ -260,15 +260,21 @@ def test_http_an_overlay_edit_is_served_without_a_build(paths: Paths) -> None:
 def test_http_overlays_are_served_while_their_cache_is_made_smaller(
     paths: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Packs are replaced again and again under requests; nobody gets less than the whole."""
-    monkeypatch.setattr(app, "TEND_SECONDS", 0.05)
-    monkeypatch.setattr(service, "WASTE", -(1 << 30))
+    """What nobody has is removed again and again under requests and edits; nobody gets less than the whole."""
+    monkeypatch.setattr(app, "TEND_SECONDS", 0.02)
+    monkeypatch.setattr(store, "GRACE", 0.0)
     site(paths)
     with serving(paths) as server:
-        good = server.get(f"/runtime/{MAC}?format=tar")[1]
-        wait_for(lambda: len(list(paths.overlay_cache.glob("*.old"))) > 2)
-        for _ in range(50):
-            assert server.get(f"/runtime/{MAC}?format=tar")[:2] == (200, good)
+        for turn in range(20):
+            (paths.site_overlays / "motd/rootfs/etc/motd.j2").write_text(f"turn {turn} {{{{ id }}}}\n")
+            wait_for(lambda: b"turn %d n1\n" % turn in server.get(f"/runtime/{MAC}?format=tar")[1])  # noqa: B023
+            good = server.get(f"/runtime/{MAC}?format=tar")[1]
+            for _ in range(5):
+                assert server.get(f"/runtime/{MAC}?format=tar")[:2] == (200, good)
+        contents = {file.name.partition(".")[0] for file in paths.overlay_cache.rglob("*.*")}
+        wait_for(
+            lambda: len(contents & {file.name.partition(".")[0] for file in paths.overlay_cache.rglob("*.*")}) < 10
+        )
 
 
 def test_http_a_broken_overlay_serves_the_last_good_one_and_shows_why(paths: Paths) -> None:

@@ -20,7 +20,7 @@ from wwfast.doctor import boots, examine, machine, ports, site
 from wwfast.doctor.finding import Finding, Scene
 from wwfast.doctor.running import service
 from wwfast.nodes.registry import Registry
-from wwfast.overlays.service import OverlayService
+from wwfast.overlays.making.service import OverlayService
 from wwfast.paths import Paths
 
 CONF = """

@@ -22,7 +22,7 @@ from wwfast.images.kernels import KernelStore, for_node
 from wwfast.images.spare import spare
 from wwfast.images.store import ImageStore
 from wwfast.nodes.registry import Registry
-from wwfast.overlays.service import OverlayService
+from wwfast.overlays.making.service import OverlayService
 from wwfast.pack.verify import differences
 from wwfast.paths import Paths
 

@@ -19,7 +19,7 @@ from support.overlays import OPEN, body
 from support.shipped import CONF, NODES, SHIPPED
 from wwfast.config import settings, yaml
 from wwfast.nodes.registry import Registry
-from wwfast.overlays.service import OverlayService
+from wwfast.overlays.making.service import OverlayService
 from wwfast.paths import SHARE, Paths
 
 GOLDEN = Path(__file__).parents[1] / "data/golden-overlays.json"
@@ -56,7 +56,7 @@ def laid(paths: Paths) -> None:
         (paths.root / name).write_text(text)
 
 
-def entries(raw: bytes) -> dict[str, list[Any]]:
+def found_in(raw: bytes) -> dict[str, list[Any]]:
     """Name -> its entries in order; read by nothing of ours."""
     found: dict[str, list[Any]] = {}
     at, names = 0, []
@@ -74,7 +74,10 @@ def entries(raw: bytes) -> dict[str, list[Any]]:
 
 
 def digests(paths: Paths, overlays: list[str]) -> dict[str, str]:
-    document = {"nodeprofiles": {}, "nodes": {name: {**node, "system overlay": overlays} for name, node in NODES.items()}}
+    document = {
+        "nodeprofiles": {},
+        "nodes": {name: {**node, "system overlay": overlays} for name, node in NODES.items()},
+    }
     paths.nodes_conf.write_text(yaml.dump(document))
     snapshot = Registry(paths).snapshot()
     service = OverlayService(paths, settings.load(paths))
@@ -82,7 +85,9 @@ def digests(paths: Paths, overlays: list[str]) -> dict[str, str]:
     made = {}
     for name in NODES:
         state = hashlib.sha256()
-        for path, each in sorted(entries(body(service.artefact(snapshot, snapshot.nodes[name], "system", "raw"))).items()):
+        for path, each in sorted(
+            found_in(body(service.artefact(snapshot, snapshot.nodes[name], "system", "raw"))).items()
+        ):
             for *facts, data in each:
                 data = data.replace(os.fsencode(SHARE), b"SHARE").replace(os.fsencode(paths.root), b"ROOT")
                 state.update(repr((path, facts, VOLATILE.sub(b"", data))).encode())

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import gzip
 import io
+import shutil
 import tarfile
 
 import pytest
 import zstandard
 
-from support.overlays import NODES, Site, body
+from support.overlays import NODES, Site, body, kept
 from wwfast.errors import WwfastError
-from wwfast.overlays import service
+from wwfast.overlays.making import orders
 from wwfast.paths import Paths
 
 HOSTS = """\
@@ -130,7 +131,7 @@ def test_overlay_cache_is_found_by_the_next_process(site: Site) -> None:
 def test_overlay_damaged_cache_is_made_anew(site: Site) -> None:
     good = body(site.ask())
     site.service.close()
-    for pack in site.paths.overlay_cache.iterdir():
+    for pack in kept(site.paths):
         data = bytearray(pack.read_bytes())
         for at in range(100, len(data), 50):
             data[at] ^= 0xFF
@@ -227,11 +228,13 @@ def test_overlay_names_of_warewulf_work(site: Site, old: str, path: str) -> None
 def test_overlay_cache_is_private(site: Site) -> None:
     site.ask()
     assert site.paths.overlay_cache.stat().st_mode & 0o777 == 0o700
-    assert {pack.stat().st_mode & 0o777 for pack in site.paths.overlay_cache.iterdir()} == {0o600}
+    files = list(site.paths.overlay_cache.rglob("*"))
+    assert {file.stat().st_mode & 0o777 for file in files if file.is_dir()} == {0o700}
+    assert {file.stat().st_mode & 0o777 for file in files if file.is_file()} == {0o600}
 
 
 def test_overlay_build_by_processes_equals_one(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service, "BATCH", 2)
+    monkeypatch.setattr(orders, "BATCH", 2)
     nodes = "nodes:\n" + "".join(
         f"  n{n}: {{system overlay: [base], runtime overlay: [live], tags: {{rack: r{n}}}}}\n" for n in range(1, 21)
     )
@@ -240,8 +243,7 @@ def test_overlay_build_by_processes_equals_one(site: Site, monkeypatch: pytest.M
     assert (report.asked, report.changed, report.failures) == (40, 40, {})
     digests = [site.ask(f"n{n}").etag for n in range(1, 21)]
     site.service.close()
-    for pack in site.paths.overlay_cache.iterdir():
-        pack.unlink()
+    shutil.rmtree(site.paths.overlay_cache)
     site.new_service()
     assert [site.ask(f"n{n}").etag for n in range(1, 21)] == digests
 

@@ -9,7 +9,7 @@ import pytest
 
 from wwfast.cli.main import main
 from wwfast.errors import WwfastError
-from wwfast.overlays.sshkeys import host_key, make_host_keys, make_login
+from wwfast.overlays.files.sshkeys import host_key, make_host_keys, make_login
 from wwfast.paths import Paths
 
 

@@ -11,11 +11,11 @@ import pytest
 from support.overlays import NODES, Site
 from wwfast.errors import WwfastError
 from wwfast.nodes.model import Disk, FileSystem, Partition
-from wwfast.overlays import analysis, beneath, environment, filters
-from wwfast.overlays.ignition import ignition_json
-from wwfast.overlays.sources import Sources
-from wwfast.overlays.stack import Output
+from wwfast.overlays.files.stack import Output
+from wwfast.overlays.templates import filters
+from wwfast.overlays.templates.ignition import ignition_json
 from wwfast.paths import Paths
+from wwfast.system import beneath
 
 FULL = """\
 nodes:
@@ -264,41 +264,48 @@ def test_overlay_paths_stay_beneath(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize(
-    ("source", "node", "cluster", "names"),
+    ("source", "edit", "again"),
     [
-        ("{{ id }}", {("id",)}, None, set()),
-        ("{{ hostname }}{{ this_node.id }}", {("id",)}, None, set()),
-        ("{{ tags.rack }}", {("tags", "rack")}, None, set()),
-        ("{{ tags['rack'] }}", {("tags", "rack")}, None, set()),
-        ("{{ tags[id] }}", {("tags",), ("id",)}, None, set()),
-        ("{{ tags.get('rack') }}", {("tags",)}, None, set()),
-        ("{{ this_node.tags.rack }}", {("tags", "rack")}, None, set()),
-        ("{{ this_node[x] }}", {("*",)}, None, {"x"}),
-        ("{% set n = this_node %}{{ n.tags }}", {("*",)}, None, {"n"}),
-        ("{{ this_node.primary.ipaddr }}", {("network_devices",), ("primary_network",)}, None, set()),
-        ("{{ this_node.disk_list }}", {("*",)}, None, set()),
-        ("{{ settings.warewulf.port }}{{ ipaddr }}", set(), None, {"settings", "ipaddr"}),
-        ("{% for n in all_nodes %}{{ n.id }}{{ n.tags.x }}{% endfor %}", set(), {"id", "tags"}, {"n"}),
-        ("{% for n in all_nodes %}{{ n }}{% endfor %}", set(), {"*"}, {"n"}),
-        ("{{ all_nodes | length }}", set(), set(), set()),
-        ("{{ all_nodes | map(attribute='id') | join }}", set(), {"*"}, set()),
-        ("{{ all_nodes[0].id }}", set(), {"*"}, set()),
-        ("{% set everyone = all_nodes %}", set(), {"*"}, {"everyone"}),
-        ("{{ ignition_json() }}", {("disks",), ("filesystems",)}, None, set()),
-        ("{{ build_time }}{{ include('x') }}", set(), None, set()),
-        ("{% macro m(d) %}{{ d.ipaddr }}{% endmacro %}{{ m(network_devices.a) }}",
-         {("network_devices",), ("primary_network",)}, None, {"d", "m"}),
+        ("{{ tags.rack }}", "rack: r1, colour: red", ["n1"]),
+        ("{{ comment }}", "rack: r1, colour: red", []),
+        ("{{ this_node }}", "rack: r1, colour: red", ["n1"]),
+        ("{{ this_node.comment }}", "rack: r1, colour: red", []),
+        ("{% set x = this_node %}{{ x.tags.rack }}", "rack: r1, colour: red", ["n1"]),
+        ("{{ tags | length }}{{ id }}", "rack: r1, colour: red", ["n1"]),
+        ("{% if id == 'n2' %}{{ tags }}{% endif %}", "rack: r1, colour: red", ["n1"]),  # names are looked up first
+        ("{% if id == 'n2' %}{{ this_node.tags }}{% endif %}", "rack: r1, colour: red", []),
+        ("{{ id }}{% for n in all_nodes %}{{ n.comment }}{% endfor %}", "rack: r1, colour: red", []),
+        ("{{ id }}{% for n in all_nodes %}{{ n.tags.rack }}{% endfor %}", "rack: r1, colour: red", ["n1", "n2"]),
+        ("{{ id }}{% for n in all_nodes %}{{ n }}{% endfor %}", "rack: r1, colour: red", ["n1", "n2"]),
+        ("{{ id }}{{ all_nodes | length }}", "rack: r1, colour: red", []),
+        ("{{ id }}{{ all_nodes | map(attribute='tags') | list }}", "rack: r1, colour: red", ["n1", "n2"]),
+        ("{{ id }}{{ all_nodes[0].tags }}", "rack: r1, colour: red", ["n1", "n2"]),
+        ("{{ id }}{{ all_nodes | to_json }}", "rack: r1, colour: red", ["n1", "n2"]),
+        ("{{ id }}{{ all_nodes | join }}", "rack: r1, colour: red", ["n1", "n2"]),
+        ("{{ id }}{{ (all_nodes | sort(attribute='tags.rack'))[0].id }}", "rack: r1, colour: red", ["n1", "n2"]),
+        ("{{ id }}{{ this_node in all_nodes }}", "rack: r1, colour: red", ["n1", "n2"]),
+        ("{{ id }}{{ '%s' | format(all_nodes[0]) }}", "rack: r1, colour: red", ["n1", "n2"]),
+        ("{{ ignition_json() }}", "rack: r1, colour: red", []),
+        ("{% macro m(d) %}{{ d.rack }}{% endmacro %}{{ m(tags) }}", "rack: r1, colour: red", ["n1"]),
+        ("{% block b scoped %}{{ tags.rack }}{% endblock %}{{ self.b() }}", "rack: r1, colour: red", ["n1"]),
     ],
 )  # fmt: skip
-def test_overlay_analysis_finds_what_is_read(
-    tmp_path: Path, source: str, node: set[tuple[str, ...]], cluster: set[str] | None, names: set[str]
+def test_overlay_templates_run_again_where_what_they_looked_at_changed(
+    paths: Paths, source: str, edit: str, again: list[str]
 ) -> None:
-    env = environment.make(Sources(Paths.at(tmp_path), (), lambda name: None))
-    found = analysis.reads(analysis.parse(env, source, "t"), frozenset(env.globals))
-    assert found.node == node
-    assert found.cluster == (None if cluster is None else frozenset(cluster))
-    assert names >= found.names - {"n", "m", "d", "everyone"}
-    assert found.names >= names - {"n", "m", "d", "everyone"}
+    """Every node is asked once before and once after an edit of a tag of n1."""
+    nodes = NODES.replace("  n2:\n", "  n2:\n    tags: {rack: r2}\n")
+    site = Site(paths, nodes=nodes)
+    site.put("base", "etc/made.j2", source)
+    for name in ("n1", "n2"):
+        site.ask(name)
+    site.nodes(nodes.replace("rack: r1", edit))
+    made = []
+    for name in ("n1", "n2"):
+        runs = site.service._builder.runs
+        site.ask(name)
+        made += [name] * (site.service._builder.runs - runs)
+    assert made == again
 
 
 def test_overlay_edit_of_an_unread_field_renders_nothing(paths: Paths) -> None:
@@ -308,7 +315,7 @@ def test_overlay_edit_of_an_unread_field_renders_nothing(paths: Paths) -> None:
     site.put("live", "etc/all.j2", "{% for n in all_nodes %}{{ n.id }} {% endfor %}")
     site.service.build(site.snapshot)
     runs = site.service._builder.runs
-    site.nodes(NODES.replace("rack: r1", "rack: r1, colour: red"))
+    site.nodes(NODES.replace("    tags: {rack: r1}", "    comment: new\n    tags: {rack: r1}"))
     site.service.build(site.snapshot)
     assert site.service._builder.runs == runs
     site.nodes(NODES.replace("rack: r1", "rack: r2"))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from wwfast.config.settings import Settings
     from wwfast.nodes.model import Node
     from wwfast.nodes.registry import Snapshot
-    from wwfast.overlays.service import OverlayService
+    from wwfast.overlays.making.service import OverlayService
     from wwfast.paths import Paths
 
 

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from wwfast.config import checks
 from wwfast.errors import ConfigError, NotFoundError, WwfastError
-from wwfast.overlays.faults import Refused
-from wwfast.overlays.render import Program
-from wwfast.overlays.sandbox import Sandbox
+from wwfast.overlays.templates.faults import Refused
+from wwfast.overlays.templates.render import Program
+from wwfast.overlays.templates.sandbox import Sandbox
 from wwfast.paths import SHARE, Paths
 
 SUFFIX = ".ipxe.j2"

@@ -27,7 +27,7 @@ def configure() -> None:
 @pass_app
 def ssh(app: App, kinds: tuple[str, ...]) -> None:
     """Make the host keys of the nodes, and a key that opens them for root; what exists stays."""
-    from wwfast.overlays.sshkeys import make_host_keys, make_login
+    from wwfast.overlays.files.sshkeys import make_host_keys, make_login
 
     wanted = kinds or tuple(app.settings.ssh.key_types)
     made = make_host_keys(app.paths, wanted)

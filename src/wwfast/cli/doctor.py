@@ -56,7 +56,7 @@ def found(app: App, patterns: Sequence[str], tell: Progress) -> list[Finding]:
     from wwfast.doctor.examine import examine
     from wwfast.doctor.finding import Scene
     from wwfast.errors import WwfastError
-    from wwfast.overlays.service import OverlayService
+    from wwfast.overlays.making.service import OverlayService
 
     snapshot = app.registry.snapshot()
     chosen = named(app, patterns) if patterns else None

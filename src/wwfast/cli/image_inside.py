@@ -120,7 +120,7 @@ def unpacked_overlays(app: App, node: str, place: Path) -> Path:
     from wwfast.errors import NotFoundError
     from wwfast.images.stream import opened
     from wwfast.images.unpack import Unpacker
-    from wwfast.overlays.service import OverlayService
+    from wwfast.overlays.making.service import OverlayService
 
     snapshot = app.registry.snapshot()
     if node not in snapshot.nodes:

@@ -15,7 +15,7 @@ from wwfast.cli.groups import AliasGroup
 from wwfast.cli.output import dump_json, progress, table
 
 if TYPE_CHECKING:
-    from wwfast.overlays.model import Overlay
+    from wwfast.overlays.files.model import Overlay
 
 overlay_argument = click.argument("name", metavar="OVERLAY", shell_complete=completer("overlay"))
 
@@ -28,7 +28,7 @@ def overlay() -> None:
 @contextmanager
 def telling(app: App, name: str) -> Iterator[None]:
     """A change of an overlay that is not the site's makes a copy: say so."""
-    from wwfast.overlays import model
+    from wwfast.overlays.files import model
 
     before = model.find(app.paths, name)
     yield
@@ -57,7 +57,7 @@ def place(found: Overlay) -> str:
 @pass_app
 def list_(app: App, names: tuple[str, ...], entries: bool, long: bool, path: bool, as_json: bool) -> None:
     """Overlays of the site and of the distribution."""
-    from wwfast.overlays import model
+    from wwfast.overlays.files import model
 
     found = [model.find(app.paths, name) for name in names or model.names(app.paths)]
     items = {each.name: each.items() for each in found}
@@ -103,7 +103,7 @@ def list_(app: App, names: tuple[str, ...], entries: bool, long: bool, path: boo
 def show(app: App, name: str, file: str, node: str | None, quiet: bool) -> None:
     """Print a file of an overlay, as it is or rendered for a node."""
     from wwfast.errors import NotFoundError
-    from wwfast.overlays import model
+    from wwfast.overlays.files import model
 
     found = model.find(app.paths, name).find(file)
     if node is None or found.suffix != model.TEMPLATE:
@@ -114,12 +114,12 @@ def show(app: App, name: str, file: str, node: str | None, quiet: bool) -> None:
         else:
             emit(found.read_bytes())
         return
-    from wwfast.overlays.service import OverlayService
+    from wwfast.overlays.making.service import OverlayService
 
     snapshot = app.registry.snapshot()
     if node not in snapshot.nodes:
         raise NotFoundError(f"no node {node}", hint="wwfast node list")
-    with closing(OverlayService(app.paths, app.settings)) as service:
+    with closing(OverlayService(app.paths, app.settings, alone=True)) as service:
         item, outputs = service.render(snapshot, snapshot.nodes[node], name, file)
     if not outputs:
         click.echo("aborted: the node gets no file of this template", err=True)
@@ -141,7 +141,7 @@ overlay.aliases["cat"] = "show"
 @pass_app
 def create(app: App, name: str) -> None:
     """Make an empty overlay."""
-    from wwfast.overlays import edit, model
+    from wwfast.overlays.files import edit, model
 
     shipped = model.distribution(app.paths, name) is not None
     made = edit.create(app.paths, name)
@@ -162,7 +162,7 @@ def edit_(app: App, name: str, file: str, parents: bool, mode: str | None) -> No
     import shlex
 
     from wwfast.errors import WwfastError
-    from wwfast.overlays import edit, model
+    from wwfast.overlays.files import edit, model
     from wwfast.run import start
     from wwfast.system import work
 
@@ -202,7 +202,7 @@ def edit_(app: App, name: str, file: str, parents: bool, mode: str | None) -> No
 @pass_app
 def import_(app: App, name: str, source: Path, new: str | None, overwrite: bool, parents: bool) -> None:
     """Copy FILE of this server into an overlay, to the same path or to NEW."""
-    from wwfast.overlays import edit
+    from wwfast.overlays.files import edit
 
     with telling(app, name):
         target = edit.import_file(app.paths, name, source, new, overwrite=overwrite, parents=parents)
@@ -216,7 +216,7 @@ def import_(app: App, name: str, source: Path, new: str | None, overwrite: bool,
 @pass_app
 def mkdir(app: App, name: str, directory: str, mode: str) -> None:
     """Make a directory in an overlay, and its parents."""
-    from wwfast.overlays import edit
+    from wwfast.overlays.files import edit
 
     with telling(app, name):
         edit.mkdir(app.paths, name, directory, octal(mode))
@@ -230,7 +230,7 @@ def mkdir(app: App, name: str, directory: str, mode: str) -> None:
 @pass_app
 def delete(app: App, name: str, file: str | None, force: bool, parents: bool) -> None:
     """Delete a file of an overlay, or a site overlay."""
-    from wwfast.overlays import edit, model
+    from wwfast.overlays.files import edit, model
 
     used = [] if file else users(app, name)
     if used and model.distribution(app.paths, name) is None and not force:
@@ -255,7 +255,7 @@ def users(app: App, name: str) -> list[str]:
 @pass_app
 def chmod(app: App, name: str, file: str, mode: str) -> None:
     """Permissions of a file in an overlay (octal)."""
-    from wwfast.overlays import edit
+    from wwfast.overlays.files import edit
 
     with telling(app, name):
         edit.chmod(app.paths, name, file, octal(mode))
@@ -269,7 +269,7 @@ def chmod(app: App, name: str, file: str, mode: str) -> None:
 def chown(app: App, name: str, file: str, owner: str) -> None:
     """Owner and group of a file in an overlay, as numbers; UID: and :GID work, too."""
     from wwfast.errors import UsageError
-    from wwfast.overlays import edit
+    from wwfast.overlays.files import edit
 
     user, _, group = owner.partition(":")
     if not all(word.isdigit() or not word for word in (user, group)) or not (user or group):
@@ -287,7 +287,8 @@ def chown(app: App, name: str, file: str, owner: str) -> None:
 @pass_app
 def info(app: App, name: str, file: str, as_json: bool) -> None:
     """What a template does and which data it reads."""
-    from wwfast.overlays import info, model
+    from wwfast.overlays.files import model
+    from wwfast.overlays.templates import info
 
     found = info.describe(app.paths, model.find(app.paths, name).find(file), name)
     if as_json:
@@ -306,7 +307,8 @@ overlay.aliases["variables"] = overlay.aliases["vars"] = "info"
 @pass_app
 def diff(app: App, names: tuple[str, ...]) -> None:
     """How site overlays differ from the shipped ones of the same name."""
-    from wwfast.overlays import compare, model
+    from wwfast.cli import overlay_compare
+    from wwfast.overlays.files import model
 
     chosen = names or [
         name
@@ -314,7 +316,7 @@ def diff(app: App, names: tuple[str, ...]) -> None:
         if model.distribution(app.paths, name) and not model.find(app.paths, name).distribution
     ]
     for name in chosen:
-        for line in compare.overlays(app.paths, name):
+        for line in overlay_compare.overlays(app.paths, name):
             click.echo(line)
 
 
@@ -341,20 +343,19 @@ def build(
 
     from wwfast.cli import views
     from wwfast.errors import NotFoundError, WwfastError
-    from wwfast.overlays.builder import CONTEXTS
-    from wwfast.overlays.service import OverlayService
+    from wwfast.overlays.making.service import CONTEXTS, OverlayService
 
     snapshot = app.registry.snapshot()
     nodes = views.select(snapshot, patterns)
     if patterns and not nodes:
         raise NotFoundError(f"no node matches {' '.join(patterns)}", hint="wwfast node list")
     chosen = (contexts,) if contexts else CONTEXTS
-    service = OverlayService(app.paths, app.settings, ignore_go_templates=ignore_go_templates or None)
+    service = OverlayService(app.paths, app.settings, ignore_go_templates=ignore_go_templates or None, alone=True)
     if dry_run:
-        from wwfast.overlays import compare
+        from wwfast.cli import overlay_compare
 
         with closing(service):
-            for line in compare.pending(service, snapshot, nodes, chosen, with_diff=with_diff):
+            for line in overlay_compare.pending(service, snapshot, nodes, chosen, with_diff=with_diff):
                 click.echo(line)
         return
     with closing(service), progress("building overlays") as advance:

@@ -11,7 +11,7 @@ from wwfast.errors import WwfastError
 from wwfast.nodes.registry import Snapshot
 from wwfast.nodes.source import NODES, NOUN, PROFILES, Source
 from wwfast.nodes.store import Draft
-from wwfast.overlays.model import ALIASES
+from wwfast.overlays.files.model import ALIASES
 from wwfast.paths import Paths
 
 if TYPE_CHECKING:

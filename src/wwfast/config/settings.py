@@ -181,6 +181,13 @@ class Own(Section, frozen=True):
     ignore_go_templates: Annotated[
         bool, Doc("Use wwfast's overlay where the site's copy of it has Go templates (.ww).")
     ] = False
+    template_seconds: Annotated[
+        int, Doc("CPU seconds that the templates of one node may take.", check=checks.positive)
+    ] = 10
+    template_memory: Annotated[
+        int, Doc("MiB of memory that the templates of one node may take.", check=checks.positive)
+    ] = 512
+    template_output: Annotated[int, Doc("MiB that one template may write for one node.", check=checks.positive)] = 64
     download_order: Annotated[
         str,
         Doc("`wave`: nodes are served a few at a time, in order; `fair`: all at once.", check=checks.download_order),

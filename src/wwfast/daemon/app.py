@@ -39,7 +39,7 @@ from wwfast.net.http.server import HttpServer, Limits, has_ipv6, listen
 from wwfast.net.tftp.server import TftpServer, open_socket
 from wwfast.nodes.registry import Registry, Snapshot
 from wwfast.nodes.store import Store
-from wwfast.overlays.service import OverlayService
+from wwfast.overlays.making.service import OverlayService
 
 if TYPE_CHECKING:
     from wwfast.config.settings import Settings

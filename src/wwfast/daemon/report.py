@@ -20,7 +20,7 @@ from wwfast.net.transfer import Outcome, Transfer
 
 if TYPE_CHECKING:
     from wwfast.nodes.registry import Registry
-    from wwfast.overlays.service import OverlayService
+    from wwfast.overlays.making.service import OverlayService
 
 log = logging.getLogger(__name__)
 

@@ -17,8 +17,7 @@ from wwfast.boot.stages import Stage
 from wwfast.doctor import initrd, reach
 from wwfast.doctor.finding import ERROR, Fault, Finding, Scene, grouped
 from wwfast.errors import ConfigError, WwfastError
-from wwfast.overlays.builder import CONTEXTS, RUNTIME, SYSTEM, overlays_of
-from wwfast.overlays.workers import uncollected
+from wwfast.overlays.making.service import CONTEXTS, RUNTIME, SYSTEM, overlays_of, uncollected
 
 if TYPE_CHECKING:
     from wwfast.nodes.model import Node

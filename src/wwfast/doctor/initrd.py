@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from wwfast.doctor.finding import ERROR, WARNING, Fault
 from wwfast.images import detect, inside
-from wwfast.overlays.model import FILE, LINK
+from wwfast.overlays.files.model import FILE, LINK
 from wwfast.pack import manifest
 from wwfast.pack.artefact import ZST
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from wwfast.images.kernels import NodeKernel
     from wwfast.images.store import Image
     from wwfast.nodes.model import Node
-    from wwfast.overlays.stack import Entry, Stack
+    from wwfast.overlays.files.stack import Entry, Stack
 
 INITS = ("/sbin/init", "/etc/init", "/bin/init")  # as wwinit's run-init tries them
 CLIENT = "/warewulf/wwclient"

@@ -10,7 +10,7 @@ from wwfast.config.settings import lacking
 from wwfast.doctor.finding import ERROR, WARNING, Fault, Finding, Scene, grouped
 from wwfast.errors import ConfigError, WwfastError
 from wwfast.net.dhcp.network import require_range, require_written
-from wwfast.overlays.sshkeys import has_host_keys
+from wwfast.overlays.files.sshkeys import has_host_keys
 
 # Which images an iPXE binary boots, by DHCP option 93; UEFI of x86-64 says 7 or 9.
 MACHINES = {"00:00": "amd64", "00:07": "amd64", "00:09": "amd64", "00:0B": "arm64"}

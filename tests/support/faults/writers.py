@@ -27,8 +27,8 @@ from wwfast.net.dhcp.journal import Journal
 from wwfast.nodes.registry import Registry
 from wwfast.nodes.source import Source
 from wwfast.nodes.store import Store, Version
-from wwfast.overlays import model
-from wwfast.overlays.service import CONTEXTS, OverlayService
+from wwfast.overlays.files import model
+from wwfast.overlays.making.service import CONTEXTS, OverlayService
 from wwfast.paths import Paths
 
 NODES = """\

@@ -23,6 +23,7 @@ KINDS: tuple[tuple[type[Exception], str], ...] = (
     (ZeroDivisionError, "division by zero"),
     (OverflowError, "a number is too large"),
     (RecursionError, "endless recursion"),
+    (MemoryError, "there is not that much memory for it"),
     (SecurityError, "the sandbox of templates forbids this"),
     (ArithmeticError, "this cannot be computed"),
     (LookupError, "there is no such key or element"),
@@ -48,6 +49,22 @@ class Refused(ConfigError):
 
     def told(self, spelled: frozenset[str]) -> str:
         return self.said.replace("{}", self.value) if self.value in spelled else self.message
+
+
+class Exceeded(BaseException):
+    """A template took more than it may; no filter that catches exceptions catches this one."""
+
+    LIMITS: Mapping[str, tuple[str, str]] = {
+        "seconds": ("it ran for more than {} s of CPU time", "template seconds"),
+        "memory": ("it took more than {} MiB of memory", "template memory"),
+        "output": ("it wrote more than {} MiB for this node", "template output"),
+    }
+
+    def __init__(self, what: str, limit: float) -> None:
+        self.what, self.limit = what, limit
+        said, key = self.LIMITS[what]
+        super().__init__(said.replace("{}", f"{limit:g}"))
+        self.hint = f"an endless loop or expression? if not: warewulf.conf, wwfast: {{{key}: NUMBER}}"
 
 
 class Missing(jinja2.StrictUndefined):
@@ -77,8 +94,10 @@ def spelled(tree: ast.Template) -> frozenset[str]:
     return frozenset(found)
 
 
-def told(error: Exception, words: frozenset[str], blame: str) -> tuple[str, str | None]:
+def told(error: BaseException, words: frozenset[str], blame: str) -> tuple[str, str | None]:
     """What may be said of an error, and the hint; `blame` names the function that raised it."""
+    if isinstance(error, Exceeded):
+        return (f"{blame}: {error}" if blame else str(error)), error.hint
     if isinstance(error, Refused):
         return error.told(words), error.hint
     kind = next((text for kind, text in KINDS if isinstance(error, kind)), "")

@@ -13,6 +13,8 @@ from typing import Any
 
 import jinja2
 import msgspec
+from jinja2 import nodes
+from jinja2.compiler import CodeGenerator, Frame
 from jinja2.exceptions import SecurityError
 from jinja2.filters import _GroupTuple
 from jinja2.runtime import BlockReference, LoopContext, Macro, TemplateReference
@@ -20,8 +22,8 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment, safe_range
 from jinja2.utils import Namespace
 
 from wwfast._ext import attributes
-from wwfast.overlays import filters
-from wwfast.overlays.faults import Missing
+from wwfast.overlays.templates import filters
+from wwfast.overlays.templates.faults import Missing
 
 TEXT = frozenset((
     "capitalize", "casefold", "center", "count", "endswith", "expandtabs", "find", "format", "format_map", "index",
@@ -49,13 +51,26 @@ CALLED = (Macro, LoopContext, BlockReference, jinja2.Undefined)
 OPEN = frozenset({Namespace})
 
 
+class Generator(CodeGenerator):
+    """Computes nothing while it compiles: an expression of constants may take for ever, and its node may be another."""
+
+    def _output_child_to_const(self, node: nodes.Expr, frame: Frame, finalize: Any) -> str:
+        if not isinstance(node, nodes.TemplateData | nodes.Const):
+            raise nodes.Impossible
+        return super()._output_child_to_const(node, frame, finalize)
+
+
 class Sandbox(ImmutableSandboxedEnvironment):
     """Strict about undefined names; `functions` are what can be called, those of `contextual` get the context."""
+
+    code_generator_class = Generator
 
     def __init__(
         self, functions: dict[str, Callable[..., Any]], contextual: frozenset[str] = frozenset(), **options: Any
     ) -> None:
-        super().__init__(undefined=Missing, keep_trailing_newline=True, autoescape=False, cache_size=0, **options)
+        super().__init__(
+            undefined=Missing, keep_trailing_newline=True, autoescape=False, cache_size=0, optimized=False, **options
+        )
         self.globals.clear()
         self.globals.update(functions)
         self.globals.update({"range": safe_range, "dict": dict, "namespace": Namespace})
@@ -69,7 +84,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         plain = frozenset(function for name, function in functions.items() if name not in contextual)
         vars(self)["getattr"] = attributes.make_getattr(msgspec.Struct, OPEN, undefined, self.attribute)
         vars(self)["getitem"] = attributes.make_getitem(msgspec.Struct, undefined, self.getattr, self.item)
-        vars(self)["call"] = attributes.make_call(plain, self.calling)
+        vars(self)["call"] = attributes.make_call(plain, Macro, self.calling)
 
     def attribute(self, obj: Any, name: str) -> Any:
         """An attribute of what is neither a plain map nor a struct."""

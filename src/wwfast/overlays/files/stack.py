@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from wwfast.errors import ConfigError
-from wwfast.overlays.model import DIRECTORY, FILE, LINK, Item
+from wwfast.overlays.files.model import DIRECTORY, FILE, LINK, Item
 
 BACKUP = ".wwbackup"
 

@@ -1,4 +1,4 @@
-"""The forms in which a node can ask for its overlays, made from the zstd frames that the packs keep.
+"""The forms in which a node can ask for its overlays, made from the zstd frames that the store keeps.
 
 raw and zst are the segments one after the other; gz is one member (head, a piece per segment, tail); tar ends with two
 empty blocks. Each form of a segment is made once, when it is first asked for.
@@ -13,10 +13,8 @@ from typing import NamedTuple
 import xxhash
 import zstandard
 
-from wwfast.overlays import tarform
-from wwfast.overlays.packfile import Segment
-from wwfast.overlays.packindex import Damaged
-from wwfast.overlays.packs import Packs
+from wwfast.overlays.making import tarform
+from wwfast.overlays.making.store import Damaged, Segment, Store
 from wwfast.pack import frames
 
 
@@ -32,72 +30,72 @@ class File(NamedTuple):
 Files = dict[str, File]
 
 
-def segments(packs: Packs, contents: Sequence[bytes], fmt: str) -> list[Segment]:
+def segments(store: Store, contents: Sequence[bytes], fmt: str) -> list[Segment]:
     """Where the bytes of the whole archive are, in order; missing forms are made."""
     for content in contents:
-        if not packs.has(content, fmt):
-            _derive(packs, content, fmt)
-    found = [_have(packs, content, fmt) for content in contents]
+        if not store.has(content, fmt):
+            _derive(store, content, fmt)
+    found = [_have(store, content, fmt) for content in contents]
     if fmt == "gz":
         head = frames.gz_head(sum(segment.length for segment in found))
         tail = frames.gz_tail(*frames.combine((segment.crc, segment.raw_length) for segment in found))
-        return [_literal(packs, head), *found, _literal(packs, tail)]
-    return [*found, _literal(packs, tarform.END)] if fmt == "tar" else found
+        return [_literal(store, head), *found, _literal(store, tail)]
+    return [*found, _literal(store, tarform.END)] if fmt == "tar" else found
 
 
-def raw(packs: Packs, content: bytes) -> bytes:
+def raw(store: Store, content: bytes) -> bytes:
     """The newc bytes of a content, which is their digest. Raises Damaged."""
     try:
-        found = zstandard.ZstdDecompressor().decompress(packs.read(content, "zst"))
+        found = zstandard.ZstdDecompressor().decompress(store.read(content, "zst"))
     except zstandard.ZstdError:
         found = b""
     if xxhash.xxh3_128_digest(found) != content:
-        packs.drop(content, "zst")
+        store.drop(content, "zst")
         raise Damaged()
     return found
 
 
-def files(packs: Packs, contents: Sequence[bytes]) -> Files:
+def files(store: Store, contents: Sequence[bytes]) -> Files:
     """What a node finds after unpacking these contents in order, without directories."""
     found: Files = {}
     for content in contents:
-        found.update(_files(packs, content))
+        found.update(_files(store, content))
     return found
 
 
-def _derive(packs: Packs, content: bytes, fmt: str) -> None:
-    data = raw(packs, content)
+def _derive(store: Store, content: bytes, fmt: str) -> None:
+    data = raw(store, content)
     if fmt == "gz":
         piece = frames.piece(data)
-        packs.add_data(content, fmt, piece.data, piece.length, piece.crc)
+        store.put(content, fmt, piece.data, piece.length, piece.crc)
     else:
-        packs.add_data(content, fmt, data if fmt == "raw" else tarform.from_newc(data), len(data), 0)
+        store.put(content, fmt, data if fmt == "raw" else tarform.from_newc(data), len(data), 0)
 
 
-def _have(packs: Packs, content: bytes, fmt: str) -> Segment:
-    found = packs.segment(content, fmt)
+def _have(store: Store, content: bytes, fmt: str) -> Segment:
+    found = store.segment(content, fmt)
     if found is None:
         raise Damaged()
     return found
 
 
-def _literal(packs: Packs, data: bytes) -> Segment:
+def _literal(store: Store, data: bytes) -> Segment:
     content = xxhash.xxh3_128_digest(b"literal" + data)
-    if not packs.has(content, "literal"):
-        packs.add_data(content, "literal", data, len(data), 0)
-    return _have(packs, content, "literal")
+    if not store.has(content, "literal"):
+        store.put(content, "literal", data, len(data), 0)
+    return _have(store, content, "literal")
 
 
 _parsed: dict[bytes, Files] = {}
 
 
-def _files(packs: Packs, content: bytes) -> Files:
+def _files(store: Store, content: bytes) -> Files:
     found = _parsed.get(content)
     if found is None:
         if len(_parsed) > 512:
             _parsed.clear()
         found = {}
-        for entry in tarform.entries(raw(packs, content)):
+        for entry in tarform.entries(raw(store, content)):
             if not stat.S_ISDIR(entry.mode):
                 found[entry.name.decode("utf-8", "surrogateescape")] = File(
                     entry.mode, entry.uid, entry.gid, entry.data

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from wwfast.errors import NotFoundError, WwfastError
 from wwfast.nodes.model import Node
 from wwfast.nodes.registry import Snapshot
-from wwfast.overlays import model
-from wwfast.overlays.forms import File
-from wwfast.overlays.model import DIRECTORY, LINK, Item
-from wwfast.overlays.service import OverlayService
+from wwfast.overlays.files import model
+from wwfast.overlays.files.model import DIRECTORY, LINK, Item
+from wwfast.overlays.making.formats import File
+from wwfast.overlays.making.service import OverlayService
 from wwfast.paths import Paths
 
 

@@ -12,8 +12,6 @@ from wwfast.paths import Paths
 if TYPE_CHECKING:
     from wwfast.images.store import Image, ImageStore
 
-NONE: frozenset[str] = frozenset()
-
 
 class Images:
     """Images by name. Only `need` insists: what a template reads of an image that is not there is empty."""
@@ -44,10 +42,6 @@ class Images:
     def rootfs(self, name: str) -> Path | None:
         image = self.get(name)
         return image.rootfs if image is not None else None
-
-    def symlinks(self, name: str) -> frozenset[str]:
-        image = self.get(name)
-        return image.symlinks() if image is not None else NONE
 
     def kernel_version(self, name: str) -> str:
         image = self.get(name)

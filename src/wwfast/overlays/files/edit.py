@@ -10,8 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from wwfast.errors import NotFoundError, UsageError, WwfastError
-from wwfast.overlays import model
-from wwfast.overlays.model import Overlay
+from wwfast.overlays.files import model
+from wwfast.overlays.files.model import Overlay
 from wwfast.paths import Paths
 from wwfast.system import files, work
 from wwfast.system.folders import naming

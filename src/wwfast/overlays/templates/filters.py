@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from wwfast._ext.attributes import View, whole
 from wwfast.config import yaml
 from wwfast.nodes.model import truth
 
@@ -51,7 +52,12 @@ def regex_findall(value: object, pattern: str) -> list[Any]:
 
 def plain(value: object) -> Any:
     """Structs of nodes and settings as maps and lists."""
-    return msgspec.to_builtins(value, str_keys=True, enc_hook=str)  # a quoted scalar is a kind of str
+    return msgspec.to_builtins(whole(value), str_keys=True, enc_hook=_simple)
+
+
+def _simple(value: object) -> Any:
+    """A quoted scalar is a kind of str; a node within a list."""
+    return whole(value) if isinstance(value, View) else str(value)
 
 
 def to_json(value: object, indent: int | None = None) -> str:

@@ -19,13 +19,13 @@ from jinja2.ext import Extension
 from jinja2.parser import Parser
 
 from wwfast._ext import attributes
-from wwfast.overlays import filters
-from wwfast.overlays.faults import Refused
-from wwfast.overlays.ignition import ignition_json
-from wwfast.overlays.model import FILE, LINK
-from wwfast.overlays.sandbox import Sandbox
-from wwfast.overlays.sources import Sources
-from wwfast.overlays.stack import Output
+from wwfast.overlays.files.model import FILE, LINK
+from wwfast.overlays.files.stack import Output
+from wwfast.overlays.templates import filters
+from wwfast.overlays.templates.faults import Refused
+from wwfast.overlays.templates.ignition import ignition_json
+from wwfast.overlays.templates.sandbox import Sandbox
+from wwfast.overlays.templates.sources import Sources
 
 _NONCE = secrets.token_hex(8)
 _MARK = re.compile(rf"\x00{_NONCE}([FLB])([^\x00]*)\x00")

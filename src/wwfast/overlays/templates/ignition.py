@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from wwfast.nodes.model import Disk, FileSystem, Partition
-from wwfast.overlays.faults import Refused
+from wwfast.overlays.templates.faults import Refused
 
 VERSION = "3.1.0"
 

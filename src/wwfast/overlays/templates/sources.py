@@ -17,11 +17,11 @@ from typing import NamedTuple
 
 import xxhash
 
-from wwfast.overlays import beneath
-from wwfast.overlays.faults import Refused
-from wwfast.overlays.model import Signature
-from wwfast.overlays.packindex import Seen
+from wwfast.overlays.files.model import Signature
+from wwfast.overlays.templates.data import Seen
+from wwfast.overlays.templates.faults import Refused
 from wwfast.paths import Paths
+from wwfast.system import beneath
 from wwfast.watch import Watch, existing, trail
 
 # What the shipped overlays need beside /etc/warewulf.
@@ -71,8 +71,8 @@ class Sources:
         self._allowed = frozenset(SHARED) | frozenset(paths)
 
     @contextlib.contextmanager
-    def recording(self) -> Iterator[Callable[[], Seen]]:
-        """Gives a function that tells what was looked at inside; it counts as looked at outside too."""
+    def recording(self, *, apart: bool = False) -> Iterator[Callable[[], Seen]]:
+        """Gives a function that tells what was looked at inside; unless `apart` that counts outside, too."""
         outer: dict[Dependency, bytes] | None = getattr(self._local, "found", None)
         found: dict[Dependency, bytes] = {}
         self._local.found = found
@@ -80,7 +80,7 @@ class Sources:
             yield lambda: tuple(sorted(((*what,), digest) for what, digest in found.items()))
         finally:
             self._local.found = outer
-            if outer is not None:
+            if outer is not None and not apart:
                 outer.update(found)
 
     def record(self, seen: Seen) -> None:

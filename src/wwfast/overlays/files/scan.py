@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from wwfast.errors import ConfigError, WwfastError
-from wwfast.overlays import model
-from wwfast.overlays.model import Item
+from wwfast.overlays.files import model
+from wwfast.overlays.files.model import Item
 from wwfast.paths import Paths
 from wwfast.watch import Watch, existing
 
@@ -16,9 +16,12 @@ log = logging.getLogger(__name__)
 
 
 class Overlays:
-    """Entries by overlay. The list of an unchanged overlay, and the entry of an unchanged file, stay the same."""
+    """Entries by overlay. The list of an unchanged overlay, and the entry of an unchanged file, stay the same.
 
-    def __init__(self, paths: Paths, watch: Watch, *, ignore_go_templates: bool) -> None:
+    Without `watch` it is told by `rescan` when to look again.
+    """
+
+    def __init__(self, paths: Paths, watch: Watch | None, *, ignore_go_templates: bool) -> None:
         self._paths = paths
         self._watch = watch
         self._ignore_go = ignore_go_templates
@@ -37,11 +40,18 @@ class Overlays:
         for name in list(self._lists):
             self._watched_list(name)
 
+    def newest(self) -> float:
+        """When a file of these overlays was last written or made, seconds since the epoch."""
+        items = (item for found in self._lists.values() if isinstance(found, list) for item in found)
+        return max((item.signature.mtime for item in items if item.kind == model.FILE), default=0) / 1e9
+
     def _watched_list(self, name: str) -> None:
         """List it; once more if a directory was not watched yet, for what happened before it was."""
         while True:
             self._lists[name] = self._list(name)
-            if not self._watch.add([*map(existing, self._paths.overlay_search), *self._directories(name)]):
+            if self._watch is None or not self._watch.add(
+                [*map(existing, self._paths.overlay_search), *self._directories(name)]
+            ):
                 return
 
     def _directories(self, name: str) -> Iterable[Path]:

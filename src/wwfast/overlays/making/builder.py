@@ -1,0 +1,276 @@
+"""What nodes have and whether it is fresh; and taking in what workers made. No template runs here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import xxhash
+
+from wwfast.config.settings import Settings
+from wwfast.errors import WwfastError
+from wwfast.nodes.model import Node
+from wwfast.nodes.registry import Snapshot
+from wwfast.overlays.files.images import Images
+from wwfast.overlays.files.scan import Overlays
+from wwfast.overlays.making.generation import Generation, Ground
+from wwfast.overlays.making.index import Index, Record
+from wwfast.overlays.making.plan import Plans
+from wwfast.overlays.making.store import Store
+from wwfast.overlays.making.worker import LEVEL, Key, Made, Part, key_of
+from wwfast.overlays.templates.data import Cluster
+from wwfast.overlays.templates.sources import Sources
+from wwfast.pack import frames
+from wwfast.pack.artefact import Artefact
+from wwfast.paths import Paths
+from wwfast.watch import Watch, existing
+
+SETTLED = 0.02  # seconds a file must have been left alone before it is read
+UNSETTLED = 0.2  # seconds that is waited for at most
+
+
+@dataclass(slots=True)
+class Memo:
+    """What a node has; known to be fresh in one generation. `seen` is the node as templates see it."""
+
+    node: Node
+    seen: Node
+    generation: int
+    record: Record
+    artefacts: dict[str, Artefact] = field(default_factory=dict)
+
+
+class Builder:
+    """Not thread-safe: the service holds its lock around every call but `current` and `memo`."""
+
+    def __init__(self, paths: Paths, settings: Settings, *, ignore_go_templates: bool, writing: bool) -> None:
+        self.paths = paths
+        self.conf = settings.conf
+        self.images = Images(paths)
+        self.sources = Sources(paths, tuple(settings.wwfast.include), self.images.rootfs)
+        self.watch = Watch()
+        self.overlays = Overlays(paths, self.watch, ignore_go_templates=ignore_go_templates)
+        self.plans = Plans(self.overlays, self.sources, self.images)
+        self.store = Store(paths.overlay_cache, writing=writing)
+        self.index = Index(self.store)
+        self.generation: Generation | None = None
+        self.runs = 0  # nodes for which templates were run
+        self.made = 0  # parts that were not there before
+        self.changed = 0  # times that a node got something else
+        self._memos: dict[tuple[str, str], Memo] = {}
+        self._noticed, self._handled = 1, 0  # changes seen, and taken in
+
+    # -- circumstances -------------------------------------------------------------------------------------------
+
+    def reconfigure(self, settings: Settings) -> None:
+        self.conf = settings.conf
+        self.sources.allow(tuple(settings.wwfast.include))
+        self._noticed += 1
+
+    def current(self, snapshot: Snapshot) -> Generation | None:
+        """The generation if nothing happened since it began. Safe without the lock; opens and reads nothing."""
+        if self.watch.waiting():  # first: what another thread takes meanwhile is noticed before
+            return None
+        generation = self.generation
+        current = generation is not None and generation.snapshot is snapshot and self._noticed == self._handled
+        return generation if current else None
+
+    def look(self) -> None:
+        """Whether something happened."""
+        if self.watch.waiting():
+            self._noticed += 1  # before it is taken: `current` must see one or the other
+            self.watch.changed()
+
+    def prepare(self, snapshot: Snapshot) -> Generation:
+        """Take in a new snapshot, and changes of overlays, images and sources."""
+        self.look()
+        before = self.generation
+        if before is not None and before.snapshot is snapshot and self._noticed == self._handled:
+            return before
+        noticed = self._noticed
+        if noticed != self._handled:
+            self._settle()
+            self.sources.watch(self.watch)
+            if before is not None:
+                self.plans.keep(before.grounds)
+        cluster = Cluster(snapshot.nodes, self._kernel_of, before.cluster if before else None)
+        number = before.number + 1 if before else 1
+        self.generation = Generation(number, snapshot, self.conf, cluster, self.sources)
+        self._handled = noticed
+        return self.generation
+
+    def _settle(self) -> None:
+        """Look at all files anew; once more while one was changed just now: it may be half of what it will be."""
+        end = time.monotonic() + UNSETTLED
+        while True:
+            self.sources.forget_checks()
+            self.overlays.rescan()
+            left = self.overlays.newest() + SETTLED - time.time()
+            if not 0 < left <= SETTLED or time.monotonic() > end:
+                return
+            time.sleep(left)
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing was noticed since this generation began."""
+        return self._noticed == self._handled
+
+    def look_again(self) -> None:
+        """Something is not as it was a moment ago."""
+        self._noticed += 1
+
+    def follow(self) -> bool:
+        """Watch what was looked at; whether something was not watched yet: then all is looked at once more."""
+        new = self.sources.news and self.sources.watch(self.watch)
+        self._noticed += new
+        return new
+
+    # -- nodes ---------------------------------------------------------------------------------------------------
+
+    def ground(self, node: Node, context: str) -> Ground:
+        """Raises WwfastError: an overlay or the image is not there; and Changed."""
+        generation = self.generation
+        assert generation is not None
+        found = generation.ground(node, context)
+        if found is None:
+            key = key_of(node, context)
+            try:
+                found = generation.grounds[key] = self._stand(generation, key)
+            except WwfastError as error:
+                generation.grounds[key] = error
+                raise
+        return found
+
+    def _stand(self, generation: Generation, key: Key) -> Ground:
+        self._watch_image(key[1])
+        plan = self.plans.get(*key)
+        shared = self.index.shared(plan.identity)
+        static = shared.static if shared is not None else None
+        if static is None or not self.store.has(static):
+            static = self.pack(plan.static_archive())
+        ground = Ground(plan, static)
+        if shared is not None and generation.holds(shared.rests) and self.store.has(shared.content):
+            ground.stand_on(shared)
+        return ground
+
+    def _watch_image(self, name: str) -> None:
+        """Another build of it, or its going, is noticed."""
+        if name:
+            places = (self.paths.chroots, self.paths.warewulf_chroots, self.paths.images)
+            inner = (place / name.partition("@")[0] for place in places)
+            self._noticed += self.watch.add({*map(existing, places), *map(existing, inner)}, contents=False)
+
+    def _kernel_of(self, image: str) -> str:
+        self._watch_image(image)
+        return self.images.kernel_version(image)
+
+    def memo(self, generation: Generation, node: Node, context: str) -> Memo | None:
+        """What is known to be fresh. Safe without the lock."""
+        memo = self._memos.get((node.id, context))
+        return memo if memo is not None and memo.generation == generation.number and memo.node is node else None
+
+    def known(self, node: Node, context: str) -> Memo | None:
+        """What the node has if that is fresh; None when a worker has to make it. Raises WwfastError, Changed."""
+        generation = self.generation
+        assert generation is not None
+        if (memo := self.memo(generation, node, context)) is not None:
+            return memo
+        ground = self.ground(node, context)
+        if ground.shared is None:
+            return None
+        old = self._memos.get((node.id, context))
+        seen = generation.cluster.see(node)
+        record = old.record if old is not None else self.index.record(node.id, context)
+        if record is None or not self._stands(ground, record, None if old is not None and old.seen is seen else node):
+            # Another process may have made it.
+            record = self.index.record(node.id, context) if old is not None else None
+            if record is None or not self._stands(ground, record, node):
+                return None
+        fresh = record._replace(static=ground.static, shared=ground.shared.content)
+        self.changed += self.index.keep(node.id, context, fresh)
+        memo = Memo(node, seen, generation.number, fresh)
+        if old is not None and old.record.contents == fresh.contents:
+            memo.artefacts = old.artefacts
+        self._memos[node.id, context] = memo
+        return memo
+
+    def _stands(self, ground: Ground, record: Record, changed: Node | None) -> bool:
+        """Whether the own part of a record is right; `changed` is the node if its values must be compared."""
+        rests = self.index.rests(record.rests)
+        generation = self.generation
+        assert generation is not None
+        return (
+            rests is not None
+            and record.plan == ground.plan.identity
+            and record.below in ground.below
+            and generation.holds(rests)
+            and (changed is None or generation.cluster.values(changed, rests.node) == record.values)
+            and self.store.has(record.own)
+        )
+
+    # -- what was made -------------------------------------------------------------------------------------------
+
+    def take_in(self, generation: Generation, node: Node, context: str, made: Made) -> Record | None:
+        """What a worker made for the node; None when it saw other files than this generation.
+
+        Raises OSError when neither disk nor memory takes it.
+        """
+        self.runs += 1
+        ground = generation.ground(node, context)
+        if ground is None or ground.plan.identity != made.plan:
+            self.look_again()
+            return None
+        if made.shared is not None and made.common is not None:
+            self._put(made.common)
+            shared = made.shared._replace(static=ground.static)
+            self.index.keep_shared(made.plan, shared)
+            ground.stand_on(shared)
+        assert ground.shared is not None
+        self._put(made.own)
+        record = Record(
+            made.plan, made.below, made.values, self.index.keep_rests(made.rests),
+            ground.static, ground.shared.content, made.own.content,
+        )  # fmt: skip
+        self.changed += self.index.keep(node.id, context, record)
+        memo = self._memos.get((node.id, context))
+        if memo is not None:
+            memo.record = record
+            memo.artefacts = {}
+            memo.seen = generation.cluster.see(node)
+            memo.generation = 0
+        return record
+
+    def pack(self, raw: bytes) -> bytes:
+        """Keep the bytes of an archive; their content."""
+        content = xxhash.xxh3_128_digest(raw) if raw else b""
+        if not self.store.has(content):
+            self._put(Part(content, frames.zstd_frame(raw, LEVEL), len(raw)))
+        return content
+
+    def _put(self, part: Part) -> None:
+        if not self.store.has(part.content):
+            self.store.put(part.content, "zst", part.frame, part.length)
+            self.made += 1
+
+    def given(self, node: Node, context: str) -> Record | None:
+        """What the node was given last, in this process or another one."""
+        return self.index.record(node.id, context)
+
+    def take_back(self, node: Node, context: str, given: Record | None) -> None:
+        """The node was not given what was made: it still has that which it was `given`."""
+        self._memos.pop((node.id, context), None)
+        self.index.restore(node.id, context, given)
+
+    def anew(self) -> None:
+        """Something was damaged or removed: whatever is asked for next is looked for once more."""
+        self.store.forget()
+        for memo in self._memos.values():
+            memo.artefacts = {}
+        self.look_again()
+
+    def forget_others(self, nodes: Iterable[str]) -> None:
+        """Only these nodes are there any more."""
+        there = set(nodes)
+        for key in [key for key in self._memos if key[0] not in there]:
+            del self._memos[key]

@@ -1,0 +1,303 @@
+"""The workers of a service: started when needed, as many as there are cores, more while some are held up.
+
+A process with threads must not fork: there a helper does, one for all services of the process, which is started anew
+(exec) and has no threads. A command without threads forks its workers itself.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from itertools import chain
+from mmap import mmap
+from typing import Protocol
+
+import msgspec
+
+from wwfast import run
+from wwfast.errors import WwfastError
+from wwfast.nodes.model import Node
+from wwfast.overlays.making import worker
+from wwfast.overlays.making.index import Shared
+from wwfast.overlays.making.worker import Inbox, Message, Worker, framed
+
+PAGE = 4096
+HELD_UP = 0.5  # seconds after which a worker that answers nothing counts no more, and another one may be started
+MOST = 3  # times as many workers as wanted, with those that are held up
+PATIENCE = 120.0  # seconds without an answer after which a worker is ended, whatever it waits for
+STARTING = 30.0  # seconds for the helper to answer
+
+
+class Died(Exception):
+    """A worker ended without an answer: by which signal (0: none), and which template it ran."""
+
+    def __init__(self, number: int, where: str) -> None:
+        super().__init__(number, where)
+        self.number, self.where = number, where
+
+
+class Forks(Protocol):
+    """What starts workers, and ends them."""
+
+    def start(self, hand: Hand) -> tuple[int, int, int]:
+        """Process, and the ends of the pipes to it and from it. Raises WwfastError."""
+
+    def end(self, pid: int) -> tuple[int, str]:
+        """Kill it: by which signal it had ended before (0: it had not), and what it did last."""
+
+
+class Direct:
+    """Forks this very process, which must have no threads."""
+
+    def __init__(self, inherit: Callable[[Hand], Callable[[mmap], Worker]] | None = None) -> None:
+        self._inherit = inherit  # tells a hand what its worker knows, and gives what makes that worker
+        self._marks: dict[int, mmap] = {}
+        self._ours: dict[int, tuple[int, int]] = {}  # our ends of the pipes of each
+
+    def start(self, hand: Hand | None = None) -> tuple[int, int, int]:
+        make = self._inherit(hand) if self._inherit is not None and hand is not None else None
+        mark = mmap(-1, PAGE)
+        source, to = os.pipe()
+        of, sink = os.pipe()
+        pid = os.fork()
+        if pid:
+            os.close(source)
+            os.close(sink)
+            self._marks[pid] = mark
+            self._ours[pid] = to, of
+            return pid, to, of
+        status = 1
+        try:
+            for fd in (to, of, *chain.from_iterable(self._ours.values())):
+                os.close(fd)
+            worker.settle()
+            worker.serve(source, sink, mark, make(mark) if make is not None else None)
+            status = 0
+        except BrokenPipeError:
+            pass  # who asked is gone
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+
+    def release(self, pid: int) -> None:
+        """Somebody else has its pipes now."""
+        for fd in self._ours.pop(pid):
+            os.close(fd)
+
+    def end(self, pid: int) -> tuple[int, str]:
+        mark = self._marks.pop(pid)
+        self._ours.pop(pid, None)  # closed by who had them
+        gone, status = os.waitpid(pid, os.WNOHANG)
+        if not gone:
+            time.sleep(0.01)  # its pipes close a moment before it ends
+            gone, status = os.waitpid(pid, os.WNOHANG)
+        if not gone:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            status = 0
+        return os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0, said(mark)
+
+
+class Helper:
+    """A process without threads that forks for us; all services of this process share it."""
+
+    _lock = threading.Lock()
+    _there: tuple[int, run.Process, run.Packets] | None = None
+
+    def start(self, hand: Hand) -> tuple[int, int, int]:
+        data, (to, of) = self._ask(b"start")
+        return int(data), to, of
+
+    def end(self, pid: int) -> tuple[int, str]:
+        try:
+            number, _, where = self._ask(b"end %d" % pid)[0].decode().partition(" ")
+        except WwfastError:
+            return 0, ""
+        return int(number), where
+
+    @classmethod
+    def _ask(cls, question: bytes) -> tuple[bytes, list[int]]:
+        with cls._lock:
+            for _ in range(2):
+                try:
+                    packets = cls._running()
+                    packets.send(question)
+                    data, descriptors = packets.receive(PAGE * 2)
+                except OSError:
+                    data = b""
+                if data:
+                    return data, descriptors
+                cls._gone()
+        raise WwfastError("the process that renders overlays does not start", hint="see the log; is there memory?")
+
+    @classmethod
+    def _gone(cls) -> None:
+        there, cls._there = cls._there, None
+        if there is not None:
+            there[2].close()
+            if there[0] == os.getpid():
+                there[1].kill()
+                there[1].wait()
+
+    @classmethod
+    def _running(cls) -> run.Packets:
+        if cls._there is None or cls._there[0] != os.getpid() or cls._there[1].poll() is not None:
+            cls._gone()
+            command = [sys.executable, "-m", "wwfast.overlays.making.worker"]
+            cls._there = (os.getpid(), *run.converse(command, stderr=None, timeout=STARTING, tied=False))
+        return cls._there[2]
+
+
+def help_others() -> int:
+    """The helper: forks a worker for each packet that asks for one."""
+    forks = Direct()
+    while True:
+        words = os.read(0, PAGE).split()
+        try:
+            if words == [b"start"]:
+                pid, to, of = forks.start()
+                run.answer(b"%d" % pid, (to, of))
+                forks.release(pid)
+            elif len(words) == 2:
+                number, where = forks.end(int(words[1]))
+                run.answer(f"{number} {where}".encode())
+            else:
+                return 0
+        except OSError:
+            return 1
+
+
+def said(mark: mmap) -> str:
+    length = int.from_bytes(mark[:2], "little")
+    return mark[2 : min(length, PAGE - 2) + 2].decode(errors="replace")
+
+
+class Hand:
+    """A worker as its service sees it, and what it was told."""
+
+    def __init__(self, forks: Forks) -> None:
+        self._forks = forks
+        self.generation = 0
+        self.conf: object = None
+        self.nodes: dict[str, Node] = {}
+        self.shared: dict[bytes, Shared] = {}
+        self.since = 0.0  # monotonic seconds: asked, and no answer yet
+        self.pid, self._to, self._of = forks.start(self)
+        os.set_blocking(self._to, False)
+        self._inbox = Inbox(self._of)
+
+    def tell(self, *messages: Message) -> None:
+        """Raises Died."""
+        self.since = time.monotonic()
+        data = memoryview(b"".join(framed(each) for each in messages))
+        try:
+            while data:
+                try:
+                    data = data[os.write(self._to, data) :]
+                except BlockingIOError:
+                    self._wait(self._to, select.POLLOUT)
+        except OSError as error:
+            raise Died(*self.end()) from error
+
+    def hear(self) -> worker.Answer:
+        """The next answer. Raises Died."""
+        try:
+            while (data := self._inbox.whole()) is None:
+                self._wait(self._of, select.POLLIN)
+                if not self._inbox.more():
+                    raise Died(*self.end())
+            self.since = time.monotonic()
+            found: worker.Answer = worker.answers.decode(data)
+            return found
+        except (OSError, ValueError, msgspec.DecodeError) as error:
+            raise Died(*self.end()) from error
+
+    @staticmethod
+    def _wait(fd: int, what: int) -> None:
+        poll = select.poll()
+        poll.register(fd, what)
+        if not poll.poll(PATIENCE * 1000):
+            raise TimeoutError
+
+    def end(self) -> tuple[int, str]:
+        """Once only: by which signal it had ended by itself (0: it had not), and which template it ran."""
+        if self.pid < 0:
+            return 0, ""
+        pid, self.pid = self.pid, -1
+        os.close(self._to)
+        os.close(self._of)
+        return self._forks.end(pid)
+
+
+class Crew:
+    """Thread-safe. Who takes a worker has it alone until it is given back."""
+
+    def __init__(self, count: int, direct: Direct | None) -> None:
+        self._direct = direct
+        self.count = count
+        self._free: list[Hand] = []
+        self._busy: list[Hand] = []
+        self._starting = 0
+        self._turn = threading.Condition()
+        self._closed = False
+
+    def start(self, count: int) -> None:
+        """Have so many before threads begin."""
+        while len(self._free) + len(self._busy) < count:
+            self._free.append(self._new())
+
+    def _new(self) -> Hand:
+        return Hand(self._direct if self._direct is not None and threading.active_count() == 1 else Helper())
+
+    def take(self) -> Hand:
+        """Waits for one as long as it takes; every worker comes back, by its limits. Raises WwfastError."""
+        with self._turn:
+            while not self._free:
+                if self._closed:
+                    raise WwfastError("the server ends")
+                now = time.monotonic()
+                working = sum(now - hand.since < HELD_UP for hand in self._busy) + self._starting
+                if working < self.count and len(self._busy) + self._starting < MOST * self.count:
+                    self._starting += 1
+                    break
+                self._turn.wait(HELD_UP / 2)
+            else:
+                return self._took(self._free.pop())
+        hand = None
+        try:
+            hand = self._new()
+        finally:
+            with self._turn:
+                self._starting -= 1
+                if hand is not None:
+                    self._took(hand)
+        return hand
+
+    def _took(self, hand: Hand) -> Hand:
+        hand.since = time.monotonic()
+        self._busy.append(hand)
+        return hand
+
+    def give(self, hand: Hand) -> None:
+        """Back, alive or not."""
+        with self._turn:
+            self._busy.remove(hand)
+            if hand.pid >= 0 and not self._closed and len(self._free) < self.count:
+                self._free.append(hand)
+            else:
+                hand.end()
+            self._turn.notify()
+
+    def close(self) -> None:
+        with self._turn:
+            self._closed = True
+            while self._free:
+                self._free.pop().end()
+            self._turn.notify_all()

@@ -1,0 +1,238 @@
+"""Having parts made by workers: each is told what it does not know yet, asked, and believed only by what it rests on.
+
+A template that takes too much ends with an error, or with its worker; that is the node's own failure. A worker that
+somebody killed is replaced, and its node asked for again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from mmap import mmap
+
+from wwfast.errors import WwfastError
+from wwfast.nodes.model import Node
+from wwfast.nodes.registry import Snapshot
+from wwfast.overlays.making import worker
+from wwfast.overlays.making.builder import Builder
+from wwfast.overlays.making.crew import Crew, Died, Direct, Hand
+from wwfast.overlays.making.generation import Generation, Ground
+from wwfast.overlays.making.index import Record
+from wwfast.overlays.making.worker import (
+    SYSTEM,
+    Answer,
+    Ask,
+    Begin,
+    Failed,
+    Know,
+    Look,
+    Made,
+    Make,
+    Message,
+    Use,
+    key_of,
+)
+from wwfast.overlays.templates.faults import Exceeded
+
+RUNTIME = "runtime"
+CONTEXTS = (SYSTEM, RUNTIME)
+BATCH = 32  # nodes that a worker is asked for at once: they fit into a pipe
+CHUNK = 1000  # nodes that a worker is told of in one message
+LIVES = 10  # workers that may be killed over one node, by whoever does
+FIRST = 0.5  # seconds that others wait for the first node of a plan, whose worker makes what they share
+
+Work = tuple[Node, str]
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """No garbage collection: it would walk all nodes again and again, and copy the pages that forked children share."""
+    collecting, frozen = gc.isenabled(), gc.get_freeze_count()
+    gc.disable()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        if not frozen:
+            gc.unfreeze()
+        if collecting:
+            gc.enable()
+
+
+class Orders:
+    """Thread-safe; holds `lock` only while it takes in what was made."""
+
+    def __init__(self, builder: Builder, lock: threading.RLock, *, ignore_go_templates: bool, alone: bool) -> None:
+        self._builder = builder
+        self._lock = lock
+        self._ignore_go = ignore_go_templates
+        self._crew = Crew(os.cpu_count() or 1, Direct(self._inherit) if alone else None)
+
+    def close(self) -> None:
+        self._crew.close()
+
+    # -- one node ------------------------------------------------------------------------------------------------
+
+    def make(self, snapshot: Snapshot, node: Node, context: str) -> Record | None:
+        """Have the node's parts made, and take them in; None when something changed meanwhile.
+
+        Raises WwfastError: the node's own failure.
+        """
+        with self._lock:
+            generation, ground = self._now(snapshot, node, context)
+        if generation is None or ground is None:
+            return None
+        first = ground.shared is None and ground.first.acquire(timeout=FIRST)
+        try:
+            made = self.ask(snapshot, Make(node.id, context), node, context)
+        finally:
+            if first:
+                ground.first.release()
+        return self._take_in(generation, node, context, made)
+
+    def _now(self, snapshot: Snapshot, node: Node, context: str) -> tuple[Generation | None, Ground | None]:
+        generation = self._builder.generation
+        if generation is None or generation.snapshot is not snapshot:
+            return None, None
+        return generation, generation.ground(node, context)
+
+    def _take_in(self, generation: Generation, node: Node, context: str, made: Answer) -> Record | None:
+        with self._lock:
+            if isinstance(made, Made):
+                return self._builder.take_in(generation, node, context, made)
+            self._builder.look_again()
+            return None
+
+    def ask(self, snapshot: Snapshot, question: Ask, node: Node, context: str) -> Answer:
+        """Raises WwfastError."""
+        for left in reversed(range(LIVES)):
+            hand = self._crew.take()
+            try:
+                generation = self._builder.generation
+                if generation is None or generation.snapshot is not snapshot:
+                    return Failed("", None, again=True)
+                hand.tell(*self._news(hand, generation, node, context), question)
+                made = hand.hear()
+            except Died as error:
+                if error.number not in (0, signal.SIGKILL, signal.SIGTERM) or not left:
+                    raise self._death(error, node) from error
+                continue
+            finally:
+                self._crew.give(hand)
+            if isinstance(made, Failed) and not made.again:
+                raise WwfastError(made.message, hint=made.hint)
+            return made
+        raise AssertionError
+
+    def _death(self, error: Died, node: Node) -> WwfastError:
+        where = f"{error.where}, node {node.id}: " if error.where else f"node {node.id}: "
+        if error.number == signal.SIGXCPU:
+            limit = Exceeded("seconds", self._builder.conf.wwfast.template_seconds)
+            return WwfastError(f"{where}{limit}", hint=limit.hint)
+        what = f"was ended by signal {error.number}" if error.number else "did not answer"
+        return WwfastError(f"{where}the process that ran it {what}")
+
+    # -- telling -------------------------------------------------------------------------------------------------
+
+    def _news(self, hand: Hand, generation: Generation, node: Node, context: str) -> Iterator[Message]:
+        """What a worker has to be told before it is asked for this node."""
+        if hand.generation != generation.number:
+            if hand.conf is not generation.conf:
+                yield self._begin(generation)
+                hand.conf = generation.conf
+            nodes = generation.snapshot.nodes
+            known = hand.nodes
+            fresh = dict(nodes.items())
+            new = [each for name, each in fresh.items() if known.get(name) is not each]
+            for at in range(0, len(new) - CHUNK, CHUNK):
+                yield Know(new[at : at + CHUNK], None)
+            if new or len(fresh) != len(known) or list(fresh) != list(known):
+                rest = new[(len(new) - 1) // CHUNK * CHUNK :] if new else []
+                yield Know(rest, list(fresh))
+            yield Look()
+            hand.nodes, hand.generation, hand.shared = fresh, generation.number, {}
+        ground = generation.grounds.get(key_of(node, context))
+        if isinstance(ground, Ground) and ground.shared is not None:
+            plan = ground.plan.identity
+            if hand.shared.get(plan) is not ground.shared:
+                hand.shared[plan] = ground.shared
+                yield Use(plan, ground.shared)
+
+    def _begin(self, generation: Generation) -> Begin:
+        paths = {it.name: str(value) if (value := getattr(self._builder.paths, it.name)) else None
+                 for it in dataclasses.fields(self._builder.paths)}  # fmt: skip
+        return Begin(paths, generation.conf, self._ignore_go)
+
+    def _inherit(self, hand: Hand) -> Callable[[mmap], worker.Worker]:
+        """A worker forked from here need not be told what is known here: what makes it."""
+        generation = self._builder.generation
+        assert generation is not None
+        hand.nodes = dict(generation.snapshot.nodes.items())
+        hand.conf, hand.generation = generation.conf, generation.number
+        return lambda mark: worker.Worker(self._begin(generation), mark, hand.nodes)
+
+    # -- many nodes ----------------------------------------------------------------------------------------------
+
+    def make_all(
+        self, snapshot: Snapshot, work: Sequence[Work], processes: int, progress: Callable[[int], object]
+    ) -> Iterator[tuple[Work, Exception]]:
+        """Have it all made by so many workers; what failed, and why."""
+        firsts = {key_of(*each): each for each in reversed(work)}
+        failed: list[tuple[Work, Exception]] = []
+        begun = {(node.id, context) for node, context in firsts.values()}
+        left: deque[Work] = deque(each for each in work if (each[0].id, each[1]) not in begun)
+        for each in firsts.values():  # what nodes share is made before the work is split
+            self._make(snapshot, each, failed)
+        processes = min(processes, max(1, len(work) // BATCH))
+        self._crew.start(processes)
+
+        def some() -> None:
+            while True:
+                try:
+                    batch = [left.popleft() for _ in range(min(BATCH, max(1, len(left) // processes)))]
+                except IndexError:
+                    return
+                for each in self._batch(snapshot, batch):
+                    self._make(snapshot, each, failed)
+                progress(len(work) - len(left))
+
+        threads = [threading.Thread(target=some) for _ in range(processes - 1)]
+        for thread in threads:
+            thread.start()
+        some()
+        for thread in threads:
+            thread.join()
+        yield from failed
+
+    def _make(self, snapshot: Snapshot, work: Work, failed: list[tuple[Work, Exception]]) -> None:
+        try:
+            self.make(snapshot, *work)
+        except (WwfastError, OSError) as error:
+            failed.append((work, error))
+
+    def _batch(self, snapshot: Snapshot, batch: Sequence[Work]) -> list[Work]:
+        """Ask for all at once; those that were not answered well are given back, to be asked for one by one."""
+        hand = self._crew.take()
+        left = list(batch)
+        try:
+            generation = self._builder.generation
+            if generation is None or generation.snapshot is not snapshot:
+                return left
+            news = [message for each in batch for message in self._news(hand, generation, *each)]
+            hand.tell(*news, *(Make(node.id, context) for node, context in batch))
+            for node, context in batch:
+                made = hand.hear()
+                if isinstance(made, Made):
+                    self._take_in(generation, node, context, made)
+                    left.remove((node, context))
+        except Died:
+            pass
+        finally:
+            self._crew.give(hand)
+        return left

@@ -1,0 +1,406 @@
+"""What the rest of the program asks of overlays: the artefact of a node, and building for many.
+
+Templates run in workers. The lock is held while it is looked at what there is, never while a worker is at work; who
+asks for what is being made waits for that. While nothing changes, `peek` answers from memory alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, field, fields
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import xxhash
+
+from wwfast.config.settings import Settings
+from wwfast.errors import NotFoundError, UsageError, WwfastError
+from wwfast.nodes.model import Node
+from wwfast.nodes.registry import Snapshot
+from wwfast.overlays.files.model import Item
+from wwfast.overlays.files.stack import Output, Stack
+from wwfast.overlays.making import formats
+from wwfast.overlays.making.builder import Builder, Memo
+from wwfast.overlays.making.orders import CONTEXTS, RUNTIME, Orders, Work, uncollected
+from wwfast.overlays.making.plan import Changed
+from wwfast.overlays.making.store import Damaged
+from wwfast.overlays.making.worker import SYSTEM, Laid, Lay, Render, Rendered, overlays_of
+from wwfast.pack.artefact import FORMATS, SUFFIX, Artefact, Extent
+from wwfast.paths import Paths
+
+__all__ = ["CONTEXTS", "RUNTIME", "SYSTEM", "OverlayService", "Report", "overlays_of", "uncollected"]
+
+log = logging.getLogger(__name__)
+
+TAR = "tar"
+LARGE = 256  # nodes of a build in which nothing is collected
+TRIES = 20  # times that is looked again, where files change and what was kept is damaged
+
+Progress = Callable[[int, int], None]
+
+
+class Failure(NamedTuple):
+    """The last build of a node's overlays failed: why, and since when (seconds since the epoch)."""
+
+    message: str
+    hint: str | None
+    since: float
+
+
+@dataclass
+class Report:
+    """What a build did, counted in nodes times contexts."""
+
+    asked: int = 0
+    changed: int = 0
+    failures: dict[tuple[str, str], Failure] = field(default_factory=dict)
+
+
+class OverlayService:
+    """Thread-safe. `failures` maps (node, context) to what is wrong now.
+
+    With `alone` workers are forked from this process, which must have no threads: for a command. Without `writing`
+    nothing is ever written, and only `rehearse`, `laid` and `render` are for use.
+    """
+
+    def __init__(
+        self,
+        paths: Paths,
+        settings: Settings,
+        *,
+        ignore_go_templates: bool | None = None,
+        alone: bool = False,
+        writing: bool = True,
+    ) -> None:
+        absolute = {it.name: Path(value).absolute() for it in fields(paths) if (value := getattr(paths, it.name))}
+        paths = paths.with_(**absolute)  # for workers: the helper may be elsewhere
+        ignore = settings.wwfast.ignore_go_templates if ignore_go_templates is None else ignore_go_templates
+        self._builder = Builder(paths, settings, ignore_go_templates=ignore, writing=writing)
+        self._heard = False
+        self._frozen = not settings.warewulf.autobuild_overlays
+        self._lock = threading.RLock()
+        self._orders = Orders(self._builder, self._lock, ignore_go_templates=ignore, alone=alone)
+        self._flights: dict[tuple[str, str], threading.Event] = {}
+        self.failures: dict[tuple[str, str], Failure] = {}
+
+    def reconfigure(self, settings: Settings) -> None:
+        """Take over another warewulf.conf."""
+        with self._lock:
+            self._frozen = not settings.warewulf.autobuild_overlays
+            self._builder.reconfigure(settings)
+
+    def close(self) -> None:
+        self._orders.close()
+        with self._lock:
+            with suppress(OSError):
+                self._builder.index.flush()
+            self._builder.store.close()
+            self._builder.watch.close()
+
+    def trouble(self) -> str:
+        """What is wrong with the cache now, or nothing: nodes are served from memory meanwhile, as far as that goes."""
+        return self._builder.store.trouble()
+
+    # -- one node ------------------------------------------------------------------------------------------------
+
+    def peek(self, snapshot: Snapshot, node: Node, context: str, fmt: str) -> Artefact | None:
+        """The artefact if it is known to be fresh; None when `artefact` has to be asked. Nothing but memory, and one
+        question whether inotify has something to tell; whether its files are there who opens them finds out."""
+        generation = None if self._heard or self._frozen else self._builder.current(snapshot)
+        memo = self._builder.memo(generation, node, context) if generation is not None else None
+        return memo.artefacts.get(fmt) if memo is not None else None
+
+    def fileno(self) -> int:
+        """Readable when something happened that was not looked at; -1 where only look() can find out."""
+        return self._builder.watch.fileno()
+
+    def heard(self) -> None:
+        """Something happened: nothing is known to be fresh until look()."""
+        self._heard = True
+
+    def look(self) -> None:
+        """Find out what happened, in a thread. To be called now and then where inotify does not work."""
+        self._heard = False  # first: what happens from now on is heard of
+        with self._lock:
+            self._builder.look()
+
+    def images_changed(self) -> None:
+        """Another build of an image is served, or the like: what rests on images is not known to be fresh."""
+        with self._lock:
+            self._builder.look_again()
+
+    def artefact(self, snapshot: Snapshot, node: Node, context: str, fmt: str) -> Artefact:
+        """The fresh artefact, built if need be; the last good one when that fails (see `failures`).
+
+        `fmt` is raw, zst, gz or tar. With `autobuild overlays: false` always the last one that was built. Raises
+        WwfastError when there is nothing to serve.
+        """
+        if fmt not in (*FORMATS, TAR):
+            raise UsageError(f"overlays have no format {fmt!r}", hint=f"one of: {', '.join((*FORMATS, TAR))}")
+        if self._frozen:
+            last = self._last(node, context, fmt)
+            if last is None:
+                raise _never_built(node, context)
+            return last
+        try:
+            return self._fresh(snapshot, node, context, fmt)
+        except (WwfastError, OSError) as error:
+            self._fail(node, context, error)
+            last = self._last(node, context, fmt)
+            if last is None:
+                raise _said(error) from error
+            return last
+
+    def _fresh(self, snapshot: Snapshot, node: Node, context: str, fmt: str) -> Artefact:
+        for left in reversed(range(TRIES)):
+            memo = self._memo(snapshot, node, context)
+            with self._lock:
+                try:
+                    found = self._of_memo(memo, node, context, fmt)
+                except Damaged:
+                    self._builder.anew()
+                    if not left:
+                        raise
+                    continue
+                self.failures.pop((node.id, context), None)
+                with suppress(OSError):  # then it is written with what comes next
+                    self._builder.index.flush()
+            return found
+        raise AssertionError
+
+    def _memo(self, snapshot: Snapshot, node: Node, context: str) -> Memo:
+        """What is fresh, made if need be: by one who asks, while the others wait. Raises WwfastError, OSError."""
+        key, memo = (node.id, context), None
+        for _ in range(TRIES):
+            with self._lock:
+                self._builder.prepare(snapshot)
+                memo = self._known(node, context)
+                if memo is not None and self._builder.settled:
+                    return memo
+                if memo is not None:
+                    continue
+                flight = self._flights.get(key)
+                if flight is None:
+                    mine = self._flights[key] = threading.Event()
+            if flight is not None:
+                flight.wait()
+                continue
+            try:
+                made = self._orders.make(snapshot, node, context)
+            finally:
+                with self._lock:
+                    del self._flights[key]
+                mine.set()
+            if made is not None and self._builder.current(snapshot) is None:  # edited again: it was right when asked
+                return Memo(node, node, 0, made)
+        if memo is not None:
+            return memo
+        raise WwfastError(f"node {node.id}: files of its {context} overlays keep changing while they are packed")
+
+    def _known(self, node: Node, context: str) -> Memo | None:
+        try:
+            return self._builder.known(node, context)
+        except Changed:
+            self._builder.look_again()
+            return None
+        finally:  # also when it failed: what is missing may come
+            self._builder.follow()
+
+    def _fail(self, node: Node, context: str, error: Exception) -> None:
+        failure = failure_of(error)
+        known = self.failures.get((node.id, context))
+        if known is None or known.message != failure.message:
+            log.error("node %s, %s overlays: %s", node.id, context, failure.message)
+            self.failures[node.id, context] = failure
+
+    def _last(self, node: Node, context: str, fmt: str) -> Artefact | None:
+        """What the node was given last, in this process or another one."""
+        with self._lock:
+            record = self._builder.given(node, context)
+            for _ in range(2 if record is not None else 0):
+                with suppress(WwfastError, OSError):
+                    if there(found := self._assemble(record.contents, node, context, fmt)):  # type: ignore[union-attr]
+                        return found
+                self._builder.store.forget()
+            return None
+
+    def _of_memo(self, memo: Memo, node: Node, context: str, fmt: str) -> Artefact:
+        """Raises Damaged, WwfastError, OSError."""
+        found = memo.artefacts.get(fmt)
+        if found is None:
+            found = memo.artefacts[fmt] = self._assemble(memo.record.contents, node, context, fmt)
+        if not there(found):
+            raise Damaged
+        return found
+
+    def _assemble(self, contents: Sequence[bytes], node: Node, context: str, fmt: str) -> Artefact:
+        segments = formats.segments(self._builder.store, contents, fmt)
+        suffix = ".tar" if fmt == TAR else ".img" + SUFFIX[fmt]
+        return Artefact(
+            name=f"{node.id}.{context}{suffix}",
+            format=fmt,
+            extents=tuple(Extent(it.path, it.offset, it.length) for it in segments if it.length),
+            digest=xxhash.xxh3_128_hexdigest(b"".join([fmt.encode(), *contents])),
+            formats=FORMATS,
+            mtime=int(time.time()),
+        )
+
+    # -- many nodes ----------------------------------------------------------------------------------------------
+
+    def build(
+        self,
+        snapshot: Snapshot,
+        nodes: Iterable[Node] | None = None,
+        contexts: Sequence[str] = CONTEXTS,
+        *,
+        processes: int = 1,
+        progress: Progress | None = None,
+    ) -> Report:
+        """Make what is missing for these nodes (None: all), and let them have it even where autobuild is off.
+
+        A node that fails keeps what it had. Raises only what concerns all nodes.
+        """
+        builder = self._builder
+        chosen = list(snapshot.nodes.values() if nodes is None else nodes)
+        report = Report(asked=len(chosen) * len(contexts))
+        before = builder.changed
+        with self._lock:
+            builder.prepare(snapshot)
+        work = [(node, context) for node in chosen for context in contexts]
+        for _ in range(TRIES):
+            with self._lock:
+                work = [each for each in work if not self._have(each, report)]
+                if builder.follow():
+                    builder.prepare(snapshot)
+            if not work:
+                break
+            told = partial(self._tell, progress, report.asked - len(work), report.asked)
+            with uncollected() if len(work) > LARGE else nullcontext():
+                for (node, context), error in self._orders.make_all(snapshot, work, processes, told):
+                    self._note(node, context, error, report)
+        for node, context in work:
+            error = WwfastError(f"node {node.id}: files of its {context} overlays keep changing while they are packed")
+            self._note(node, context, error, report)
+        with self._lock:
+            builder.index.flush()
+            builder.store.flush(sync=True)
+        report.changed = builder.changed - before
+        return report
+
+    @staticmethod
+    def _tell(progress: Progress | None, before: int, asked: int, done: int) -> None:
+        if progress is not None:
+            progress(before + done, asked)
+
+    def _have(self, work: Work, report: Report) -> bool:
+        node, context = work
+        if (node.id, context) in report.failures:
+            return True
+        try:
+            if self._known(node, context) is None:
+                return False
+        except (WwfastError, OSError) as error:
+            self._note(node, context, error, report)
+            return True
+        self.failures.pop((node.id, context), None)
+        return True
+
+    def _note(self, node: Node, context: str, error: Exception, report: Report) -> None:
+        self.failures[node.id, context] = report.failures[node.id, context] = failure_of(error)
+
+    # -- looking -------------------------------------------------------------------------------------------------
+
+    def render(self, snapshot: Snapshot, node: Node, overlay: str, path: str) -> tuple[Item, Sequence[Output]]:
+        """One template of an overlay for one node, without building anything. Raises WwfastError."""
+        for _ in range(TRIES):
+            with self._lock:
+                self._builder.prepare(snapshot)
+                items = {item.path: item for item in self._builder.overlays.items(overlay)}
+            made = self._orders.ask(snapshot, Render(node.id, overlay, path), node, CONTEXTS[0])
+            if isinstance(made, Rendered) and made.path in items:
+                return items[made.path], tuple(made.outputs)
+        raise WwfastError(f"overlay {overlay}: its files keep changing")
+
+    def rehearse(self, snapshot: Snapshot, node: Node, context: str) -> None:
+        """Go the way of `artefact` as far as something can fail, and hand nothing out. Raises WwfastError where a node
+        would get nothing, and where it would only get the last good one."""
+        if self._frozen:
+            with self._lock:
+                last = self._builder.given(node, context)
+                if last is None or not all(map(self._builder.store.has, last.contents)):
+                    raise _never_built(node, context)
+            return
+        try:
+            self._memo(snapshot, node, context)
+        except OSError as error:
+            raise _said(error) from error
+
+    def laid(self, snapshot: Snapshot, node: Node, context: str) -> Stack:
+        """What the overlays of a node lay over its image now, made for it alone. Raises WwfastError."""
+        for _ in range(TRIES):
+            with self._lock, suppress(Changed):
+                self._builder.prepare(snapshot)
+                plan = self._builder.ground(node, context).plan
+            made = self._orders.ask(snapshot, Lay(node.id, context), node, context)
+            if isinstance(made, Laid) and made.plan == plan.identity:
+                return plan.stack(range(len(made.outputs)), dict(enumerate(made.outputs)))
+        raise WwfastError(f"node {node.id}: files of its {context} overlays keep changing")
+
+    def pending(self, snapshot: Snapshot, node: Node, context: str) -> tuple[formats.Files, formats.Files]:
+        """The files the node was given last, and those it would be given now. Raises WwfastError."""
+        with self._lock:
+            last = self._builder.given(node, context)
+        memo = self._memo(snapshot, node, context)
+        with self._lock:
+            self._builder.take_back(node, context, last)
+            store = self._builder.store
+            contents = last.contents if last is not None else ()
+            before = formats.files(store, contents if all(map(store.has, contents)) else ())
+            return before, formats.files(store, memo.record.contents)
+
+    def tend(self, *, anyway: bool = False) -> int:
+        """Remove what no node has; bytes given back. `anyway`: also what was needed a moment ago.
+
+        For the one process that serves: extents that were handed out stay readable for store.GRACE seconds.
+        """
+        with self._lock:
+            builder = self._builder
+            with suppress(OSError):
+                builder.index.flush()
+            builder.store.flush()  # what stands in memory comes back to the disk
+            if builder.generation is None:
+                return 0
+            nodes = list(builder.generation.snapshot.nodes)
+            builder.forget_others(nodes)
+            contents = builder.index.sweep([(node, context) for node in nodes for context in CONTEXTS])
+            freed = builder.store.sweep(contents, anyway=anyway)
+            if freed:
+                builder.anew()
+            return freed
+
+
+def there(artefact: Artefact) -> bool:
+    """Whether nobody removed its files. Every answer asks: 1 us for each of three or four."""
+    return all(os.access(path, os.F_OK) for path in {extent.path for extent in artefact.extents})
+
+
+def failure_of(error: Exception) -> Failure:
+    known = _said(error)
+    return Failure(known.message, known.hint, time.time())
+
+
+def _never_built(node: Node, context: str) -> NotFoundError:
+    return NotFoundError(
+        f"the {context} overlays of node {node.id} were never built, and autobuild is off",
+        hint=f"wwfast overlay build {node.id}",
+    )
+
+
+def _said(error: Exception) -> WwfastError:
+    return error if isinstance(error, WwfastError) else WwfastError(str(error))

@@ -1,0 +1,335 @@
+"""Where parts of archives are kept: plain files named by content, written whole and renamed.
+
+A cache that several processes write and nobody trusts: what is read back is compared with the digest before it, also
+what this process wrote. Where the disk takes nothing, memory stands in until it does.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import logging
+import os
+import secrets
+import struct
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import xxhash
+
+from wwfast.errors import WwfastError
+
+log = logging.getLogger(__name__)
+
+MEMORY = 64 << 20  # bytes that stand in for the disk
+RETRY = 2.0  # seconds between two attempts to come back to the disk
+GRACE = 900.0  # seconds a file nobody needs stays: transfers under way, and processes that have not noticed yet
+# magic, length before compression, crc32 of that, checksum of all that precedes and follows
+HEAD = struct.Struct("<4sQIQ")
+MAGIC = b"wwS1"
+TEMPORARY = ".new-"
+
+
+class Damaged(WwfastError):
+    """A part of an overlay is gone, or not what was written: it is made anew for whoever asks again."""
+
+    def __init__(self) -> None:
+        super().__init__("a part of an overlay was damaged on disk", hint="ask again: it is made anew")
+
+
+class Segment(NamedTuple):
+    """Bytes of one content in one form: where they are, and what a gzip tail needs of them."""
+
+    path: str
+    offset: int
+    length: int
+    raw_length: int
+    crc: int
+
+
+class Store:
+    """Not thread-safe: the caller holds a lock for everything but `trouble`.
+
+    Without `writing` what would be written counts as there, and cannot be read: for those who only want to know whether
+    it can be made.
+    """
+
+    def __init__(self, directory: Path, *, writing: bool = True) -> None:
+        self.directory = directory
+        self.writing = writing
+        self._base = str(directory)
+        self._there: set[tuple[bytes, str]] = set()  # written or seen by this process
+        self._sound: dict[tuple[bytes, str], Segment] = {}  # read back and found right
+        self._bad: set[tuple[bytes, str]] = set()  # read back and found damaged
+        self._waiting: dict[str, bytes] = {}  # files that the disk did not take
+        self._memory: dict[tuple[bytes, str], Segment] = {}
+        self._arena, self._size = -1, 0
+        self._former: list[tuple[int, float]] = []  # full ones, and since when: no number is used twice meanwhile
+        self._failure: OSError | None = None
+        self._retry = 0.0  # monotonic seconds
+        self._unneeded: dict[str, float] = {}  # files, and since when nobody needs them (monotonic seconds)
+
+    def _place(self, content: bytes, form: str) -> str:
+        name = content.hex()
+        return f"{self._base}/{name[:2]}/{name[2:]}.{form}"
+
+    # -- reading -------------------------------------------------------------------------------------------------
+
+    def has(self, content: bytes, form: str = "zst") -> bool:
+        """Whether it is there (of no content, always); what is damaged is found when it is read."""
+        key = (content, form)
+        if not content or key in self._there or key in self._memory:
+            return True
+        if key not in self._bad and os.access(self._place(content, form), os.F_OK):
+            self._there.add(key)
+            return True
+        return False
+
+    def segment(self, content: bytes, form: str) -> Segment | None:
+        """Where the bytes are, read back and compared once; None when absent or damaged."""
+        found = self._memory.get((content, form)) or self._sound.get((content, form))
+        if found is None and self._load(content, form) is not None:
+            found = self._sound[content, form]
+        return found
+
+    def read(self, content: bytes, form: str = "zst") -> bytes:
+        """The bytes themselves, compared. Raises Damaged."""
+        if (place := self._memory.get((content, form))) is not None:
+            return os.pread(self._arena, place.length, place.offset)
+        data = self._load(content, form)
+        if data is None:
+            raise Damaged
+        return data
+
+    def _load(self, content: bytes, form: str) -> bytes | None:
+        path = self._place(content, form)
+        whole = load(path)
+        fields = HEAD.unpack_from(whole) if len(whole) >= HEAD.size else (b"", 0, 0, 0)
+        data = whole[HEAD.size :]
+        if fields[0] != MAGIC or fields[3] != _check(whole[: HEAD.size - 8], data):
+            if whole:
+                log.warning("overlay cache %s: damaged, made anew", path)
+            self.drop(content, form)
+            self._bad.add((content, form))
+            return None
+        self._sound[content, form] = Segment(path, HEAD.size, len(data), fields[1], fields[2])
+        return data
+
+    def drop(self, content: bytes, form: str) -> None:
+        """Forget bytes that turned out wrong."""
+        self._there.discard((content, form))
+        self._sound.pop((content, form), None)
+
+    def forget(self) -> None:
+        """Believe nothing that is not looked at once more."""
+        self._there.clear()
+        self._sound.clear()
+
+    # -- writing -------------------------------------------------------------------------------------------------
+
+    def put(self, content: bytes, form: str, data: bytes, raw_length: int = 0, crc: int = 0) -> None:
+        """Keep it. Raises OSError when neither disk nor memory takes it."""
+        if self.has(content, form):
+            return
+        head = HEAD.pack(MAGIC, raw_length, crc, 0)[: HEAD.size - 8]
+        path = self._place(content, form)
+        if self.write(path, head + _check(head, data).to_bytes(8, "little") + data):
+            self._there.add((content, form))
+            self._bad.discard((content, form))
+        else:
+            self._remember((content, form), data, raw_length, crc)
+
+    def write(self, path: str, data: bytes) -> bool:
+        """A file whole; False when the disk did not take it: then it waits for a place."""
+        if not self.writing:
+            return True
+        error = self._failure if time.monotonic() < self._retry else None
+        if error is None and self._waiting and self._failure is not None:
+            self._come_back()
+            error = self._failure
+        if error is None:
+            try:
+                write(path, data)
+            except OSError as fault:
+                error = fault
+                self._fail(fault)
+            else:
+                return True
+        if sum(map(len, self._waiting.values())) + len(data) > MEMORY // 2:
+            self._waiting.clear()  # made anew when it is asked for
+        self._waiting[path] = data
+        return False
+
+    def flush(self, *, sync: bool = False) -> None:
+        """Bring what waits to the disk, if that takes it again; with `sync` all is on it afterwards.
+
+        Raises WwfastError when it is not.
+        """
+        if self._waiting and (sync or time.monotonic() >= self._retry):
+            self._come_back()
+        if not sync:
+            return
+        try:
+            if self._failure is not None:
+                raise self._failure
+            if (folder := self.directory / "index").is_dir():
+                sync_file_system(str(folder))
+        except OSError as error:
+            self._fail(error)
+            self.forget()
+            raise self._unwritable(error) from error
+
+    def trouble(self) -> str:
+        """Why the disk does not take what is written, or nothing."""
+        failure = self._failure
+        return self._unwritable(failure).message if failure is not None else ""
+
+    def _unwritable(self, error: OSError) -> WwfastError:
+        return WwfastError(
+            f"the overlay cache {self.directory} cannot be written: {error.strerror}",
+            hint="make room or repair the file system; what the server makes meanwhile it serves from memory",
+        )
+
+    def _fail(self, error: OSError) -> None:
+        if self._failure is None:
+            log.error("overlay cache %s cannot be written, memory stands in: %s", self.directory, error)
+        self._failure, self._retry = error, time.monotonic() + RETRY
+
+    def _come_back(self) -> None:
+        for path, data in list(self._waiting.items()):
+            try:
+                write(path, data)
+            except OSError as error:
+                self._fail(error)
+                return
+            self._waiting.pop(path, None)
+        self._failure = None
+        log.info("overlay cache %s can be written again", self.directory)
+
+    def _remember(self, key: tuple[bytes, str], data: bytes, raw_length: int, crc: int) -> None:
+        """Keep it in memory. Who was told of an extent reads that or nothing: no place is used twice."""
+        if len(data) > MEMORY:
+            raise self._failure or OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if self._arena >= 0 and self._size + len(data) > MEMORY:
+            self._turn_over()
+        if self._arena < 0:
+            self._arena, self._size = os.memfd_create("overlays", os.MFD_CLOEXEC), 0
+        os.pwrite(self._arena, data, self._size)
+        self._memory[key] = Segment(f"/proc/self/fd/{self._arena}", self._size, len(data), raw_length, crc)
+        self._size += len(data)
+
+    def _turn_over(self) -> None:
+        """It is full: what it holds stays for transfers under way, until the next one is full."""
+        for fd, since in list(self._former):
+            os.ftruncate(fd, 0)
+            if time.monotonic() - since > GRACE:
+                os.close(fd)
+                self._former.remove((fd, since))
+        self._former.append((self._arena, time.monotonic()))
+        self._arena = -1
+        self._memory.clear()
+
+    def close(self) -> None:
+        if self._arena >= 0:
+            self._turn_over()
+        while self._former:
+            os.close(self._former.pop()[0])
+
+    # -- space ---------------------------------------------------------------------------------------------------
+
+    def sweep(self, wanted: set[bytes], *, anyway: bool = False) -> int:
+        """Remove what is not `wanted`, GRACE seconds after that was seen first (or `anyway`); bytes given back."""
+        now, freed = time.monotonic(), 0
+        unneeded = {}
+        for path, content, form in self._files():
+            if content in wanted:
+                continue
+            since = unneeded[path] = self._unneeded.get(path, now)
+            with suppress(OSError):
+                st = os.stat(path)  # noqa: PTH116 - a string, many times
+                # By its own time, too: another process may have made it just now.
+                if anyway or (now - since >= GRACE and time.time() - st.st_mtime >= GRACE):
+                    os.unlink(path)  # noqa: PTH108
+                    freed += st.st_size
+                    del unneeded[path]
+                    self.drop(content, form)
+        self._unneeded = unneeded
+        return freed
+
+    def _files(self) -> Iterator[tuple[str, bytes, str]]:
+        """Files, their content and form; what a writer that died left behind, and what is not ours, has no content."""
+        with suppress(OSError):
+            for entry in os.scandir(self._base):
+                if entry.is_file():
+                    yield entry.path, b"\0", ""
+                    continue
+                for file in os.scandir(entry.path):
+                    name, _, form = file.name.partition(".")
+                    if len(entry.name) == 2 and TEMPORARY not in file.name:
+                        yield file.path, bytes.fromhex(entry.name + name), form
+                    elif TEMPORARY in file.name:
+                        yield file.path, b"\0", ""
+
+
+def _check(head: bytes, data: bytes) -> int:
+    state = xxhash.xxh3_64(head)
+    state.update(data)
+    return state.intdigest()
+
+
+def load(path: str) -> bytes:
+    """A file whole; nothing when it cannot be read."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            data = os.read(fd, size := os.fstat(fd).st_size)
+            while len(data) < size and (more := os.read(fd, size - len(data))):  # one read(2) gives at most 2 GiB
+                data += more
+            return data
+        finally:
+            os.close(fd)
+    except OSError:
+        return b""
+
+
+def write(path: str, data: bytes) -> None:
+    """A file whole, renamed into its place; nothing is left of it where that fails. Raises OSError."""
+    fresh = f"{path}{TEMPORARY}{os.getpid():x}{secrets.token_hex(3)}"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    try:
+        fd = os.open(fresh, flags, 0o600)
+    except FileNotFoundError:
+        folder = Path(path).parent
+        folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        fd = os.open(fresh, flags, 0o600)
+    try:
+        try:
+            rest = memoryview(data)
+            while rest:
+                done = os.write(fd, rest)
+                if not done:
+                    raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+                rest = rest[done:]
+        finally:
+            os.close(fd)
+        os.rename(fresh, path)  # noqa: PTH104 - strings, many times
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(fresh)  # noqa: PTH108
+        raise
+
+
+def sync_file_system(directory: str) -> None:
+    """All that was written there is on the disk: syncfs(2) for the data, fsync for the directory. Raises OSError."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if ctypes.CDLL(None, use_errno=True).syncfs(fd) < 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code), directory)
+        os.fsync(fd)
+    finally:
+        os.close(fd)

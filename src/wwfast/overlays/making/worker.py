@@ -1,0 +1,450 @@
+"""The process in which templates run: it is told of nodes and settings, makes parts of archives, and writes nothing.
+
+It reads messages of a closed set and answers each question with one message. A template that takes more than it may
+ends with an error that names it; one that cannot be stopped so ends the process, by limits that the kernel keeps.
+Started as a command it is the helper of a server: without threads, it forks a worker whenever it is asked to.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import resource
+import signal
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from mmap import mmap
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import xxhash
+
+from wwfast.config.settings import Conf
+from wwfast.errors import NotFoundError, WwfastError
+from wwfast.nodes.model import Node
+from wwfast.overlays.files import model
+from wwfast.overlays.files.images import Images
+from wwfast.overlays.files.model import DIRECTORY, Item
+from wwfast.overlays.files.scan import Overlays
+from wwfast.overlays.files.stack import Entry, Output
+from wwfast.overlays.making.index import Shared
+from wwfast.overlays.making.plan import Changed, Plan, Plans, archive, over_directory
+from wwfast.overlays.templates import environment
+from wwfast.overlays.templates.data import Cluster, Names, Note, Rests, Seen, Server, digest
+from wwfast.overlays.templates.faults import Exceeded
+from wwfast.overlays.templates.render import Template
+from wwfast.overlays.templates.sources import Sources
+from wwfast.pack import frames
+from wwfast.paths import Paths
+
+SYSTEM = "system"
+LEVEL = 3
+LARGEST = 1 << 30  # bytes of a message
+HOLD = 1 << 16  # bytes of answers that are sent together
+
+
+Key = tuple[tuple[str, ...], str]
+
+
+def overlays_of(node: Node, context: str) -> tuple[str, ...]:
+    return tuple(node.system_overlay if context == SYSTEM else node.runtime_overlay)
+
+
+def key_of(node: Node, context: str) -> Key:
+    """Overlays and image: nodes that agree on them have a plan in common."""
+    return overlays_of(node, context), node.image_name
+
+
+class Message(msgspec.Struct, array_like=True, tag=True):
+    pass
+
+
+class Begin(Message):
+    """Where everything is, and what holds for all nodes."""
+
+    paths: dict[str, str | None]
+    conf: Conf
+    ignore_go_templates: bool
+
+
+class Know(Message):
+    """Nodes that are new or changed; with `order` that was the last of them, and these are all there are."""
+
+    nodes: list[Node]
+    order: list[str] | None
+
+
+class Look(Message):
+    """Files may have changed."""
+
+
+class Use(Message):
+    """The shared part of a plan was made."""
+
+    plan: bytes
+    shared: Shared
+
+
+class Make(Message):
+    node: str
+    context: str
+
+
+class Render(Message):
+    """One template for one node, without building anything."""
+
+    node: str
+    overlay: str
+    path: str
+
+
+class Lay(Message):
+    """All templates of a node, without building anything."""
+
+    node: str
+    context: str
+
+
+class Part(Message):
+    """A part of an archive: its content, the zstd frame of that and how long it is unpacked."""
+
+    content: bytes
+    frame: bytes
+    length: int
+
+
+class Made(Message):
+    """`shared` when it was not known yet."""
+
+    plan: bytes
+    shared: Shared | None
+    common: Part | None
+    own: Part
+    below: bytes
+    values: bytes
+    rests: bytes  # as they are kept (see index)
+
+
+class Rendered(Message):
+    path: str
+    outputs: list[Output]
+
+
+class Laid(Message):
+    """The outputs of each template of the plan."""
+
+    plan: bytes
+    outputs: list[list[Output]]
+
+
+class Failed(Message):
+    message: str
+    hint: str | None
+    again: bool = False  # files changed meanwhile: look again
+
+
+Ask = Make | Render | Lay
+Question = Begin | Know | Look | Use | Ask
+Answer = Made | Rendered | Laid | Failed
+_encode = msgspec.msgpack.Encoder(enc_hook=str).encode
+questions = msgspec.msgpack.Decoder(Question)
+answers = msgspec.msgpack.Decoder(Answer)
+
+
+def framed(message: Message) -> bytes:
+    data = _encode(message)
+    return len(data).to_bytes(4, "little") + data
+
+
+class Inbox:
+    """Messages out of a pipe."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd, self._data, self._at = fd, b"", 0
+
+    def whole(self) -> bytes | None:
+        """The next message if all of it is here. Raises ValueError for one that is too large."""
+        start = self._at + 4
+        if len(self._data) < start:
+            return None
+        length = int.from_bytes(self._data[self._at : start], "little")
+        if length > LARGEST:
+            raise ValueError("a message is too large")
+        if len(self._data) < start + length:
+            return None
+        self._at = start + length
+        return self._data[start : self._at]
+
+    def more(self) -> bool:
+        """Take in what came; False at the end."""
+        data = os.read(self._fd, 1 << 20)
+        self._data, self._at = self._data[self._at :] + data, 0
+        return bool(data)
+
+
+class Worker:
+    """What one process knows; a generation of it is thrown away whole when it is told of a change."""
+
+    def __init__(self, begin: Begin, mark: mmap | bytearray, nodes: dict[str, Node] | None = None) -> None:
+        paths = Paths(**{key: Path(it) if it else None for key, it in begin.paths.items()})  # type: ignore[arg-type]
+        self._mark = mark  # which template runs: seen by whoever asks why this process ended
+        self._nodes = nodes or {}
+        self._conf = begin.conf
+        self._images = Images(paths)
+        self._sources = Sources(paths, tuple(begin.conf.wwfast.include), self._images.rootfs)
+        self._overlays = Overlays(paths, None, ignore_go_templates=begin.ignore_go_templates)
+        self._plans = Plans(self._overlays, self._sources, self._images)
+        self._env = environment.make(self._sources)
+        self._cluster: Cluster | None = None
+        self._templates: dict[tuple[str, str], Template | WwfastError] = {}
+        self.output = begin.conf.wwfast.template_output << 20
+        self.seconds = begin.conf.wwfast.template_seconds
+        self.memory = begin.conf.wwfast.template_memory
+        self._encoded: dict[Rests, bytes] = {}
+        self._begin()
+
+    def _begin(self) -> None:
+        self._cluster = Cluster(self._nodes, self._images.kernel_version, self._cluster)
+        self._names = Names(self._env.globals, Server(self._conf), self._cluster)
+        self._common: dict[Template, tuple[tuple[Output, ...], Note, Seen]] = {}
+        self._shared: dict[bytes, Shared] = {}
+
+    def know(self, message: Know) -> None:
+        for node in message.nodes:
+            self._nodes[node.id] = node
+        if message.order is not None:
+            self._nodes = {name: self._nodes[name] for name in message.order}
+            self._begin()
+
+    def look(self) -> None:
+        self._sources.forget_checks()
+        self._overlays.rescan()
+        self._begin()
+
+    def use(self, message: Use) -> None:
+        self._shared[message.plan] = message.shared
+
+    # -- making --------------------------------------------------------------------------------------------------
+
+    def make(self, ask: Make) -> Made:
+        """Raises WwfastError, Changed, Exceeded."""
+        node = self._nodes[ask.node]
+        plan = self._plans.get(*key_of(node, ask.context))
+        templates = [self._template(*each) for each in plan.templates]
+        self._names.begin(node)
+        shared, common = self._shared.get(plan.identity), None
+        outputs: dict[int, Sequence[Output]] = {}
+        if shared is None:
+            shared, common = self._survey(plan, templates, node, outputs)
+        own = [number for number in range(len(templates)) if number not in shared.common]
+        with self._sources.recording() as seen:
+            for number in own:  # those that the survey ran are run twice: once per plan and generation
+                outputs[number] = self._run(templates[number], node)
+            entries = plan.quick(own, outputs, frozenset(shared.paths))
+            below = shared.shape
+            note = self._names.taken()
+            if entries is None:
+                below = digest(["full", shared.content])
+                outputs.update((number, self._run(templates[number], node)) for number in shared.common)
+                entries = plan.full(shared.common, own, outputs)
+            part = self._packed(plan, entries, trailer=True)
+            rests = self._names.rests([note], seen())
+        encoded = self._encoded.get(rests)
+        if encoded is None:
+            encoded = self._encoded[rests] = _encode(rests)
+        assert self._cluster is not None
+        values = self._cluster.values(node, rests.node)
+        return Made(plan.identity, shared if common else None, common, part, below, values, encoded)
+
+    def _survey(
+        self, plan: Plan, templates: list[Template], node: Node, outputs: dict[int, Sequence[Output]]
+    ) -> tuple[Shared, Part]:
+        """Which templates look at nothing of this node, so at nothing of any; and the part that they make."""
+        notes: list[Note] = []
+        common: list[int] = []
+        with self._sources.recording() as seen:
+            for number, template in enumerate(templates):
+                known = self._common.get(template)
+                if known is None:
+                    with self._sources.recording(apart=True) as looked:
+                        made = self._run(template, node)
+                    known = (made, self._names.taken(), looked())
+                    if not known[1][0]:
+                        self._common[template] = known
+                if not known[1][0]:
+                    outputs[number] = known[0]
+                    notes.append(known[1])
+                    self._sources.record(known[2])
+                    common.append(number)
+            entries = plan.quick(common, outputs, ())
+            if entries is None:
+                entries = plan.full((), common, outputs)
+            part = self._packed(plan, entries, trailer=False)
+            rests = self._names.rests(notes, seen())
+        return Shared(tuple(common), tuple(path for path, _ in entries), b"", part.content, rests), part
+
+    def _packed(self, plan: Plan, entries: list[tuple[str, Entry]], *, trailer: bool) -> Part:
+        image = plan.image
+        if image:
+            for path, entry in entries:
+                if entry.kind != DIRECTORY and self._sources.kind(image, path, record=False) == "dir":
+                    raise over_directory(path, image)
+
+        def skip(path: str) -> bool:
+            if path in plan.static:
+                return path in plan.skipped
+            return bool(image) and (path in plan.links or self._sources.kind(image, path) == "link")
+
+        if not entries and not trailer:
+            return Part(b"", b"", 0)
+        raw = archive(entries, skip, trailer=trailer)
+        return Part(xxhash.xxh3_128_digest(raw), frames.zstd_frame(raw, LEVEL), len(raw))
+
+    def _template(self, overlay: str, item: Item) -> Template:
+        found = self._templates.get((overlay, item.path))
+        if not isinstance(found, Template) or found.item is not item:
+            self._says(f"overlay {overlay}, {item.path}")
+            try:
+                found = Template(self._env, overlay, item)
+                if found.content != item.digest:
+                    raise Changed
+            except (FileNotFoundError, NotADirectoryError) as error:
+                raise Changed from error
+            self._templates[overlay, item.path] = found
+        return found
+
+    def _run(self, template: Template, node: Node) -> tuple[Output, ...]:
+        self._says(template.where)
+        return template.run(self._names, node.id, memory=self.memory, output=self.output)
+
+    def _says(self, where: str) -> None:
+        data = where.encode()[: len(self._mark) - 2]
+        self._mark[: len(data) + 2] = len(data).to_bytes(2, "little") + data
+
+    def render(self, ask: Render) -> Rendered:
+        wanted = model.clean(ask.path)
+        for item in self._overlays.items(ask.overlay):
+            if item.template and wanted in (item.path, item.output):
+                node = self._nodes[ask.node]
+                self._names.begin(node)
+                return Rendered(item.path, list(self._run(self._template(ask.overlay, item), node)))
+        raise NotFoundError(
+            f"overlay {ask.overlay} has no template {wanted}",
+            hint=f"wwfast overlay list -a {ask.overlay} shows its files",
+        )
+
+    def lay(self, ask: Lay) -> Laid:
+        node = self._nodes[ask.node]
+        plan = self._plans.get(*key_of(node, ask.context))
+        self._names.begin(node)
+        return Laid(plan.identity, [list(self._run(self._template(*each), node)) for each in plan.templates])
+
+    def answer(self, ask: Ask) -> Answer:
+        try:
+            with limited(self.seconds):
+                match ask:
+                    case Make():
+                        return self.make(ask)
+                    case Render():
+                        return self.render(ask)
+                    case Lay():
+                        return self.lay(ask)
+        except WwfastError as error:
+            return Failed(error.message, error.hint)
+        except Exceeded as error:
+            return Failed(f"node {ask.node}: {error}", error.hint)
+        except Changed:
+            return Failed("its files keep changing", None, again=True)
+        except OSError as error:
+            return Failed(f"{error.strerror}: {error.filename}", None, again=isinstance(error, FileNotFoundError))
+        except Exception as error:  # ours, not the template's: this node fails, others do not
+            traceback.print_exc()
+            return Failed(f"node {ask.node}: {type(error).__name__}, see the log of the server", None)
+
+
+class limited:
+    """Within it this much CPU time may be used: then Exceeded is raised, once and again; at last the kernel kills."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    def __enter__(self) -> None:
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        end = int(used.ru_utime + used.ru_stime + self._seconds) + 3
+        resource.setrlimit(resource.RLIMIT_CPU, (end, resource.RLIM_INFINITY))
+        signal.signal(signal.SIGPROF, self._end)
+        signal.setitimer(signal.ITIMER_PROF, self._seconds, 0.5)
+
+    def __exit__(self, *_: object) -> None:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+
+    def _end(self, *_: object) -> None:
+        raise Exceeded("seconds", self._seconds)
+
+
+def limit_memory(mib: int) -> None:
+    """From now on the process may grow by this much."""
+    now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (now + (mib << 20), resource.RLIM_INFINITY))
+
+
+def messages(inbox: Inbox, flush: Any) -> Iterator[Question]:
+    while True:
+        data = inbox.whole()
+        if data is not None:
+            yield questions.decode(data)
+            continue
+        flush()
+        if not inbox.more():
+            return
+
+
+def serve(source: int, sink: int, mark: mmap | bytearray, worker: Worker | None = None) -> None:
+    """Answer what comes, until there is nobody any more."""
+    held: list[bytes] = []
+
+    def flush() -> None:
+        data = memoryview(b"".join(held))
+        held.clear()
+        while data:
+            data = data[os.write(sink, data) :]
+
+    fresh = True
+    for message in messages(Inbox(source), flush):
+        if isinstance(message, Begin):
+            worker = Worker(message, mark, worker._nodes if worker else None)
+        assert worker is not None
+        match message:
+            case Know():
+                worker.know(message)
+            case Look():
+                worker.look()
+            case Use():
+                worker.use(message)
+            case Make() | Render() | Lay():
+                if fresh:
+                    gc.freeze()
+                    limit_memory(worker.memory)
+                held.append(framed(worker.answer(message)))
+                if sum(map(len, held)) > HOLD:
+                    flush()
+        fresh = not isinstance(message, Ask)
+
+
+def settle() -> None:
+    """What a process in which templates run does first."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_IGN if number == signal.SIGINT else signal.SIG_DFL)
+    nothing = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    gc.set_threshold(50_000, 20, 100)
+
+
+if __name__ == "__main__":
+    from wwfast.overlays.making.crew import help_others
+
+    sys.exit(help_others())

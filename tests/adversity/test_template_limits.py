@@ -1,0 +1,144 @@
+"""Templates that never end, take everything, or kill what runs them: their own node keeps what it had and is told why;
+others notice nothing."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from support.overlays import Site, body
+from wwfast.config.settings import load
+from wwfast.errors import WwfastError
+from wwfast.overlays.making.service import OverlayService
+from wwfast.paths import Paths
+
+LIMITS = "wwfast: {template seconds: 1, template memory: 100, template output: 4}\n"
+BAD = {
+    "loops": ("{% for a in range(90000) %}{% for b in range(90000) %}{% endfor %}{% endfor %}", "1 s of CPU time"),
+    "backtracks": ("{{ ('a' * 60 ~ 'b') | regex_findall('^(a+)+$') }}", "1 s of CPU time"),
+    "counts": ("{% set n = (id | length) + 7 %}{{ n ** (n ** n) }}", "1 s of CPU time"),
+    "prints": ("{% for a in range(9000) %}{{ 'x' * 1000 }}{% endfor %}", "more than 4 MiB for this node"),
+    "prints for ever": (
+        "{% for a in range(90000) %}{% for b in range(90000) %}{{ 'x' * 1000 }}{% endfor %}{% endfor %}",
+        "(100 MiB of memory|1 s of CPU time)",
+    ),
+    "allocates": ("{{ ('x' * 999999999) | length }}", "100 MiB of memory"),
+    "recurses": ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "endless recursion"),
+}
+
+
+@pytest.fixture
+def site(paths: Paths) -> Site:
+    nodes = "nodes:\n" + "".join(f"  n{n}: {{system overlay: [base]}}\n" for n in range(1, 7))
+    made = Site(paths, nodes=nodes, conf=f"ipaddr: 10.0.0.1/16\n{LIMITS}")
+    made.put("base", "etc/name.j2", "{{ id }}\n")
+    made.put("base", "etc/bad.j2", "good {{ id }}\n")
+    return made
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_template_that_takes_too_much_is_told_and_costs_others_nothing(site: Site, kind: str) -> None:
+    good = {name: body(site.ask(name)) for name in site.snapshot.nodes}
+    source, limit = BAD[kind]
+    site.put("base", "etc/bad.j2", f"{{% if id == 'n3' %}}\n{source}\n{{% endif %}}\ngood, {{{{ id }}}}\n")
+    start = time.monotonic()
+    with ThreadPoolExecutor(6) as pool:
+        asked = dict(zip(good, pool.map(lambda name: body(site.ask(name)), good), strict=True))
+    assert time.monotonic() - start < 60
+    for name, raw in asked.items():
+        assert raw == good[name] if name == "n3" else f"good, {name}\n".encode() in raw, name
+    assert set(site.service.failures) == {("n3", "system")}
+    message = site.service.failures["n3", "system"].message
+    assert "overlay base, etc/bad.j2" in message
+    assert "node n3" in message
+    assert re.search(limit, message), message
+    # While a number is computed nothing can be asked: there the kernel ends the worker.
+    if kind in ("loops", "backtracks", "allocates", "recurses"):
+        assert "line 2" in message
+    site.put("base", "etc/bad.j2", "mended {{ id }}\n")
+    assert b"mended n3\n" in body(site.ask("n3"))
+    assert not site.service.failures
+
+
+def test_template_limits_hold_for_the_command_too(site: Site) -> None:
+    site.put("base", "etc/bad.j2", "{% if id == 'n3' %}" + BAD["loops"][0] + "{% endif %}{{ id }}\n")
+    service = OverlayService(site.paths, load(site.paths), alone=True)
+    try:
+        report = service.build(site.snapshot, processes=2)
+    finally:
+        service.close()
+    assert set(report.failures) == {("n3", "system")}
+    assert "line 1" in report.failures["n3", "system"].message
+    assert (report.asked, report.changed) == (12, 11)
+
+
+def test_template_is_not_computed_while_it_is_compiled(site: Site) -> None:
+    """An expression of constants that never ends is the trouble of the node that gets there, not of all."""
+    site.put(
+        "base", "etc/bad.j2", "{% if id == 'n3' %}" + BAD["backtracks"][0] + "{% set x = 9 ** 9 ** 9 %}{% endif %}\n"
+    )
+    assert b"n1\n" in body(site.ask("n1"))
+
+
+def test_template_that_never_ends_in_the_shared_part_fails_every_node_with_its_reason(site: Site) -> None:
+    site.put("base", "etc/bad.j2", BAD["loops"][0])
+    for name in ("n1", "n2"):
+        with pytest.raises(WwfastError, match=rf"etc/bad\.j2, line 1, node {name}: .*1 s of CPU time"):
+            site.ask(name)
+
+
+def helper() -> int:
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    return next(int(pid) for pid in children if b"making.worker" in Path(f"/proc/{pid}/cmdline").read_bytes())
+
+
+def test_overlay_workers_killed_again_and_again_in_a_storm_lose_no_node(paths: Paths) -> None:
+    count = 200
+    nodes = "nodes:\n" + "".join(f"  n{n:03d}: {{system overlay: [base]}}\n" for n in range(count))
+    site = Site(paths, nodes=nodes)
+    site.put("base", "etc/name.j2", "{{ id }}{% for n in range(3000) %}{% endfor %}\n")
+    site.ask("n000")
+    stop, killed, chance = threading.Event(), [0], random.Random(3)
+    mine = helper()
+
+    def kill() -> None:
+        while not stop.is_set() and killed[0] < 100:
+            there = Path(f"/proc/{mine}/task/{mine}/children").read_text().split()
+            if there:
+                os.kill(int(chance.choice(there)), signal.SIGKILL)
+                killed[0] += 1
+            time.sleep(chance.uniform(0.02, 0.15))
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        version = 0
+        with ThreadPoolExecutor(8) as pool:
+            while killed[0] < 100:
+                version += 1
+                site.put("base", "etc/version.j2", f"{version} {{{{ id }}}}\n")
+                for name, raw in zip(
+                    site.snapshot.nodes, pool.map(lambda n: body(site.ask(n)), site.snapshot.nodes), strict=True
+                ):
+                    assert f"{version} {name}\n".encode() in raw or (name, "system") in site.service.failures
+    finally:
+        stop.set()
+        killer.join()
+    assert all(f"{version} {name}\n".encode() in body(site.ask(name)) for name in site.snapshot.nodes)
+    assert not site.service.failures
+
+
+def test_overlay_helper_killed_is_started_anew(site: Site) -> None:
+    site.ask("n1")
+    os.kill(helper(), signal.SIGKILL)
+    for n in range(2):
+        site.put("base", "etc/name.j2", f"{n} {{{{ id }}}}\n")
+        assert f"{n} n2\n".encode() in body(site.ask("n2"))
