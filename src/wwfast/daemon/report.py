@@ -69,14 +69,14 @@ class Report:
     def _log(self, event: Transfer) -> None:
         log.log(
             logging.INFO if event.outcome is Outcome.DONE else logging.WARNING,
-            "%s %s %s %s %d/%d bytes to %s in %.2f s %s",
+            "%s %s %s %s %d/%d bytes%s in %.2f s %s",
             event.node or event.wwid or event.peer,
             event.stage,
             event.outcome.value,
             event.sent,
             event.sent_bytes,
             event.total_bytes,
-            event.peer,
+            f" to {event.peer}" if event.peer else "",
             event.seconds,
             event.detail,
         )
