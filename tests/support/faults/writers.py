@@ -159,10 +159,6 @@ def with_editor(root: Path, fault: Fault) -> None:
         command(root, "overlay", "edit", "base", "etc/static")
 
 
-#: A pack that is replaced stays until no transfer reads it.
-RETIRED = frozenset({"var/cache/wwfast/overlays/pack-#.old"})
-
-
 def keys(root: Path) -> Any:
     """Every private key has its public one; which they are is chance."""
     place = Paths.at(root).etc / "keys"
@@ -189,10 +185,8 @@ def overlay_writers() -> list[Writer]:
         for name, run in lines.items()
     ] + [
         Writer("configure ssh", installation, ordered(*ssh), keys, then(*ssh)),
-        Writer(
-            "overlay build", installation, ordered("overlay", "build"), served, then("overlay", "build"), stays=RETIRED
-        ),
-        Writer("overlays served", built, serving, served, then("overlay", "build"), below="var/cache", stays=RETIRED),
+        Writer("overlay build", installation, ordered("overlay", "build"), served, then("overlay", "build")),
+        Writer("overlays served", built, serving, served, then("overlay", "build"), below="var/cache"),
     ]
 
 

@@ -38,6 +38,7 @@ from wwfast.overlays.making.worker import (
     Use,
     key_of,
 )
+from wwfast.overlays.templates.data import Cluster
 from wwfast.overlays.templates.faults import Exceeded
 
 RUNTIME = "runtime"
@@ -175,7 +176,10 @@ class Orders:
         assert generation is not None
         hand.nodes = dict(generation.snapshot.nodes.items())
         hand.conf, hand.generation = generation.conf, generation.number
-        return lambda mark: worker.Worker(self._begin(generation), mark, hand.nodes)
+        for node in hand.nodes.values():
+            generation.cluster.see(node)  # once here, and not once in each of them
+        cluster = Cluster(hand.nodes, self._builder.images.kernel_version, generation.cluster)
+        return lambda mark: worker.Worker(self._begin(generation), mark, cluster)
 
     # -- many nodes ----------------------------------------------------------------------------------------------
 

@@ -187,17 +187,17 @@ class Inbox:
 class Worker:
     """What one process knows; a generation of it is thrown away whole when it is told of a change."""
 
-    def __init__(self, begin: Begin, mark: mmap | bytearray, nodes: dict[str, Node] | None = None) -> None:
+    def __init__(self, begin: Begin, mark: mmap | bytearray, cluster: Cluster | None = None) -> None:
         paths = Paths(**{key: Path(it) if it else None for key, it in begin.paths.items()})  # type: ignore[arg-type]
         self._mark = mark  # which template runs: seen by whoever asks why this process ended
-        self._nodes = nodes or {}
+        self._nodes = dict(cluster.nodes) if cluster is not None else {}
         self._conf = begin.conf
         self._images = Images(paths)
         self._sources = Sources(paths, tuple(begin.conf.wwfast.include), self._images.rootfs)
         self._overlays = Overlays(paths, None, ignore_go_templates=begin.ignore_go_templates)
         self._plans = Plans(self._overlays, self._sources, self._images)
         self._env = environment.make(self._sources)
-        self._cluster: Cluster | None = None
+        self.cluster = cluster or Cluster({}, self._images.kernel_version)
         self._templates: dict[tuple[str, str], Template | WwfastError] = {}
         self.output = begin.conf.wwfast.template_output << 20
         self.seconds = begin.conf.wwfast.template_seconds
@@ -206,8 +206,8 @@ class Worker:
         self._begin()
 
     def _begin(self) -> None:
-        self._cluster = Cluster(self._nodes, self._images.kernel_version, self._cluster)
-        self._names = Names(self._env.globals, Server(self._conf), self._cluster)
+        self.cluster = Cluster(self._nodes, self._images.kernel_version, self.cluster)
+        self._names = Names(self._env.globals, Server(self._conf), self.cluster)
         self._common: dict[Template, tuple[tuple[Output, ...], Note, Seen]] = {}
         self._shared: dict[bytes, Shared] = {}
 
@@ -254,8 +254,7 @@ class Worker:
         encoded = self._encoded.get(rests)
         if encoded is None:
             encoded = self._encoded[rests] = _encode(rests)
-        assert self._cluster is not None
-        values = self._cluster.values(node, rests.node)
+        values = self.cluster.values(node, rests.node)
         return Made(plan.identity, shared if common else None, common, part, below, values, encoded)
 
     def _survey(
@@ -414,7 +413,7 @@ def serve(source: int, sink: int, mark: mmap | bytearray, worker: Worker | None 
     fresh = True
     for message in messages(Inbox(source), flush):
         if isinstance(message, Begin):
-            worker = Worker(message, mark, worker._nodes if worker else None)
+            worker = Worker(message, mark, worker.cluster if worker else None)
         assert worker is not None
         match message:
             case Know():
