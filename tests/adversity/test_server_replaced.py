@@ -69,7 +69,7 @@ def refused(
 def test_replace_by_a_successor_that_dies_or_hangs_at_any_step_changes_nothing(
     running: tuple[Site, subprocess.Popen[bytes]], step: str, do: str
 ) -> None:
-    plan = {"at": step, "do": do, "limits": {"daemon.process.STARTING_LIMIT": 5.0}}
+    plan = {"at": step, "do": do, "limits": {"daemon.process.STARTING_LIMIT": 20.0 if do == "kill" else 5.0}}
     said = refused(running, f"{step}-{do}", plan)
     assert f"strained: {do}" in said
     if do == "hang":

@@ -66,7 +66,8 @@ def test_tftp_unproven_transfers_are_bounded_and_who_is_there_is_served() -> Non
     with running_tftp({"boot": TEXT}, unproven=50) as server:
         ask(server, 300, mode="octet")
         stats = server.server.stats()
-        assert (stats["unproven"], stats["running"], stats["displaced"]) == (50, 50, 250)
+        assert (stats["unproven"], stats["running"]) == (50, 50)
+        assert 200 <= stats["displaced"] <= 250  # a port that is given out again repeats its request
         assert fetch("127.0.0.1", "127.0.0.1", "boot", {"blksize": "1432"}, port=server.port) == TEXT
         wait_for(lambda: any(event.outcome is Outcome.DONE for event in server.events))
         assert server.server.stats()["unproven"] <= 50

@@ -57,7 +57,7 @@ def test_installed_wheel_serves_a_node_away_from_the_checkout(installed: Path, t
         "tftp": {"enabled": False},
     }
     (etc / "warewulf.conf").write_text(json.dumps(settings))
-    run([*wwfast, "node", "add", "n1", "--hwaddr", HWADDR, "--ipaddr", "127.0.0.2", "--yes"], env=environment)
+    run([*wwfast, "node", "add", "n1", "--hwaddr", HWADDR, "--ipaddr", "10.0.0.2", "--yes"], env=environment)
     log = (tmp_path / "log").open("wb")
     server = start([*wwfast, "server"], cwd=tmp_path, env=environment, stdout=log, stderr=log)
     try:

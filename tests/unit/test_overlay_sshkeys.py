@@ -62,7 +62,7 @@ def test_configure_ssh_leaves_authorized_keys_alone(paths: Paths) -> None:
 def test_configure_ssh_refuses_an_unknown_kind(paths: Paths, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(WwfastError, match="ssh-keygen failed"):
         make_host_keys(paths, ["nothing"])
-    assert list((paths.etc / "keys").iterdir()) == []
+    assert not (paths.etc / "keys").exists()
     assert run(paths, "configure", "ssh", "-t", "nothing") == 1
     assert "Traceback" not in capsys.readouterr().err
 
