@@ -7,6 +7,8 @@ import os
 import random
 import re
 import signal
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -142,3 +144,33 @@ def test_overlay_helper_killed_is_started_anew(site: Site) -> None:
     for n in range(2):
         site.put("base", "etc/name.j2", f"{n} {{{{ id }}}}\n")
         assert f"{n} n2\n".encode() in body(site.ask("n2"))
+
+
+PROGRAM = """
+import sys
+from contextlib import closing
+from pathlib import Path
+from support.overlays import Site
+from wwfast.paths import Paths
+
+site = Site(Paths.at(Path(sys.argv[1])))
+site.put("base", "etc/name.j2", "{{ id }}")
+site.nodes("nodes: {n1: {system overlay: [base]}}")
+with closing(site.service):
+    site.ask()
+    print(*(child for task in Path("/proc/self/task").iterdir() for child in (task / "children").read_text().split()))
+"""
+
+
+def test_template_workers_end_before_whoever_started_them(tmp_path: Path) -> None:
+    """A network namespace, a chroot or a file system that the server had can be taken away as soon as it has ended."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        stdout=subprocess.PIPE,
+        timeout=60,
+        check=True,
+    )
+    children = done.stdout.split()
+    assert children
+    assert not [child for child in children if Path("/proc", child.decode()).exists()]

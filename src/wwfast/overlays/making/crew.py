@@ -6,6 +6,7 @@ A process with threads must not fork: there a helper does, one for all services 
 
 from __future__ import annotations
 
+import atexit
 import os
 import select
 import signal
@@ -152,6 +153,9 @@ class Helper:
             cls._gone()
             command = [sys.executable, "-m", "wwfast.overlays.making.worker"]
             cls._there = (os.getpid(), *run.converse(command, stderr=None, timeout=STARTING, tied=False))
+            # It ends by itself when we do, but a moment later: whoever waited for us expects nothing of ours any more.
+            atexit.unregister(cls._gone)
+            atexit.register(cls._gone)
         return cls._there[2]
 
 
