@@ -69,11 +69,11 @@ def refused(
 def test_replace_by_a_successor_that_dies_or_hangs_at_any_step_changes_nothing(
     running: tuple[Site, subprocess.Popen[bytes]], step: str, do: str
 ) -> None:
-    plan = {"at": step, "do": do, "limits": {"daemon.process.STARTING_LIMIT": 20.0 if do == "kill" else 5.0}}
+    plan = {"at": step, "do": do, "limits": {"daemon.process.STARTING_LIMIT": 10.0 if do == "hang" else 60.0}}
     said = refused(running, f"{step}-{do}", plan)
     assert f"strained: {do}" in said
     if do == "hang":
-        assert "Timeout (0:00:05)!" in said  # the watchdog's, with where every thread stands
+        assert "Timeout (0:00:10)!" in said  # the watchdog's, with where every thread stands
 
 
 @pytest.mark.parametrize(
