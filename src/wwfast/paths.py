@@ -117,7 +117,7 @@ class Paths:
         """Every directory in which a writer may have something unfinished."""
         yield from (self.etc, self.etc / "keys", Path(os.path.realpath(self.nodes_conf)).parent)
         yield from (self.state, self.history, self.chroots, self.kernels, self.site_overlays, self.images)
-        yield from (self.run, self.cache, self.frames, self.cache / "layers", self.cache / "exec")
+        yield from (self.run, self.cache, self.frames, self.overlay_cache, self.cache / "layers", self.cache / "exec")
         try:
             yield from (Path(entry.path) for entry in os.scandir(self.images) if entry.is_dir(follow_symlinks=False))
         except OSError:

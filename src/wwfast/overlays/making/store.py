@@ -10,7 +10,6 @@ import ctypes
 import errno
 import logging
 import os
-import secrets
 import struct
 import time
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from typing import NamedTuple
 import xxhash
 
 from wwfast.errors import WwfastError
+from wwfast.system import work
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,6 @@ GRACE = 900.0  # seconds a file nobody needs stays: transfers under way, and pro
 # magic, length before compression, crc32 of that, checksum of all that precedes and follows
 HEAD = struct.Struct("<4sQIQ")
 MAGIC = b"wwS1"
-TEMPORARY = ".new-"
 
 
 class Damaged(WwfastError):
@@ -260,18 +259,17 @@ class Store:
         return freed
 
     def _files(self) -> Iterator[tuple[str, bytes, str]]:
-        """Files, their content and form; what a writer that died left behind, and what is not ours, has no content."""
+        """Files, their content and form; what is not ours has no content. Unfinished ones are `system.work`'s."""
         with suppress(OSError):
             for entry in os.scandir(self._base):
                 if entry.is_file():
-                    yield entry.path, b"\0", ""
+                    if not entry.name.startswith(work.PREFIX):
+                        yield entry.path, b"\0", ""
                     continue
                 for file in os.scandir(entry.path):
                     name, _, form = file.name.partition(".")
-                    if len(entry.name) == 2 and TEMPORARY not in file.name:
+                    if len(entry.name) == 2:
                         yield file.path, bytes.fromhex(entry.name + name), form
-                    elif TEMPORARY in file.name:
-                        yield file.path, b"\0", ""
 
 
 def _check(head: bytes, data: bytes) -> int:
@@ -296,31 +294,29 @@ def load(path: str) -> bytes:
 
 
 def write(path: str, data: bytes) -> None:
-    """A file whole, renamed into its place; nothing is left of it where that fails. Raises OSError."""
-    fresh = f"{path}{TEMPORARY}{os.getpid():x}{secrets.token_hex(3)}"
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    """A file whole, renamed into its place two directories down; nothing is left of it where that fails, and what a
+    killed process left the next command sweeps. Raises OSError."""
+    place = Path(path).parent
+    place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    fresh, fd = work.begun(place.parent, is_folder=False)
     try:
-        fd = os.open(fresh, flags, 0o600)
-    except FileNotFoundError:
-        folder = Path(path).parent
-        folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder.mkdir(mode=0o700, exist_ok=True)
-        fd = os.open(fresh, flags, 0o600)
-    try:
+        rest = memoryview(data)
+        while rest:
+            done = os.write(fd, rest)
+            if not done:
+                raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+            rest = rest[done:]
         try:
-            rest = memoryview(data)
-            while rest:
-                done = os.write(fd, rest)
-                if not done:
-                    raise OSError(errno.EIO, os.strerror(errno.EIO), path)
-                rest = rest[done:]
-        finally:
-            os.close(fd)
-        os.rename(fresh, path)  # noqa: PTH104 - strings, many times
+            os.rename(fresh, path)  # noqa: PTH104 - a string, many times
+        except FileNotFoundError:
+            place.mkdir(mode=0o700, exist_ok=True)
+            os.rename(fresh, path)  # noqa: PTH104
     except BaseException:
         with suppress(OSError):
-            os.unlink(fresh)  # noqa: PTH108
+            fresh.unlink(missing_ok=True)
         raise
+    finally:
+        os.close(fd)
 
 
 def sync_file_system(directory: str) -> None:
