@@ -280,8 +280,8 @@ MASK |= {"mkdir": 64, "remove": 128}
 
 
 def shape(path: str) -> str:
-    """A path without numbers, times and digests: files of one kind have one shape."""
-    return re.sub(r"#([.-]#)+", "#", re.sub(r"[0-9a-f]{6,}|[0-9]+", "#", path))
+    """A path without numbers, times and digests, or pieces of one: files of one kind have one shape."""
+    return re.sub(r"#([.-]#)+", "#", re.sub(r"(?<=/)[0-9a-f]{2,3}(?=/|$)|[0-9a-f]{6,}|[0-9]+", "#", path))
 
 
 def last_line(said: str) -> str:
