@@ -15,6 +15,7 @@ from concurrent.futures import Future
 from pathlib import Path
 
 from wwfast.errors import WwfastError
+from wwfast.system import wal
 from wwfast.system.folders import folder
 
 log = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ class PhaseStore:
         try:
             folder(self._path.parent)
             os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))
-            database = self._connect()
+            database = wal.connect(self._path, SCHEMA, BUSY_SECONDS)
             try:
                 return database.execute("SELECT mac, at FROM booting").fetchall()
             finally:
@@ -130,10 +131,11 @@ class PhaseStore:
         try:
             if changed:
                 if self._database is None:
-                    self._database = self._connect()
+                    self._database = wal.connect(self._path, SCHEMA, BUSY_SECONDS)
                 with self._database as database:
                     database.executemany("DELETE FROM booting WHERE mac = ?", gone)
                     database.executemany("INSERT OR REPLACE INTO booting VALUES (?, ?)", new)
+                wal.settle(self._path)  # not inside the transaction: leases are written to the same file
         except Exception as error:  # whatever it is: this thread must not end, and what changed stays
             if self.error != str(error):
                 log.error("cannot write who boots to %s: %s (it is kept and tried again)", self._path, error)
@@ -146,18 +148,6 @@ class PhaseStore:
             return False
         self.error = ""
         return True
-
-    def _connect(self) -> sqlite3.Connection:
-        """A connection whose commits are on disk when they return."""
-        database = sqlite3.connect(self._path, timeout=BUSY_SECONDS, check_same_thread=False)
-        try:
-            database.execute("PRAGMA journal_mode = WAL")
-            database.execute("PRAGMA synchronous = FULL")
-            database.execute(SCHEMA)
-        except BaseException:
-            database.close()
-            raise
-        return database
 
 
 def require_writable(path: Path) -> None:

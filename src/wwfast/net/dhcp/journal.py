@@ -1,8 +1,8 @@
 """The leases' table in the database, behind the reply path: read once, then written by threads of its own.
 
 Two promises, kept apart. *A killed process forgets nothing older than FLUSH_SECONDS and one transaction*: the writer
-commits to SQLite's write-ahead log without waiting for the disk (synchronous=NORMAL), and what the kernel has, a
-SIGKILL does not take away. *A machine that loses power forgets nothing older than that and one fsync*: after each
+commits to SQLite's write-ahead log without waiting for the disk (`system.wal`), and what the kernel has, a SIGKILL
+does not take away. *A machine that loses power forgets nothing older than that and one fsync*: after each
 commit another thread brings the log to the disk and, when the log has grown, into the database. A disk that takes
 seconds for an fsync delays only the second promise.
 
@@ -17,11 +17,12 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from wwfast.errors import WwfastError
 from wwfast.net.dhcp.packet import dotted, number
+from wwfast.system import wal
 from wwfast.system.folders import folder
 
 log = logging.getLogger(__name__)
@@ -34,8 +35,6 @@ BACKOFF_SECONDS, MOST_BACKOFF_SECONDS = 0.2, 5.0
 LOCK_SECONDS = 1.0
 #: Leases in one statement. SQLite lets go of the interpreter in each, and in a storm gets it back only after 5 ms.
 ROWS = 500
-#: A log of this size is moved into the database (SQLite's own threshold, which would make a commit wait for it).
-LOG_BYTES = 4 << 20
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS lease (
     mac TEXT PRIMARY KEY, address TEXT NOT NULL, expires REAL NOT NULL, hostname TEXT NOT NULL DEFAULT ''
@@ -79,15 +78,19 @@ class Journal:
         """All leases, latest expiry first. Raises WwfastError when the file is no database."""
         try:
             folder(self.path.parent)
-            self.path.touch(mode=0o600)
-            with closing(_connect(self.path)) as database:
-                rows = database.execute("SELECT mac, address, expires, hostname FROM lease ORDER BY expires DESC")
-                found = [(mac, number(address), expires, hostname) for mac, address, expires, hostname in rows]
+            self._disconnect()
+            self._connect()
+            assert self._database is not None
+            rows = self._database.execute("SELECT mac, address, expires, hostname FROM lease ORDER BY expires DESC")
+            found = [(mac, number(address), expires, hostname) for mac, address, expires, hostname in rows]
         except (OSError, sqlite3.Error, ValueError) as error:
+            self._disconnect()
             raise WwfastError(
                 f"cannot read the leases in {self.path}: {error}",
                 hint=f"move {self.path} away; nodes get their addresses back when they ask",
             ) from error
+        with suppress(sqlite3.Error):  # a full disk is told when there is something to write
+            wal.begin_log(self._database)
         self._written = {row[0]: row for row in found}
         return found
 
@@ -167,11 +170,15 @@ class Journal:
             self._disconnect()
             self._unwritten = {**self._written, **self._unwritten}
         if self._database is None:
-            self.path.touch(mode=0o600)
-            self._database = _connect(self.path)
-            self._inode = _inode(self.path)
+            self._connect()
+            assert self._database is not None
         with self._database:
             yield self._database
+
+    def _connect(self) -> None:
+        self.path.touch(mode=0o600)
+        self._database = wal.connect(self.path, SCHEMA, LOCK_SECONDS)
+        self._inode = _inode(self.path)
 
     def _disconnect(self) -> None:
         database, self._database = self._database, None
@@ -194,40 +201,15 @@ class Journal:
 
     def _settle(self) -> None:
         """The other thread: waits for the disk, so that the writer need not."""
-        wal = Path(f"{self.path}-wal")
         while not self._closing.is_set():
             self._committed.wait()
             self._committed.clear()
             began = time.monotonic()
             try:
-                # SQLite locks the database and its index, never the log: closing a descriptor of it frees no lock.
-                descriptor = os.open(wal, os.O_RDONLY | os.O_CLOEXEC)
-                try:
-                    os.fdatasync(descriptor)
-                    grown = os.fstat(descriptor).st_size > LOG_BYTES
-                finally:
-                    os.close(descriptor)
-                if grown:
-                    with closing(_connect(self.path)) as database:
-                        database.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-            except FileNotFoundError:
-                continue  # in the database already
+                wal.settle(self.path)
             except Exception as error:  # this thread must not end
                 log.error("cannot bring the leases in %s to the disk: %s", self.path, error)
             self._closing.wait(max(0.0, FLUSH_SECONDS - (time.monotonic() - began)))
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    database = sqlite3.connect(path, timeout=LOCK_SECONDS, check_same_thread=False)
-    try:
-        database.execute("PRAGMA journal_mode = WAL")
-        database.execute("PRAGMA synchronous = NORMAL")
-        database.execute("PRAGMA wal_autocheckpoint = 0")
-        database.execute(SCHEMA)
-    except BaseException:
-        database.close()
-        raise
-    return database
 
 
 def _inode(path: Path) -> int:

@@ -1,0 +1,56 @@
+"""SQLite files that several threads and processes write, on disks that may take seconds for an fsync.
+
+In SQLite's write-ahead mode only one may write at a time, and with `synchronous = FULL` it waits for the disk while all
+others wait for it. Here a commit only appends to the log, which a SIGKILL does not take away; whoever needs more calls
+`settle`, which waits for the disk and holds nobody up. One commit in LOG_BYTES still waits for the disk: SQLite syncs
+the head of a log that begins anew, because without that a power failure could bring back parts of the old one.
+Source: sqlite.org/wal.html, sqlite.org/pragma.html#pragma_synchronous.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+#: A log of this size is moved into the database (SQLite's own threshold, which would make a commit wait for it).
+LOG_BYTES = 4 << 20
+
+
+def connect(path: Path, schema: str, patience: float) -> sqlite3.Connection:
+    """For any thread, one at a time. `patience`: seconds that others who write are waited for."""
+    database = sqlite3.connect(path, timeout=patience, check_same_thread=False)
+    try:
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("PRAGMA synchronous = NORMAL")
+        database.execute("PRAGMA wal_autocheckpoint = 0")
+        database.execute(schema)
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+def begin_log(database: sqlite3.Connection) -> None:
+    """Write something, whatever it is: the first commit to a log waits for the disk, and nobody else's should."""
+    with database:
+        database.execute("PRAGMA user_version = 1")
+
+
+def settle(path: Path) -> None:
+    """Bring every commit so far to the disk, and into the database when the log has grown. Raises OSError,
+    sqlite3.Error."""
+    try:
+        # SQLite locks the database and its index, never the log: closing a descriptor of it frees no lock.
+        descriptor = os.open(f"{path}-wal", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return  # in the database already
+    try:
+        os.fdatasync(descriptor)
+        grown = os.fstat(descriptor).st_size > LOG_BYTES
+    finally:
+        os.close(descriptor)
+    if grown:
+        with closing(sqlite3.connect(path)) as database:
+            database.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
