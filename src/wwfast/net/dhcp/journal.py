@@ -12,7 +12,6 @@ What cannot be written is kept and tried again, less often each time; a database
 from __future__ import annotations
 
 import logging
-import os
 import sqlite3
 import threading
 import time
