@@ -1,5 +1,5 @@
 # make setup | demo | test | test-fast | random | fuzz | mutants | faults | soak | bench | check | clean
-.PHONY: setup demo test test-fast random fuzz mutants faults soak bench check clean help
+.PHONY: setup demo test test-fast test-debug random fuzz mutants faults soak bench check clean help
 PY := .venv/bin/python
 
 help:
@@ -34,6 +34,12 @@ mutants: setup
 # make faults: a disk that fails, and kill -9, at every call of every writer (MOST=20 of each, WRITERS='"node add"')
 faults: setup
 	@PYTHONPATH=tests $(PY) -m support.faults $(if $(MOST),--most $(MOST)) $(WRITERS)
+
+# make test-debug TESTS="tests/unit": with extensions that check bounds and count their objects, a leak fails its test
+test-debug: setup
+	@mkdir -p .cache/debug && cp -ru setup.py pyproject.toml src .cache/debug/
+	@cd .cache/debug && WWFAST_BUILD=debug $(CURDIR)/$(PY) setup.py -q build_ext --inplace
+	@PYTHONPATH=.cache/debug/src $(PY) -m pytest -m "not soak and not vm" $(or $(TESTS),tests/unit tests/property)
 
 # make soak MINUTES=600: nodes poll for so long (10) while nodes.conf, overlays and images change
 soak: setup

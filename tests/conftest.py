@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from support import overlays, watchdog
+from support import leaks, overlays, watchdog
 from support.lab import Laboratory, Namespace, stocked
 from wwfast.demo import debian as debian_tree
 from wwfast.paths import Paths
@@ -33,6 +33,7 @@ def pytest_configure() -> None:
 @pytest.fixture(scope="session", autouse=True)
 def _watched(tmp_path_factory: pytest.TempPathFactory) -> None:
     watchdog.begin(tmp_path_factory.mktemp("loopwatch"))
+    leaks.begin()
 
 
 @pytest.fixture(autouse=True)
@@ -44,6 +45,13 @@ def _loops_are_never_kept() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
+def _nothing_left_open() -> Iterator[None]:
+    """A test that leaves more descriptors, or native objects of a debug build, than it found fails."""
+    with leaks.of_a_test():
+        yield
+
+
+@pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith(("WWFAST_", "WAREWULF")) and name != "WWFAST_CACHE":
@@ -51,7 +59,7 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _services_closed() -> Iterator[None]:
+def _services_closed(_nothing_left_open: None) -> Iterator[None]:
     yield
     while overlays.OPEN:
         overlays.OPEN.pop().close()

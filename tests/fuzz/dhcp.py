@@ -3,7 +3,19 @@
 from __future__ import annotations
 
 from wwfast.net.dhcp.leases import LeaseTable
-from wwfast.net.dhcp.packet import IP_UDP, MIN_SIZE, REPLY, Malformed, Message, build, number, parse
+from wwfast.net.dhcp.packet import (
+    HEADER,
+    IP_UDP,
+    MIN_SIZE,
+    MOST,
+    REPLY,
+    Malformed,
+    Message,
+    build,
+    encode_options,
+    number,
+    parse,
+)
 from wwfast.net.dhcp.responder import Responder
 from wwfast.net.dhcp.terms import CLIENT_PORT, PROXY_PORT, SERVER_PORT, BootFile, DhcpConfig, Reservation
 
@@ -44,9 +56,8 @@ def one(data: bytes) -> None:
         given = said.yiaddr
         assert given in (0, number(NODE.address)) or FIRST <= given <= LAST
         assert not given or message.mac == MAC or leases.size
-    again = build(message)
-    if len(again) < 1400 and len(message.file) < 128:
-        read = parse(again)
+    if HEADER.size + len(encode_options(message.options)) < MOST and len(message.file) < 128:  # else not all of it fits
+        read = parse(build(message))
         assert read.options == message.options or _overloads(message)
         assert (read.xid, read.chaddr, read.giaddr) == (message.xid, message.chaddr, message.giaddr)
 

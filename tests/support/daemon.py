@@ -14,6 +14,7 @@ from typing import Any
 
 import uvloop
 
+from support import leaks
 from wwfast.config.settings import load
 from wwfast.daemon.app import Daemon
 from wwfast.net.http.server import listen
@@ -94,7 +95,13 @@ class Serving:
 
 @contextmanager
 def serving(paths: Paths) -> Iterator[Serving]:
-    """Start a daemon for `paths` in a thread of its own; stops it and re-raises what broke it."""
+    """Start a daemon for `paths` in a thread of its own; stops it and re-raises what broke it, or what it left open."""
+    with leaks.of_a_server(), _serving(paths) as running:
+        yield running
+
+
+@contextmanager
+def _serving(paths: Paths) -> Iterator[Serving]:
     [listener] = listen([("127.0.0.1", 0)])
     port = listener.getsockname()[1]
     started = threading.Event()

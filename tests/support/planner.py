@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from support.overlays import OPEN
 from wwfast.boot.plan import Ask, BootPlan, Planner
 from wwfast.boot.resolve import Resolver
 from wwfast.boot.stages import Stage
@@ -20,7 +21,10 @@ class Fresh:
     def __init__(self, paths: Paths, settings: Settings, overlays: OverlayService | None = None) -> None:
         self._planner = Planner(settings)
         self._resolver = Resolver(paths)
-        self._overlays = overlays or OverlayService(paths, settings)
+        if overlays is None:
+            overlays = OverlayService(paths, settings)
+            OPEN.append(overlays)
+        self._overlays = overlays
 
     def plan(self, snapshot: Snapshot, node: Node | None, stage: Stage, ask: Ask) -> BootPlan:
         standing = self._resolver.resolve(snapshot, [ask.image] if ask.image else [])

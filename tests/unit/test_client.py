@@ -48,7 +48,7 @@ class Overlay:
     data: dict[str, bytes] = field(default_factory=dict)
     status: int = 200
     asked: list[Asked] = field(default_factory=list)
-    delay: float = 0
+    delay: float = 0  # of an answer, unless the server ends
     begun: int = 0  # requests that arrived, answered or not
 
     def put(self, path: str, data: bytes | str, mode: int = 0o644, owner: tuple[int, int] | None = None) -> None:
@@ -90,7 +90,7 @@ class Server:
         self.start()
 
     def start(self) -> None:
-        overlay = self.overlay
+        overlay, ended = self.overlay, threading.Event()
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
@@ -102,7 +102,7 @@ class Server:
                 condition = self.headers["If-None-Match"]
                 status = 304 if overlay.status == 200 and condition == etag else overlay.status
                 url = urlsplit(self.path)
-                time.sleep(overlay.delay)
+                ended.wait(overlay.delay)
                 self.send_response(status)
                 self.send_header("ETag", etag)
                 self.send_header("Content-Length", str(len(body) if status == 200 else 0))
@@ -117,12 +117,14 @@ class Server:
             def log_message(self, format: str, *args: object) -> None:
                 pass
 
-        self.http = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
+        self.http, self.ended = ThreadingHTTPServer(("127.0.0.1", self.port), Handler), ended
+        self.http.daemon_threads = False  # their sockets are closed when the server is
         self.port = self.http.server_address[1]
         threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
 
     def stop(self) -> None:
         if self.http is not None:
+            self.ended.set()
             self.http.shutdown()
             self.http.server_close()
             self.http = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -32,8 +33,9 @@ MAC = "02:00:00:00:00:01"
 def kernels(site: Paths) -> list[Finding]:
     """What `wwfast doctor` says of kernels without their modules."""
     settings, snapshot = load(site), Registry(site).snapshot()
-    paper = Paper(site, settings, OverlayService(site, settings, writing=False), snapshot)
-    return [found for found in boots(Scene(site, settings, snapshot, paper)) if "modules of kernel" in found.message]
+    with closing(OverlayService(site, settings, writing=False)) as overlays:
+        found = boots(Scene(site, settings, snapshot, Paper(site, settings, overlays, snapshot)))
+        return [each for each in found if "modules of kernel" in each.message]
 
 
 OLD, MIDDLE, NEW = "6.1.0-13-amd64", "6.1.0-18-amd64", "6.1.0-21-amd64"

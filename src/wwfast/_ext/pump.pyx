@@ -11,6 +11,8 @@ from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
+from wwfast._ext.live cimport *
+
 
 cdef extern from "pthread.h" nogil:
     ctypedef unsigned long pthread_t
@@ -95,6 +97,7 @@ cdef struct Job:
 
 cdef struct Worker:
     pthread_t thread
+    bint running         # the thread was begun
     int epoll
     int wake
     int report           # the eventfd of the whole pump
@@ -114,6 +117,11 @@ cdef enum Turn:
 cdef inline void signal_fd(int fd) noexcept nogil:
     cdef uint64_t one = 1
     write(fd, &one, 8)
+
+
+cdef inline void close_open(int fd) noexcept nogil:
+    if fd >= 0:
+        close(fd)
 
 
 cdef Turn step(Job *job, Worker *worker) noexcept nogil:
@@ -260,14 +268,18 @@ cdef void *work(void *argument) noexcept nogil:
 cdef class Sending:
     """One response on its way. `context` is the caller's; the socket and the files must stay open until reported."""
 
+    cdef bint begun
     cdef Job job
     cdef bytes head, body  # what the job points to
     cdef readonly object context
 
     def __cinit__(self):
+        self.begun = live_begun(0)
         memset(&self.job, 0, sizeof(Job))
 
     def __dealloc__(self):
+        if self.begun:
+            live_ended(0)
         free(self.job.spans)
 
     @property
@@ -285,6 +297,7 @@ cdef class Sending:
 cdef class Pump:
     """`threads` native senders. Not thread safe: one event loop owns it."""
 
+    cdef bint begun
     cdef Worker *workers
     cdef int count
     cdef int report
@@ -295,6 +308,8 @@ cdef class Pump:
         cdef int index
         cdef Worker *worker
         cdef epoll_event event
+        self.begun = live_begun(1)
+        self.report = -1
         if threads < 1 or turn < 4096:
             raise ValueError("a pump needs a thread and turns of at least 4096 bytes")
         self.flying = set()
@@ -311,6 +326,7 @@ cdef class Pump:
             worker.epoll = epoll_create1(EPOLL_CLOEXEC)
             worker.wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
             pthread_mutex_init(&worker.lock, NULL)
+            self.count = index + 1
             memset(&event, 0, sizeof(event))
             event.events = EPOLLIN
             event.data.ptr = NULL
@@ -319,30 +335,32 @@ cdef class Pump:
                 raise OSError(errno, "epoll")
             if pthread_create(&worker.thread, NULL, work, worker) != 0:
                 raise OSError(EAGAIN, "no thread for the send pump")
-            self.count = index + 1
+            worker.running = True
 
     def __dealloc__(self):
-        self._stop()
+        if self.begun:
+            live_ended(1)
+            self._stop()
 
     cdef void _stop(self):
         cdef int index
         cdef Worker *worker
-        if self.workers == NULL:
-            return
         for index in range(self.count):
             self.workers[index].stop = True
-            signal_fd(self.workers[index].wake)
+            if self.workers[index].running:
+                signal_fd(self.workers[index].wake)
         for index in range(self.count):
             worker = &self.workers[index]
-            with nogil:
-                pthread_join(worker.thread, NULL)
-            close(worker.epoll)
-            close(worker.wake)
+            if worker.running:
+                with nogil:
+                    pthread_join(worker.thread, NULL)
+            close_open(worker.epoll)
+            close_open(worker.wake)
             pthread_mutex_destroy(&worker.lock)
             self.closed_total += worker.total
-        close(self.report)
+        close_open(self.report)
         free(self.workers)
-        self.workers = NULL
+        self.workers, self.count, self.report = NULL, 0, -1
 
     def close(self):
         """End the threads. Responses still on their way stop where they are and are not reported."""
@@ -431,3 +449,8 @@ cdef class Pump:
                 self.flying.discard(sending)
                 done.append(sending)
         return done
+
+
+def live():
+    """Live objects of a debug build, by type; all 0 in others."""
+    return {"Sending": live_count(0), "Pump": live_count(1)}

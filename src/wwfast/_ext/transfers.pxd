@@ -3,6 +3,8 @@
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 
+from wwfast._ext.live cimport live_ended
+
 cdef enum:
     SLOTS = 1024
     BUCKETS = 65536
@@ -102,6 +104,12 @@ cdef inline void wheel_take(Table *table, Sending *sending) noexcept nogil:
     sending.slot = -1
 
 
+cdef inline void sending_free(Sending *sending) noexcept nogil:
+    free(sending.greeting)
+    free(sending)
+    live_ended(1)
+
+
 cdef inline void table_remove(Table *table, Sending *sending) noexcept nogil:
     """Out of the table and the wheel, and freed; it must have ended."""
     cdef Sending **link = &table.buckets[table_bucket(sending.ip, sending.port, sending.local)]
@@ -110,5 +118,4 @@ cdef inline void table_remove(Table *table, Sending *sending) noexcept nogil:
     link[0] = sending.chain
     table.kept -= 1
     wheel_take(table, sending)
-    free(sending.greeting)
-    free(sending)
+    sending_free(sending)

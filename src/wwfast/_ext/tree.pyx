@@ -16,6 +16,7 @@ from libc.string cimport memcmp, memcpy, memset, strcmp, strlen
 from posix.unistd cimport close, read
 
 from wwfast._ext.files cimport *
+from wwfast._ext.live cimport *
 
 import os
 
@@ -144,6 +145,7 @@ cdef inline uint64_t mix(uint64_t dev, uint64_t ino) noexcept nogil:
 cdef class Tree:
     """One pass over one root. Methods in order: walk (n threads), arrange, recall, keys, fill or stream, remember."""
 
+    cdef bint begun
     cdef bytes root
     cdef list patterns
     cdef const char **pattern
@@ -170,6 +172,8 @@ cdef class Tree:
 
     def __cinit__(self, root, patterns=()):
         """`patterns`: globs as bytes without leading or trailing slash; what matches is left out with all below."""
+        self.begun = live_begun(0)
+        self.fd = -1
         self.root = os.fsencode(root)
         self.patterns = list(patterns)
         self.skipped = {}
@@ -197,6 +201,9 @@ cdef class Tree:
         cdef void *block
         cdef void *next_block
         cdef int i
+        if not self.begun:
+            return
+        live_ended(0)
         for i in range(self.workers_count):
             block = self.workers[i].arena.blocks
             while block != NULL:
@@ -813,3 +820,8 @@ cdef class Tree:
             if entry.known.flags & HAS_XATTR:
                 found.append(<bytes>entry.path)
         return found
+
+
+def live():
+    """Live objects of a debug build, by type; all 0 in others."""
+    return {"Tree": live_count(0)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -125,10 +125,9 @@ def unpacked_overlays(app: App, node: str, place: Path) -> Path:
     snapshot = app.registry.snapshot()
     if node not in snapshot.nodes:
         raise NotFoundError(f"there is no node {node}", hint="see: wwfast node list")
-    service = OverlayService(app.paths, app.settings)
     tree = place / "overlays"
     tree.mkdir(mode=0o755)
-    with Unpacker(tree) as unpacker:
+    with closing(OverlayService(app.paths, app.settings)) as service, Unpacker(tree) as unpacker:
         for context in ("system", "runtime"):
             file = place / f"{context}.tar"
             with file.open("wb") as out:

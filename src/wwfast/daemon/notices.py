@@ -7,6 +7,7 @@ dead file server.
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 from pathlib import Path
@@ -43,7 +44,7 @@ class Ear:
             asyncio.get_running_loop().remove_reader(self._fileno())
 
     def close(self) -> None:
-        """Hear no more. The descriptor stays open: a thread may be reading it. Safe to repeat."""
+        """Hear no more. Safe to repeat."""
         self._deafen()
         self._closed = True
 
@@ -53,15 +54,30 @@ class Notices(Ear):
 
     def __init__(self, heard: Callable[[], None]) -> None:
         self._watch = Watch()
+        self._reading = threading.Lock()
         super().__init__(self._watch.fileno, heard)
 
     def take(self, places: Iterable[tuple[Path | str, bool]]) -> bool:
         """In a thread: whether anything happened since the last time, as far as that can be known. Watches `places`
         (where, and whether what is written into files counts) from now on."""
-        happened = self._watch.changed()
-        for place, contents in places:
-            happened |= self._watch.add([place], contents=contents)
+        happened = False
+        with self._reading:
+            if not self._closed:
+                happened = self._watch.changed()
+                for place, contents in places:
+                    happened |= self._watch.add([place], contents=contents)
+        self._let_go()
         return happened
+
+    def close(self) -> None:
+        super().close()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Close the descriptor once nobody hears; where a thread reads just now, that thread does."""
+        if self._closed and self._reading.acquire(blocking=False):
+            self._watch.close()
+            self._reading.release()
 
 
 class Watchful(Protocol):

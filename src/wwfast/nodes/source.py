@@ -7,6 +7,7 @@ over several entries, anything libyaml refuses) goes through libyaml as a whole.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ NOUN = {NODES: "node", PROFILES: "profile"}
 NAMES = {NODES: checks.hostname, PROFILES: checks.name}  # what ids may be
 
 Range = tuple[int, int]
+#: The end of a document behind a line break that libyaml knows besides LF: alone it ends well, in a file it does not.
+ENDS = re.compile(rb"(?:\r|\xc2\x85|\xe2\x80[\xa8\xa9])\.\.\.")
 
 
 class Entries(Mapping[str, Tree]):
@@ -52,6 +55,8 @@ class Entries(Mapping[str, Tree]):
     def stands_alone(self, name: str) -> bool:
         """Parse one entry by libyaml; False when it is no YAML of its own or shares anchors."""
         start, end = self.ranges[name]
+        if ENDS.search(self.data, start, end):
+            return False
         try:
             tree, anchored = yaml.load_anchored(self.data[start:end], self.name)
         except YamlError:

@@ -105,7 +105,7 @@ class HeadReader:
         end = buffer.find(b"\r\n\r\n", self._searched)
         if end < 0:
             self._searched = max(0, len(buffer) - 3)
-            if len(buffer) > self._limit:
+            if self._searched > self._limit:  # where it can end at the earliest
                 raise HeadError(431, "request head too large")
             return None
         if end > self._limit:
