@@ -227,6 +227,16 @@ class Names:
             )
         return known._replace(seen=seen)
 
+    @property
+    def own(self) -> set[str]:
+        """The fields of the node that were looked at; whoever shows it another way adds to them."""
+        return self._own
+
+    def everybody(self) -> tuple[list[Node], set[str]]:
+        """All nodes, as templates see them, and where it is noted which of their fields are looked at."""
+        self._asked.add("all_nodes")
+        return [self._cluster.see(node) for node in self._cluster.nodes.values()], self._others
+
     def _rest(self, name: str) -> Any:
         """What is no field of the node; `jinja2.runtime.missing` for a name that nothing has."""
         if name == "this_node":

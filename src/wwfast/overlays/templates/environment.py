@@ -53,9 +53,10 @@ def only_marks(value: object) -> str:
 class Environment(Sandbox):
     """The sandbox with what overlays have beyond it: functions, marks, and how nothing, yes and no are printed."""
 
-    def __init__(self, functions: dict[str, Callable[..., Any]]) -> None:
+    def __init__(self, sources: Sources) -> None:
+        self.sources = sources
         super().__init__(
-            functions,
+            functions(sources),
             WITH_CONTEXT,
             trim_blocks=True,
             lstrip_blocks=True,
@@ -70,7 +71,7 @@ WITH_CONTEXT = frozenset({"ignition_json"})
 
 def make(sources: Sources) -> Environment:
     """The environment with every function and filter of the template contract."""
-    return Environment(functions(sources))
+    return Environment(sources)
 
 
 def functions(sources: Sources) -> dict[str, Callable[..., Any]]:
@@ -127,36 +128,58 @@ def mark(kind: str, text: str) -> str:
     return f"\0{_NONCE}{kind}{text}\0"
 
 
-def outputs(text: str, path: str) -> tuple[Output, ...]:
-    """Cut a rendered text at its marks; `path` is where the unnamed output goes.
+class Slots:
+    """The outputs of one run, cut where the template said so; the first has no name and goes to `path`."""
 
-    The unnamed output counts only when no file() was called, or when it became a link. A link and its text: the
-    link wins. Raises Refused for names that leave the root of the node.
-    """
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._slots: list[tuple[str, bool, list[str], str | None]] = [(path, False, [], None)]
+        self.backup = True
+        self.write = self._slots[0][2].append
+
+    def file(self, name: str) -> None:
+        """What is written from here on goes to another output. Raises Refused for names that leave the root."""
+        self._slots.append((*place(name, self._path), [], None))
+        self.write = self._slots[-1][2].append
+
+    def link(self, target: str) -> None:
+        self._slots[-1] = (*self._slots[-1][:3], target)
+
+    def finished(self) -> tuple[Output, ...]:
+        """The unnamed output counts only when there is no other, or when it became a link. A link and its text: the
+        link wins."""
+        slots = self._slots
+        if len(slots) > 1 and slots[0][3] is None:
+            slots = slots[1:]
+        return tuple(
+            Output(
+                where,
+                FILE if target is None else LINK,
+                encode("".join(parts) if target is None else target),
+                self.backup,
+                up,
+            )
+            for where, up, parts, target in slots
+        )
+
+
+def outputs(text: str, path: str) -> tuple[Output, ...]:
+    """Cut a rendered text at its marks; `path` is where the unnamed output goes. Raises Refused."""
     if "\0" not in text:
         return (Output(path, FILE, encode(text), True),)
     pieces = _MARK.split(text)
-    backup = True
-    named = False
-    slots: list[tuple[str, bool, list[str], str | None]] = [(path, False, [pieces[0]], None)]
+    slots = Slots(path)
+    slots.write(pieces[0])
     for at in range(1, len(pieces), 3):
         kind, argument, following = pieces[at : at + 3]
         if kind == "F":
-            named = True
-            slots.append((*place(argument, path), [], None))
+            slots.file(argument)
         elif kind == "L":
-            slots[-1] = (*slots[-1][:3], argument)
+            slots.link(argument)
         else:
-            backup = False
-        slots[-1][2].append(following)
-    if named and slots[0][3] is None:
-        del slots[0]
-    return tuple(
-        Output(
-            where, FILE if target is None else LINK, encode("".join(parts) if target is None else target), backup, up
-        )
-        for where, up, parts, target in slots
-    )
+            slots.backup = False
+        slots.write(following)
+    return slots.finished()
 
 
 def place(name: str, path: str) -> tuple[str, bool]:

@@ -12,11 +12,12 @@ from jinja2.runtime import Context
 from jinja2.utils import missing
 
 from wwfast.errors import ConfigError
-from wwfast.overlays.files.model import Item
+from wwfast.overlays.files.model import GO_TEMPLATE, Item
 from wwfast.overlays.files.stack import Output
 from wwfast.overlays.templates import faults
 from wwfast.overlays.templates.data import Names
 from wwfast.overlays.templates.environment import Abort, Environment, outputs
+from wwfast.overlays.templates.go import render as go
 from wwfast.overlays.templates.sandbox import Sandbox
 
 
@@ -80,6 +81,21 @@ class Program:
                 error = faults.Exceeded("memory", memory).with_traceback(error.__traceback__)
             raise self.failure(error, node) from None
 
+    def outputs(
+        self, names: Names, facts: dict[str, str], node: str, path: str, *, memory: float = 0, limit: int = 1 << 30
+    ) -> tuple[Output, ...]:
+        """The outputs for one node, the unnamed one at `path`; none when the template aborts."""
+        try:
+            text = self.run(names, facts, node, memory)
+        except Abort:
+            return ()
+        try:
+            if len(text) > limit:
+                raise faults.Exceeded("output", limit >> 20)
+            return outputs(text, path)
+        except (Exception, faults.Exceeded) as error:
+            raise self.failure(error, node) from None
+
     def _named(self, names: Names) -> Named:
         """The same for all nodes of a generation: what a run leaves in it is cleared before the next."""
         if self._context is None or self._context[0] is not names:
@@ -120,7 +136,7 @@ def parse(env: jinja2.Environment, source: str, name: str, at: str = ", line {}"
 
 
 class Template:
-    """A `.j2` file of an overlay, as its bytes were when it was read."""
+    """A `.j2` or `.ww` file of an overlay, as its bytes were when it was read."""
 
     def __init__(self, env: Environment, overlay: str, item: Item) -> None:
         data = item.read()
@@ -132,21 +148,14 @@ class Template:
             source = data.decode()
         except UnicodeDecodeError as error:
             raise ConfigError(f"{where} is not UTF-8 text: {error.reason} at byte {error.start}") from error
-        self._program = Program(env, source, where)
+        self._program: Program | go.Program
+        if item.path.endswith(GO_TEMPLATE):
+            self._program = go.Program(go.engine(env), source, where)
+        else:
+            self._program = Program(env, source, where)
         self._facts = {"overlay": overlay, "build_source": str(item.source)}
 
-    def run(
-        self, names: Names | dict[str, Any], node: str, *, memory: float = 0, output: int = 1 << 30
-    ) -> tuple[Output, ...]:
+    def run(self, names: Names, node: str, *, memory: float = 0, output: int = 1 << 30) -> tuple[Output, ...]:
         """The outputs for one node; none when the template aborts. Raises ConfigError; also where the text has more
         than `output` characters."""
-        try:
-            text = self._program.run(names, self._facts, node, memory)
-        except Abort:
-            return ()
-        try:
-            if len(text) > output:
-                raise faults.Exceeded("output", output >> 20)
-            return outputs(text, self.item.output)
-        except (Exception, faults.Exceeded) as error:
-            raise self._program.failure(error, node) from None
+        return self._program.outputs(names, self._facts, node, self.item.output, memory=memory, limit=output)

@@ -1,0 +1,373 @@
+"""A Go template to a Python function: once per template, by way of Python's own syntax tree.
+
+Nothing of a template becomes a name in Python: variables are numbered, functions come from the table, everything else
+is a constant. Each node of the tree carries line and column of the template, so a traceback tells where it failed. What
+is sure to fail when it is reached (`lower 1`) is compiled to failing there, as in Go, and told as a doubt.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Mapping
+from types import CodeType
+from typing import Any, NamedTuple
+
+from wwfast.overlays.templates.go import values
+from wwfast.overlays.templates.go.lexer import Places
+from wwfast.overlays.templates.go.tree import (
+    Action,
+    Branch,
+    Call,
+    Chain,
+    Command,
+    Dot,
+    Fields,
+    Function,
+    Jump,
+    Literal,
+    Nil,
+    Operand,
+    Part,
+    Pipeline,
+    Text,
+    Tree,
+    Variable,
+)
+
+
+class Known(NamedTuple):
+    """A function of templates: `parameters` and `rest` (if it takes more) are letters of KINDS.
+
+    One that is `placed` gets the run as its first argument: it acts where it stands in the output.
+    """
+
+    call: Callable[..., Any]
+    parameters: str = ""
+    rest: str = ""
+    placed: bool = False
+
+
+class Type(NamedTuple):
+    """A type of parameters: its name in Go, what lets a value in, and which literals it takes."""
+
+    name: str
+    check: Callable[[Any], Any] | None
+    literal: Callable[[Literal], bool]
+
+
+KINDS: dict[str, Type] = {
+    "a": Type("any", None, lambda it: True),
+    "s": Type("string", values.string, lambda it: type(it.value) is str),
+    "i": Type("int", values.integer, lambda it: it.exact is not None),
+    "b": Type("bool", values.boolean, lambda it: type(it.value) is bool),
+    "f": Type("float64", values.real, lambda it: type(it.value) in (int, float)),
+    "m": Type("map[string]any", values.mapping, lambda it: False),
+}
+CHECKS = {f"to_{letter}": kind.check for letter, kind in KINDS.items() if kind.check is not None}
+RUNTIME: dict[str, Any] = {
+    **CHECKS,
+    "field": values.field,
+    "method": values.method,
+    "one": values.one,
+    "two": values.two,
+}
+LOOPS = 18  # Python allows 20 within each other
+
+
+class Doubt(NamedTuple):
+    """What fails when it is reached."""
+
+    at: int
+    said: str
+
+
+class Compiled(NamedTuple):
+    code: CodeType
+    doubts: list[Doubt]
+
+
+class Scope:
+    """Which Python name a variable has now; the innermost one of that name."""
+
+    def __init__(self, outer: Scope | None = None) -> None:
+        self.outer, self.names = outer, dict[str, str]()
+
+    def find(self, name: str) -> str | None:
+        return self.names.get(name) or (self.outer.find(name) if self.outer else None)
+
+
+def compiled(tree: Tree, source: str, where: str, functions: Mapping[str, Known], top: Any = None) -> Compiled:
+    """A code object that defines `main(run, dot)`; `top` tells what the dot of the top level has (see Shape)."""
+    maker = Compiler(tree, source, functions, top)
+    module = ast.Module(maker.functions(), [])
+    return Compiled(compile(module, where, "exec", dont_inherit=True, optimize=0), maker.doubts)
+
+
+class Compiler:
+    def __init__(self, tree: Tree, source: str, functions: Mapping[str, Known], top: Any) -> None:
+        self._tree, self._functions, self._top = tree, functions, top
+        self._places = Places(source)
+        self._templates = {name: f"t_{number}" for number, name in enumerate(tree.defined)}
+        self._count = 0
+        self._loops = 0
+        self._scope = Scope()
+        self._dot = "d"
+        self.doubts: list[Doubt] = []
+
+    def functions(self) -> list[ast.stmt]:
+        made: list[ast.stmt] = [self._function("main", self._tree.body, whole=True)]
+        return made + [self._function(self._templates[name], body) for name, body in self._tree.defined.items()]
+
+    def _function(self, name: str, body: list[Part], *, whole: bool = False) -> ast.stmt:
+        self._scope, self._dot = Scope(), "d"
+        self._scope.names["$"] = "d"
+        if not whole:
+            self._top = None
+        here: dict[str, Any] = {"lineno": 1, "col_offset": 0, "end_lineno": 1, "end_col_offset": 1}
+        arguments = ast.arguments([], [ast.arg("run", **here), ast.arg("d", **here)], None, [], [], None, [])
+        write = ast.Attribute(ast.Name("run", ast.Load(), **here), "write", ast.Load(), **here)
+        first = ast.Assign([ast.Name("w", ast.Store(), **here)], write, **here)
+        return ast.FunctionDef(name, arguments, [first, *self._parts(body)], [], None, **here)
+
+    # -- making nodes --------------------------------------------------------------------------------------------
+
+    def _at(self, at: int) -> dict[str, Any]:
+        line, column = self._places.of(at)
+        return {"lineno": line, "col_offset": column - 1, "end_lineno": line, "end_col_offset": column}
+
+    def _new(self, prefix: str) -> str:
+        self._count += 1
+        return f"{prefix}_{self._count}"
+
+    def _name(self, name: str, at: int) -> ast.expr:
+        return ast.Name(name, ast.Load(), **self._at(at))
+
+    def _const(self, value: Any, at: int) -> ast.expr:
+        return ast.Constant(value, **self._at(at))
+
+    def _call(self, name: str, arguments: list[ast.expr], at: int) -> ast.expr:
+        return ast.Call(self._name(name, at), arguments, [], **self._at(at))
+
+    def _bind(self, name: str, value: ast.expr, at: int) -> ast.expr:
+        """`name := value`, which is the value."""
+        return ast.NamedExpr(ast.Name(name, ast.Store(), **self._at(at)), value, **self._at(at))
+
+    def _set(self, name: str, value: ast.expr, at: int) -> ast.stmt:
+        return ast.Assign([ast.Name(name, ast.Store(), **self._at(at))], value, **self._at(at))
+
+    def _fail(self, said: str, at: int) -> ast.expr:
+        self.doubts.append(Doubt(at, said))
+        return self._call("fail", [self._const(said, at)], at)
+
+    # -- parts -------------------------------------------------------------------------------------------------
+
+    def _parts(self, parts: list[Part]) -> list[ast.stmt]:
+        """Statements, at least one."""
+        made: list[ast.stmt] = []
+        for part in parts:
+            match part:
+                case Text():
+                    made.append(self._write(self._const(part.text, part.at), part.at))
+                case Action():
+                    value = self._pipeline(part.pipeline)
+                    made.append(
+                        ast.Expr(value, **self._at(part.at))
+                        if part.pipeline.variables
+                        else self._write(self._shown(value, part), part.at)
+                    )
+                case Branch(word="range"):
+                    made += self._range(part)
+                case Branch():
+                    made.append(self._branch(part))
+                case Jump():
+                    made.append((ast.Break if part.word == "break" else ast.Continue)(**self._at(part.at)))
+                case Call():
+                    made.append(ast.Expr(self._template(part), **self._at(part.at)))
+        return made or [ast.Pass(**self._at(0))]
+
+    def _write(self, value: ast.expr, at: int) -> ast.stmt:
+        return ast.Expr(self._call("w", [value], at), **self._at(at))
+
+    def _shown(self, value: ast.expr, action: Action) -> ast.expr:
+        if isinstance(value, ast.Constant) and type(value.value) is str:
+            return value
+        return self._call("show", [value], action.at)
+
+    def _inside(self, parts: list[Part], dot: str) -> list[ast.stmt]:
+        before = self._scope, self._dot
+        self._scope, self._dot = Scope(self._scope), dot
+        made = self._parts(parts)
+        self._scope, self._dot = before
+        return made
+
+    def _branch(self, part: Branch) -> ast.stmt:
+        outer = self._scope
+        self._scope = Scope(outer)
+        test = self._pipeline(part.pipeline)
+        dot = self._dot
+        if part.word == "with":
+            dot = self._new("d")
+            test = self._bind(dot, test, part.at)
+        body = self._inside(part.body, dot)
+        otherwise = self._inside(part.otherwise, self._dot) if part.otherwise else []
+        self._scope = outer
+        return ast.If(test, body, otherwise, **self._at(part.at))
+
+    def _range(self, part: Branch) -> list[ast.stmt]:
+        outer, at = self._scope, part.at
+        self._scope = Scope(outer)
+        variables = part.pipeline.variables
+        # What is gone over is bound to the variables, too, as long as there is no element.
+        whole = self._pipeline(part.pipeline)
+        names = [self._scope.find(name) or "d" for name in variables]
+        items, dot, key = self._new("s"), self._new("d"), self._new("k")
+        self._loops += 1
+        if self._loops > LOOPS:
+            self.doubts.append(Doubt(at, "ranges are nested too deeply"))
+            raise RecursionError
+        sets = [self._set(names[-1], self._name(dot, at), at)] if names else []
+        target: ast.expr = ast.Name(dot, ast.Store(), **self._at(at))
+        if len(names) == 2:
+            sets.insert(0, self._set(names[0], self._name(key, at), at))
+            target = ast.Tuple([ast.Name(key, ast.Store(), **self._at(at)), target], ast.Store(), **self._at(at))
+        over = self._call("two" if len(names) == 2 else "one", [whole], at)
+        loop = ast.For(target, self._name(items, at), [*sets, *self._inside(part.body, dot)], [], **self._at(at))
+        self._loops -= 1
+        made: list[ast.stmt] = [self._set(items, over, at), loop]
+        if part.otherwise:
+            otherwise = self._inside(part.otherwise, self._dot)
+            made = [made[0], ast.If(self._name(items, at), [loop], otherwise, **self._at(at))]
+        self._scope = outer
+        return made
+
+    def _template(self, part: Call) -> ast.expr:
+        dot = self._pipeline(part.pipeline) if part.pipeline is not None else self._const(None, part.at)
+        if part.name not in self._templates:
+            return self._fail(f"template {part.name!r} is not defined", part.at)
+        return self._call(self._templates[part.name], [self._name("run", part.at), dot], part.at)
+
+    # -- expressions -------------------------------------------------------------------------------------------
+
+    def _pipeline(self, pipeline: Pipeline) -> ast.expr:
+        value: ast.expr | None = None
+        for command in pipeline.commands:
+            value = self._command(command, value)
+        assert value is not None
+        for name in pipeline.variables:
+            if pipeline.declares:
+                target = self._scope.names[name] = self._new("v")
+            else:
+                found = self._scope.find(name)
+                if found is None:
+                    return self._fail(f"undefined variable {name!r}", pipeline.at)
+                target = found
+            value = self._bind(target, value, pipeline.at)
+        return value
+
+    def _command(self, command: Command, final: ast.expr | None) -> ast.expr:
+        first, *rest = command.operands
+        match first:
+            case Function():
+                return self._apply(first, rest, final)
+            case Fields() | Variable(names=[_, *_]) | Chain():
+                if rest or final is not None:
+                    return self._method(first, rest, final)
+                return self._operand(first)
+        if rest or final is not None:
+            return self._fail("can't give argument to non-function", first.at)
+        if isinstance(first, Nil):
+            return self._fail("nil is not a command", first.at)
+        return self._operand(first)
+
+    def _operand(self, operand: Operand) -> ast.expr:
+        match operand:
+            case Literal():
+                return self._const(operand.value, operand.at)
+            case Nil():
+                return self._const(None, operand.at)
+            case Dot():
+                return self._name(self._dot, operand.at)
+            case Pipeline():
+                return self._pipeline(operand)
+            case Function():
+                return self._apply(operand, [], None)
+        owner, names = self._owner(operand)
+        return self._fields(owner, names, operand)
+
+    def _owner(self, operand: Fields | Variable | Chain) -> tuple[ast.expr, list[str]]:
+        match operand:
+            case Fields():
+                return self._name(self._dot, operand.at), operand.names
+            case Variable():
+                name = self._scope.find(operand.name)
+                if name is None:
+                    return self._fail(f"undefined variable {operand.name!r}", operand.at), operand.names
+                return self._name(name, operand.at), operand.names
+            case Chain():
+                return self._operand(operand.inner), operand.names
+
+    def _fields(self, owner: ast.expr, names: list[str], operand: Fields | Variable | Chain) -> ast.expr:
+        if names and isinstance(owner, ast.Name) and owner.id == "d" and self._top is not None:
+            said = self._top(names)
+            if said:
+                self.doubts.append(Doubt(operand.at, said))
+        for name in names:
+            owner = self._call("field", [owner, self._const(name, operand.at)], operand.at)
+        return owner
+
+    def _method(self, first: Fields | Variable | Chain, rest: list[Operand], final: ast.expr | None) -> ast.expr:
+        owner, names = self._owner(first)
+        arguments = [self._operand(each) for each in rest] + ([final] if final is not None else [])
+        inner = self._fields(owner, names[:-1], first)
+        return self._call("method", [inner, self._const(names[-1], first.at), *arguments], first.at)
+
+    def _apply(self, function: Function, rest: list[Operand], final: ast.expr | None) -> ast.expr:
+        name, at = function.name, function.at
+        known = self._functions[name]
+        count = len(rest) + (final is not None)
+        wanted = len(known.parameters)
+        if count < wanted or (count > wanted and not known.rest):
+            least = "at least " if known.rest else ""
+            return self._fail(f"wrong number of args for {name}: want {least}{wanted} got {count}", at)
+        letters = known.parameters + known.rest * (count - wanted)
+        arguments = [self._argument(each, letter) for each, letter in zip(rest, letters, strict=False)]
+        if final is not None:
+            arguments.append(self._checked(final, letters[-1], at))
+        match name:
+            case "and" | "or":
+                return self._shorted(name, arguments, at)
+            case "not":
+                return ast.UnaryOp(ast.Not(), arguments[0], **self._at(at))
+        if known.placed:
+            arguments.insert(0, self._name("run", at))
+        return self._call(f"f_{name}", arguments, at)
+
+    def _argument(self, operand: Operand, letter: str) -> ast.expr:
+        kind = KINDS[letter]
+        if isinstance(operand, Literal):
+            if not kind.literal(operand):
+                return self._fail(f"expected {kind.name}; found {operand.value!r}", operand.at)
+            value = operand.value
+            if letter == "i":
+                value = operand.exact or 0
+            elif letter == "f":
+                value = float(operand.value)
+            return self._const(value, operand.at)
+        if isinstance(operand, Nil) and letter in "sibf":
+            return self._fail(f"cannot assign nil to {kind.name}", operand.at)
+        return self._checked(self._operand(operand), letter, operand.at)
+
+    def _checked(self, value: ast.expr, letter: str, at: int) -> ast.expr:
+        if KINDS[letter].check is None:
+            return value
+        return self._call(f"to_{letter}", [value], at)
+
+    def _shorted(self, name: str, arguments: list[ast.expr], at: int) -> ast.expr:
+        """`and` and `or`: the first value that decides, or the last."""
+        *before, value = arguments
+        for each in reversed(before):
+            kept = self._new("v")
+            test = self._bind(kept, each, at)
+            pair = (value, self._name(kept, at)) if name == "and" else (self._name(kept, at), value)
+            value = ast.IfExp(test, *pair, **self._at(at))
+        return value

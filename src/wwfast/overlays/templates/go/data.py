@@ -1,0 +1,138 @@
+"""What Go templates see: the top level, this node and all nodes. Each read is noted as for Jinja2 (see templates.data).
+
+What was made of a node is kept as long as the same node is asked for, so ten templates of it share that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from wwfast._ext.attributes import View
+from wwfast.nodes.model import Disk, FileSystem, Node
+from wwfast.overlays.templates.data import Names
+from wwfast.overlays.templates.faults import Refused
+from wwfast.overlays.templates.go import structs
+from wwfast.overlays.templates.go.values import Object
+
+NO_FIELD = "can't evaluate field {}: there is no such field"
+CHANGED = frozenset({"Resources"})  # a template may change these, so each run gets its own
+
+
+class NodeView(Object):
+    """A node in `.AllNodes`, or `.ThisNode`; `reads` gets which of its fields are looked at."""
+
+    __slots__ = ("_kept", "node", "reads")
+    GO = "node.Node"
+
+    def __init__(self, node: Node, reads: set[str]) -> None:
+        self.node, self.reads = node, reads
+        self._kept: dict[str, Any] = {}
+
+    def member(self, name: str) -> Any:
+        pair = structs.NODE.get(name)
+        if pair is None:
+            if name == "Valid":
+                return True
+            raise Refused(f"{NO_FIELD} of a node", name)
+        field, make = pair
+        self.reads.add(field)
+        if name in self._kept:
+            return self._kept[name]
+        made = make(getattr(self.node, field))
+        if name not in CHANGED:
+            self._kept[name] = made
+        return made
+
+
+class Data:
+    """What all Go templates of a generation share."""
+
+    def __init__(self, names: Names) -> None:
+        self.names = names
+        self._node: Node | None = None
+        self.kept: dict[str, Any] = {}  # of the node
+        self._sections: dict[str, Any] = {}
+        self._all: list[NodeView] | None = None
+        self._views: list[View] | None = None
+
+    def begin(self) -> None:
+        node = self.names.lookup.node
+        if node is not self._node:
+            self._node = node
+            self.kept = {}
+
+    def section(self, name: str) -> Any:
+        key, kind = structs.SECTIONS[name]
+        raw = self.names.lookup(key)
+        if name not in self._sections:
+            self._sections[name] = kind(raw)
+        return self._sections[name]
+
+    def all_nodes(self) -> list[NodeView]:
+        nodes, reads = self.names.everybody()
+        if self._all is None:
+            self._all = [NodeView(node, reads) for node in nodes]
+        return list(self._all)
+
+    def this_node(self) -> NodeView:
+        if "ThisNode" not in self.kept:
+            self.kept["ThisNode"] = NodeView(self.names.lookup.node, self.names.own)
+        view: NodeView = self.kept["ThisNode"]
+        return view
+
+
+class Top(Object):
+    """The dot of the top level."""
+
+    __slots__ = ("_data", "_facts", "_fresh")
+    GO = "overlay.TemplateStruct"
+
+    def __init__(self, data: Data, facts: Mapping[str, str]) -> None:
+        self._data, self._facts = data, facts
+        self._fresh: dict[str, Any] = {}
+
+    def member(self, name: str) -> Any:
+        data = self._data
+        pair = structs.TOP.get(name)
+        if pair is not None:
+            raw = data.names.lookup(pair[0])
+            kept = data.kept if name not in CHANGED else self._fresh
+            if name not in kept:
+                kept[name] = pair[1](raw)
+            return kept[name]
+        if name in structs.SERVER:
+            return data.names.lookup(structs.SERVER[name])
+        if name in structs.SECTIONS:
+            return data.section(name)
+        if name in structs.TEMPLATE:
+            return self._facts[structs.TEMPLATE[name]]
+        if name == "ThisNode":
+            return data.this_node()
+        if name == "AllNodes":
+            return data.all_nodes()
+        raise Refused(
+            f"{NO_FIELD} at the top level", name, hint="fields of nodes.conf that are yours are tags: .Tags.NAME"
+        )
+
+    def storage(self) -> tuple[dict[str, Disk], dict[str, FileSystem]]:
+        return self._data.names.lookup("disks"), self._data.names.lookup("filesystems")
+
+
+KNOWN = frozenset({*structs.TOP, *structs.SERVER, *structs.SECTIONS, *structs.TEMPLATE, "ThisNode", "AllNodes"})
+_BELOW: dict[str, Mapping[str, Any]] = {
+    "Kernel": structs.Kernel.MEMBERS,
+    "Ipmi": structs.Ipmi.MEMBERS,
+    "ThisNode": structs.NODE,
+    **{name: kind.MEMBERS for name, (_, kind) in structs.SECTIONS.items()},
+}
+
+
+def unknown(names: list[str]) -> str:
+    """What is wrong with `.A.B` of the top level; "" when nothing is."""
+    if names[0] not in KNOWN:
+        return f"there is no field {names[0]} at the top level"
+    below = _BELOW.get(names[0])
+    if below is not None and len(names) > 1 and names[1] not in below and names[1] != "Valid":
+        return f"there is no field {names[1]} in .{names[0]}"
+    return ""

@@ -1,0 +1,319 @@
+"""The structs of nodes and settings under the names and types they have in Warewulf's Go templates: a closed list."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from operator import attrgetter
+from typing import Any, ClassVar
+
+from wwfast.nodes.model import truth
+from wwfast.overlays.templates.go.values import (
+    FLAGS,
+    StringMap,
+    Strings,
+    Struct,
+    StructMap,
+    Word,
+    address,
+)
+
+Member = Callable[[Any], Any]
+Word.METHODS = {
+    "Bool": lambda text: truth(text),
+    "BoolDefaultTrue": lambda text: truth(text, default=True),
+}
+
+
+def plain(name: str) -> Member:
+    """Text, number or yes and no as it is."""
+    return attrgetter(name)
+
+
+def ip(name: str) -> Member:
+    return lambda raw: address(getattr(raw, name))
+
+
+def word(name: str) -> Member:
+    return lambda raw: Word(getattr(raw, name))
+
+
+def flag(name: str) -> Member:
+    return lambda raw: FLAGS[getattr(raw, name)]
+
+
+def texts(name: str) -> Member:
+    return lambda raw: Strings(getattr(raw, name))
+
+
+def tags(name: str) -> Member:
+    return lambda raw: StringMap(getattr(raw, name))
+
+
+def struct(name: str, kind: type[Struct]) -> Member:
+    return lambda raw: kind(getattr(raw, name))
+
+
+class Named(StructMap):
+    """A map of structs, which `index` gives a nil pointer of where there is no such key."""
+
+    to: str = "*struct"
+
+
+def named(name: str, kind: type[Struct]) -> Member:
+    made = type(f"{kind.__name__}s", (Named,), {"to": "*" + kind.GO})
+    return lambda raw: made((key, kind(item)) for key, item in getattr(raw, name).items())
+
+
+class Kernel(Struct):
+    __slots__ = ()
+    GO = "node.KernelConf"
+    MEMBERS: ClassVar[Mapping[str, Member]] = {"Version": plain("version"), "Args": texts("args")}
+
+
+class Ipmi(Struct):
+    __slots__ = ()
+    GO = "node.IpmiConf"
+    MEMBERS: ClassVar[Mapping[str, Member]] = {
+        "UserName": plain("username"),
+        "Password": plain("password"),
+        "Ipaddr": ip("ipaddr"),
+        "Gateway": ip("gateway"),
+        "Netmask": ip("netmask"),
+        "Port": plain("port"),
+        "Interface": plain("interface"),
+        "EscapeChar": plain("escapechar"),
+        "Write": word("write"),
+        "Template": plain("template"),
+        "Tags": tags("tags"),
+    }
+
+
+class NetDev(Struct):
+    __slots__ = ()
+    GO = "node.NetDev"
+    MEMBERS: ClassVar[Mapping[str, Member]] = {
+        "Type": plain("type"),
+        "OnBoot": word("onboot"),
+        "Device": plain("device"),
+        "Hwaddr": plain("hwaddr"),
+        "Ipaddr": ip("ipaddr"),
+        "Netmask": ip("netmask"),
+        "Gateway": ip("gateway"),
+        "Ipaddr6": ip("ipaddr6"),
+        "PrefixLen6": plain("prefixlen6"),
+        "Gateway6": ip("gateway6"),
+        "MTU": plain("mtu"),
+        "Tags": tags("tags"),
+        "Primary": plain("primary"),
+        "IpCIDR": plain("ip_cidr"),
+        "IpCIDR6": plain("ip_cidr6"),
+    }
+
+
+class TopNetDev(NetDev):
+    """As the top level has it: a copy that has lost what is not exported."""
+
+    __slots__ = ()
+    MEMBERS: ClassVar[Mapping[str, Member]] = {**NetDev.MEMBERS, "Primary": lambda raw: False}
+
+
+class Partition(Struct):
+    __slots__ = ()
+    GO = "node.Partition"
+    MEMBERS: ClassVar[Mapping[str, Member]] = {
+        "Id": plain("id"),
+        "Number": plain("number"),
+        "SizeMiB": plain("size_mib"),
+        "StartMiB": plain("start_mib"),
+        "TypeGuid": plain("type_guid"),
+        "Guid": plain("guid"),
+        "WipePartitionEntry": flag("wipe_partition_entry"),
+        "ShouldExist": flag("should_exist"),
+        "Resize": flag("resize"),
+    }
+
+
+class Disk(Struct):
+    __slots__ = ()
+    GO = "node.Disk"
+    MEMBERS: ClassVar[Mapping[str, Member]] = {
+        "Id": plain("id"),
+        "WipeTable": flag("wipe_table"),
+        "Partitions": named("partitions", Partition),
+        "PartitionList": lambda raw: [Partition(each) for each in raw.partition_list],
+    }
+
+
+class FileSystem(Struct):
+    __slots__ = ()
+    GO = "node.FileSystem"
+    MEMBERS: ClassVar[Mapping[str, Member]] = {
+        "Id": plain("id"),
+        "Format": plain("format"),
+        "Path": plain("path"),
+        "WipeFileSystem": flag("wipe_filesystem"),
+        "Label": plain("label"),
+        "Uuid": plain("uuid"),
+        "Options": texts("options"),
+        "MountOptions": plain("mount_options"),
+    }
+
+
+def without_id(kind: type[Struct]) -> type[Struct]:
+    return type(f"Top{kind.__name__}", (kind,), {"__slots__": (), "MEMBERS": {**kind.MEMBERS, "Id": lambda raw: ""}})
+
+
+TopDisk, TopFileSystem = without_id(Disk), without_id(FileSystem)
+
+
+def fresh(value: Any) -> Any:
+    """Plain data for one run: `set` changes maps in place."""
+    if isinstance(value, dict):
+        return {str(key): fresh(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [fresh(item) for item in value]
+    return str(value) if isinstance(value, str) and type(value) is not str else value
+
+
+class NetDevs(Named):
+    to = "*" + NetDev.GO
+
+
+class Disks(Named):
+    to = "*" + Disk.GO
+
+
+class FileSystems(Named):
+    to = "*" + FileSystem.GO
+
+
+# Fields of a node: its name in Go, the field of ours, and what is made of it.
+NODE: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    "Discoverable": ("discoverable", Word),
+    "AssetKey": ("asset_key", str),
+    "Profiles": ("profiles", Strings),
+    "Comment": ("comment", str),
+    "ClusterName": ("cluster_name", str),
+    "ImageName": ("image_name", str),
+    "ContainerName": ("image_name", str),
+    "Ipxe": ("ipxe_template", str),
+    "RuntimeOverlay": ("runtime_overlay", Strings),
+    "SystemOverlay": ("system_overlay", Strings),
+    "Kernel": ("kernel", Kernel),
+    "Ipmi": ("ipmi", Ipmi),
+    "Init": ("init", str),
+    "Root": ("root", str),
+    "NetDevs": ("network_devices", lambda raw: NetDevs((key, NetDev(item)) for key, item in raw.items())),
+    "Tags": ("tags", StringMap),
+    "PrimaryNetDev": ("primary_network", str),
+    "Disks": ("disks", lambda raw: Disks((key, Disk(item)) for key, item in raw.items())),
+    "FileSystems": ("filesystems", lambda raw: FileSystems((key, FileSystem(item)) for key, item in raw.items())),
+    "Resources": ("resources", fresh),
+    "Id": ("id", str),
+    "DiskList": ("disks", lambda raw: [Disk(raw[name]) for name in sorted(raw)]),
+    "FileSystemList": ("filesystems", lambda raw: [FileSystem(raw[name]) for name in sorted(raw)]),
+}
+# The top level has a copy of the node, and names of its own.
+TOP: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    **{name: pair for name, pair in NODE.items() if name not in ("DiskList", "FileSystemList")},
+    "NetDevs": ("network_devices", lambda raw: NetDevs((key, TopNetDev(item)) for key, item in raw.items())),
+    "Disks": ("disks", lambda raw: Disks((key, TopDisk(item)) for key, item in raw.items())),
+    "FileSystems": ("filesystems", lambda raw: FileSystems((key, TopFileSystem(it)) for key, it in raw.items())),
+    "Hostname": ("id", str),
+    "Container": ("image_name", str),
+}
+
+
+class Section(Struct):
+    """A section of warewulf.conf."""
+
+    __slots__ = ()
+
+
+def section(name: str, **members: Member) -> type[Section]:
+    return type(name, (Section,), {"__slots__": (), "GO": f"config.{name}", "MEMBERS": members})
+
+
+Export = section("NFSExport", Path=plain("path"), ExportOptions=plain("export_options"))
+SECTIONS: dict[str, tuple[str, type[Section]]] = {
+    "Dhcp": (
+        "dhcp",
+        section(
+            "DHCPConf",
+            Enabled=plain("enabled"),
+            Template=plain("template"),
+            RangeStart=plain("range_start"),
+            RangeEnd=plain("range_end"),
+            Range6Start=plain("range6_start"),
+            Range6End=plain("range6_end"),
+            SystemdName=plain("systemd_name"),
+        ),
+    ),
+    "Nfs": (
+        "nfs",
+        section(
+            "NFSConf",
+            Enabled=plain("enabled"),
+            ExportsExtended=lambda raw: [Export(each) for each in raw.export_paths],
+            SystemdName=plain("systemd_name"),
+        ),
+    ),
+    "Ssh": ("ssh", section("SSHConf", KeyTypes=texts("key_types"))),
+    "Warewulf": (
+        "warewulf",
+        section(
+            "WarewulfConf",
+            Port=plain("port"),
+            TLSPort=plain("tls_port"),
+            Secure=plain("secure"),
+            SecureFiles=lambda raw: raw.secure if raw.secure_files is None else raw.secure_files,
+            TLSEnabled=plain("tls"),
+            UpdateInterval=plain("update_interval"),
+            AutobuildOverlays=plain("autobuild_overlays"),
+            EnableHostOverlay=plain("host_overlay"),
+            GrubBoot=plain("grubboot"),
+            SystemdName=lambda raw: raw.systemd_name or "warewulfd",
+        ),
+    ),
+    "Tftp": (
+        "tftp",
+        section(
+            "TFTPConf",
+            Enabled=plain("enabled"),
+            TftpRoot=plain("tftproot"),
+            SystemdName=plain("systemd_name"),
+            IpxeBinaries=tags("ipxe"),
+        ),
+    ),
+    "Paths": (
+        "paths",
+        section(
+            "BuildConfig",
+            **{
+                name: plain(name.lower())
+                for name in (
+                    "Bindir", "Sysconfdir", "Localstatedir", "Cachedir", "Ipxesource", "Srvdir", "Firewallddir",
+                    "Systemddir", "Datadir", "WWOverlaydir", "WWChrootdir", "WWProvisiondir", "WWClientdir",
+                    "WWFilesdir",
+                )
+            },
+        ),
+    ),
+}  # fmt: skip
+SERVER: dict[str, str] = {
+    "BuildHost": "build_host",
+    "BuildTime": "build_time",
+    "BuildTimeUnix": "build_time_unix",
+    "Ipaddr": "ipaddr",
+    "IpCIDR": "ip_cidr",
+    "Netmask": "netmask",
+    "Network": "network",
+    "NetworkCIDR": "network_cidr",
+    "Ipaddr6": "ipaddr6",
+    "PrefixLen6": "prefixlen6",
+    "IpCIDR6": "ip_cidr6",
+    "Network6": "network6",
+    "NetworkCIDR6": "network_cidr6",
+    "Ipv6": "ipv6",
+}
+TEMPLATE: dict[str, str] = {"BuildSource": "build_source", "Overlay": "overlay"}
