@@ -15,12 +15,12 @@ from pathlib import Path
 
 import uvloop
 
+from wwfast.archive.artefact import RAW, Artefact, Extent
 from wwfast.daemon.handover import Offer, Sockets, find
 from wwfast.daemon.scheduler import WaveScheduler
 from wwfast.net.http.message import Request, Response
 from wwfast.net.http.server import HttpServer, Limits, listen
 from wwfast.net.transfer import Outcome, Transfer
-from wwfast.pack.artefact import RAW, Artefact, Extent
 
 DRAIN = 30.0  # s that transfers under way may take when a successor has taken over
 

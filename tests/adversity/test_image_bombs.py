@@ -18,9 +18,9 @@ from pathlib import Path
 import pytest
 import zstandard
 
+from wwfast.archive.limits import LIMITS, Limits
+from wwfast.archive.stream import opened
 from wwfast.errors import WwfastError
-from wwfast.images.options import LIMITS, Limits
-from wwfast.images.stream import opened
 from wwfast.images.unpack import Unpacker
 
 # All decompress to what they are given, however little of it is left when the file is cut.
@@ -130,7 +130,7 @@ def test_image_compressed_data_with_any_byte_changed_ends(tmp_path: Path, packer
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("packer", ["gzip", "xz", "bzip2", "zstd"])
 def test_image_bomb_ends_when_its_ratio_shows(tmp_path: Path, packer: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wwfast.images.stream.UNTOLD", 1 << 20)
+    monkeypatch.setattr("wwfast.archive.stream.UNTOLD", 1 << 20)
     bomb = PACKERS[packer](header("f", size=40 << 20) + bytes(40 << 20) + END)
     with pytest.raises(WwfastError, match="unpack to"):
         unpack(tmp_path, bomb)

@@ -20,9 +20,9 @@ import zstandard
 from support.daemon import MAC, NODES, overlay, serving, tiny_image, write_conf
 from support.faultydisk import BROKEN, FULL, READ_ONLY, FaultyDisk
 from support.overlays import Site, body, kept
+from wwfast.archive.artefact import Artefact
 from wwfast.errors import WwfastError
 from wwfast.images import publish
-from wwfast.pack.artefact import Artefact
 from wwfast.paths import Paths
 
 NAMES = [f"n{number}" for number in range(6)]

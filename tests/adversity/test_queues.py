@@ -9,10 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from support.daemon import MAC, NODES, overlay, serving, tiny_image, write_conf
+from wwfast.archive.artefact import Artefact
 from wwfast.daemon import routes
 from wwfast.images import publish
 from wwfast.overlays.making.service import OverlayService
-from wwfast.pack.artefact import Artefact
 from wwfast.paths import Paths
 
 EMPTY = "  d1: {discoverable: true, profiles: [default], network devices: {default: {}}}\n"

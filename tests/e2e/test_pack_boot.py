@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from support import trees
+from wwfast.archive.artefact import FORMATS
 from wwfast.demo.debian import Tree
 from wwfast.demo.netns import Namespace
 from wwfast.demo.vm import Direct, Vm
-from wwfast.pack.artefact import FORMATS
 from wwfast.pack.build import build, load
 from wwfast.paths import SHARE
 from wwfast.run import run

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from wwfast.archive.artefact import Extent
 from wwfast.net.http.conditions import choose, cut
-from wwfast.pack.artefact import Extent
 
 NAMES = ("range", "if-range", "if-match", "if-none-match", "if-modified-since", "if-unmodified-since")
 TOKENS = (

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from wwfast.archive import newc
 from wwfast.errors import WwfastError
-from wwfast.pack import newc
 
 TOKENS = (
     b"070701",

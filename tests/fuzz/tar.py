@@ -7,8 +7,8 @@ import os
 import tempfile
 from pathlib import Path
 
+from wwfast.archive.stream import opened
 from wwfast.errors import WwfastError
-from wwfast.images.stream import opened
 from wwfast.images.unpack import Unpacker
 
 COUNT = 3000

@@ -17,12 +17,12 @@ from pathlib import Path
 import pytest
 
 from support.httpserver import OCTETS, artefact, get, read_response, running
+from wwfast.archive.artefact import Artefact
 from wwfast.daemon.scheduler import WaveScheduler
 from wwfast.daemon.width import NARROWEST
 from wwfast.net.http.message import Request, Response
 from wwfast.net.http.server import Limits
 from wwfast.net.transfer import Outcome
-from wwfast.pack.artefact import Artefact
 
 BODY = random.Random(7).randbytes(6_000_001)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from support.oci import facts, small_tree
-from wwfast.images.stream import opened
+from wwfast.archive.stream import opened
 from wwfast.images.unpack import Unpacker
 from wwfast.run import run
 

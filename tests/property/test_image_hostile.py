@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support.oci import facts
+from wwfast.archive.stream import opened
 from wwfast.errors import WwfastError
-from wwfast.images.stream import opened
 from wwfast.images.unpack import Unpacker
 
 PARTS = st.sampled_from(

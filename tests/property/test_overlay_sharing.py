@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 
 from support.overlays import OPEN, Site, body
+from wwfast.archive import newc
 from wwfast.config.settings import load
 from wwfast.overlays.making.service import OverlayService
-from wwfast.pack import newc
 from wwfast.paths import Paths
 
 SEEDS = range(int(os.environ.get("WWFAST_SEEDS", "8")))

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from isal import igzip
 
 from support import cpio, trees
+from wwfast.archive.artefact import FORMATS
 from wwfast.pack import engine
-from wwfast.pack.artefact import FORMATS
 from wwfast.pack.build import build, load
 from wwfast.run import run
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import uvloop
 
+from wwfast.archive.artefact import RAW, Artefact, Extent
 from wwfast.net.http.message import Request, Response
 from wwfast.net.http.server import HttpServer, Limits, listen
 from wwfast.net.transfer import Transfer
-from wwfast.pack.artefact import RAW, Artefact, Extent
 
 Handler = Callable[[Request], "Response | Awaitable[Response]"]
 OCTETS = "application/octet-stream"

@@ -6,11 +6,11 @@ import select
 import subprocess
 from pathlib import Path
 
+from wwfast.archive.artefact import Artefact
 from wwfast.config.settings import load
 from wwfast.nodes.model import Node
 from wwfast.nodes.registry import Registry, Snapshot
 from wwfast.overlays.making.service import OverlayService
-from wwfast.pack.artefact import Artefact
 from wwfast.paths import Paths
 
 NODES = """\

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from wwfast.archive.artefact import Extent
 from wwfast.net.http.conditions import byte_range, choose, cut
-from wwfast.pack.artefact import Extent
 
 STAMP = 1_700_000_000
 DATE = "Tue, 14 Nov 2023 22:13:20 GMT"

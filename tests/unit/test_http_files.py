@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from wwfast.archive.artefact import RAW, Artefact, Extent
 from wwfast.net.http.files import FileCache, Opened
-from wwfast.pack.artefact import RAW, Artefact, Extent
 
 
 class Thread:

@@ -18,9 +18,9 @@ from pathlib import Path
 import pytest
 import zstandard
 
+from wwfast.archive.limits import LIMITS, Limits
+from wwfast.archive.stream import opened
 from wwfast.errors import WwfastError
-from wwfast.images.options import LIMITS, Limits
-from wwfast.images.stream import opened
 from wwfast.images.unpack import Unpacker
 
 SKIPPABLE = b"\x50\x2a\x4d\x18\x04\0\0\0abcd"
@@ -182,7 +182,7 @@ def test_image_over_a_limit_is_refused_with_the_name_of_the_setting(
 def test_image_that_unpacks_to_more_than_its_size_can_hold_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("wwfast.images.stream.UNTOLD", 1 << 20)
+    monkeypatch.setattr("wwfast.archive.stream.UNTOLD", 1 << 20)
     bomb = zstandard.ZstdCompressor().compress(raw("f", data=bytes(4 << 20)) + END)
     with pytest.raises(WwfastError) as caught:
         unpack(tmp_path, bomb)

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import zstandard
 
+from wwfast.archive.stream import opened
 from wwfast.errors import WwfastError
-from wwfast.images.stream import opened
 from wwfast.images.unpack import Hostile, Unpacker
 
 Entry = tuple[tarfile.TarInfo, bytes]

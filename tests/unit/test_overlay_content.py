@@ -15,6 +15,7 @@ import pytest
 
 from support.overlays import body
 from support.shipped import NODES, SHIPPED, File, lay, write
+from wwfast.archive import newc
 from wwfast.config import settings, yaml
 from wwfast.nodes.registry import Registry
 from wwfast.overlays.files import model
@@ -22,7 +23,6 @@ from wwfast.overlays.making.service import OverlayService
 from wwfast.overlays.templates import environment
 from wwfast.overlays.templates.info import documentation
 from wwfast.overlays.templates.sources import Sources
-from wwfast.pack import newc
 from wwfast.paths import SHARE, Paths
 from wwfast.run import run
 

@@ -14,9 +14,9 @@ import pytest
 import zstandard
 
 from support import cpio, trees
+from wwfast.archive.artefact import FORMATS
 from wwfast.errors import UsageError, WwfastError
 from wwfast.pack import engine, excludes, manifest, xattrs
-from wwfast.pack.artefact import FORMATS
 from wwfast.pack.build import build, load
 from wwfast.pack.verify import verify
 

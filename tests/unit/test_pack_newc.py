@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import zstandard
 
+from wwfast.archive import frames, newc
+from wwfast.archive.newc import Entry
 from wwfast.errors import WwfastError
-from wwfast.pack import frames, newc
-from wwfast.pack.newc import Entry
 from wwfast.run import run
 
 SAMPLE = [

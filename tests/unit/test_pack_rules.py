@@ -14,8 +14,9 @@ import pytest
 import zstandard
 
 from support import trees
-from wwfast.pack import frames, manifest
-from wwfast.pack.artefact import FORMATS
+from wwfast.archive import frames
+from wwfast.archive.artefact import FORMATS
+from wwfast.pack import manifest
 from wwfast.pack.build import build, load
 
 HEADER = 110

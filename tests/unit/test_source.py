@@ -20,16 +20,17 @@ ALLOWED = {
     "_ext": set(),
     "config": set(),
     "nodes": {"config"},
-    "pack": set(),
-    "images": {"pack", "config", "nodes"},
-    "overlays": {"images", "pack", "config", "nodes"},
+    "archive": {"config"},
+    "pack": {"archive"},
+    "images": {"pack", "archive", "config", "nodes"},
+    "overlays": {"images", "pack", "archive", "config", "nodes"},
     "power": {"config", "nodes"},
-    "net": {"pack", "config", "nodes", "images", "overlays"},
-    "boot": {"overlays", "images", "pack", "config", "nodes"},
-    "doctor": {"boot", "net", "overlays", "images", "pack", "config", "nodes"},
-    "daemon": {"doctor", "boot", "net", "overlays", "images", "pack", "config", "nodes"},
-    "storm": {"daemon", "boot", "net", "overlays", "images", "pack", "config", "nodes"},
-    "demo": {"storm", "daemon", "boot", "net", "overlays", "images", "pack", "config", "nodes"},
+    "net": {"archive", "config", "nodes", "images", "overlays"},
+    "boot": {"overlays", "images", "pack", "archive", "config", "nodes"},
+    "doctor": {"boot", "net", "overlays", "images", "pack", "archive", "config", "nodes"},
+    "daemon": {"doctor", "boot", "net", "overlays", "images", "pack", "archive", "config", "nodes"},
+    "storm": {"daemon", "boot", "net", "overlays", "images", "pack", "archive", "config", "nodes"},
+    "demo": {"storm", "daemon", "boot", "net", "overlays", "images", "pack", "archive", "config", "nodes"},
     "cli": {
         "power",
         "demo",
@@ -89,7 +90,10 @@ def test_imports_point_downwards(path: Path) -> None:
 def test_rooms_for_sockets_subprocesses_yaml_and_click(path: Path) -> None:
     names = {name.split(".")[0] for name in imports(path)}
     room = folder(path)
-    if room in ("doctor", "net", "boot", "overlays", "images", "pack", "nodes", "config") and path.name not in SOCKETS:
+    if (
+        room in ("doctor", "net", "boot", "overlays", "images", "pack", "archive", "nodes", "config")
+        and path.name not in SOCKETS
+    ):
         assert not names & {"asyncio", "socket", "uvloop"}, (
             "only net/*/server.py and connection.py, daemon and storm touch the event loop"
         )

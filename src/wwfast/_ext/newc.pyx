@@ -82,7 +82,7 @@ def pack(list entries, uint32_t segment, bint trailer):
 
 
 def sound(list entries):
-    """Whether every entry can be packed and Linux takes it as it is; pack/newc.py says what is wrong otherwise."""
+    """Whether every entry can be packed and Linux takes it as it is; archive/newc.py says what is wrong otherwise."""
     cdef bytes name, data
     cdef const char *text
     cdef uint64_t length

@@ -10,13 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from wwfast.archive.artefact import FORMATS, Artefact
 from wwfast.boot.script import Expanded, plain
 from wwfast.boot.stages import Stage
 from wwfast.boot.urls import Urls
 from wwfast.config import checks
 from wwfast.errors import NotFoundError, WwfastError
 from wwfast.images import names
-from wwfast.pack.artefact import FORMATS, Artefact
 
 if TYPE_CHECKING:
     from wwfast.boot.standing import ServedImage, ServedKernel, Standing

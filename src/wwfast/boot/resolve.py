@@ -6,13 +6,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from wwfast.archive.artefact import FORMATS, Artefact
 from wwfast.boot.script import Scripts
 from wwfast.boot.standing import NOBODY, Key, ServedImage, ServedKernel, Standing, key
 from wwfast.errors import WwfastError, of_system
 from wwfast.images import names
 from wwfast.images.kernels import KernelStore, chosen
 from wwfast.images.store import Image, ImageStore
-from wwfast.pack.artefact import FORMATS, Artefact
 from wwfast.watch import existing, trail
 
 if TYPE_CHECKING:

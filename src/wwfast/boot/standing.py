@@ -13,9 +13,9 @@ from wwfast.errors import NotFoundError, WwfastError
 from wwfast.images import names
 
 if TYPE_CHECKING:
+    from wwfast.archive.artefact import Artefact
     from wwfast.boot.script import Scripts
     from wwfast.nodes.model import Node
-    from wwfast.pack.artefact import Artefact
 
 T = TypeVar("T")
 

@@ -53,9 +53,10 @@ def import_(
     """
     import sys
 
+    from wwfast.archive.limits import Limits
     from wwfast.errors import UsageError
     from wwfast.images.importing import default_name, import_image
-    from wwfast.images.options import Limits, Options
+    from wwfast.images.options import Options
 
     if password_stdin:
         password = sys.stdin.readline().rstrip("\n")

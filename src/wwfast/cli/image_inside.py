@@ -117,8 +117,8 @@ def room(app: App, image: Image, bind: tuple[str, ...], node: str | None) -> Ite
 
 def unpacked_overlays(app: App, node: str, place: Path) -> Path:
     """The system and runtime overlays of a node, rendered, as a tree."""
+    from wwfast.archive.stream import opened
     from wwfast.errors import NotFoundError
-    from wwfast.images.stream import opened
     from wwfast.images.unpack import Unpacker
     from wwfast.overlays.making.service import OverlayService
 

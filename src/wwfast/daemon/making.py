@@ -11,9 +11,9 @@ from concurrent.futures import Executor
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from wwfast.archive.artefact import Artefact
     from wwfast.nodes.model import Node
     from wwfast.nodes.registry import Snapshot
-    from wwfast.pack.artefact import Artefact
 
 Make = Callable[["Snapshot", "Node", str, str], "Artefact"]
 

@@ -29,9 +29,9 @@ from wwfast.net.http.message import NOTHING, Request, Response
 from wwfast.net.names import tame
 
 if TYPE_CHECKING:
+    from wwfast.archive.artefact import Artefact
     from wwfast.nodes.model import Node
     from wwfast.nodes.registry import Registry, Snapshot
-    from wwfast.pack.artefact import Artefact
 
 ALIASES = {
     "provision": Stage.IPXE,

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from wwfast.archive.artefact import ZST
 from wwfast.doctor.finding import ERROR, WARNING, Fault
 from wwfast.images import detect, inside
 from wwfast.overlays.files.model import FILE, LINK
 from wwfast.pack import manifest
-from wwfast.pack.artefact import ZST
 
 if TYPE_CHECKING:
     from wwfast.images.kernels import NodeKernel

@@ -12,9 +12,9 @@ import resource
 import stat
 from pathlib import Path
 
+from wwfast.archive.limits import exceeded
 from wwfast.errors import WwfastError
 from wwfast.images.inside import LINKS
-from wwfast.images.options import exceeded
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 CACHED = 8192  # descriptors of directories kept open, where the process may have four times as many

@@ -10,11 +10,11 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from wwfast.archive.stream import DamagedError, opened
 from wwfast.errors import NotFoundError, UsageError, WwfastError
 from wwfast.images import debian, inside, names, oci, registry
 from wwfast.images.options import Options
 from wwfast.images.store import Image, ImageStore
-from wwfast.images.stream import DamagedError, opened
 from wwfast.images.unpack import Unpacker
 from wwfast.paths import Paths
 from wwfast.run import run

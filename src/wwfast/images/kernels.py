@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING
 
 import xxhash
 
+from wwfast.archive.artefact import GZ, RAW, ZST, Artefact, Extent
 from wwfast.errors import NotFoundError, WwfastError
 from wwfast.images import detect, names
 from wwfast.images.detect import Kernel
 from wwfast.images.modules import gather
 from wwfast.images.store import ImageStore
 from wwfast.pack import build as packing
-from wwfast.pack.artefact import GZ, RAW, ZST, Artefact, Extent
 from wwfast.paths import Paths
 from wwfast.system import files, locks, work
 

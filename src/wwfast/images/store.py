@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from wwfast.archive.artefact import GZ, ZST, Artefact
 from wwfast.errors import NotFoundError, WwfastError
 from wwfast.images import detect, inside, names
 from wwfast.images.detect import Kernel
-from wwfast.pack.artefact import GZ, ZST, Artefact
 from wwfast.paths import Paths
 
 if TYPE_CHECKING:

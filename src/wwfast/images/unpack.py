@@ -14,12 +14,12 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
+from wwfast.archive import members
+from wwfast.archive.limits import LIMITS, Limits, exceeded
+from wwfast.archive.members import Member
+from wwfast.archive.stream import Forward
 from wwfast.errors import WwfastError
-from wwfast.images import members
 from wwfast.images.below import Below, Hostile, Parts, is_directory
-from wwfast.images.members import Member
-from wwfast.images.options import LIMITS, Limits, exceeded
-from wwfast.images.stream import Forward
 
 __all__ = ["Hostile", "Unpacker"]
 

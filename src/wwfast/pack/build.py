@@ -22,11 +22,12 @@ import xxhash
 
 from wwfast import __version__
 from wwfast._ext.tree import OTHER_TIMES, OVER_2G, SOCKETS, Tree
+from wwfast.archive import frames as codec
+from wwfast.archive import newc
+from wwfast.archive.artefact import FORMATS, GZ, RAW, Artefact
 from wwfast.errors import UsageError, WwfastError
 from wwfast.pack import excludes as rules
-from wwfast.pack import frames as codec
-from wwfast.pack import manifest, newc, xattrs
-from wwfast.pack.artefact import FORMATS, GZ, RAW, Artefact
+from wwfast.pack import manifest, xattrs
 from wwfast.pack.cache import Frame, FrameCache, PackWriter, collect, frame_key, hold, intact
 from wwfast.pack.engine import SEGMENT, ChangedError, Engine, Packed, Progress, scan, trusted_before
 from wwfast.pack.manifest import Manifest, Piece, Segment, Stamp

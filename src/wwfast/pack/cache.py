@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 import xxhash
 
-from wwfast.pack import frames
+from wwfast.archive import frames
 from wwfast.system import files, locks, work
 from wwfast.system.folders import naming
 

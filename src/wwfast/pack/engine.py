@@ -20,9 +20,9 @@ from typing import NamedTuple
 import xxhash
 
 from wwfast._ext.tree import Tree
+from wwfast.archive import frames
+from wwfast.archive.artefact import GZ, RAW, ZST
 from wwfast.errors import WwfastError
-from wwfast.pack import frames
-from wwfast.pack.artefact import GZ, RAW, ZST
 from wwfast.pack.cache import Frame, FrameCache, PackWriter, frame_key
 from wwfast.pack.xattrs import CAPABILITIES, XATTRS
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import msgspec
 import xxhash
 
+from wwfast.archive.artefact import SUFFIX, Artefact, Extent
 from wwfast.errors import WwfastError
-from wwfast.pack.artefact import SUFFIX, Artefact, Extent
 
 FILE = "manifest.json"
 VERSION = 1

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from wwfast.archive.artefact import Artefact
 from wwfast.net.http.conditions import choose
 from wwfast.net.http.message import render_head, validators
 from wwfast.net.transfer import Outcome, Transfer
-from wwfast.pack.artefact import Artefact
 
 if TYPE_CHECKING:
     from wwfast.net.http.files import OpenFile

@@ -13,6 +13,7 @@ from enum import Enum, auto
 from functools import partial
 from typing import TYPE_CHECKING
 
+from wwfast.archive.artefact import Artefact
 from wwfast.net.http.admission import Verdict, patience
 from wwfast.net.http.answer import Answer
 from wwfast.net.http.conditions import cut
@@ -21,7 +22,6 @@ from wwfast.net.http.message import NOTHING, Request, Response, render_head
 from wwfast.net.isolation import isolated
 from wwfast.net.names import tame
 from wwfast.net.transfer import Outcome
-from wwfast.pack.artefact import Artefact
 
 if TYPE_CHECKING:
     from wwfast._ext.pump import Sending

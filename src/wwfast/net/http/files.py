@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from wwfast.pack.artefact import Artefact, Extent
+from wwfast.archive.artefact import Artefact, Extent
 
 KEPT = 32 << 20  # bytes of small bodies in memory
 OPENED = 4096  # artefacts whose files are open; many may lie in the same file

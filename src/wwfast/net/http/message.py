@@ -15,7 +15,7 @@ from functools import lru_cache
 from http import HTTPStatus
 from typing import NamedTuple
 
-from wwfast.pack.artefact import Artefact
+from wwfast.archive.artefact import Artefact
 
 REASON = {status.value: status.phrase for status in HTTPStatus}
 NOTHING: Mapping[str, str] = {}

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 import xxhash
 
+from wwfast.archive import frames
+from wwfast.archive.artefact import Artefact
 from wwfast.config.settings import Settings
 from wwfast.errors import WwfastError
 from wwfast.nodes.model import Node
@@ -21,8 +23,6 @@ from wwfast.overlays.making.store import Store
 from wwfast.overlays.making.worker import LEVEL, Key, Made, Part, key_of
 from wwfast.overlays.templates.data import Cluster
 from wwfast.overlays.templates.sources import Sources
-from wwfast.pack import frames
-from wwfast.pack.artefact import Artefact
 from wwfast.paths import Paths
 from wwfast.watch import Watch, existing
 

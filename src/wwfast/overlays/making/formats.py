@@ -13,9 +13,8 @@ from typing import NamedTuple
 import xxhash
 import zstandard
 
-from wwfast.overlays.making import tarform
+from wwfast.archive import frames, tarform
 from wwfast.overlays.making.store import Damaged, Segment, Store
-from wwfast.pack import frames
 
 
 class File(NamedTuple):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import xxhash
 
+from wwfast.archive import newc
 from wwfast.errors import ConfigError, WwfastError
 from wwfast.overlays.files.images import Images
 from wwfast.overlays.files.model import DIRECTORY, FILE, Item
@@ -22,7 +23,6 @@ from wwfast.overlays.files.scan import Overlays
 from wwfast.overlays.files.stack import Entry, Output, Rendered, Stack, StaticContent, apply, difference
 from wwfast.overlays.templates.data import digest
 from wwfast.overlays.templates.sources import Sources
-from wwfast.pack import newc
 
 if TYPE_CHECKING:
     from wwfast.images.store import Image

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import xxhash
 
+from wwfast.archive.artefact import FORMATS, SUFFIX, Artefact, Extent
 from wwfast.config.settings import Settings
 from wwfast.errors import NotFoundError, UsageError, WwfastError
 from wwfast.nodes.model import Node
@@ -31,7 +32,6 @@ from wwfast.overlays.making.orders import CONTEXTS, RUNTIME, Orders, Work, uncol
 from wwfast.overlays.making.plan import Changed
 from wwfast.overlays.making.store import Damaged
 from wwfast.overlays.making.worker import SYSTEM, Laid, Lay, Render, Rendered, overlays_of
-from wwfast.pack.artefact import FORMATS, SUFFIX, Artefact, Extent
 from wwfast.paths import Paths
 
 __all__ = ["CONTEXTS", "RUNTIME", "SYSTEM", "OverlayService", "Report", "overlays_of", "uncollected"]

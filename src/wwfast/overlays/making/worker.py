@@ -21,6 +21,7 @@ from typing import Any
 import msgspec
 import xxhash
 
+from wwfast.archive import frames
 from wwfast.config.settings import Conf
 from wwfast.errors import NotFoundError, WwfastError
 from wwfast.nodes.model import Node
@@ -36,7 +37,6 @@ from wwfast.overlays.templates.data import Cluster, Names, Note, Rests, Seen, Se
 from wwfast.overlays.templates.faults import Exceeded
 from wwfast.overlays.templates.render import Template
 from wwfast.overlays.templates.sources import Sources
-from wwfast.pack import frames
 from wwfast.paths import Paths
 
 SYSTEM = "system"

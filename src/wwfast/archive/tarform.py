@@ -7,7 +7,7 @@ import stat
 import tarfile
 from collections.abc import Iterator
 
-from wwfast.pack.newc import Entry
+from wwfast.archive.newc import Entry
 
 HEADER = 110
 END = b"\0" * 1024

@@ -15,8 +15,8 @@ from typing import IO, Any, cast
 import zstandard
 from isal import igzip_lib
 
+from wwfast.archive.limits import LIMITS, exceeded
 from wwfast.errors import WwfastError
-from wwfast.images.options import LIMITS, exceeded
 
 CHUNK = 1 << 20
 GzipError: type[Exception] = cast(Any, igzip_lib).error  # declared as a value in the library's types

@@ -21,7 +21,7 @@ import zstandard
 from isal import isal_zlib
 from zlib_ng import zlib_ng
 
-from wwfast.pack.artefact import GZ, RAW, ZST
+from wwfast.archive.artefact import GZ, RAW, ZST
 
 DEFAULT_LEVEL = 3
 SAMPLES, SAMPLE = 16, 4096  # how often, and how many bytes of, a piece is looked at before it is compressed

@@ -11,10 +11,10 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from wwfast.archive import magic
+from wwfast.archive.limits import Limits, exceeded
+from wwfast.archive.stream import Forward
 from wwfast.errors import WwfastError
-from wwfast.images import magic
-from wwfast.images.options import Limits, exceeded
-from wwfast.images.stream import Forward
 
 BLOCK = 512
 END = bytes(BLOCK)
