@@ -175,6 +175,7 @@ def test_dhcp_what_guests_have_is_read_without_a_trace(paths: Paths) -> None:
     for address, clash in (("10.5.0.100", 1), ("10.5.0.101", 0), ("10.5.0.102", 0)):
         conf = write(paths, {"n1": {"ipaddr": address}})
         assert len(list(clashes(Registry(paths).snapshot(), conf, guests(paths.database)))) == clash, address
+    journal.close()
     paths.database.write_bytes(b"no database")
     assert guests(paths.database) == {}
 
