@@ -118,12 +118,48 @@ def test_a_template_of_the_site_wins_and_changes_are_seen(paths: Paths) -> None:
     assert Scripts(paths, scripts).render("default", VARIABLES) == "#!ipxe\necho changed n1\n"
 
 
-def test_a_go_template_is_named_with_a_hint(paths: Paths) -> None:
+def test_go_template_of_a_script_runs_as_in_warewulf(paths: Paths) -> None:
+    """With its variables; our own scripts stand before those that Warewulf brought."""
     (paths.etc / "ipxe").mkdir()
-    (paths.etc / "ipxe/ours.ipxe").write_text("#!ipxe\necho {{.Id}}\n")
-    with pytest.raises(NotFoundError, match="Go template") as caught:
-        Scripts(paths).find("ours")
-    assert "ours.ipxe.j2" in (caught.value.hint or "")
+    source = (
+        "#!ipxe\nset base http://{{ .Authority }}\n{{ range $n, $d := .NetDevs }}{{ if and $d.Hwaddr $d.Device }}"
+        "ifname={{ $d.Device }}:{{ $d.Hwaddr | lower }} {{ end }}{{ end }}\n"
+        "kernel ${base}/kernel/{{ .Hwaddr }} {{ .KernelArgs }} root={{ .Root | default `tmpfs` }} {{ .Tags.none }}"
+        "{{ if .TLS }}tls{{ end }}{{ .Message }}{{ print `${net0/mac}` }} {{ .Port }}\n"
+    )
+    (paths.etc / "ipxe/ours.ipxe").write_text(source)
+    (paths.etc / "ipxe/default.ipxe").write_text("#!ipxe\necho of Warewulf\n")
+    scripts = Scripts(paths)
+    assert "default" in scripts.names()
+    assert "of Warewulf" not in scripts.render("default", VARIABLES)
+    device = NetDev(device="eth0", hwaddr="52:54:00:AA:00:01")
+    text = scripts.render(
+        "ours", {**VARIABLES, "port": 1, "root": "", "tags": {}, "network_devices": {"a": device, "b": NetDev()}}
+    )
+    assert text.splitlines()[1:] == [
+        f"set base http://{VARIABLES['authority']}",
+        "ifname=eth0:52:54:00:aa:00:01 ",
+        f"kernel ${{base}}/kernel/{VARIABLES['hwaddr']} {VARIABLES['kernel_args']} "
+        "root=tmpfs <no value>${net0/mac} 1",
+    ]
+
+
+@pytest.mark.parametrize("value", ["a\nshell", "${evil}", "a || shell", "a && shell"])
+def test_go_template_of_a_script_prints_nothing_that_ipxe_would_run(paths: Paths, value: str) -> None:
+    (paths.etc / "ipxe").mkdir()
+    (paths.etc / "ipxe/ours.ipxe").write_text("#!ipxe\necho {{ .Tags.a }}\n")
+    with pytest.raises(ConfigError, match=r"ours\.ipxe:2:9, node n1: this value holds a line break"):
+        Scripts(paths).render("ours", {**VARIABLES, "tags": {"a": value}})
+
+
+def test_go_template_of_a_script_names_what_is_not_there(paths: Paths) -> None:
+    (paths.etc / "ipxe").mkdir()
+    (paths.etc / "ipxe/file.ipxe").write_text("#!ipxe\n{{ Include `x` }}\n")
+    (paths.etc / "ipxe/field.ipxe").write_text("#!ipxe\n{{ .Nope }}\n")
+    with pytest.raises(ConfigError, match=r"file\.ipxe:2:4, node n1: function 'Include' not defined"):
+        Scripts(paths).render("file", VARIABLES)
+    with pytest.raises(ConfigError, match=r"field\.ipxe:2:4, node n1: can't evaluate field Nope"):
+        Scripts(paths).render("field", VARIABLES)
 
 
 def test_errors_name_file_line_and_node(paths: Paths) -> None:

@@ -161,7 +161,7 @@ def _no_overlay(site: Healthy) -> None:
 
 
 def _go_template(site: Healthy) -> None:
-    site.overlay("old", "etc/motd.ww", "{{ .Id }}\n")
+    site.overlay("old", "etc/motd.ww", "{{ .Id }}\n{{ .Nope }}\n")
     site.entries["n2"]["system overlay"] = ["wwinit", "old"]
 
 
@@ -181,7 +181,7 @@ def _ipxe_template_fails(site: Healthy) -> None:
 
 
 def _go_ipxe_template(site: Healthy) -> None:
-    put(site.paths.etc / "ipxe/old.ipxe", "#!ipxe\necho {{ .Id }}\n")
+    put(site.paths.etc / "ipxe/old.ipxe", "#!ipxe\necho {{ .Id }} {{ index .Tags 1 }}\n")
     site.entries["n2"]["ipxe template"] = "old"
 
 
@@ -245,11 +245,11 @@ FAULTS: dict[Callable[[Healthy], None], tuple[str, str, str, str]] = {
     _template_fails: ("error", "n[2-3]", "overlay broken, etc/t.j2, line 1", "default("),
     _runtime_template_fails: ("error", "n2", "overlay broken, etc/t.j2, line 1: division by zero", ""),
     _no_overlay: ("error", "n2", "no overlay gone", "wwfast overlay create gone"),
-    _go_template: ("error", "n2", "overlay old has Go templates", "port them to Jinja2"),
+    _go_template: ("error", "n2", "overlay old, etc/motd.ww, line 2, column 4: can't evaluate field Nope", "tags"),
     _file_over_directory: ("error", "n2", "/usr is a file in the overlays, but a directory in image deb", "rename"),
     _no_ipxe_template: ("error", "n2", "no iPXE template gone", "there are: default"),
     _ipxe_template_fails: ("error", "n[2-3]", "own.ipxe.j2:2: there is no such key", "default("),
-    _go_ipxe_template: ("error", "n2", "old.ipxe is a Go template", "port it to Jinja2"),
+    _go_ipxe_template: ("error", "n2", "old.ipxe:2:19: value has type int; should be string", ""),
     _no_address: ("error", "n2", "has no address, and DHCP has no range", "--ipaddr ADDRESS"),
     _no_hardware_address: ("error", "n2", "has no hardware address", "wwfast node set n2 --hwaddr MAC"),
     _nothing_to_discover: ("error", "n2", "has no network device", "--netname default"),

@@ -300,15 +300,17 @@ def test_overlay_build_says_what_changed_and_dry_run_what_would(run: Run, site: 
 
 
 def test_overlay_build_with_go_templates_of_a_warewulf_site(run: Run, site: Path, paths: Paths) -> None:
-    """The site's copy cannot be run; the shipped one stands in when the command or warewulf.conf asks for it."""
+    """The site's copy is run; the shipped one stands in when the command or warewulf.conf asks for it."""
     file = site / "hostname/rootfs/etc/hostname.ww"
     file.parent.mkdir(parents=True)
-    file.write_text("{{.Id}}\n")
+    file.write_text("{{.Id}}{{.Nope}}\n")
     status, _, err = run("build")
     assert status == 1
-    assert "Go templates" in err
-    assert "etc/hostname.ww" in err
+    assert "overlay hostname, etc/hostname.ww, line 1, column 10, node n1: can't evaluate field Nope" in err
     assert "2 of 4" in ok(run("build --ignore-go-templates")), "the runtime overlays were right already"
+    file.write_text("{{.Id}}.site\n")
+    assert "2 of 4" in ok(run("build"))
+    assert "2 of 4" in ok(run("build --ignore-go-templates"))
     paths.conf.write_text("ipaddr: 10.0.0.1/16\nwwfast: {ignore go templates: true}\n")
     assert "0 of 4" in ok(run("build"))
 

@@ -1,4 +1,4 @@
-"""The text a node's iPXE runs: site templates over shipped ones, `<name>.ipxe.j2`.
+"""The text a node's iPXE runs: site templates over shipped ones, `<name>.ipxe.j2`; last `<name>.ipxe` in Go.
 
 One form is right for every iPXE from 2019 on, BIOS and UEFI: `initrd --name X URL` with `initrd=X` on the
 kernel's command line. iPXE 1.0.0+git-20190125 on UEFI panics the kernel without `initrd=`.
@@ -13,9 +13,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from wwfast.boot import goscript
 from wwfast.config import checks
 from wwfast.errors import ConfigError, NotFoundError, WwfastError
 from wwfast.overlays.templates.faults import Refused
+from wwfast.overlays.templates.go.render import Engine
 from wwfast.overlays.templates.render import Program
 from wwfast.overlays.templates.sandbox import Sandbox
 from wwfast.paths import SHARE, Paths
@@ -53,21 +55,31 @@ class Scripts:
     def __init__(self, paths: Paths, former: Scripts | None = None) -> None:
         self._site = paths.etc / "ipxe"
         self._sandbox: Sandbox = former._sandbox if former is not None else Sandbox({}, finalize=printed)
-        self._compiled: dict[str, tuple[Path, Stamp, Program | WwfastError]] = {}
+        self._go: Engine = former._go if former is not None else goscript.engine()
+        self._compiled: dict[str, tuple[Path, Stamp, Program | goscript.Script | WwfastError]] = {}
         for folder in (SHARE / "ipxe", self._site):
             for path in folder.glob(f"*{SUFFIX}"):
                 if not path.name.startswith("."):
-                    self._take(path, former)
-        self._unported = {path.name.removesuffix(GO_SUFFIX): path for path in self._site.glob(f"*{GO_SUFFIX}")}
+                    self._take(path, path.name.removesuffix(SUFFIX), former)
+        # Of Warewulf's own there are ours: its default script asks for routes and a menu that a site may not have.
+        for path in self._site.glob(f"*{GO_SUFFIX}"):
+            name = path.name.removesuffix(GO_SUFFIX)
+            if not name.startswith(".") and name not in self._compiled:
+                self._take(path, name, former)
 
-    def _take(self, path: Path, former: Scripts | None) -> None:
-        name = path.name.removesuffix(SUFFIX)
+    def _compile(self, path: Path) -> Program | goscript.Script:
+        where = f"iPXE template {path}"
+        if path.name.endswith(SUFFIX):
+            return Program(self._sandbox, path.read_text(), where, ":{}", NODE)
+        return goscript.Script(self._go, path.read_text(), where, NODE)
+
+    def _take(self, path: Path, name: str, former: Scripts | None) -> None:
         try:
             found = path.stat()
             stamp = (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
             known = former._compiled.get(name) if former is not None else None
             if known is None or known[:2] != (path, stamp):
-                known = (path, stamp, Program(self._sandbox, path.read_text(), f"iPXE template {path}", ":{}", NODE))
+                known = (path, stamp, self._compile(path))
         except FileNotFoundError:
             return
         except (OSError, UnicodeDecodeError) as error:
@@ -80,16 +92,11 @@ class Scripts:
         return sorted(self._compiled)
 
     def find(self, name: str) -> Path:
-        """The template file of a name. Raises NotFoundError; a Go template of the site is named as such."""
+        """The template file of a name. Raises NotFoundError."""
         if "/" in name or name.startswith("."):
             raise NotFoundError(f"iPXE template {name!r}: a name is wanted, not a path")
         if name in self._compiled:
             return self._compiled[name][0]
-        if name in self._unported:
-            raise NotFoundError(
-                f"iPXE template {name}: {self._unported[name]} is a Go template, which wwfast does not read",
-                hint=f"port it to Jinja2 as {self._site / (name + SUFFIX)}",
-            )
         raise NotFoundError(f"no iPXE template {name}", hint=f"there are: {', '.join(self.names())}")
 
     def render(self, name: str, variables: Mapping[str, object]) -> str:

@@ -106,7 +106,7 @@ def show(app: App, name: str, file: str, node: str | None, quiet: bool) -> None:
     from wwfast.overlays.files import model
 
     found = model.find(app.paths, name).find(file)
-    if node is None or found.suffix != model.TEMPLATE:
+    if node is None or found.suffix not in model.TEMPLATES:
         if found.is_symlink():
             click.echo(f"-> {found.readlink()}")
         elif found.is_dir():
@@ -168,8 +168,9 @@ def edit_(app: App, name: str, file: str, parents: bool, mode: str | None) -> No
 
     there = model.find(app.paths, name)
     path = there.inside(file)
-    if not path.exists() and path.with_name(path.name + model.TEMPLATE).exists():
-        path = path.with_name(path.name + model.TEMPLATE)
+    if not path.exists():
+        candidates = [path.with_name(path.name + suffix) for suffix in model.TEMPLATES]
+        path = next((each for each in candidates if each.exists()), path)
     relative = str(path.relative_to(there.rootfs))
     before = path.read_bytes() if path.is_file() else None
     editor = shlex.split(os.environ.get("EDITOR") or "vi")

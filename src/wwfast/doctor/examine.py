@@ -28,6 +28,7 @@ CHECKS: tuple[Check, ...] = (
     boots.boots,
     site.keys,
     site.unserved,
+    site.templates,
 )
 
 

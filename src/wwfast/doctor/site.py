@@ -71,6 +71,18 @@ def unserved(scene: Scene) -> Iterator[Finding]:
         yield Finding(level, "settings", f"{scene.paths.conf} sets {key}, but {lack}", "take it out, or go without")
 
 
+def templates(scene: Scene) -> Iterator[Finding]:
+    """GRUB templates of the site: GRUB is not served. Warewulf brings grub.cfg.ww, so that one tells only of a wish to
+    boot by GRUB."""
+    place = scene.paths.etc / "grub"
+    for path in sorted(place.glob("*.ww")):
+        if path.name != "grub.cfg.ww" or scene.settings.warewulf.grubboot:
+            why = f"{path} has no effect: GRUB is not served, nodes boot by iPXE"
+            yield Finding(
+                WARNING, "templates", why, f"what it did, as an iPXE script: {scene.paths.etc}/ipxe/NAME.ipxe"
+            )
+
+
 def registry(scene: Scene) -> list[Finding]:
     """What is wrong in nodes.conf; an entry that cannot be used is a node that does not boot."""
     profiles, faults = [], []

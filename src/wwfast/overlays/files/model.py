@@ -23,6 +23,7 @@ from wwfast.paths import Paths
 NAME = re.compile(r"[a-zA-Z0-9._:-]+")
 TEMPLATE = ".j2"
 GO_TEMPLATE = ".ww"
+TEMPLATES = (TEMPLATE, GO_TEMPLATE)
 PERMISSIONS = "permissions"
 # Names that Warewulf's distribution overlays have, or had, where ours has another one.
 ALIASES = {"debian.interfaces": "ifupdown", "wwclient.aarch64": "wwclient", "wwclient.x86_64": "wwclient"}
@@ -62,12 +63,12 @@ class Item:
 
     @property
     def template(self) -> bool:
-        return self.kind == FILE and self.path.endswith(TEMPLATE)
+        return self.kind == FILE and self.path.endswith(TEMPLATES)
 
     @property
     def output(self) -> str:
         """Path in the node (of a template: of its unnamed output)."""
-        return self.path.removesuffix(TEMPLATE) if self.template else self.path
+        return self.path.rpartition(".")[0] if self.template else self.path
 
     def read(self) -> bytes:
         return self.source.read_bytes()
@@ -115,7 +116,7 @@ class Overlay:
     def find(self, relative: str) -> Path:
         """As `inside`, for an entry that must exist; the template suffix may be left out."""
         path = self.inside(relative)
-        for candidate in (path, path.with_name(path.name + TEMPLATE)):
+        for candidate in (path, *(path.with_name(path.name + suffix) for suffix in TEMPLATES)):
             if os.path.lexists(candidate):
                 return candidate
         raise NotFoundError(
@@ -125,9 +126,6 @@ class Overlay:
     def items(self) -> list[Item]:
         """All entries, each directory before its content, in the order of their names."""
         return list(self._walk(self.rootfs, "", self._permissions()))
-
-    def go_templates(self) -> list[str]:
-        return [item.path for item in self.items() if item.kind != DIRECTORY and item.path.endswith(GO_TEMPLATE)]
 
     def _walk(self, directory: Path, prefix: str, permissions: dict[str, tuple[int, int, int]]) -> Iterator[Item]:
         nobody = os.geteuid()

@@ -81,17 +81,18 @@ class Overlays:
 
     def _read(self, name: str) -> list[Item]:
         items = model.find(self._paths, name).items()
-        foreign = [item.path for item in items if item.path.endswith(model.GO_TEMPLATE)]
-        if not foreign:
+        go = [item for item in items if item.kind != model.DIRECTORY and item.path.endswith(model.GO_TEMPLATE)]
+        if not go:
             return items
         shipped = model.distribution(self._paths, name)
         if shipped is not None and self._ignore_go:
             log.warning("overlay %s: the site's copy has Go templates, so the one of wwfast is used", name)
             return shipped.items()
-        some = ", ".join(foreign[:3]) + (" ..." if len(foreign) > 3 else "")
-        raise ConfigError(
-            f"overlay {name} has Go templates, which wwfast does not run: {some}",
-            hint="wwfast has its own overlay of that name: remove the site's copy, or use --ignore-go-templates"
-            if shipped is not None
-            else "port them to Jinja2 (NAME.ww becomes NAME.j2; docs/templates.md), or take the overlay from the lists",
-        )
+        for item in go:
+            if item.kind == model.LINK:
+                raise ConfigError(
+                    f"overlay {name}: {item.path} is a symbolic link to a template",
+                    hint="put the template there itself: a link has neither mode nor owner for what it makes",
+                )
+        ported = {item.output for item in items if item.path.endswith(model.TEMPLATE)}
+        return [item for item in items if item not in go or item.output not in ported]

@@ -31,20 +31,20 @@ def stop(said: str) -> Any:
 
 
 class Engine:
-    """What templates of one kind can call; `show` makes text of what they print."""
+    """What templates of one kind can call; `show` gives, for the words of a template, what makes text of what it
+    prints; `top` says what is wrong with a field of the top level."""
 
     def __init__(
         self,
         functions: Mapping[str, Known],
-        show: Callable[[Any], str] = printing.show,
+        show: Callable[[frozenset[str]], Callable[[Any], str]] = lambda words: printing.show,
         top: Callable[[list[str]], str] | None = None,
     ) -> None:
         self.functions = functions
-        self.top = top
+        self.top, self.show = top, show
         self.names: dict[str, Any] = {
             "__builtins__": {},
             **RUNTIME,
-            "show": show,
             "fail": stop,
             **{f"f_{name}": known.call for name, known in functions.items()},
         }
@@ -86,7 +86,7 @@ class Program:
             raise ConfigError(f"{where}{self._place(places, error.at)}{whom}: {error.said}") from error
         except (RecursionError, MemoryError, SyntaxError, ValueError) as error:  # what Python cannot compile
             raise ConfigError(f"{where}{whom}: it is nested too deeply") from error
-        names = dict(engine.names)
+        names = {**engine.names, "show": engine.show(tree.words)}
         exec(made.code, names)  # made by the compiler: constants, numbered names, and functions of the table
         self._main: Callable[[Run, Any], None] = names["main"]
         self.words = tree.words
@@ -104,9 +104,12 @@ class Program:
     def _told(self, line: int, column: int) -> str:
         return self._at.replace("{}", str(line), 1).replace("{}", str(column), 1)
 
-    def run(self, top: Object, node: str, memory: float = 0) -> list[str | Event]:
-        """What it writes for one node; `memory` MiB are what the process may grow by. Raises ConfigError, and Abort."""
-        run = Run(top)
+    def run(self, top: Object, node: str, path: str = "", memory: float = 0) -> list[str | Event]:
+        """What it writes for one node, the unnamed output at `path`; `memory` MiB are what the process may grow by.
+
+        Raises ConfigError, and Abort.
+        """
+        run = Run(top, path)
         try:
             self._main(run, top)
         except Abort:
@@ -123,7 +126,7 @@ class Program:
     ) -> tuple[Output, ...]:
         """The outputs for one node, the unnamed one at `path`; none when the template aborts."""
         try:
-            pieces = self.run(data.Top(self._engine.data(names), facts), node, memory)
+            pieces = self.run(data.Top(self._engine.data(names), facts), node, path, memory)
         except Abort:
             return ()
         try:

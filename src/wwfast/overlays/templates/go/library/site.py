@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from wwfast.overlays.templates import filters
-from wwfast.overlays.templates.environment import Abort
+from wwfast.overlays.templates.environment import Abort, place
 from wwfast.overlays.templates.faults import Refused
 from wwfast.overlays.templates.go.compiler import Known
 from wwfast.overlays.templates.go.library.encodings import base
@@ -25,12 +25,12 @@ class Event(NamedTuple):
 class Run:
     """One run of a template: what was written, texts and events in their order, and the data of its top level."""
 
-    __slots__ = ("out", "top", "write")
+    __slots__ = ("out", "path", "top", "write")
 
-    def __init__(self, top: Any) -> None:
+    def __init__(self, top: Any, path: str = "") -> None:
         self.out: list[str | Event] = []
         self.write = self.out.append
-        self.top = top
+        self.top, self.path = top, path
 
 
 def happened(run: Run, kind: str, argument: str = "") -> str:
@@ -38,6 +38,11 @@ def happened(run: Run, kind: str, argument: str = "") -> str:
         raise Refused("a file name or link target holds a NUL byte")
     run.write(Event(kind, argument))
     return ""
+
+
+def file(run: Run, name: str) -> str:
+    place(name, run.path)  # here, where it is known which line says so
+    return happened(run, FILE, name)
 
 
 def abort() -> str:
@@ -84,7 +89,7 @@ def functions(sources: Sources) -> dict[str, Known]:
         "ImportLink": Known(import_link, "s", placed=True),
         "readlink": Known(lambda path: sources.points_to(path) or "", "s"),
         "softlink": Known(lambda run, target: happened(run, LINK, target), "s", placed=True),
-        "file": Known(lambda run, name: happened(run, FILE, name), "s", placed=True),
+        "file": Known(file, "s", placed=True),
         "nobackup": Known(lambda run: happened(run, BACKUP), placed=True),
         "abort": Known(abort),
         "basename": Known(base, "s"),
