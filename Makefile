@@ -1,5 +1,5 @@
-# make setup | demo | test | test-fast | random | fuzz | mutants | faults | soak | bench | check | clean
-.PHONY: setup demo test test-fast test-debug random fuzz mutants faults soak bench check clean help
+# make setup | demo | test | test-fast | test-debug | test-313 | coverage | random | fuzz | mutants | faults | disks | soak | bench | check | clean
+.PHONY: setup demo test test-fast test-debug test-313 coverage disks random fuzz mutants faults soak bench check clean help
 PY := .venv/bin/python
 
 help:
@@ -40,6 +40,21 @@ test-debug: setup
 	@mkdir -p .cache/debug && cp -ru setup.py pyproject.toml src .cache/debug/
 	@cd .cache/debug && WWFAST_BUILD=debug $(CURDIR)/$(PY) setup.py -q build_ext --inplace
 	@PYTHONPATH=.cache/debug/src $(PY) -m pytest -m "not soak and not vm" $(or $(TESTS),tests/unit tests/property)
+
+# make coverage TESTS="tests/unit": lines of src that the tests run, in child processes too, by folder
+coverage: setup
+	@$(PY) -c 'import coverage' 2>/dev/null || $(PY) -m pip install -q 'coverage>=7.10'
+	@$(PY) -m coverage erase
+	@-$(PY) -m coverage run -m pytest -q -m "not soak and not vm" $(TESTS)
+	@$(PY) -m coverage combine -q && $(PY) tools/covered.py
+
+# make test-313 TESTS="tests/unit": unit and property tests on Python 3.13, in a Debian 13 (root; made once)
+test-313: setup
+	@TESTS="$(TESTS)" sh tools/test-313.sh
+
+# make disks: every command on a disk that is full, read-only, absent or not ours: what each of them says
+disks: setup
+	@$(PY) -m pytest -q -s tests/adversity/test_every_command.py
 
 # make soak MINUTES=600: nodes poll for so long (10) while nodes.conf, overlays and images change
 soak: setup

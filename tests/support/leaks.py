@@ -15,6 +15,7 @@ import gc
 import importlib
 import os
 import pkgutil
+import resource
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -107,3 +108,16 @@ def of_a_server() -> Iterator[None]:
             yield
     finally:
         _servers -= 1
+
+
+@contextmanager
+def descriptors_at_most(more: int) -> Iterator[None]:
+    """So many can be opened besides those that are open."""
+    probe = os.dup(0)
+    os.close(probe)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (probe + more, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

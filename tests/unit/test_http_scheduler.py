@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
-from itertools import count
+from itertools import count, groupby
 
 import pytest
 
@@ -259,3 +259,69 @@ def test_ipxe_is_not_held_on_by_a_forecast_that_never_comes_true() -> None:
             scheduler.progress(f"n{number}", 1, now)
         answered = any(key == f"n{busy}" for key, _ in scheduler.tick(0, now))
     assert answered
+
+
+def test_scheduler_begins_as_narrow_as_it_gets() -> None:
+    assert WaveScheduler().width == NARROWEST
+
+
+def test_a_share_that_had_nothing_to_ask_for_has_earned_no_credit() -> None:
+    """Of two that ask from now on, each has every other turn, whatever one of them had before."""
+    scheduler = WaveScheduler(NARROWEST)
+    for number in range(NARROWEST + 20):
+        scheduler.ask(f"busy{number:02}", "busy", 2 * MIB, Patience.LONG, 0.0)
+    now, turns = 0.0, list[str]()
+    for number in range(NARROWEST + 12):
+        if number == NARROWEST:
+            for other in range(10):
+                scheduler.ask(f"idle{other}", "idle", 2 * MIB, Patience.LONG, now)
+        now += 0.1
+        scheduler.finished((f"busy{number:02}" if number < NARROWEST else turns[-NARROWEST]), True, now)
+        turns += [key for key, _ in scheduler.tick(0, now)]
+    assert [turn[:4] for turn in turns[NARROWEST:]] in (["idle", "busy"] * 6, ["busy", "idle"] * 6)
+
+
+def told_to_come_again(rate: float, many: int) -> int:
+    """Seconds that the last of so many behind those in service is told, at a rate that was measured (0: none)."""
+    scheduler = WaveScheduler(NARROWEST)
+    scheduler.rate = rate
+    for number in range(NARROWEST):
+        scheduler.ask(f"served{number}", "", 2_000_000, Patience.RETRIES, 0.0)
+    for number in range(many):
+        verdict = scheduler.ask(f"n{number}", "", 11_000_000, Patience.RETRIES, 0.0)
+    assert not verdict.go
+    return verdict.retry_after
+
+
+def test_to_come_again_is_half_the_way_to_the_turn_and_more_where_many_do() -> None:
+    assert told_to_come_again(0.0, 2000) == 1 + 2000 // 500, "at once while nothing is known"
+    assert told_to_come_again(10e6, 9) == 0, "less than 10 s of work: held open"
+    assert told_to_come_again(10e6, 10) == 3, "8 * 0.2 + 10 * 1.1 s: less 5, by 2"
+    assert told_to_come_again(10e6, 400) == 5
+    assert told_to_come_again(10e6, 900) == 5 * 2
+
+
+def test_width_pauses_between_trials_longer_after_each_that_failed_to_narrow() -> None:
+    """A link that 48 fill and 47 do not, begun too wide; one epoch settles after each change."""
+    width, sent, now, seen = Width(48), 0.0, 0.0, list[int]()
+    width.measure(0, now, queued=True)
+    for _ in range(80):
+        now += EPOCH
+        sent += EPOCH * 1e6 * min(width.now, 48)
+        width.measure(int(sent), now, queued=True)
+        seen.append(width.now)
+    runs = [(key, len(list(group))) for key, group in groupby(seen)]
+    up, down = (72, 2), (36, 2)
+    assert runs[:8] == [up, (48, 6), down, (48, 10), up, (48, 10), down, (48, 18)], runs
+
+
+def test_width_looks_the_other_way_at_its_ends() -> None:
+    width, sent, now, seen = Width(NARROWEST), 0.0, 0.0, list[int]()
+    width.measure(0, now, queued=True)
+    for _ in range(40):
+        now += EPOCH
+        sent += EPOCH * 1e6
+        width.measure(int(sent), now, queued=True)
+        seen.append(width.now)
+    runs = [(key, len(list(group))) for key, group in groupby(seen)]
+    assert runs == [(12, 2), (8, 11), (12, 2), (8, 11), (12, 2), (8, 11), (12, 1)], runs

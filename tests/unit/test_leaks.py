@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import resource
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,19 +14,6 @@ from wwfast._ext.tftp import Engine
 from wwfast._ext.tftpload import Crowd
 from wwfast._ext.tree import Tree
 from wwfast.watch import Watch
-
-
-@contextmanager
-def descriptors_at_most(more: int) -> Iterator[None]:
-    """So many can be opened besides those that are open."""
-    probe = os.dup(0)
-    os.close(probe)
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (probe + more, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_leaks_of_descriptors_and_native_objects_are_found() -> None:
@@ -52,7 +36,7 @@ def test_leaks_of_descriptors_and_native_objects_are_found() -> None:
 )
 def test_leaks_are_none_where_descriptors_were_out_half_way(make: Callable[[], object], more: int) -> None:
     before = leaks.held()
-    with descriptors_at_most(more):
+    with leaks.descriptors_at_most(more):
         try:
             made = make()
         except (OSError, MemoryError):

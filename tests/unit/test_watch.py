@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import select
 import time
 from pathlib import Path
 
-from wwfast.watch import POLL, Watch
+from support import leaks
+from wwfast.watch import POLL, Watch, existing, trail
 
 
 def test_watch_says_at_once_what_happened_on_a_local_disk(tmp_path: Path) -> None:
@@ -28,3 +30,110 @@ def test_watch_looks_again_and_again_where_the_kernel_tells_nothing() -> None:
             time.sleep(POLL / 50)
         assert not watch.changed()
     watch.close()
+
+
+def test_watch_of_names_hears_of_no_content_until_it_is_asked_to(tmp_path: Path) -> None:
+    watch, file = Watch(), tmp_path / "file"
+    file.write_text("old")
+    assert watch.add([tmp_path], contents=False)
+    assert not watch.add([tmp_path], contents=False)
+    file.write_text("new")
+    assert not watch.changed()
+    file.rename(tmp_path / "other")
+    assert watch.changed()
+    assert watch.add([tmp_path]), "contents were not watched yet"
+    assert not watch.add([tmp_path], contents=False), "more than that is watched"
+    (tmp_path / "other").write_text("newer")
+    assert watch.changed()
+    watch.close()
+
+
+def test_watch_waiting_takes_nothing_and_a_closed_one_hears_nothing(tmp_path: Path) -> None:
+    watch = Watch()
+    watch.add([tmp_path])
+    assert not watch.waiting()
+    (tmp_path / "new").touch()
+    assert select.select([watch.fileno()], [], [], 0)[0]
+    assert watch.waiting()
+    assert watch.waiting()
+    assert watch.changed()
+    assert not watch.waiting()
+    (tmp_path / "newer").touch()
+    watch.close()
+    watch.close()
+    assert watch.fileno() == -1
+    assert not watch.waiting()
+    assert not watch.changed()
+
+
+def test_watch_of_a_directory_that_was_made_again_begins_again(tmp_path: Path) -> None:
+    watch, place, stays = Watch(), tmp_path / "place", tmp_path / "stays"
+    assert not watch.add([place]), "there is none yet"
+    place.mkdir()
+    stays.mkdir()
+    assert watch.add([stays, place])
+    place.rename(tmp_path / "gone")
+    place.mkdir()
+    assert watch.changed()
+    assert watch.add([place])
+    assert not watch.add([stays])
+    (place / "new").touch()
+    assert watch.changed()
+    watch.close()
+
+
+def test_watch_of_a_file_is_none_and_makes_nobody_look_every_second(tmp_path: Path) -> None:
+    watch, file = Watch(), tmp_path / "file"
+    file.touch()
+    watch.add([file])
+    assert not watch.waiting()
+    watch.close()
+
+
+def test_watch_without_inotify_looks_for_itself(tmp_path: Path) -> None:
+    with leaks.descriptors_at_most(0):
+        watch = Watch()
+    assert watch.fileno() == -1
+    assert watch.add([tmp_path])
+    assert watch.waiting()
+    assert watch.changed()
+    assert not watch.waiting()
+    assert not watch.changed(), "a second has not passed"
+    watch.close()
+
+
+def test_watch_finds_the_directory_in_which_another_will_come(tmp_path: Path) -> None:
+    assert existing(tmp_path) == tmp_path
+    assert existing(tmp_path / "a/b/c") == tmp_path
+    (tmp_path / "a").touch()
+    assert existing(tmp_path / "a/b") == tmp_path
+    assert existing(Path("/nonexistent/at/all")) == Path("/")
+
+
+def test_watch_trail_goes_where_the_links_of_a_root_lead(tmp_path: Path) -> None:
+    (tmp_path / "usr/lib/os").mkdir(parents=True)
+    (tmp_path / "usr/lib/os/release").touch()
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "lib").symlink_to("usr/lib")
+    (tmp_path / "etc/release").symlink_to("../lib/os/./release")
+    (tmp_path / "etc/whole").symlink_to("/lib/os/release")
+    (tmp_path / "etc/out").symlink_to("../../../lib/os/release")
+
+    def names(of: str) -> list[str]:
+        return [place.removeprefix(str(tmp_path)) for place in trail(tmp_path, of)]
+
+    behind = ["", "", "/usr", "/usr/lib", "/usr/lib/os"]  # lib is looked up in the root, then usr
+    for link in ("release", "whole", "out"):
+        assert names(f"etc/{link}") == ["", "/etc", *behind]
+    assert names("etc/missing/file") == ["", "/etc"], "what comes would come there"
+    assert names("/usr//lib/./os/../os") == ["", "/usr", "/usr/lib", "/usr/lib"]
+
+
+def test_watch_trail_follows_forty_links_as_the_kernel_does(tmp_path: Path) -> None:
+    (tmp_path / "0").mkdir()
+    for number in range(1, 43):
+        (tmp_path / str(number)).symlink_to(str(number - 1))
+    assert list(trail(tmp_path, "40/file"))[-1] == f"{tmp_path}/0"
+    assert f"{tmp_path}/0" not in trail(tmp_path, "41/file")
+    (tmp_path / "round").symlink_to("round")
+    assert len(list(trail(tmp_path, "round"))) == 41

@@ -22,7 +22,7 @@ from enum import Enum, auto
 from itertools import count
 from typing import NamedTuple
 
-from wwfast.daemon.width import Width
+from wwfast.daemon.width import NARROWEST, Width
 from wwfast.net.http.admission import GO, WAIT, Patience, Verdict
 
 SMALL = 1 << 20  # bytes
@@ -72,7 +72,7 @@ class Ticket:
 class WaveScheduler:
     """Implements net.http.admission.Admission. Times are seconds of one monotonic clock given by the caller."""
 
-    def __init__(self, width: int = 8) -> None:
+    def __init__(self, width: int = NARROWEST) -> None:
         self.tickets: dict[str, Ticket] = {}
         self.rate = 0.0  # bytes/s of the link while there was a queue, 0 until measured
         self._width = Width(width)

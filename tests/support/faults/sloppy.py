@@ -87,6 +87,19 @@ def _unsynced(root: Path) -> None:
             (root / "new").unlink(missing_ok=True)
 
 
+def _linked(root: Path) -> None:
+    """Keeps it in a cache, where it need not be safe, and gives it a name elsewhere."""
+    with worded():
+        cache = root / "var/cache"
+        cache.mkdir(parents=True, exist_ok=True)
+        (cache / "new").write_text(NEW)
+        try:
+            (root / "file").unlink()
+            (root / "file").hardlink_to(cache / "new")
+        finally:
+            (cache / "new").unlink()
+
+
 def _one_write(root: Path) -> None:
     """Believes that a write takes all it is given."""
     with worded():
@@ -128,6 +141,7 @@ def sloppy() -> list[Writer]:
         "mute": _raising,
         "lied": _claiming,
         "unsafe": _unsynced,
+        "unsafe under a second name": _linked,
     }
     return [
         Writer(f"sloppy: {name}", _prepare, _faulty(run), _read, _unlocked if name == "stuck" else _safely)

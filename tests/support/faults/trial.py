@@ -259,6 +259,11 @@ def undurable(calls: list[Call]) -> list[str]:
         elif call.op == "syncfs":
             dirty.clear()
             names.clear()
+        elif call.op == "link" and call.path in dirty:
+            if passing(call.other):
+                dirty.add(call.other)
+            else:
+                wrong.append(f"{call.path} got the name {call.other} before it was on the disk")
         elif call.op == "rename":
             moved = {path for path in dirty if Path(path).is_relative_to(call.path)}
             dirty -= moved
