@@ -175,7 +175,9 @@ class Classic:
     def __init__(self, service: OverlayService, snapshot: Snapshot, into: Path) -> None:
         self.builder = service._builder
         env = environment.make(self.builder.sources)
-        self.names = Names(env.globals, Server(self.builder.conf), Cluster(dict(snapshot.nodes), lambda image: ""))
+        self.names = Names(
+            env.globals, env.reader, Server(self.builder.conf), Cluster(dict(snapshot.nodes), lambda image: "")
+        )
         self.templates: dict[tuple[str, str], Template] = {}
         self.into = into
         self.packer = shutil.which("pigz") or "gzip"

@@ -20,7 +20,7 @@ from jinja2 import Undefined
 from jinja2.runtime import Context, LoopContext, Macro
 
 from support.overlays import Site
-from wwfast._ext.attributes import View
+from wwfast._ext.attributes import Method, Place, View
 from wwfast.boot.script import Scripts
 from wwfast.config.settings import Conf, Settings, load
 from wwfast.errors import WwfastError
@@ -71,6 +71,9 @@ def site(paths: Paths) -> Site:
 # -- what can be reached ---------------------------------------------------------------------------------------------
 
 
+KINDS = (*SCALARS, dict, list, tuple, msgspec.Struct, View, Place, LoopContext, Macro)
+
+
 class Walk:
     """Every object that a template of `env` can reach, by the steps a template can take."""
 
@@ -90,7 +93,7 @@ class Walk:
         if callable(value) and any(value is function for function in self.functions):
             self.steps(value, path)
             return
-        assert isinstance(value, (*SCALARS, dict, list, tuple, msgspec.Struct, View, LoopContext, Macro)), (path, value)
+        assert isinstance(value, KINDS), (path, value)
         self.steps(value, path)
         if isinstance(value, dict):
             for key, item in value.items():
@@ -108,10 +111,10 @@ class Walk:
                 if isinstance(found, Undefined):
                     continue
                 assert not name.startswith("_"), (path, name)
-                if callable(found) and not isinstance(found, Macro | LoopContext):
+                if callable(found) and not isinstance(found, Macro | LoopContext | Method):
                     owner = getattr(getattr(found, "__wrapped__", found), "__self__", None)
                     assert isinstance(owner, str | dict | list | tuple | LoopContext), (path, name, found)
-                else:
+                elif not isinstance(found, Method):
                     self.look(found, f"{path}.{name}")
 
 
@@ -131,7 +134,9 @@ def looked_up(site: Site) -> tuple[data.Names, environment.Environment]:
     images = Images(site.paths)
     images.get("none")  # imports what it needs
     env = environment.make(Sources(site.paths, tuple(conf.wwfast.include), images.rootfs))
-    names = data.Names(env.globals, data.Server(conf.conf), data.Cluster(dict(site.snapshot.nodes), lambda image: ""))
+    names = data.Names(
+        env.globals, env.reader, data.Server(conf.conf), data.Cluster(dict(site.snapshot.nodes), lambda image: "")
+    )
     names.begin(site.node())
     return names, env
 
@@ -140,7 +145,7 @@ def contexts(site: Site) -> Iterator[tuple[str, dict[str, Any], sandbox.Sandbox]
     """Every context a template is run in, by name: overlays (of all kinds alike) and iPXE."""
     names, env = looked_up(site)
     known = [*data.FIELDS, *data.ALIASES, *data.SERVER, "settings", "build_host", "build_time", "build_time_unix"]
-    every = {name: names.lookup(name) for name in [*known, *env.globals, "this_node", "all_nodes"]}
+    every = {name: names.lookup.within({})(name) for name in [*known, *env.globals, "this_node", "all_nodes"]}
     yield "overlay", {**every, "overlay": "o", "build_source": "/o/file.j2"}, env
     node = site.node()
     ipxe = {

@@ -29,12 +29,13 @@ class Maker:
         paths.etc.mkdir(parents=True)
         paths.conf.write_text("ipaddr: 10.0.0.1/16\n")
         (item,) = [item for item in model.find(paths, "wwinit").items() if item.output == "warewulf/config"]
-        self.template = Template(environment.make(Sources(paths, (), lambda image: None)), "wwinit", item)
+        self.env = environment.make(Sources(paths, (), lambda image: None))
+        self.template = Template(self.env, "wwinit", item)
         self.server = data.Server(conf.load(paths).conf)
         self.script = root / "config"
 
     def write(self, node: Node) -> None:
-        names = data.Names({}, self.server, data.Cluster({node.id: node}, lambda image: ""))
+        names = data.Names({}, self.env.reader, self.server, data.Cluster({node.id: node}, lambda image: ""))
         names.begin(node)
         (output,) = self.template.run(names, node.id)
         self.script.write_bytes(output.content)

@@ -272,7 +272,7 @@ def test_overlay_paths_stay_beneath(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         ("{{ this_node.comment }}", "rack: r1, colour: red", []),
         ("{% set x = this_node %}{{ x.tags.rack }}", "rack: r1, colour: red", ["n1"]),
         ("{{ tags | length }}{{ id }}", "rack: r1, colour: red", ["n1"]),
-        ("{% if id == 'n2' %}{{ tags }}{% endif %}", "rack: r1, colour: red", ["n1"]),  # names are looked up first
+        ("{% if id == 'n2' %}{{ tags }}{% endif %}", "rack: r1, colour: red", []),  # names are looked up first
         ("{% if id == 'n2' %}{{ this_node.tags }}{% endif %}", "rack: r1, colour: red", []),
         ("{{ id }}{% for n in all_nodes %}{{ n.comment }}{% endfor %}", "rack: r1, colour: red", []),
         ("{{ id }}{% for n in all_nodes %}{{ n.tags.rack }}{% endfor %}", "rack: r1, colour: red", ["n1", "n2"]),

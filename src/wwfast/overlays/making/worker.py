@@ -33,7 +33,8 @@ from wwfast.overlays.files.stack import Entry, Output
 from wwfast.overlays.making.index import Shared
 from wwfast.overlays.making.plan import Changed, Plan, Plans, archive, over_directory
 from wwfast.overlays.templates import environment
-from wwfast.overlays.templates.data import Cluster, Names, Note, Rests, Seen, Server, digest
+from wwfast.overlays.templates import shared as runs
+from wwfast.overlays.templates.data import Cluster, Names, Rests, Server, digest
 from wwfast.overlays.templates.faults import Exceeded
 from wwfast.overlays.templates.render import Template
 from wwfast.overlays.templates.sources import Sources
@@ -207,8 +208,8 @@ class Worker:
 
     def _begin(self) -> None:
         self.cluster = Cluster(self._nodes, self._images.kernel_version, self.cluster)
-        self._names = Names(self._env.globals, Server(self._conf), self.cluster)
-        self._common: dict[Template, tuple[tuple[Output, ...], Note, Seen]] = {}
+        self._names = Names(self._env.globals, self._env.reader, Server(self._conf), self.cluster)
+        self._runs: dict[Template, runs.Shared] = {}
         self._shared: dict[bytes, Shared] = {}
 
     def know(self, message: Know) -> None:
@@ -250,7 +251,7 @@ class Worker:
                 outputs.update((number, self._run(templates[number], node)) for number in shared.common)
                 entries = plan.full(shared.common, own, outputs)
             part = self._packed(plan, entries, trailer=True)
-            rests = self._names.rests([note], seen())
+            rests = self._names.rests(note, seen())
         encoded = self._encoded.get(rests)
         if encoded is None:
             encoded = self._encoded[rests] = _encode(rests)
@@ -261,27 +262,24 @@ class Worker:
         self, plan: Plan, templates: list[Template], node: Node, outputs: dict[int, Sequence[Output]]
     ) -> tuple[Shared, Part]:
         """Which templates look at nothing of this node, so at nothing of any; and the part that they make."""
-        notes: list[Note] = []
         common: list[int] = []
         with self._sources.recording() as seen:
             for number, template in enumerate(templates):
-                known = self._common.get(template)
-                if known is None:
-                    with self._sources.recording(apart=True) as looked:
-                        made = self._run(template, node)
-                    known = (made, self._names.taken(), looked())
-                    if not known[1][0]:
-                        self._common[template] = known
-                if not known[1][0]:
-                    outputs[number] = known[0]
-                    notes.append(known[1])
-                    self._sources.record(known[2])
+                with self._sources.recording(apart=True) as looked:
+                    before = self._names.taken()
+                    made = self._run(template, node)
+                    note = self._names.taken()
+                    self._names.note(before)
+                if not note[0]:
+                    outputs[number] = made
+                    self._names.note(note)
+                    self._sources.record(looked())
                     common.append(number)
             entries = plan.quick(common, outputs, ())
             if entries is None:
                 entries = plan.full((), common, outputs)
             part = self._packed(plan, entries, trailer=False)
-            rests = self._names.rests(notes, seen())
+            rests = self._names.rests(self._names.taken(), seen())
         return Shared(tuple(common), tuple(path for path, _ in entries), b"", part.content, rests), part
 
     def _packed(self, plan: Plan, entries: list[tuple[str, Entry]], *, trailer: bool) -> Part:
@@ -316,7 +314,10 @@ class Worker:
 
     def _run(self, template: Template, node: Node) -> tuple[Output, ...]:
         self._says(template.where)
-        return template.run(self._names, node.id, memory=self.memory, output=self.output)
+        shared = self._runs.get(template)
+        if shared is None:
+            shared = self._runs[template] = runs.Shared(template, self._names, self._sources)
+        return shared.run(node.id, self.memory, self.output)
 
     def _says(self, where: str) -> None:
         data = where.encode()[: len(self._mark) - 2]

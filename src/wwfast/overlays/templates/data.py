@@ -16,7 +16,7 @@ import msgspec
 import xxhash
 from jinja2.utils import missing
 
-from wwfast._ext.attributes import WHOLE, Lookup, View
+from wwfast._ext.attributes import WHOLE, Lookup, Reader, View
 from wwfast.config.settings import Conf
 from wwfast.nodes.model import Disk, Ipmi, NetDev, Node
 
@@ -174,51 +174,58 @@ class Cluster:
 
 # Fields of the node, fields of others, and other names.
 Note = tuple[frozenset[str], frozenset[str], frozenset[str]]
-_NAMED = {**{name: name for name in FIELDS}, **ALIASES}
+NAMED = {**{name: name for name in FIELDS}, **ALIASES}
 _NOTHING: Note = (frozenset(), frozenset(), frozenset())
+FACTS = frozenset({"build_time", "build_time_unix"})
 
 
 class Names:
     """Resolves the names that stand in templates, for the node of `begin`, and notes what was asked for."""
 
-    def __init__(self, functions: Mapping[str, Any], server: Server, cluster: Cluster) -> None:
+    def __init__(self, functions: Mapping[str, Any], reader: Reader, server: Server, cluster: Cluster) -> None:
+        """`reader` is that of the environment in which the templates were compiled."""
         self._fixed = {**functions, **server.values}
         self._settings = frozenset(server.values)
         self._server = server
         self._cluster = cluster
+        self.reader = reader
+        reader.forget()
         self._asked: set[str] = set()
-        self._own: set[str] = set()
         self._others: set[str] = set()
-        self.lookup = Lookup(_NAMED, self._own, self._asked, self._rest)
+        self.lookup = Lookup(reader, NAMED, self._asked, self._rest)
         self._all: list[View] | None = None
         self._facts: dict[str, str] = {}
         self._known: dict[Note, Rests] = {}
 
     def begin(self, node: Node) -> None:
-        self.lookup.node = self._cluster.see(node)
-        now = time.time()
-        self._facts = {
-            "build_time": time.strftime("%m-%d-%Y %H:%M:%S %Z", time.localtime(now)),
-            "build_time_unix": str(int(now)),
-        }
+        self.reader.begin(self._cluster.see(node))
+        self._facts = {}
         self.taken()
 
     def taken(self) -> Note:
         """What was noted since it was last taken."""
-        note = frozenset(self._own), frozenset(self._others), frozenset(self._asked)
+        own = self.reader.fields
+        note = frozenset(own), frozenset(self._others), frozenset(self._asked)
         self._asked.clear()
-        self._own.clear()
+        own.clear()
         self._others.clear()
         return note
 
-    def rests(self, notes: Sequence[Note], seen: Seen) -> Rests:
-        """On what that rests whose reads are in `notes`; `seen` are the files."""
-        own, others, asked = (frozenset[str]().union(*sets) for sets in zip(*notes, strict=True)) if notes else _NOTHING
-        known = self._known.get((own, others, asked))
+    def note(self, note: Note) -> None:
+        """Count as looked at what was looked at when a kept output was made."""
+        own, others, asked = note
+        self.reader.fields.update(own)
+        self._others.update(others)
+        self._asked.update(asked)
+
+    def rests(self, note: Note, seen: Seen) -> Rests:
+        """On what that rests whose reads are in `note`; `seen` are the files."""
+        known = self._known.get(note)
         if known is None:
+            own, others, asked = note
             settings = tuple(sorted(asked & self._settings))
             cluster = tuple(sorted(others)) if "all_nodes" in asked else None
-            known = self._known[own, others, asked] = Rests(
+            known = self._known[note] = Rests(
                 tuple(sorted(own)),
                 cluster,
                 self._cluster.digest(cluster) if cluster is not None else b"",
@@ -230,7 +237,7 @@ class Names:
     @property
     def own(self) -> set[str]:
         """The fields of the node that were looked at; whoever shows it another way adds to them."""
-        return self._own
+        return self.reader.fields
 
     def everybody(self) -> tuple[list[Node], set[str]]:
         """All nodes, as templates see them, and where it is noted which of their fields are looked at."""
@@ -240,9 +247,16 @@ class Names:
     def _rest(self, name: str) -> Any:
         """What is no field of the node; `jinja2.runtime.missing` for a name that nothing has."""
         if name == "this_node":
-            return View(self.lookup.node, self._own)
+            return self.reader.top
         if name == "all_nodes":
             if self._all is None:
                 self._all = [View(self._cluster.see(node), self._others) for node in self._cluster.nodes.values()]
             return self._all
-        return self._facts[name] if name in self._facts else self._fixed.get(name, missing)
+        return self._now(name) if name in FACTS else self._fixed.get(name, missing)
+
+    def _now(self, name: str) -> str:
+        if not self._facts:
+            now = time.time()
+            said = time.strftime("%m-%d-%Y %H:%M:%S %Z", time.localtime(now))
+            self._facts = {"build_time": said, "build_time_unix": str(int(now))}
+        return self._facts[name]

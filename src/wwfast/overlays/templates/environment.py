@@ -14,21 +14,32 @@ from collections.abc import Callable
 from typing import Any
 
 import jinja2
+import msgspec
 from jinja2 import nodes
 from jinja2.ext import Extension
 from jinja2.parser import Parser
+from jinja2.runtime import Macro
+from jinja2.utils import missing
 
 from wwfast._ext import attributes
+from wwfast._ext.attributes import whole
 from wwfast.overlays.files.model import FILE, LINK
 from wwfast.overlays.files.stack import Output
-from wwfast.overlays.templates import filters
+from wwfast.overlays.templates import filters, lazy
+from wwfast.overlays.templates.data import NAMED, digest
 from wwfast.overlays.templates.faults import Refused
 from wwfast.overlays.templates.ignition import ignition_json
-from wwfast.overlays.templates.sandbox import Sandbox
+from wwfast.overlays.templates.sandbox import MAP, TEXT, Sandbox
 from wwfast.overlays.templates.sources import Sources
 
 _NONCE = secrets.token_hex(8)
+_HOLE = re.compile(rf"\x00{_NONCE}H(\d+)\x00")
 _MARK = re.compile(rf"\x00{_NONCE}([FLB])([^\x00]*)\x00")
+
+
+Hole = Callable[[], str]  # says what stands in an open place, for any node
+# What else a hole may be made of: it is what it is.
+FIXED: frozenset[type] = frozenset({str, int, float, bool, type(None), type(missing)})
 
 
 class Abort(Exception):
@@ -55,15 +66,40 @@ class Environment(Sandbox):
 
     def __init__(self, sources: Sources) -> None:
         self.sources = sources
+        self.reader = reader = attributes.Reader(msgspec.Struct, digest, set())
+        self._holes: list[Hole] = []
         super().__init__(
             functions(sources),
             WITH_CONTEXT,
+            reader,
             trim_blocks=True,
             lstrip_blocks=True,
             finalize=attributes.finalize,
             extensions=[Do, "jinja2.ext.loopcontrols"],
         )
         self.filters["only_marks"] = only_marks
+        vars(self)["truth"] = attributes.make_truth(reader)
+        vars(self)["hole"] = attributes.make_hole(reader, FIXED, self._open)
+
+    def prepared(self, tree: nodes.Template) -> nodes.Template:
+        return lazy.prepare(tree, NAMED, TEXT | MAP)
+
+    def record(self) -> list[Hole]:
+        """From now on the run is noted; where holes stand in its text is marked by their numbers in this list."""
+        self.reader.record([])
+        self._holes = []
+        return self._holes
+
+    def straight(self, macro: object) -> object:
+        return attributes.Straight(macro) if isinstance(macro, Macro) else macro
+
+    def capture(self, step: int) -> str:
+        self.reader.solid += step
+        return ""
+
+    def _open(self, make: Hole) -> str:
+        self._holes.append(make)
+        return f"\0{_NONCE}H{len(self._holes) - 1}\0"
 
 
 WITH_CONTEXT = frozenset({"ignition_json"})
@@ -118,8 +154,19 @@ def functions(sources: Sources) -> dict[str, Callable[..., Any]]:
         "file": lambda name: mark("F", str(name)),
         "nobackup": lambda: mark("B", ""),
         "abort": abort,
-        "ignition_json": jinja2.pass_context(lambda context: ignition_json(context["disks"], context["filesystems"])),
+        "ignition_json": jinja2.pass_context(
+            lambda context: ignition_json(whole(context["disks"]), whole(context["filesystems"]))
+        ),
     }
+
+
+def opened(text: str) -> list[str | int] | None:
+    """A text cut at its holes, which are told by their numbers; None when there is none."""
+    if "\0" not in text:
+        return None
+    pieces: list[str | int] = list(_HOLE.split(text))
+    pieces[1::2] = map(int, pieces[1::2])
+    return pieces if len(pieces) > 1 else None
 
 
 def mark(kind: str, text: str) -> str:

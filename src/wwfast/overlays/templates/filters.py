@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from wwfast._ext.attributes import View, whole
+from wwfast._ext.attributes import Place, View, whole
 from wwfast.config import yaml
 from wwfast.nodes.model import truth
 
@@ -57,7 +57,7 @@ def plain(value: object) -> Any:
 
 def _simple(value: object) -> Any:
     """A quoted scalar is a kind of str; a node within a list."""
-    return whole(value) if isinstance(value, View) else str(value)
+    return whole(value) if isinstance(value, View | Place) else str(value)
 
 
 def to_json(value: object, indent: int | None = None) -> str:

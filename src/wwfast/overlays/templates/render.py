@@ -18,6 +18,7 @@ from wwfast.overlays.templates import faults
 from wwfast.overlays.templates.data import Names
 from wwfast.overlays.templates.environment import Abort, Environment, outputs
 from wwfast.overlays.templates.go import render as go
+from wwfast.overlays.templates.lazy import steady
 from wwfast.overlays.templates.sandbox import Sandbox
 
 
@@ -50,8 +51,9 @@ class Program:
         self._at = at
         first = f"{at}, node {node}" if node else at
         tree = parse(env, source, where, first)
+        self.lazy = steady(tree)
         try:
-            code = env.compile(tree, where, where)
+            code = env.compile(env.prepared(tree), where, where)
         except jinja2.TemplateError as error:
             line = getattr(error, "lineno", None)
             raise ConfigError(f"{where}{first.replace('{}', str(line)) if line else ''}: {error}") from error
@@ -154,6 +156,9 @@ class Template:
         else:
             self._program = Program(env, source, where)
         self._facts = {"overlay": overlay, "build_source": str(item.source)}
+        self.env = env
+        self.lazy = isinstance(self._program, Program) and self._program.lazy  # runs can be shared (see shared)
+        self.failure = self._program.failure
 
     def run(self, names: Names, node: str, *, memory: float = 0, output: int = 1 << 30) -> tuple[Output, ...]:
         """The outputs for one node; none when the template aborts. Raises ConfigError; also where the text has more

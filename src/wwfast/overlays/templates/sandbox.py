@@ -32,6 +32,7 @@ TEXT = frozenset((
     "replace", "rfind", "rindex", "rjust", "rpartition", "rsplit", "rstrip", "split", "splitlines", "startswith",
     "strip", "swapcase", "title", "upper", "zfill",
 ))  # fmt: skip
+MAP = frozenset({"items", "keys", "values", "get"})
 LOOP = frozenset((
     "changed", "cycle", "depth", "depth0", "first", "index", "index0", "last", "length", "nextitem", "previtem",
     "revindex", "revindex0",
@@ -39,7 +40,7 @@ LOOP = frozenset((
 # Attributes by type, subclasses included; the first that fits.
 ATTRIBUTES: tuple[tuple[type, frozenset[str]], ...] = (
     (str, TEXT),
-    (dict, frozenset({"items", "keys", "values", "get"})),
+    (dict, MAP),
     (_GroupTuple, frozenset({"grouper", "list", "count", "index"})),
     (list, frozenset({"count", "index"})),
     (tuple, frozenset({"count", "index"})),
@@ -47,17 +48,61 @@ ATTRIBUTES: tuple[tuple[type, frozenset[str]], ...] = (
     (Macro, frozenset({"name", "arguments", "caller", "catch_kwargs", "catch_varargs"})),
 )
 INDEXED = (str, list, tuple, dict, range, TemplateReference)
+HERE = ("defined", "undefined")  # tests that look at nothing
 CALLED = (Macro, LoopContext, BlockReference, jinja2.Undefined)
 OPEN = frozenset({Namespace})
 
 
 class Generator(CodeGenerator):
-    """Computes nothing while it compiles: an expression of constants may take for ever, and its node may be another."""
+    """Computes nothing while it compiles: an expression of constants may take for ever, and its node may be another.
+
+    It writes down what `lazy` found: `tested` is only asked whether it is true, a `hole` only printed, and the text of
+    a `straight` macro is printed as it is.
+    """
 
     def _output_child_to_const(self, node: nodes.Expr, frame: Frame, finalize: Any) -> str:
         if not isinstance(node, nodes.TemplateData | nodes.Const):
             raise nodes.Impossible
         return super()._output_child_to_const(node, frame, finalize)
+
+    def _output_child_pre(self, node: nodes.Expr, frame: Frame, finalize: Any) -> None:
+        if hasattr(node, "hole"):
+            names = {each.name: None for each in [node, *node.find_all(nodes.Name)] if isinstance(each, nodes.Name)}
+            refs = [frame.symbols.ref(name) for name in names]
+            self._refs = "".join(f"{ref}, " for ref in refs)
+            self.write(f"environment.hole(lambda {', '.join(f'{ref}={ref}' for ref in refs)}: ")
+        super()._output_child_pre(node, frame, finalize)
+
+    def _output_child_post(self, node: nodes.Expr, frame: Frame, finalize: Any) -> None:
+        super()._output_child_post(node, frame, finalize)
+        if hasattr(node, "hole"):
+            self.write(f", ({self._refs}))")
+
+    def visit_Name(self, node: nodes.Name, frame: Frame) -> None:
+        if hasattr(node, "straight"):
+            self.write("environment.straight(")
+        super().visit_Name(node, frame)
+        if hasattr(node, "straight"):
+            self.write(")")
+
+    def visit_Getattr(self, node: nodes.Getattr, frame: Frame) -> None:
+        if not hasattr(node, "tested"):
+            super().visit_Getattr(node, frame)
+            return
+        self.write("environment.truth(")
+        self.visit(node.node, frame)
+        self.write(f", {node.attr!r}, environment.getattr)")
+
+    def visit_AssignBlock(self, node: nodes.AssignBlock, frame: Frame) -> None:
+        self._solid(super().visit_AssignBlock, node, frame)
+
+    def visit_FilterBlock(self, node: nodes.FilterBlock, frame: Frame) -> None:
+        self._solid(super().visit_FilterBlock, node, frame)
+
+    def _solid(self, visit: Callable[[Any, Frame], None], node: nodes.Node, frame: Frame) -> None:
+        self.writeline("environment.capture(1)")
+        visit(node, frame)
+        self.writeline("environment.capture(-1)")
 
 
 class Sandbox(ImmutableSandboxedEnvironment):
@@ -66,7 +111,11 @@ class Sandbox(ImmutableSandboxedEnvironment):
     code_generator_class = Generator
 
     def __init__(
-        self, functions: dict[str, Callable[..., Any]], contextual: frozenset[str] = frozenset(), **options: Any
+        self,
+        functions: dict[str, Callable[..., Any]],
+        contextual: frozenset[str] = frozenset(),
+        reader: attributes.Reader | None = None,
+        **options: Any,
     ) -> None:
         super().__init__(
             undefined=Missing, keep_trailing_newline=True, autoescape=False, cache_size=0, optimized=False, **options
@@ -76,6 +125,11 @@ class Sandbox(ImmutableSandboxedEnvironment):
         self.globals.update({"range": safe_range, "dict": dict, "namespace": Namespace})
         self.filters.update(filters.FILTERS)
         self.tests.update(filters.TESTS)
+        if reader is not None:
+            vars(self)["filters"] = {name: attributes.Plain(function) for name, function in self.filters.items()}
+            vars(self)["tests"].update(
+                {name: attributes.Plain(it) for name, it in self.tests.items() if name not in HERE}
+            )
         self._callable = frozenset(map(id, self.globals.values()))
 
         def undefined(obj: Any, name: str) -> Any:
@@ -84,7 +138,12 @@ class Sandbox(ImmutableSandboxedEnvironment):
         plain = frozenset(function for name, function in functions.items() if name not in contextual)
         vars(self)["getattr"] = attributes.make_getattr(msgspec.Struct, OPEN, undefined, self.attribute)
         vars(self)["getitem"] = attributes.make_getitem(msgspec.Struct, undefined, self.getattr, self.item)
-        vars(self)["call"] = attributes.make_call(plain, Macro, self.calling)
+        viewing = frozenset({LoopContext, Namespace})
+        vars(self)["call"] = attributes.make_call(reader, plain, Macro, viewing, self.calling)
+
+    def prepared(self, tree: nodes.Template) -> nodes.Template:
+        """The syntax tree as it is to be compiled."""
+        return tree
 
     def attribute(self, obj: Any, name: str) -> Any:
         """An attribute of what is neither a plain map nor a struct."""

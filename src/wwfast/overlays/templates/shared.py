@@ -1,0 +1,112 @@
+"""What a template made, found again for every node for which it sees the same.
+
+While a template runs it is noted what decides its way (see lazy): these reads are a branch of a tree, at its end stands
+the text, open where something of the node is only printed. The next node goes down the tree by what it has in these
+places: a template runs once for each way that there is. All of it holds for one generation, in which nothing but the
+node differs.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from wwfast._ext import attributes
+from wwfast.overlays.files.model import FILE
+from wwfast.overlays.files.stack import Output
+from wwfast.overlays.templates.data import FACTS, Names, Note, Seen
+from wwfast.overlays.templates.environment import Hole, encode, opened
+from wwfast.overlays.templates.faults import Exceeded
+from wwfast.overlays.templates.render import Template
+from wwfast.overlays.templates.sources import Sources
+
+TRIED = 32  # runs after which a template must have been found again more often than it ran
+WAYS = 1000  # of one template
+LARGE = 1 << 20  # bytes of a text that is not kept for other nodes if it rests on this one
+
+
+class Leaf(NamedTuple):
+    """Outputs, with the holes of each (None: it has none); and what was looked at."""
+
+    outputs: tuple[Output, ...]
+    pieces: tuple[list[str | Hole] | None, ...]
+    note: Note
+    seen: Seen
+
+    def filled(self) -> tuple[Output, ...]:
+        """The outputs for the node that is there now; whatever its holes raise."""
+        return tuple(
+            output if pieces is None
+            else output._replace(content=encode("".join([it if type(it) is str else it() for it in pieces])))  # type: ignore[operator]
+            for output, pieces in zip(self.outputs, self.pieces, strict=True)
+        )  # fmt: skip
+
+
+class Shared:
+    """A template in one generation. `common` once it was seen that it looks at nothing of the node."""
+
+    def __init__(self, template: Template, names: Names, sources: Sources) -> None:
+        self.template = template
+        self.common = False
+        self._names, self._sources = names, sources
+        self._tree: attributes.Branch | Leaf | None = None
+        self._ran = self._found = 0
+        self._open = template.lazy
+
+    def run(self, node: str, memory: float, limit: int) -> tuple[Output, ...]:
+        """As Template.run."""
+        leaf: Leaf | None = attributes.found(self._tree)
+        if leaf is None:
+            if not self._open:
+                return self.template.run(self._names, node, memory=memory, output=limit)
+            return self._first(node, memory, limit)
+        self._found += 1
+        self._names.note(leaf.note)
+        if leaf.seen:
+            self._sources.record(leaf.seen)
+        return self._complete(leaf, node, memory, limit)
+
+    def _complete(self, leaf: Leaf, node: str, memory: float, limit: int) -> tuple[Output, ...]:
+        if not any(leaf.pieces):
+            return leaf.outputs
+        try:
+            made = leaf.filled()
+            if sum(len(output.content) for output in made) <= limit:
+                return made
+        except Exceeded as error:
+            raise self.template.failure(error, node) from None
+        except Exception:
+            pass  # what is wrong, and in which line, says the run that follows
+        return self.template.run(self._names, node, memory=memory, output=limit)
+
+    def _first(self, node: str, memory: float, limit: int) -> tuple[Output, ...]:
+        """Run it, and keep what it made."""
+        names, template = self._names, self.template
+        before = names.taken()
+        holes = template.env.record()
+        with self._sources.recording() as seen:
+            outputs = template.run(names, node, memory=memory, output=limit)
+        note = names.taken()
+        pieces = tuple(self._pieces(output, holes) for output in outputs)
+        leaf = Leaf(outputs, pieces, note, seen())
+        self.common = not note[0] and not any(pieces)
+        self._ran += 1
+        large = sum(len(output.content) for output in outputs) > LARGE
+        if (self.common or not large) and not note[2] & FACTS:
+            self._tree = attributes.grown(names.reader, leaf, self._tree)
+        names.reader.record(None)
+        self._prune()
+        names.note(before)
+        names.note(note)
+        return self._complete(leaf, node, memory, limit)
+
+    def _prune(self) -> None:
+        if self._ran > WAYS or (self._ran >= TRIED and self._ran > self._found):
+            self._tree, self._open = None, self._ran <= self._found
+            self._ran = self._found = 0
+
+    @staticmethod
+    def _pieces(output: Output, holes: list[Hole]) -> list[str | Hole] | None:
+        if not holes or output.kind != FILE:
+            return None
+        cut = opened(output.content.decode("utf-8", "surrogateescape"))
+        return [holes[it] if isinstance(it, int) else it for it in cut] if cut is not None else None
