@@ -33,6 +33,7 @@ def make_host_keys(paths: Paths, kinds: Sequence[str]) -> list[Path]:
 def make_login(paths: Paths, kind: str) -> Path | None:
     """Where root has no authorized_keys, make a key that opens the nodes for root; the file, None if there was one."""
     folder = paths.root / "root/.ssh"
+    work.sweep(folder)
     authorized = folder / "authorized_keys"
     if authorized.exists():
         return None
