@@ -24,8 +24,8 @@ from benchmarks._http_peers import build
 from support.soak import Site
 from support.soak import soak as polling
 from wwfast.paths import Paths
-from wwfast.run import run as sh
 from wwfast.storm.link import source
+from wwfast.system.run import run as sh
 
 RANGE = 65_536
 RATE = 20.0  # boot scripts a second of the one who behaves

@@ -41,7 +41,7 @@ TESTS = {
     "overlays/files/edit.py": "tests/unit/test_overlay_cli.py tests/adversity/test_overlay_disk.py",
     "overlays/making/store.py": OVERLAYS,
     "pack/cache.py": "tests/unit/test_pack_build.py tests/adversity/test_pack_faults.py tests/unit/test_pack_cache.py",
-    "watch.py": "tests/unit/test_watch.py",
+    "system/watch.py": "tests/unit/test_watch.py",
     "daemon/handover.py": "tests/interop/test_http_handover.py tests/adversity/test_server_replaced.py",
 }
 #: (file, what its line holds, what is tried): why nobody can tell.

@@ -18,7 +18,7 @@ from support.site import Site, made, until
 from wwfast.daemon import app, following, supervision
 from wwfast.nodes.registry import Registry, Snapshot
 from wwfast.paths import Paths
-from wwfast.watch import Watch
+from wwfast.system.watch import Watch
 
 SECOND = "52:54:00:00:00:02"
 MORE = NODES + NODES.split("nodes:\n")[1].replace("n1:", "n2:").replace(":01", ":02").replace(".11", ".12")

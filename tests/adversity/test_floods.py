@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from benchmarks._head import PORT, RELAY, SERVER, Askers, Link, Server, site
 
-from wwfast.run import run
 from wwfast.storm.link import source
+from wwfast.system.run import run
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 

@@ -17,7 +17,7 @@ from wwfast.images.importing import import_image
 from wwfast.images.options import Options
 from wwfast.images.store import ImageStore
 from wwfast.paths import Paths
-from wwfast.run import start
+from wwfast.system.run import start
 
 
 def until(true: Callable[[], object]) -> None:

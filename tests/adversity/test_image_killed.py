@@ -18,8 +18,8 @@ from wwfast.images.importing import import_image
 from wwfast.images.options import Options
 from wwfast.images.store import ImageStore
 from wwfast.paths import Paths
-from wwfast.run import start
 from wwfast.system import locks, work
+from wwfast.system.run import start
 
 ENOUGH = 100  # kills
 PATIENCE = 45.0  # seconds for all of them

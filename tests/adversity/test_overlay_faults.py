@@ -19,7 +19,7 @@ from wwfast.config.settings import load
 from wwfast.overlays.making import store
 from wwfast.overlays.making.service import OverlayService
 from wwfast.paths import Paths
-from wwfast.run import start
+from wwfast.system.run import start
 
 COUNT = 100
 

@@ -20,7 +20,7 @@ from wwfast.pack import engine, manifest
 from wwfast.pack.build import build, load
 from wwfast.pack.cache import FrameCache, PackWriter, collect
 from wwfast.pack.verify import verify
-from wwfast.run import run
+from wwfast.system.run import run
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from wwfast.demo.debian import Tree
 from wwfast.demo.netns import NETNS, Namespace
 from wwfast.errors import WwfastError
-from wwfast.run import run
+from wwfast.system.run import run
 
 pytestmark = pytest.mark.root
 

@@ -19,7 +19,7 @@ from wwfast.demo.netns import Namespace
 from wwfast.demo.vm import Direct, Vm
 from wwfast.pack.build import build, load
 from wwfast.paths import SHARE
-from wwfast.run import run
+from wwfast.system.run import run
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(900)]
 

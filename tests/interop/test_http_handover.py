@@ -28,11 +28,11 @@ from wwfast.errors import WwfastError
 from wwfast.net.http.message import Response
 from wwfast.net.http.server import HttpServer, listen
 from wwfast.paths import Paths
-from wwfast.run import Process, run
 from wwfast.storm.cluster import PORT, Head, prepare, wwfast
 from wwfast.storm.link import SERVER, Link
 from wwfast.storm.plan import Plan
 from wwfast.storm.play import PIPE, SCRIPT, follow
+from wwfast.system.run import Process, run
 
 PAYLOAD = 24 << 20
 STORM = 24  # nodes

@@ -22,7 +22,7 @@ from wwfast.images.importing import copy_tree, import_image
 from wwfast.images.options import Options
 from wwfast.images.store import ImageStore
 from wwfast.paths import Paths
-from wwfast.run import run
+from wwfast.system.run import run
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 

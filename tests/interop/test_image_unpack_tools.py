@@ -12,7 +12,7 @@ import pytest
 from support import trees
 from wwfast.errors import WwfastError
 from wwfast.pack.build import build, load
-from wwfast.run import run
+from wwfast.system.run import run
 
 pytestmark = pytest.mark.root  # owners and device nodes
 

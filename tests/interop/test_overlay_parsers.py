@@ -20,7 +20,7 @@ import pytest
 from support.shipped import NODES, File, lay, write
 from wwfast.demo.debian import cache, locked
 from wwfast.paths import Paths
-from wwfast.run import run
+from wwfast.system.run import run
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(400)]
 

@@ -16,7 +16,7 @@ import pytest
 
 from support.bmc import PASSWORD, Bmc, bmc, silent
 from wwfast.paths import Paths
-from wwfast.run import Done, run, start
+from wwfast.system.run import Done, run, start
 
 pytestmark = pytest.mark.timeout(120)
 

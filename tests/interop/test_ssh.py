@@ -13,7 +13,7 @@ import pytest
 
 from support.bmc import free_port
 from wwfast.paths import Paths
-from wwfast.run import run, start
+from wwfast.system.run import run, start
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(60)]
 

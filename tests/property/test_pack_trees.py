@@ -18,7 +18,7 @@ from support import cpio, trees
 from wwfast.archive.artefact import FORMATS
 from wwfast.pack import engine
 from wwfast.pack.build import build, load
-from wwfast.run import run
+from wwfast.system.run import run
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(600)]
 CALM = {"deadline": None, "derandomize": True, "suppress_health_check": [HealthCheck.too_slow]}

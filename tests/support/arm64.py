@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from wwfast.demo.debian import LEAVE_OUT, cache, locked
-from wwfast.run import run
+from wwfast.system.run import run
 
 PACKAGES = (
     *("linux-image-cloud-arm64", "base-files", "base-passwd", "bash", "coreutils", "curl", "dash", "dbus", "findutils"),

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from wwfast.run import start
+from wwfast.system.run import start
 
 # What ipmi_sim calls: `chassis MC get power` or `chassis MC set power|reset|shutdown VALUE`.
 CHASSIS = """#!/bin/sh

@@ -6,7 +6,7 @@ import re
 import shutil
 from pathlib import Path
 
-from wwfast.run import run
+from wwfast.system.run import run
 
 APPLETS = ("sh", "ls", "cat", "touch", "hostname", "id", "rm", "sleep", "ps", "mkdir")
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from isal import igzip
 
-from wwfast.run import run, start
+from wwfast.system.run import run, start
 
 CAPABILITY = b"\x01\x00\x00\x02\x00\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
 # htpasswd -nbB user secret

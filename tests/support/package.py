@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from wwfast.run import run
+from wwfast.system.run import run
 
 NAME = "wwfast-probe"
 FILE, CONTENT = "/opt/probe/file", "packaged\n"

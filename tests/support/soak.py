@@ -29,10 +29,10 @@ from typing import NamedTuple
 import zstandard
 
 from wwfast.paths import Paths
-from wwfast.run import run
 from wwfast.storm.cluster import PORT, Head, prepare, wwfast
 from wwfast.storm.link import SERVER, Link, source
 from wwfast.storm.plan import hwaddr
+from wwfast.system.run import run
 
 SETTLE = 2.0  # s until a server is done with the connections of those who have gone
 GRACE = 2.0  # s from a change to the last answer that may not know it

@@ -23,7 +23,7 @@ from wwfast.paths import Paths
 
 #: What could look at a disk.
 DOORS = {"os", "io", "pathlib", "glob", "shutil", "sqlite3", "mmap", "fcntl", "importlib"}
-OURS = {"wwfast.paths", "wwfast.images.store", "wwfast.images.kernels", "wwfast.boot.resolve", "wwfast.run"}
+OURS = {"wwfast.paths", "wwfast.images.store", "wwfast.images.kernels", "wwfast.boot.resolve", "wwfast.system.run"}
 
 
 @pytest.fixture

@@ -282,7 +282,7 @@ def test_kernel_imported_brings_its_modules_in_a_stage_of_its_own(paths: Paths, 
 
 
 def test_kernel_modules_are_packed_without_an_entry_for_lib(paths: Paths, image: Image, tmp_path: Path) -> None:
-    from wwfast.run import run
+    from wwfast.system.run import run
 
     (image.rootfs / "usr/lib/modules/6.1.0-9-test/modules.builtin").write_text("")
     entry = KernelStore(paths).import_("deb", "lts")

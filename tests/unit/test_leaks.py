@@ -13,7 +13,7 @@ from wwfast._ext.pump import Pump
 from wwfast._ext.tftp import Engine
 from wwfast._ext.tftpload import Crowd
 from wwfast._ext.tree import Tree
-from wwfast.watch import Watch
+from wwfast.system.watch import Watch
 
 
 def test_leaks_of_descriptors_and_native_objects_are_found() -> None:

@@ -24,7 +24,7 @@ from wwfast.overlays.templates import environment
 from wwfast.overlays.templates.info import documentation
 from wwfast.overlays.templates.sources import Sources
 from wwfast.paths import SHARE, Paths
-from wwfast.run import run
+from wwfast.system.run import run
 
 ALL = """NetworkManager chrony debug fstab host hostname hosts ifcfg ifupdown ignition issue localtime netplan resolv
 ssh.authorized_keys ssh.host_keys syncuser systemd.mount systemd.netname systemd.networkd systemd.swap udev.netname

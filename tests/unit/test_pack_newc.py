@@ -13,7 +13,7 @@ import zstandard
 from wwfast.archive import frames, newc
 from wwfast.archive.newc import Entry
 from wwfast.errors import WwfastError
-from wwfast.run import run
+from wwfast.system.run import run
 
 SAMPLE = [
     Entry(b"etc", 0o040755, 0, 0, 1),

@@ -10,12 +10,10 @@ import pytest
 SRC = Path(__file__).parents[2] / "src/wwfast"
 
 # folder -> folders it may import, beside its own and the common ground below.
-COMMON = {"errors", "paths", "run", "watch", "system", "_ext"}
+COMMON = {"errors", "paths", "system", "_ext"}
 ALLOWED = {
     "errors": set(),
     "paths": set(),
-    "run": set(),
-    "watch": set(),
     "system": set(),
     "_ext": set(),
     "config": set(),
@@ -97,8 +95,10 @@ def test_rooms_for_sockets_subprocesses_yaml_and_click(path: Path) -> None:
         assert not names & {"asyncio", "socket", "uvloop"}, (
             "only net/*/server.py and connection.py, daemon and storm touch the event loop"
         )
-    if path.name != "run.py":
-        assert "subprocess" not in names, "subprocesses start in run.py"
+    if path != SRC / "system/run.py":
+        assert "subprocess" not in names, "subprocesses start in system/run.py"
+    if path != SRC / "system/libc.py":
+        assert "ctypes" not in names, "libc is called in system/libc.py"
     if room not in ("cli", "demo"):
         assert "click" not in names, "click stays in cli"
     if room not in ("config",):

@@ -13,7 +13,7 @@ from wwfast.errors import WwfastError, of_system
 from wwfast.images import names
 from wwfast.images.kernels import KernelStore, chosen
 from wwfast.images.store import Image, ImageStore
-from wwfast.watch import existing, trail
+from wwfast.system.watch import existing, trail
 
 if TYPE_CHECKING:
     from collections.abc import Callable

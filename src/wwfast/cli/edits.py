@@ -295,8 +295,8 @@ def edited(
     app: App, text: str, head: str, section: str, check: Callable[[dict[str, Any], Place], None]
 ) -> dict[str, Any]:
     """What is left after $EDITOR; asks to try again when it is no YAML, or when `check` raises ConfigError."""
-    from wwfast.run import start
     from wwfast.system import work
+    from wwfast.system.run import start
 
     editor = shlex.split(os.environ.get("EDITOR") or "vi")
     with work.directory(app.paths.run) as room:  # 0700, and in memory: it may hold passwords

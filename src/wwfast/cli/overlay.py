@@ -163,8 +163,8 @@ def edit_(app: App, name: str, file: str, parents: bool, mode: str | None) -> No
 
     from wwfast.errors import WwfastError
     from wwfast.overlays.files import edit, model
-    from wwfast.run import start
     from wwfast.system import work
+    from wwfast.system.run import start
 
     there = model.find(app.paths, name)
     path = there.inside(file)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from wwfast.daemon.supervision import Supervisor
-from wwfast.watch import Watch
+from wwfast.system.watch import Watch
 
 LOOK_SECONDS = 2.0
 OVERLAYS = "watching overlays"

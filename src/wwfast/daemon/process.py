@@ -19,7 +19,7 @@ from wwfast.daemon.system import notify, ready
 from wwfast.doctor.examine import examine
 from wwfast.doctor.finding import Scene
 from wwfast.errors import ConfigError, WwfastError
-from wwfast.run import Process, start
+from wwfast.system.run import Process, start
 
 if TYPE_CHECKING:
     from wwfast.config.settings import Settings

@@ -15,7 +15,7 @@ from wwfast.demo.netns import Loopback, Namespace, stop
 from wwfast.demo.vm import Vm
 from wwfast.errors import WwfastError
 from wwfast.paths import Paths
-from wwfast.run import Done, Process, run
+from wwfast.system.run import Done, Process, run
 
 Seen = TypeVar("Seen")
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from wwfast.run import run
+from wwfast.system.run import run
 
 PACKAGES = (
     "linux-image-cloud-amd64",

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from wwfast.errors import WwfastError
-from wwfast.run import Argv, Done, Process, run, start
+from wwfast.system.run import Argv, Done, Process, run, start
 
 NETNS = Path("/run/netns")
 MORTAL = ("setpriv", "--pdeathsig", "KILL")  # ends with the thread that started it
@@ -64,11 +64,11 @@ class Namespace:
         return ["ip", "netns", "exec", self.name, *MORTAL, *argv]
 
     def run(self, argv: Argv, **options: Any) -> Done:
-        """As wwfast.run.run, inside."""
+        """As wwfast.system.run.run, inside."""
         return run(self.within(argv), **options)
 
     def start(self, argv: Argv, **options: Any) -> Process:
-        """As wwfast.run.start, inside; ended with the namespace at the latest."""
+        """As wwfast.system.run.start, inside; ended with the namespace at the latest."""
         return start(self.within(argv), **options)
 
     def ip(self, *words: str) -> None:

@@ -12,7 +12,7 @@ from typing import Literal
 
 from wwfast.demo.netns import Namespace
 from wwfast.errors import WwfastError
-from wwfast.run import Argv, Done, Process
+from wwfast.system.run import Argv, Done, Process
 
 # Firmware options of OVMF and AAVMF: what is switched off does not get in the boot order before HTTP.
 HTTP_ONLY = tuple(f"opt/org.tianocore/{what},string=n" for what in ("IPv4PXESupport", "IPv6PXESupport", "IPv6Support"))

@@ -6,8 +6,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from wwfast import run
 from wwfast.doctor.finding import ERROR, PROC, WARNING, Finding, Scene
+from wwfast.system import run
 
 UNKNOWN = "another program"
 ASK_SECONDS = 5.0  # firewall-cmd takes 0.3 s; one whose daemon hangs waits 25 s for D-Bus, or for ever

@@ -7,12 +7,10 @@ ends the rest and drops the mounts: however we end, nothing is left.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import signal
 import stat
-import struct
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,16 +20,18 @@ from typing import NoReturn
 from wwfast.errors import WwfastError
 from wwfast.images import inside, places
 from wwfast.images.binds import Bind, Mount, Places, make_fresh
+from wwfast.system import libc
+from wwfast.system.libc import (
+    MS_BIND,
+    MS_NODEV,
+    MS_NOEXEC,
+    MS_NOSUID,
+    MS_PRIVATE,
+    MS_RDONLY,
+    MS_REC,
+    MS_REMOUNT,
+)
 
-LIBC = ctypes.CDLL(None, use_errno=True)
-
-CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWPID = 0x20000, 0x4000000, 0x8000000, 0x20000000
-MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT = 1, 2, 4, 8, 32
-MS_BIND, MS_REC, MS_PRIVATE = 0x1000, 0x4000, 0x40000
-MNT_DETACH = 2
-MOUNT_SETATTR = 442  # the number is the same on every architecture
-MOUNT_ATTR_RDONLY, AT_RECURSIVE, AT_FDCWD = 1, 0x8000, -100
-PR_SET_PDEATHSIG, PR_CAPBSET_READ, PR_CAPBSET_DROP = 1, 23, 24
 # What installing packages takes (linux/capability.h), and nothing that reaches the server through its namespaces: a
 # mount could be made writable again (SYS_ADMIN), a disk be made and read (MKNOD), any file of the file system be opened
 # by its handle (DAC_READ_SEARCH); modules, raw I/O, reboot, clock, kernel log and network know no namespace of ours.
@@ -140,13 +140,9 @@ def _child(body: Callable[[], int]) -> NoReturn:
         os._exit(code)
 
 
-def _die_with_parent() -> None:
-    _check(LIBC.prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL)), "prctl")
-
-
 def _keep(room: Room, mounts: Sequence[Mount], command: Sequence[str]) -> int:
-    _die_with_parent()
-    _check(LIBC.unshare(CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID), "unshare")
+    libc.die_with_parent()
+    libc.unshare(libc.CLONE_NEWNS | libc.CLONE_NEWUTS | libc.CLONE_NEWIPC | libc.CLONE_NEWPID)
     first = os.fork()
     if first == 0:
         _child(lambda: _first(room, mounts, command))
@@ -155,7 +151,7 @@ def _keep(room: Room, mounts: Sequence[Mount], command: Sequence[str]) -> int:
 
 def _first(room: Room, mounts: Sequence[Mount], command: Sequence[str]) -> int:
     """PID 1 of the namespace: it starts the command and reaps what the command leaves behind."""
-    _die_with_parent()
+    libc.die_with_parent()
     _furnish(room, mounts)
     worker = os.fork()
     if worker == 0:
@@ -169,11 +165,7 @@ def _first(room: Room, mounts: Sequence[Mount], command: Sequence[str]) -> int:
 def _work(room: Room, command: Sequence[str]) -> int:
     for number in (signal.SIGINT, signal.SIGPIPE):
         signal.signal(number, signal.SIG_DFL)
-    capability = 0
-    while LIBC.prctl(PR_CAPBSET_READ, capability, 0, 0, 0) >= 0:  # -1 beyond the last one that this kernel knows
-        if capability not in KEPT.values():
-            _check(LIBC.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0), "prctl")
-        capability += 1
+    libc.drop_capabilities(KEPT.values())
     surroundings = environment(room.name, room.readonly or bool(room.over)) | dict(room.environment)
     try:
         os.execvpe(command[0], list(command), surroundings)
@@ -185,42 +177,42 @@ def _work(room: Room, command: Sequence[str]) -> int:
 
 def _furnish(room: Room, mounts: Sequence[Mount]) -> None:
     root = room.rootfs
-    _mount(None, Path("/"), None, MS_REC | MS_PRIVATE)
+    libc.mount(None, Path("/"), None, MS_REC | MS_PRIVATE)
     if room.over:
         layers = ":".join(str(layer).replace("\\", "\\\\").replace(":", "\\:") for layer in (*room.over, root))
-        _mount("overlay", root, "overlay", MS_RDONLY, f"lowerdir={layers}")
+        libc.mount("overlay", root, "overlay", MS_RDONLY, f"lowerdir={layers}")
     else:
-        _mount(str(root), root, None, MS_BIND)
+        libc.mount(root, root, None, MS_BIND)
         if room.readonly:
-            _mount(None, root, None, MS_BIND | MS_REMOUNT | MS_RDONLY)
+            libc.mount(None, root, None, MS_BIND | MS_REMOUNT | MS_RDONLY)
     for name in ("dev", "proc", "sys", "run"):
         if not (root / name).is_dir() or (root / name).is_symlink():
             raise WwfastError(f"image {room.name} has no directory /{name}", hint=f"mkdir {root / name}")
     _dev(root / "dev")
-    _mount("proc", root / "proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+    libc.mount("proc", root / "proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
     for name in ("proc/sys", "proc/sysrq-trigger"):  # these are the server's
         if not (root / name).exists():
             continue
-        _mount(str(root / name), root / name, None, MS_BIND)
-        _mount(None, root / name, None, MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC)
-    _mount("sysfs", root / "sys", "sysfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC)
-    _mount("tmpfs", root / "run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
+        libc.mount(root / name, root / name, None, MS_BIND)
+        libc.mount(None, root / name, None, MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC)
+    libc.mount("sysfs", root / "sys", "sysfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC)
+    libc.mount("tmpfs", root / "run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
     for mount in mounts:
         if mount.fresh:
             make_fresh(root, mount)
-        _mount(str(mount.source), root / mount.path, None, MS_BIND | MS_REC)
+        libc.mount(mount.source, root / mount.path, None, MS_BIND | MS_REC)
         if mount.readonly:
             _make_readonly(mount, root / mount.path)
-    LIBC.sethostname(room.name.encode()[:64], len(room.name.encode()[:64]))
+    libc.set_hostname(room.name)
     os.chdir(root)
     # pivot_root(2): with `.` twice the old root ends up on top and is detached at once.
-    _check(LIBC.pivot_root(b".", b"."), "pivot_root")
-    _check(LIBC.umount2(b".", MNT_DETACH), "umount")
+    libc.pivot_root(".", ".")
+    libc.umount(".", libc.MNT_DETACH)
     os.chdir("/")
 
 
 def _dev(place: Path) -> None:
-    _mount("tmpfs", place, "tmpfs", MS_NOSUID | MS_NOEXEC, "mode=755,size=64k")
+    libc.mount("tmpfs", place, "tmpfs", MS_NOSUID | MS_NOEXEC, "mode=755,size=64k")
     os.umask(0)
     for name, (major, minor) in DEVICES.items():
         os.mknod(place / name, 0o666 | stat.S_IFCHR, os.makedev(major, minor))
@@ -232,34 +224,16 @@ def _dev(place: Path) -> None:
         ("shm", "tmpfs", "mode=1777"),
     ):
         (place / name).mkdir()
-        _mount(kind, place / name, kind, MS_NOSUID | MS_NOEXEC, options)
+        libc.mount(kind, place / name, kind, MS_NOSUID | MS_NOEXEC, options)
 
 
 def _make_readonly(mount: Mount, target: Path) -> None:
     """With all that is mounted below; before Linux 5.12 (mount_setattr) what is below is left out instead."""
-    attributes = struct.pack("QQQQ", MOUNT_ATTR_RDONLY, 0, 0, 0)
-    if LIBC.syscall(MOUNT_SETATTR, AT_FDCWD, os.fsencode(target), AT_RECURSIVE, attributes, len(attributes)) == 0:
-        return
-    if ctypes.get_errno() != errno.ENOSYS:
-        _check(-1, f"mount_setattr on {target}")
-    _check(LIBC.umount2(os.fsencode(target), MNT_DETACH), f"umount {target}")
-    _mount(str(mount.source), target, None, MS_BIND)
-    _mount(None, target, None, MS_BIND | MS_REMOUNT | MS_RDONLY)
-
-
-def _mount(source: str | None, target: Path, kind: str | None, flags: int, options: str = "") -> None:
-    encode = os.fsencode
-    code = LIBC.mount(
-        encode(source) if source else None,
-        encode(target),
-        kind.encode() if kind else None,
-        ctypes.c_ulong(flags),
-        encode(options) if options else None,
-    )
-    _check(code, f"mount {kind or 'bind'} on {target}")
-
-
-def _check(code: int, what: str) -> None:
-    if code != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number), what)
+    try:
+        libc.mount_readonly(target)
+    except OSError as error:
+        if error.errno != errno.ENOSYS:
+            raise
+        libc.umount(target, libc.MNT_DETACH)
+        libc.mount(mount.source, target, None, MS_BIND)
+        libc.mount(None, target, None, MS_BIND | MS_REMOUNT | MS_RDONLY)

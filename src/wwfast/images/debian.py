@@ -7,7 +7,7 @@ from pathlib import Path
 
 from wwfast.errors import WwfastError
 from wwfast.images.oci import platform
-from wwfast.run import run
+from wwfast.system.run import run
 
 # What it takes to boot, get an address, be reached, and fetch overlays.
 PACKAGES = ("systemd-sysv", "dbus", "udev", "kmod", "iproute2", "openssh-server", "curl")

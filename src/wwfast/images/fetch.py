@@ -19,7 +19,7 @@ from wwfast.errors import NotFoundError, WwfastError
 from wwfast.images import oci
 from wwfast.images.options import Options
 from wwfast.images.proxy import Proxy, RefusedError
-from wwfast.run import Argv
+from wwfast.system.run import Argv
 
 AT_ONCE = 3  # layers; the first of them is being unpacked meanwhile
 TRIES = 3

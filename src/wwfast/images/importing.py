@@ -17,9 +17,9 @@ from wwfast.images.options import Options
 from wwfast.images.store import Image, ImageStore
 from wwfast.images.unpack import Unpacker
 from wwfast.paths import Paths
-from wwfast.run import run
 from wwfast.system import files, locks, work
 from wwfast.system.folders import folder
+from wwfast.system.run import run
 
 # What is mounted on a node or in `image exec`; a tree without them boots into a confusing failure.
 MOUNT_POINTS = ("dev", "proc", "run", "sys")

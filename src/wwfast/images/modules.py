@@ -10,7 +10,7 @@ from pathlib import Path
 
 from wwfast.errors import WwfastError
 from wwfast.images import detect, inside
-from wwfast.run import run
+from wwfast.system.run import run
 
 log = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 
 from wwfast.errors import WwfastError
-from wwfast.run import Argv, converse
+from wwfast.system.run import Argv, converse
 
 PACKET = 32 << 10  # the protocol's largest
 PIECE = 1 << 20

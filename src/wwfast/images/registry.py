@@ -21,9 +21,9 @@ from wwfast.images.fetch import Fetch, hint
 from wwfast.images.options import Options
 from wwfast.images.proxy import told
 from wwfast.paths import Paths
-from wwfast.run import run
 from wwfast.system import locks, work
 from wwfast.system.folders import folder
+from wwfast.system.run import run
 
 CACHE = 10 << 30  # bytes of layers kept
 POLICIES = ("~/.config/containers/policy.json", "/etc/containers/policy.json")  # containers-policy.json(5)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from wwfast.errors import WwfastError
 from wwfast.power.model import Job
-from wwfast.run import run, start
+from wwfast.system.run import run, start
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,9 @@ from random import Random
 from types import TracebackType
 
 from wwfast.errors import WwfastError
-from wwfast.run import Process, run
 from wwfast.storm.link import SERVER, Link, source
 from wwfast.storm.plan import hwaddr
+from wwfast.system.run import Process, run
 
 PORT = 9873
 KERNEL = 8 << 20

@@ -10,7 +10,7 @@ from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
-from wwfast.run import Argv, Done, Process, run, start
+from wwfast.system.run import Argv, Done, Process, run, start
 
 SERVER = "10.210.0.1"
 GATEWAY = "10.210.0.2"  # stands for the nodes' side in the server's routes

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from wwfast.errors import WwfastError
-from wwfast.run import Process, start
 from wwfast.storm.cluster import PORT, Head, prepare
 from wwfast.storm.link import SERVER, Link
 from wwfast.storm.node import IPXE
 from wwfast.storm.plan import Plan
 from wwfast.storm.report import Report
+from wwfast.system.run import Process, start
 
 PIPE = -1  # subprocess.PIPE
 OnProgress = Callable[[dict[str, Any]], None]

@@ -5,15 +5,12 @@ openat2(2) does it in the kernel (Linux 5.6); without it the path is walked comp
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
-import struct
 from pathlib import Path
 
-_OPENAT2 = 437
-_NO_MAGICLINKS, _BENEATH, _IN_ROOT = 0x02, 0x08, 0x10
-_libc = ctypes.CDLL(None, use_errno=True)
+from wwfast.system import libc
+
 _have_openat2 = True
 
 MAX_LINKS = 40
@@ -27,7 +24,7 @@ def open_beneath(root: Path, relative: str, flags: int = os.O_RDONLY, *, in_root
     top = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         if _have_openat2:
-            return _openat2(top, relative, flags, _IN_ROOT if in_root else _BENEATH)
+            return _openat2(top, relative, flags, libc.IN_ROOT if in_root else libc.BENEATH)
         return walk(top, relative, flags, in_root=in_root)
     finally:
         os.close(top)
@@ -35,18 +32,16 @@ def open_beneath(root: Path, relative: str, flags: int = os.O_RDONLY, *, in_root
 
 def _openat2(top: int, relative: str, flags: int, resolve: int) -> int:
     global _have_openat2
-    how = struct.pack("=QQQ", flags | os.O_CLOEXEC, 0, resolve | _NO_MAGICLINKS)
-    for _ in range(8):
-        fd: int = _libc.syscall(_OPENAT2, top, os.fsencode(relative), how, len(how))
-        if fd >= 0:
-            return fd
-        code = ctypes.get_errno()
-        if code in (errno.ENOSYS, errno.EPERM):
-            _have_openat2 = False
-            return walk(top, relative, flags, in_root=resolve == _IN_ROOT)
-        if code not in (errno.EAGAIN, errno.EINTR):  # EAGAIN: something was renamed meanwhile
-            break
-    raise OSError(code, os.strerror(code), relative)
+    for _ in range(7):
+        try:
+            return libc.openat2(top, relative, flags, resolve | libc.NO_MAGICLINKS)
+        except OSError as error:
+            if error.errno in (errno.ENOSYS, errno.EPERM):
+                _have_openat2 = False
+                return walk(top, relative, flags, in_root=resolve == libc.IN_ROOT)
+            if error.errno not in (errno.EAGAIN, errno.EINTR):  # EAGAIN: something was renamed meanwhile
+                raise
+    return libc.openat2(top, relative, flags, resolve | libc.NO_MAGICLINKS)
 
 
 def walk(top: int, relative: str, flags: int, *, in_root: bool) -> int:

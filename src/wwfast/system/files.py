@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 from contextlib import suppress
 from pathlib import Path
 
-from wwfast.system import work
+from wwfast.system import libc, work
 from wwfast.system.folders import naming
-
-AT_FDCWD = -100
-RENAME_EXCHANGE = 2
 
 
 def replace(target: Path, data: bytes, *, mode: int | None = None, durable: bool = True) -> None:
@@ -51,11 +47,11 @@ def install(new: Path, place: Path) -> None:
         new.rename(place)
         sync(place.parent)
         return
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.renameat2(AT_FDCWD, os.fsencode(new), AT_FDCWD, os.fsencode(place), RENAME_EXCHANGE) != 0:
-        code = ctypes.get_errno()
-        if code not in (errno.EINVAL, errno.ENOSYS):
-            raise OSError(code, os.strerror(code), str(place))
+    try:
+        libc.exchange(new, place)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOSYS):
+            raise
         # File systems without exchange: two renames, the gap between them is microseconds.
         old = new.with_name(new.name + ".old")
         place.rename(old)
@@ -72,10 +68,7 @@ def settle(tree: Path) -> None:
     """Have the file system write all of it out, so that a power failure after the swap finds it whole."""
     fd = os.open(tree, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.syncfs(fd) != 0:
-            code = ctypes.get_errno()
-            raise OSError(code, os.strerror(code), str(tree))
+        libc.syncfs(fd, str(tree))
     finally:
         os.close(fd)
 

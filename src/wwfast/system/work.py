@@ -16,8 +16,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from wwfast.errors import WwfastError
-from wwfast.run import run
 from wwfast.system.folders import folder
+from wwfast.system.run import run
 
 log = logging.getLogger(__name__)
 

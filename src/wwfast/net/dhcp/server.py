@@ -42,7 +42,7 @@ from wwfast.net.dhcp.terms import (
 from wwfast.net.isolation import isolated
 from wwfast.net.listen import bind_error, grow_receive_buffer, grow_send_buffer
 from wwfast.net.transfer import Outcome, Transfer
-from wwfast.run import run
+from wwfast.system.run import run
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from wwfast.errors import ConfigError, WwfastError
 from wwfast.overlays.files import model
 from wwfast.overlays.files.model import Item
 from wwfast.paths import Paths
-from wwfast.watch import Watch, existing
+from wwfast.system.watch import Watch, existing
 
 log = logging.getLogger(__name__)
 

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from wwfast.paths import Paths
-from wwfast.run import run
 from wwfast.system import files, work
 from wwfast.system.folders import naming, new_folder
+from wwfast.system.run import run
 
 FORMER = ("dsa",)  # no longer accepted by OpenSSH, but may lie there
 

@@ -24,7 +24,7 @@ from wwfast.overlays.making.worker import LEVEL, Key, Made, Part, key_of
 from wwfast.overlays.templates.data import Cluster
 from wwfast.overlays.templates.sources import Sources
 from wwfast.paths import Paths
-from wwfast.watch import Watch, existing
+from wwfast.system.watch import Watch, existing
 
 SETTLED = 0.02  # seconds a file must have been left alone before it is read
 UNSETTLED = 0.2  # seconds that is waited for at most

@@ -21,12 +21,12 @@ from typing import Protocol
 
 import msgspec
 
-from wwfast import run
 from wwfast.errors import WwfastError
 from wwfast.nodes.model import Node
 from wwfast.overlays.making import worker
 from wwfast.overlays.making.index import Shared
 from wwfast.overlays.making.worker import Inbox, Message, Worker, framed
+from wwfast.system import run
 
 PAGE = 4096
 HELD_UP = 0.5  # seconds after which a worker that answers nothing counts no more, and another one may be started

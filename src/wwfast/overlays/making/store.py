@@ -6,7 +6,6 @@ what this process wrote. Where the disk takes nothing, memory stands in until it
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import logging
 import os
@@ -20,7 +19,7 @@ from typing import NamedTuple
 import xxhash
 
 from wwfast.errors import WwfastError
-from wwfast.system import work
+from wwfast.system import libc, work
 
 log = logging.getLogger(__name__)
 
@@ -323,9 +322,7 @@ def sync_file_system(directory: str) -> None:
     """All that was written there is on the disk: syncfs(2) for the data, fsync for the directory. Raises OSError."""
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        if ctypes.CDLL(None, use_errno=True).syncfs(fd) < 0:
-            code = ctypes.get_errno()
-            raise OSError(code, os.strerror(code), directory)
+        libc.syncfs(fd, directory)
         os.fsync(fd)
     finally:
         os.close(fd)

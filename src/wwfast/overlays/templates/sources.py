@@ -22,7 +22,7 @@ from wwfast.overlays.templates.data import Seen
 from wwfast.overlays.templates.faults import Refused
 from wwfast.paths import Paths
 from wwfast.system import beneath
-from wwfast.watch import Watch, existing, trail
+from wwfast.system.watch import Watch, existing, trail
 
 # What the shipped overlays need beside /etc/warewulf.
 SHARED = ("/etc/passwd", "/etc/group", "/etc/hosts", "/etc/localtime", "/root/.ssh/authorized_keys")

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import shlex
-import signal
 import socket
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
 from wwfast.errors import WwfastError
+from wwfast.system import libc
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +91,7 @@ def start(
             stdin=stdin,
             stdout=stdout,
             stderr=stderr,
-            preexec_fn=_dying_with_parent() if tied else None,
+            preexec_fn=libc.die_with_parent if tied else None,
         )
     except FileNotFoundError as error:
         raise missing(words[0], package) from error
@@ -137,9 +136,3 @@ def answer(data: bytes, descriptors: Sequence[int] = ()) -> None:
     """In a command that `converse` started: send a packet, and open files with it. Raises OSError."""
     with socket.socket(fileno=os.dup(0)) as end:
         socket.send_fds(end, [data], descriptors)
-
-
-def _dying_with_parent() -> Callable[[], None]:
-    """What a child calls before exec so that the kernel kills it when we die (prctl(2), PR_SET_PDEATHSIG)."""
-    prctl = ctypes.CDLL(None).prctl
-    return lambda: prctl(1, int(signal.SIGKILL))

@@ -6,7 +6,6 @@ another watch, `changed` says yes once a second and the caller compares for itse
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import fcntl
 import logging
@@ -17,6 +16,8 @@ import weakref
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from wwfast.system import libc
+
 log = logging.getLogger(__name__)
 
 POLL = 1.0
@@ -26,14 +27,16 @@ _NAMES = 0x040 | 0x080 | 0x100 | 0x200 | 0x400 | 0x800
 _ALL = _NAMES | 0x002 | 0x004 | 0x008
 _ONLYDIR, _MASK_ADD = 0x01000000, 0x20000000
 _LINKS = 40  # followed on the way to a file, as the kernel does
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Watch:
     """`changed()` costs one system call while nothing happens."""
 
     def __init__(self) -> None:
-        self._fd = _libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            self._fd = libc.inotify()
+        except OSError:
+            self._fd = -1
         # Linux gives a user 128 of these: one that nobody holds any more must not stay open.
         self._closer = weakref.finalize(self, os.close, self._fd) if self._fd >= 0 else None
         self._known: dict[str, tuple[int, int, int]] = {}  # device, inode, what is watched
@@ -63,15 +66,17 @@ class Watch:
                 continue
             if _type(st.st_dev) not in _LOCAL:
                 self._poll(f"{name} is not on a local file system")
-            elif _libc.inotify_add_watch(self._fd, os.fsencode(name), mask | _ONLYDIR | _MASK_ADD) < 0:
-                code = ctypes.get_errno()
-                if code not in (errno.ENOENT, errno.ENOTDIR):
-                    self._poll(f"{name}: {os.strerror(code)}")
+                continue
+            try:
+                libc.inotify_add(self._fd, name, mask | _ONLYDIR | _MASK_ADD)
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, errno.ENOTDIR):
+                    self._poll(f"{name}: {error.strerror}")
         return new
 
     def fileno(self) -> int:
         """For an event loop: readable when `changed` has something to say; -1 where only polling works."""
-        return int(self._fd)
+        return self._fd
 
     def waiting(self) -> bool:
         """Whether `changed` has to be asked; takes nothing, and any thread may call it."""
