@@ -21,7 +21,7 @@ import zstandard
 from wwfast.archive.limits import LIMITS, Limits
 from wwfast.archive.stream import opened
 from wwfast.errors import WwfastError
-from wwfast.images.unpack import Unpacker
+from wwfast.images.sources.unpack import Unpacker
 
 # All decompress to what they are given, however little of it is left when the file is cut.
 PACKERS: dict[str, Callable[[bytes], bytes]] = {

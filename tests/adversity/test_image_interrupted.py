@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from support.oci import facts, small_tree, tar_of
-from wwfast.images.importing import import_image
-from wwfast.images.options import Options
+from wwfast.images.sources.importing import import_image
+from wwfast.images.sources.options import Options
 from wwfast.images.store import ImageStore
 from wwfast.paths import Paths
 from wwfast.system.run import start

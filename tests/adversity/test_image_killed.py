@@ -12,10 +12,10 @@ import pytest
 
 from support.oci import Layout, facts, small_tree, tar_of
 from wwfast.errors import WwfastError
-from wwfast.images import manage, publish
-from wwfast.images.contain import Room, run_inside
-from wwfast.images.importing import import_image
-from wwfast.images.options import Options
+from wwfast.images import building, manage
+from wwfast.images.inside.contain import Room, run_inside
+from wwfast.images.sources.importing import import_image
+from wwfast.images.sources.options import Options
 from wwfast.images.store import ImageStore
 from wwfast.paths import Paths
 from wwfast.system import locks, work
@@ -27,10 +27,12 @@ PATIENCE = 45.0  # seconds for all of them
 PROGRAM = """
 import sys
 from pathlib import Path
-from wwfast.images import contain, importing, manage, publish
-from wwfast.system import locks
-from wwfast.images.options import Options
+from wwfast.images import building, manage
+from wwfast.images.inside import contain
+from wwfast.images.sources import importing
+from wwfast.images.sources.options import Options
 from wwfast.paths import Paths
+from wwfast.system import locks
 paths, what, source = Paths.at(sys.argv[1]), sys.argv[2], sys.argv[3]
 print("ready", flush=True)
 for n in range(1000):
@@ -42,7 +44,7 @@ for n in range(1000):
         manage.copy(paths, "old", f"{source}.{n}")
         manage.delete(paths, f"{source}.{n}")
     elif what == "build":
-        publish.build(paths, "old", publish.How(force=True))
+        building.build(paths, "old", building.How(force=True))
     else:
         rootfs = paths.chroots / "old/rootfs"
         with locks.locked(paths.run / "images", "old", "image exec"):
@@ -61,7 +63,7 @@ def test_image_work_killed_a_hundred_times_leaves_nothing(paths: Paths, tmp_path
     layout.tag("v1", layout.image([tar_of(tree)]))
     sources = {"import": f"oci:{layout.directory}:v1", "update": str(tree)}
     import_image(paths, str(tree), "old", Options())
-    publish.build(paths, "old")
+    building.build(paths, "old")
     wanted = facts(ImageStore(paths).get("old").rootfs)
     chance = random.Random(7)
     begun = time.monotonic()
@@ -92,7 +94,7 @@ def test_image_work_killed_a_hundred_times_leaves_nothing(paths: Paths, tmp_path
     with locks.locked(paths.run / "images", "old", "test"):
         pass
     import_image(paths, str(tree), "old", Options(), force=True)
-    publish.build(paths, "old", publish.How(force=True))
+    building.build(paths, "old", building.How(force=True))
     for place in (paths.chroots, paths.images / "old"):
         assert not [entry for entry in place.iterdir() if entry.name.startswith(work.PREFIX)]
     assert [entry.name for entry in paths.chroots.iterdir() if not entry.name.startswith("copy")] == ["old"]
@@ -105,7 +107,7 @@ def test_image_exec_killed_takes_its_processes_along(paths: Paths, tmp_path: Pat
         (root / name).mkdir(parents=True)
     # The interpreter that runs us, with all the server has bound read-only, is a command that surely works.
     script = (
-        "import sys; from pathlib import Path; from wwfast.images.contain import *; "
+        "import sys; from pathlib import Path; from wwfast.images.inside.contain import *; "
         "run_inside(Room('box', Path(sys.argv[1]), [Bind(Path(p), p, True) for p in ('/usr', '/lib', '/lib64')]), "
         "['/usr/bin/sleep', '77777'])"
     )
@@ -146,7 +148,7 @@ def test_image_exec_killed_leaves_no_mount_point_for_the_nodes(paths: Paths, tmp
     source.write_text("of the server")
     # It kills itself when all is in place: nothing after that line runs.
     script = (
-        "import os, sys; from pathlib import Path; from wwfast.images import contain; "
+        "import os, sys; from pathlib import Path; from wwfast.images.inside import contain; "
         "contain._keep = lambda *a: os.kill(os.getppid(), 9) or 0; "
         "b = [contain.Bind(Path(sys.argv[2]), d, copy=c) for d, c in (('/srv/bound', False), ('/srv/copied', True))]; "
         "b.append(contain.Bind(Path(sys.argv[3]), '/srv/directory')); "
@@ -155,7 +157,7 @@ def test_image_exec_killed_leaves_no_mount_point_for_the_nodes(paths: Paths, tmp
     words = [sys.executable, "-c", script, str(rootfs), str(source), str(tmp_path)]
     assert start(words, tied=True).wait() == -signal.SIGKILL
     assert {"srv/bound", "srv/copied", "srv/directory"} <= facts(rootfs).keys()
-    publish.build(paths, "old")
+    building.build(paths, "old")
     assert facts(rootfs).keys() == wanted.keys()
 
 
@@ -163,7 +165,7 @@ def test_image_exec_killed_leaves_no_mount_point_for_the_nodes(paths: Paths, tmp
 @pytest.mark.parametrize("moment", [1, 2, 3])
 def test_image_rename_killed_half_way_is_finished_by_asking_again(paths: Paths, tmp_path: Path, moment: int) -> None:
     import_image(paths, str(small_tree(tmp_path / "tree")), "old", Options())
-    built, _ = publish.build(paths, "old")
+    built, _ = building.build(paths, "old")
     script = (
         "import os, sys; from pathlib import Path; from wwfast.images import manage; from wwfast.paths import Paths\n"
         "left, real = int(sys.argv[2]), Path.rename\n"

@@ -13,9 +13,10 @@ import pytest
 
 from support.oci import small_tree
 from wwfast.errors import WwfastError
-from wwfast.images import manage, places, publish, users
-from wwfast.images.importing import import_image
-from wwfast.images.options import Options
+from wwfast.images import building, manage
+from wwfast.images.inside import mountpoints, users
+from wwfast.images.sources.importing import import_image
+from wwfast.images.sources.options import Options
 from wwfast.images.store import ImageStore
 from wwfast.paths import Paths
 from wwfast.system import work
@@ -141,7 +142,7 @@ def test_image_of_an_existing_warewulf_is_not_shadowed_without_a_word(paths: Pat
 def test_image_never_gets_the_builds_of_a_former_one_by_its_name(paths: Paths, tree: Path) -> None:
     for name in ("gone", "deb"):
         import_image(paths, str(tree), name, PLAIN)
-        publish.build(paths, name)
+        building.build(paths, name)
     for _ in range(2):
         shutil.rmtree(paths.chroots / "gone")
         assert (paths.images / "gone").is_dir()
@@ -150,7 +151,7 @@ def test_image_never_gets_the_builds_of_a_former_one_by_its_name(paths: Paths, t
         assert len(ImageStore(paths).builds("gone")) == 1
         manage.copy(paths, "gone", "deb")
         assert ImageStore(paths).get("deb").build is None
-        publish.build(paths, "deb")
+        building.build(paths, "deb")
     shutil.rmtree(paths.chroots / "gone")
     assert import_image(paths, str(tree), "gone", PLAIN).build is None
 
@@ -159,8 +160,8 @@ def test_image_copy_leaves_behind_what_a_killed_exec_left(paths: Paths, tree: Pa
     image = import_image(paths, str(tree), "deb", PLAIN)
     (image.rootfs / "mnt").mkdir()
     (image.rootfs / "etc/secret").write_text("of the server")
-    for name, copy in (("mnt", ""), ("etc/secret", places.fingerprint(image.rootfs / "etc/secret"))):
-        places.note(image.rootfs, places.Place(name, copy))
+    for name, copy in (("mnt", ""), ("etc/secret", mountpoints.fingerprint(image.rootfs / "etc/secret"))):
+        mountpoints.note(image.rootfs, mountpoints.Place(name, copy))
     copy = manage.copy(paths, "deb", "new")
     for rootfs in (image.rootfs, copy.rootfs):
         assert not (rootfs / "mnt").exists()
@@ -169,12 +170,12 @@ def test_image_copy_leaves_behind_what_a_killed_exec_left(paths: Paths, tree: Pa
 
 def test_image_half_a_build_is_not_gone_back_to(paths: Paths, tree: Path) -> None:
     import_image(paths, str(tree), "deb", PLAIN)
-    first, _ = publish.build(paths, "deb")
-    second, _ = publish.build(paths, "deb", publish.How(force=True))
+    first, _ = building.build(paths, "deb")
+    second, _ = building.build(paths, "deb", building.How(force=True))
     shutil.rmtree(first.path / "image")
     for build in (None, first.id):
         with pytest.raises(WwfastError):
-            publish.rollback(paths, "deb", build)
+            building.rollback(paths, "deb", build)
     current = ImageStore(paths).get("deb").build
     assert current is not None
     assert current.id == second.id
@@ -182,7 +183,7 @@ def test_image_half_a_build_is_not_gone_back_to(paths: Paths, tree: Path) -> Non
 
 def test_image_formats_asked_for_come_beside_the_one_that_boots(paths: Paths, tree: Path) -> None:
     import_image(paths, str(tree), "deb", PLAIN)
-    made, _ = publish.build(paths, "deb", publish.How(formats=("raw",)))
+    made, _ = building.build(paths, "deb", building.How(formats=("raw",)))
     image = ImageStore(paths).get("deb")
     assert {"raw", image.boot_format} == set(made.info.sizes)
     assert json.loads((made.path / "info.json").read_text())["sizes"]["raw"] > 0

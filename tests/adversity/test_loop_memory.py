@@ -14,8 +14,8 @@ import pytest
 from support import memoryonly
 from support.daemon import MAC, NODES, Serving, overlay, serving, tiny_image, write_conf
 from support.tftpserver import running_tftp
-from wwfast.images import publish
-from wwfast.images.kernels import KernelStore
+from wwfast.images import building
+from wwfast.images.kernels.store import KernelStore
 from wwfast.net.tftp.transfer import Receiver
 from wwfast.paths import Paths
 
@@ -78,7 +78,7 @@ def until(question: Callable[[], object], seconds: float = 20.0) -> None:
 def server(paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Serving]:
     """A daemon whose loop may use nothing but memory; fails at the end if it tried to use more."""
     tiny_image(paths)
-    publish.build(paths, "tiny")
+    building.build(paths, "tiny")
     tiny_image(paths, "bare")
     KernelStore(paths).import_("bare", "lts")
     overlay(paths)
@@ -146,7 +146,7 @@ def test_loop_takes_in_all_that_changes_without_looking(server: Serving, paths: 
     first = server.get(f"/image/{MAC}?compress=zst")[2]["etag"]
     tree = paths.chroots / "tiny/rootfs"
     (tree / "etc/new").write_text("new\n")
-    publish.build(paths, "tiny")
+    building.build(paths, "tiny")
     assert server.get(f"/image/{MAC}?compress=zst")[2]["etag"] != first, "what is published before a request is served"
     runtime = f"/runtime/{MAC}?format=tar"
     (paths.site_overlays / "motd/rootfs/etc/motd.j2").write_text("edited {{ id }}\n")
@@ -158,7 +158,7 @@ def test_loop_takes_in_all_that_changes_without_looking(server: Serving, paths: 
     until(lambda: server.get(f"/kernel/{UNBUILT}")[1] == b"another")
     paths.nodes_conf.write_text(NODES_CONF.replace("image name: tiny", "image name: none"))
     until(lambda: server.get(f"/kernel/{MAC}")[0] == 404)
-    publish.build(paths, "bare")
+    building.build(paths, "bare")
     paths.nodes_conf.write_text(NODES_CONF.replace("image name: tiny", "image name: bare"))
     until(lambda: server.get(f"/image/{MAC}?compress=zst")[0] == 200)
 

@@ -22,7 +22,7 @@ from support.faultydisk import BROKEN, FULL, READ_ONLY, FaultyDisk
 from support.overlays import Site, body, kept
 from wwfast.archive.artefact import Artefact
 from wwfast.errors import WwfastError
-from wwfast.images import publish
+from wwfast.images import building
 from wwfast.paths import Paths
 
 NAMES = [f"n{number}" for number in range(6)]
@@ -276,7 +276,7 @@ def fill(file: Path) -> None:
 def test_http_overlays_on_a_full_disk_are_right_and_stay_so_when_there_is_room(paths: Paths) -> None:
     """A real file system of 128 KiB, filled, emptied and filled again under a server."""
     tiny_image(paths)
-    publish.build(paths, "tiny")
+    building.build(paths, "tiny")
     write_conf(paths)
     overlay(paths, text="version 0\n")
     paths.nodes_conf.write_text(NODES)

@@ -14,7 +14,7 @@ import pytest
 
 from support.daemon import MAC, NODES, Serving, overlay, serving, tiny_image, write_conf
 from wwfast.daemon import following
-from wwfast.images import publish
+from wwfast.images import building
 from wwfast.overlays.files import sshkeys
 from wwfast.paths import Paths
 
@@ -230,7 +230,7 @@ def soon(server: Serving, becomes: str, former: str) -> None:
 @pytest.fixture
 def ready(paths: Paths) -> Paths:
     tiny_image(paths)
-    publish.build(paths, "tiny")
+    building.build(paths, "tiny")
     write_conf(paths, wwfast={"include": ["/srv/site/info"]})
     paths.nodes_conf.write_text(NODES)
     return paths

@@ -11,7 +11,7 @@ import pytest
 from support.daemon import MAC, NODES, overlay, serving, tiny_image, write_conf
 from wwfast.archive.artefact import Artefact
 from wwfast.daemon import routes
-from wwfast.images import publish
+from wwfast.images import building
 from wwfast.overlays.making.service import OverlayService
 from wwfast.paths import Paths
 
@@ -24,7 +24,7 @@ def test_queue_of_overlays_that_are_stuck_keeps_neither_edits_nor_discovery_nor_
     paths: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tiny_image(paths)
-    publish.build(paths, "tiny")
+    building.build(paths, "tiny")
     overlay(paths)
     write_conf(paths)
     paths.nodes_conf.write_text(NODES + EMPTY)

@@ -11,7 +11,8 @@ import pytest
 from support.daemon import NODES, overlay, tiny_image
 from support.faultydisk import BROKEN, FULL, FaultyDisk
 from wwfast.errors import WwfastError
-from wwfast.images import manage, places, publish, store
+from wwfast.images import building, manage, store
+from wwfast.images.inside import mountpoints
 from wwfast.nodes.store import Draft, Store
 from wwfast.overlays.files import edit, model, sshkeys
 from wwfast.paths import Paths
@@ -29,7 +30,7 @@ class Writer(NamedTuple):
 def changed_image(paths: Paths) -> None:
     extra = paths.chroots / "tiny/rootfs/etc/extra"
     extra.write_text(extra.read_text() + "x")
-    publish.build(paths, "tiny")
+    building.build(paths, "tiny")
 
 
 def served_image(paths: Paths) -> object:
@@ -100,11 +101,11 @@ def keys_there(paths: Paths) -> object:
 
 
 def noted_place(paths: Paths) -> None:
-    places.note(paths.chroots / "tiny/rootfs", places.Place("/mnt"))
+    mountpoints.note(paths.chroots / "tiny/rootfs", mountpoints.Place("/mnt"))
 
 
 def noted(paths: Paths) -> object:
-    file = paths.chroots / "tiny" / places.LIST
+    file = paths.chroots / "tiny" / mountpoints.LIST
     return file.read_bytes() if file.exists() else b"[]"
 
 
@@ -122,7 +123,7 @@ WRITERS = {
 @pytest.fixture
 def site(paths: Paths) -> Paths:
     (tiny_image(paths) / "etc/extra").write_text("x")
-    publish.build(paths, "tiny")
+    building.build(paths, "tiny")
     overlay(paths)
     paths.nodes_conf.write_text(NODES)
     return paths

@@ -6,7 +6,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from wwfast.images import detect, modules
+from wwfast.images.kernels import detect, modules
 
 COUNT = 1500
 TOKENS = (

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from wwfast.errors import WwfastError
-from wwfast.images import oci
+from wwfast.images.sources import oci
 
 COUNT = 5000
 TOKENS = (

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from wwfast.archive.stream import opened
 from wwfast.errors import WwfastError
-from wwfast.images.unpack import Unpacker
+from wwfast.images.sources.unpack import Unpacker
 
 COUNT = 3000
 TOKENS = (

@@ -14,7 +14,7 @@ import pytest
 
 from support.daemon import MAC, overlay, tiny_image
 from support.netns import Namespace, Network, namespace_number, network
-from wwfast.images import publish
+from wwfast.images import building
 from wwfast.net.dhcp.packet import Kind, Message, build, number
 from wwfast.paths import Paths
 
@@ -73,7 +73,7 @@ class Site:
     def __init__(self, net: Network, paths: Paths) -> None:
         self.paths = paths
         tiny_image(paths)
-        publish.build(paths, "tiny")
+        building.build(paths, "tiny")
         overlay(paths)
         paths.nodes_conf.write_text(NODES)
         conf = {

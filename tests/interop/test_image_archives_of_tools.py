@@ -10,7 +10,7 @@ import pytest
 
 from support.oci import facts, small_tree
 from wwfast.archive.stream import opened
-from wwfast.images.unpack import Unpacker
+from wwfast.images.sources.unpack import Unpacker
 from wwfast.system.run import run
 
 pytestmark = pytest.mark.root  # owners and device nodes

@@ -15,11 +15,12 @@ from support.oci import Layout, Registry, facts, small_tree, tar_of
 from support.package import CONTENT, FILE, INSTALLED_BY, NAME, package
 from wwfast.demo.debian import Tree
 from wwfast.errors import WwfastError
-from wwfast.images import contain, publish, users
-from wwfast.images.binds import Bind
-from wwfast.images.contain import Room, run_inside
-from wwfast.images.importing import copy_tree, import_image
-from wwfast.images.options import Options
+from wwfast.images import building
+from wwfast.images.inside import contain, users
+from wwfast.images.inside.binds import Bind
+from wwfast.images.inside.contain import Room, run_inside
+from wwfast.images.sources.importing import copy_tree, import_image
+from wwfast.images.sources.options import Options
 from wwfast.images.store import ImageStore
 from wwfast.paths import Paths
 from wwfast.system.run import run
@@ -256,7 +257,7 @@ def test_image_exec_read_only_and_with_a_tree_over_it(box: Path, tmp_path: Path)
 def test_image_exec_installs_a_debian_package(paths: Paths, debian: Tree, tmp_path: Path) -> None:
     made = package(tmp_path)
     image = import_image(paths, str(debian.rootfs), "deb", Options())
-    publish.build(paths, "deb")
+    building.build(paths, "deb")
     bind = Bind.parse(f"{made}:/tmp/probe.deb:ro")
     assert run_inside(Room("deb", image.rootfs, [bind]), ["dpkg", "-i", "/tmp/probe.deb"]) == 0
     assert (image.rootfs / FILE.lstrip("/")).read_text() == CONTENT
@@ -266,7 +267,7 @@ def test_image_exec_installs_a_debian_package(paths: Paths, debian: Tree, tmp_pa
     status = (image.rootfs / "var/lib/dpkg/status").read_text()
     assert f"Package: {NAME}\nStatus: install ok installed" in status
     assert not (image.rootfs / "tmp/probe.deb").exists()
-    second, changed = publish.build(paths, "deb")
+    second, changed = building.build(paths, "deb")
     assert changed
     assert second.manifest().reused > second.manifest().packed, "a rebuild compresses only what changed"
 
@@ -295,7 +296,7 @@ def test_image_by_registry_archive_and_directory_is_one_and_the_same(
     digests = set()
     for name in store.names():
         assert facts(store.get(name).rootfs) == wanted
-        made, _ = publish.build(paths, name, publish.How(formats=("raw",)))
+        made, _ = building.build(paths, name, building.How(formats=("raw",)))
         artefact = made.artefact("raw")
         assert artefact is not None
         digests.add(artefact.digest)

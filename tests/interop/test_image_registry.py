@@ -13,8 +13,8 @@ import pytest
 
 from support.oci import Layout, Registry, facts, small_tree, tar_of, tar_with, unreliable
 from wwfast.errors import NotFoundError, WwfastError
-from wwfast.images.importing import import_image
-from wwfast.images.options import Options
+from wwfast.images.sources.importing import import_image
+from wwfast.images.sources.options import Options
 from wwfast.images.store import ImageStore
 from wwfast.paths import Paths
 from wwfast.system.run import run

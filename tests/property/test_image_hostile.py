@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from support.oci import facts
 from wwfast.archive.stream import opened
 from wwfast.errors import WwfastError
-from wwfast.images.unpack import Unpacker
+from wwfast.images.sources.unpack import Unpacker
 
 PARTS = st.sampled_from(
     ["a", "b", "c", "..", ".", "", "canary", "file", ".wh.a", ".wh.b", ".wh..wh..opq", ".wh...", "/"]

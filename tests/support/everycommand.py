@@ -16,7 +16,7 @@ import click
 
 from support.daemon import overlay, tiny_image, write_conf
 from wwfast.cli.main import cli, main
-from wwfast.images import publish
+from wwfast.images import building
 from wwfast.nodes.source import NODES
 from wwfast.nodes.store import Store
 from wwfast.paths import Paths
@@ -133,7 +133,7 @@ def make_site(root: Path) -> None:
     for name in ("tiny", "spare"):
         (tiny_image(paths, name) / "etc/passwd").write_text("root:x:0:0::/root:/bin/sh\n")
         (paths.chroots / name / "rootfs/etc/group").write_text("root:x:0:\n")
-    publish.build(paths, "tiny")
+    building.build(paths, "tiny")
     shutil.copytree(paths.chroots / "tiny/rootfs", root / "tree", symlinks=True)
     (root / "tree/bin").symlink_to("usr/bin")
     (root / "import.yaml").write_text("n5: {comment: imported}\n")

@@ -7,7 +7,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from wwfast.images import publish
+from wwfast.images import building
 from wwfast.paths import Paths
 
 RELEASE = "6.1.0-32-amd64"
@@ -80,7 +80,7 @@ class Healthy:
         put(self.rootfs / f"usr/lib/modules/{RELEASE}/modules.dep", "kernel/e1000.ko:\n")
 
     def build(self) -> None:
-        publish.build(self.paths, "deb")
+        building.build(self.paths, "deb")
 
     def overlay(self, name: str, path: str, text: str, mode: int = 0o644) -> Path:
         return put(self.paths.site_overlays / name / "rootfs" / path, text, mode)

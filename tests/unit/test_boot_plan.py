@@ -16,20 +16,26 @@ from wwfast.boot.resolve import Resolver
 from wwfast.boot.stages import Stage
 from wwfast.boot.standing import UnresolvedError
 from wwfast.config.settings import load
-from wwfast.images import publish
+from wwfast.images import building
 from wwfast.images.store import ImageStore
 from wwfast.nodes.registry import Registry
 from wwfast.paths import Paths
 
 #: What could look at a disk.
 DOORS = {"os", "io", "pathlib", "glob", "shutil", "sqlite3", "mmap", "fcntl", "importlib"}
-OURS = {"wwfast.paths", "wwfast.images.store", "wwfast.images.kernels", "wwfast.boot.resolve", "wwfast.system.run"}
+OURS = {
+    "wwfast.paths",
+    "wwfast.images.store",
+    "wwfast.images.kernels.store",
+    "wwfast.boot.resolve",
+    "wwfast.system.run",
+}
 
 
 @pytest.fixture
 def site(paths: Paths) -> Paths:
     tiny_image(paths)
-    publish.build(paths, "tiny")
+    building.build(paths, "tiny")
     overlay(paths)
     write_conf(paths)
     paths.nodes_conf.write_text(NODES)
@@ -71,7 +77,7 @@ def test_boot_plan_of_a_former_build_is_looked_for_when_a_boot_asks_for_it(site:
     settings, snapshot = load(site), Registry(site).snapshot()
     first = ImageStore(site).get("tiny").build
     (site.chroots / "tiny/rootfs/etc/new").write_text("new")
-    publish.build(site, "tiny")
+    building.build(site, "tiny")
     assert first is not None
     began = Ask(MAC, compress="zst", image=f"tiny@{first.id}")
     ask = partial(
@@ -91,7 +97,7 @@ def test_boot_plan_of_a_former_build_is_looked_for_when_a_boot_asks_for_it(site:
 def test_boot_plan_tells_what_is_wrong_with_one_image_and_serves_the_others(site: Paths) -> None:
     """A damaged build, a kernel that is not there: named to the node that has it, and nobody else notices."""
     tiny_image(site, "broken")
-    publish.build(site, "broken")
+    building.build(site, "broken")
     broken = NODES.split("nodes:\n")[1].replace("n1:", "n2:\n    image name: broken").replace(":01", ":02")
     lost = NODES.split("nodes:\n")[1].replace("n1:", "n3:\n    kernel: {version: 9.9}").replace(":01", ":03")
     site.nodes_conf.write_text(NODES + broken.replace(".11", ".12") + lost.replace(".11", ".13"))

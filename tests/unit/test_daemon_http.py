@@ -18,7 +18,7 @@ import zstandard
 
 from support.daemon import MAC, NODES, Serving, overlay, serving, tiny_image, write_conf
 from wwfast.daemon import app
-from wwfast.images import publish
+from wwfast.images import building
 from wwfast.overlays.making import store
 from wwfast.paths import Paths
 
@@ -30,7 +30,7 @@ def at(tmp_path_factory: pytest.TempPathFactory) -> Paths:
     paths = Paths.at(tmp_path_factory.mktemp("site"))
     paths.etc.mkdir(parents=True)
     tiny_image(paths)
-    publish.build(paths, "tiny")
+    building.build(paths, "tiny")
     overlay(paths)
     write_conf(paths)
     paths.nodes_conf.write_text(NODES)
@@ -166,7 +166,7 @@ def test_http_status_shows_no_secret(server: Serving) -> None:
 
 def site(paths: Paths, nodes: str = NODES, **conf: object) -> Paths:
     tiny_image(paths)
-    publish.build(paths, "tiny")
+    building.build(paths, "tiny")
     overlay(paths)
     write_conf(paths, **conf)
     paths.nodes_conf.write_text(nodes)
@@ -298,7 +298,7 @@ def test_http_a_rebuilt_image_is_served_at_once_and_transfers_keep_theirs(paths:
     with serving(paths) as server:
         first = server.get(f"/image/{MAC}?compress=zst")
         (paths.chroots / "tiny/rootfs/etc/new").write_text("new\n")
-        publish.build(paths, "tiny")
+        building.build(paths, "tiny")
         second = server.get(f"/image/{MAC}?compress=zst")
         assert first[2]["etag"] != second[2]["etag"]
 

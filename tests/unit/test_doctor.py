@@ -14,7 +14,7 @@ import pytest
 
 from support.healthy import RELEASE, Healthy, arm_image, elf, node, put
 from wwfast.cli.main import main
-from wwfast.images.kernels import KernelStore
+from wwfast.images.kernels.store import KernelStore
 from wwfast.paths import Paths
 
 WWFAST = str(Path(sys.executable).with_name("wwfast"))

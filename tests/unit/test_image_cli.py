@@ -9,8 +9,8 @@ import pytest
 
 from support.oci import small_tree
 from wwfast.cli.main import main
-from wwfast.images.importing import import_image
-from wwfast.images.options import Options
+from wwfast.images.sources.importing import import_image
+from wwfast.images.sources.options import Options
 from wwfast.images.store import ImageStore
 from wwfast.paths import Paths
 

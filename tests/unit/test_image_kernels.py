@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from wwfast.images import detect, inside, modules
+from wwfast.images.kernels import detect, modules
+from wwfast.system import within
 
 
 def plant(root: Path, *names: str, content: bytes = b"kernel") -> None:
@@ -181,8 +182,8 @@ def test_image_links_are_resolved_inside_the_image_only(tmp_path: Path) -> None:
     (root / "lib").symlink_to("/usr/lib")
     (root / "loop").symlink_to("loop")
     assert [k.path for k in detect.kernels(root)] == ["/lib/modules/6.1.0/vmlinuz"]
-    assert inside.resolve(root, "/loop/x") is None
-    assert inside.resolve(root, "../../lib/modules") == root / "usr/lib/modules"
+    assert within.resolve(root, "/loop/x") is None
+    assert within.resolve(root, "../../lib/modules") == root / "usr/lib/modules"
 
 
 @pytest.mark.parametrize("name", ["../../../../etc/cron.d/x", "/etc/cron.d/x", "intel/../../../../etc/cron.d/x"])

@@ -9,7 +9,7 @@ import pytest
 
 from support.oci import Layout, tar_with
 from wwfast.errors import NotFoundError, WwfastError
-from wwfast.images import oci
+from wwfast.images.sources import oci
 
 FULL = "io.containerd.image.name"
 TAG = "org.opencontainers.image.ref.name"

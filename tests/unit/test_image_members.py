@@ -21,7 +21,7 @@ import zstandard
 from wwfast.archive.limits import LIMITS, Limits
 from wwfast.archive.stream import opened
 from wwfast.errors import WwfastError
-from wwfast.images.unpack import Unpacker
+from wwfast.images.sources.unpack import Unpacker
 
 SKIPPABLE = b"\x50\x2a\x4d\x18\x04\0\0\0abcd"
 

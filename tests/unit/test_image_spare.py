@@ -18,9 +18,9 @@ from wwfast.cli.main import main
 from wwfast.config.settings import load
 from wwfast.doctor.boots import boots
 from wwfast.doctor.finding import Finding, Scene
-from wwfast.images import detect
-from wwfast.images.kernels import KernelStore, for_node
-from wwfast.images.spare import spare
+from wwfast.images.kernels import detect
+from wwfast.images.kernels.store import KernelStore, for_node
+from wwfast.images.kernels.unwanted import spare
 from wwfast.images.store import ImageStore
 from wwfast.nodes.registry import Registry
 from wwfast.overlays.making.service import OverlayService

@@ -11,11 +11,12 @@ import pytest
 
 from support.oci import small_tree
 from wwfast.errors import NotFoundError, UsageError, WwfastError
-from wwfast.images import kernels, manage, publish
-from wwfast.images.importing import default_name, import_image
-from wwfast.images.kernels import KernelStore, for_node
-from wwfast.images.modules import gather
-from wwfast.images.options import Options
+from wwfast.images import building, manage
+from wwfast.images.kernels import store
+from wwfast.images.kernels.modules import gather
+from wwfast.images.kernels.store import KernelStore, for_node
+from wwfast.images.sources.importing import default_name, import_image
+from wwfast.images.sources.options import Options
 from wwfast.images.store import Image, ImageStore
 from wwfast.nodes.model import Kernel, Node
 from wwfast.paths import Paths
@@ -31,7 +32,7 @@ def image(paths: Paths, tmp_path: Path) -> Image:
 
 def rebuild(paths: Paths, image: Image, text: str, **how: object) -> str:
     (image.rootfs / "etc/motd").write_text(text)
-    made, changed = publish.build(paths, "deb", publish.How(**how))  # type: ignore[arg-type]
+    made, changed = building.build(paths, "deb", building.How(**how))  # type: ignore[arg-type]
     assert changed
     return made.id
 
@@ -44,7 +45,7 @@ def test_image_is_built_in_the_format_its_kernel_unpacks(paths: Paths, image: Im
     assert image.boot_format == "zst"
     assert image.artefact("zst") is None
     assert image.min_ram == 0
-    made, changed = publish.build(paths, "deb")
+    made, changed = building.build(paths, "deb")
     assert changed
     built = ImageStore(paths).get("deb")
     artefact = built.artefact("zst")
@@ -54,7 +55,7 @@ def test_image_is_built_in_the_format_its_kernel_unpacks(paths: Paths, image: Im
     assert built.min_ram > artefact.size
     assert built.arch == "amd64"
     (image.rootfs / "boot/config-6.1.0-9-test").write_text("# CONFIG_RD_ZSTD is not set\n")
-    publish.build(paths, "deb")
+    building.build(paths, "deb")
     again = ImageStore(paths).get("deb")
     assert again.boot_format == "gz"
     assert again.artefact("gz") is not None
@@ -62,12 +63,12 @@ def test_image_is_built_in_the_format_its_kernel_unpacks(paths: Paths, image: Im
 
 
 def test_image_without_a_change_keeps_its_build(paths: Paths, image: Image) -> None:
-    first, _ = publish.build(paths, "deb")
-    assert publish.build(paths, "deb") == (first, False)
-    forced, changed = publish.build(paths, "deb", publish.How(force=True))
+    first, _ = building.build(paths, "deb")
+    assert building.build(paths, "deb") == (first, False)
+    forced, changed = building.build(paths, "deb", building.How(force=True))
     assert changed
     assert forced.id > first.id
-    more, changed = publish.build(paths, "deb", publish.How(formats=("zst", "gz")))
+    more, changed = building.build(paths, "deb", building.How(formats=("zst", "gz")))
     assert changed, "a format that was not there is made"
     assert more.artefact("gz") is not None
 
@@ -77,7 +78,7 @@ def test_image_build_keeps_predecessors_but_only_some_and_all_in_use(paths: Path
     pinned = f"deb@{ids[0]}"
     ids += [rebuild(paths, image, str(n), in_use=[pinned, "other@x"]) for n in range(3, 9)]
     store = ImageStore(paths)
-    assert [build.id for build in store.builds("deb")] == [ids[0], *ids[-1 - publish.KEEP :]]
+    assert [build.id for build in store.builds("deb")] == [ids[0], *ids[-1 - building.KEEP :]]
     assert store.get("deb").artefact("zst") != store.get(pinned).artefact("zst")
     assert store.get(pinned).reference == pinned
 
@@ -88,15 +89,15 @@ def test_image_rollback_serves_the_build_before_with_its_kernels(paths: Paths, i
     second = rebuild(paths, image, "two")
     store = ImageStore(paths)
     assert [k.version for k in store.get("deb").kernels()] == ["6.1.0-10"]
-    assert publish.rollback(paths, "deb").id == first
+    assert building.rollback(paths, "deb").id == first
     rolled = store.get("deb")
     assert rolled.build is not None
     assert rolled.build.id == first
     assert [k.version for k in rolled.kernels()] == ["6.1.0-9"]
     assert rolled.kernels()[0].file.read_bytes()
-    assert publish.rollback(paths, "deb", second).id == second
+    assert building.rollback(paths, "deb", second).id == second
     with pytest.raises(NotFoundError):
-        publish.rollback(paths, "deb", "nonsense")
+        building.rollback(paths, "deb", "nonsense")
 
 
 def test_image_names_that_could_lead_elsewhere_are_refused(paths: Paths, image: Image) -> None:
@@ -116,7 +117,7 @@ def test_image_of_an_existing_warewulf_is_read_and_never_written(paths: Paths, t
     old.parent.mkdir(parents=True)
     small_tree(old)
     before = sorted(str(path) for path in paths.warewulf_chroots.rglob("*"))
-    publish.build(paths, "rocky")
+    building.build(paths, "rocky")
     image = ImageStore(paths).get("rocky")
     assert image.artefact("zst") is not None
     assert image.readonly
@@ -191,10 +192,10 @@ def test_image_default_name(source: str, name: str) -> None:
 
 def test_image_in_use_is_named_with_who_uses_it(paths: Paths, image: Image) -> None:
     with locks.locked(paths.run / "images", "deb", "image shell"):
-        for step in (lambda: publish.build(paths, "deb"), lambda: manage.delete(paths, "deb")):
+        for step in (lambda: building.build(paths, "deb"), lambda: manage.delete(paths, "deb")):
             with pytest.raises(WwfastError, match=rf"image shell \(process {os.getpid()}\)"):
                 step()
-    publish.build(paths, "deb")
+    building.build(paths, "deb")
 
 
 def test_image_delete_works_without_a_build_and_refuses_with_users(paths: Paths, image: Image) -> None:
@@ -206,7 +207,7 @@ def test_image_delete_works_without_a_build_and_refuses_with_users(paths: Paths,
 
 
 def test_image_copy_and_rename(paths: Paths, image: Image) -> None:
-    publish.build(paths, "deb")
+    building.build(paths, "deb")
     manage.copy(paths, "deb", "copy")
     with pytest.raises(WwfastError, match="already"):
         manage.rename(paths, "deb", "copy")
@@ -218,7 +219,7 @@ def test_image_copy_and_rename(paths: Paths, image: Image) -> None:
 
 
 def test_image_damage_is_found(paths: Paths, image: Image) -> None:
-    made, _ = publish.build(paths, "deb")
+    made, _ = building.build(paths, "deb")
     assert made.damage() is None
     artefact = made.artefact("zst")
     assert artefact is not None
@@ -232,7 +233,7 @@ def test_image_damage_is_found(paths: Paths, image: Image) -> None:
 
 
 def test_kernel_of_a_node_comes_from_its_image(paths: Paths, image: Image) -> None:
-    publish.build(paths, "deb")
+    building.build(paths, "deb")
     images, store = ImageStore(paths), KernelStore(paths)
     found = for_node(node("deb"), images, store)
     assert (found.version, found.boot_format, found.kmods("zst")) == ("6.1.0-9-test", "zst", None)
@@ -241,7 +242,7 @@ def test_kernel_of_a_node_comes_from_its_image(paths: Paths, image: Image) -> No
     with pytest.raises(NotFoundError, match="/usr/bin/su is in the tree of image deb, not in the build that is served"):
         for_node(node("deb", "/usr/bin/su"), images, store)
     outside = "/../../../../../../etc/passwd"
-    publish.build(paths, "deb", publish.How(boots={"/usr/bin/su", outside}, force=True))
+    building.build(paths, "deb", building.How(boots={"/usr/bin/su", outside}, force=True))
     assert for_node(node("deb", "/usr/bin/su"), images, store).artefact.size == 4000
     own = for_node(node("deb", outside), images, store)
     assert for_node(node("deb"), images, store).version == "6.1.0-9-test", "those who name none do not get it"
@@ -327,11 +328,11 @@ def test_kernel_import_follows_links_of_modules_inside_the_image_and_never_strip
 def test_kernel_artefact_changes_with_the_file(tmp_path: Path) -> None:
     file = tmp_path / "vmlinuz"
     file.write_bytes(b"one")
-    first = kernels.kernel_artefact(file)
-    assert kernels.kernel_artefact(file) is first
+    first = store.kernel_artefact(file)
+    assert store.kernel_artefact(file) is first
     file.write_bytes(b"two")
     os.utime(file, ns=(1, 1))
-    assert kernels.kernel_artefact(file).digest != first.digest
+    assert store.kernel_artefact(file).digest != first.digest
 
 
 def test_image_work_of_a_killed_process_is_swept(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import zstandard
 
 from wwfast.archive.stream import opened
 from wwfast.errors import WwfastError
-from wwfast.images.unpack import Hostile, Unpacker
+from wwfast.images.sources.unpack import Hostile, Unpacker
 
 Entry = tuple[tarfile.TarInfo, bytes]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from wwfast.boot.plan import Ask, BootPlan, Planner
 from wwfast.boot.resolve import Resolver
 from wwfast.errors import NotFoundError
-from wwfast.images.kernels import KernelStore, NodeKernel, for_node
+from wwfast.images.kernels.store import KernelStore, NodeKernel, for_node
 from wwfast.images.store import Image, ImageStore
 
 if TYPE_CHECKING:

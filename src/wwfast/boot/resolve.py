@@ -11,7 +11,7 @@ from wwfast.boot.script import Scripts
 from wwfast.boot.standing import NOBODY, Key, ServedImage, ServedKernel, Standing, key
 from wwfast.errors import WwfastError, of_system
 from wwfast.images import names
-from wwfast.images.kernels import KernelStore, chosen
+from wwfast.images.kernels.store import KernelStore, chosen
 from wwfast.images.store import Image, ImageStore
 from wwfast.system.watch import existing, trail
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Where kernels and what belongs to them are looked for in a tree (images.detect).
+#: Where kernels and what belongs to them are looked for in a tree (images.kernels.detect).
 KERNEL_PLACES = ("boot/x", "lib/modules/x", "usr/lib/modules/x")
 
 

@@ -55,8 +55,8 @@ def import_(
 
     from wwfast.archive.limits import Limits
     from wwfast.errors import UsageError
-    from wwfast.images.importing import default_name, import_image
-    from wwfast.images.options import Options
+    from wwfast.images.sources.importing import default_name, import_image
+    from wwfast.images.sources.options import Options
 
     if password_stdin:
         password = sys.stdin.readline().rstrip("\n")
@@ -67,7 +67,7 @@ def import_(
         made = import_image(app.paths, source, name or default_name(source), options, force=force, update=update)
     click.echo(f"imported {made.name}")
     if syncuser:
-        from wwfast.images import users as accounts
+        from wwfast.images.inside import users as accounts
 
         accounts.sync(app.paths, made.name)
     if build:
@@ -99,7 +99,7 @@ def build(
 ) -> None:
     """Pack images for the nodes. The one served is replaced when the new one is complete."""
     from wwfast.errors import UsageError
-    from wwfast.images import users as accounts
+    from wwfast.images.inside import users as accounts
     from wwfast.images.store import ImageStore
 
     if bool(names) == every:

@@ -109,14 +109,14 @@ def build_one(app: App, name: str, *, quiet: bool = False, **how: Any) -> dict[s
     """Build an image; what became of it, told in lines for people unless `quiet`, and returned for programs."""
     import time
 
-    from wwfast.images import publish
+    from wwfast.images import building
 
     begun = time.monotonic()
     with progress() as shown:
-        made, changed = publish.build(
+        made, changed = building.build(
             app.paths,
             name,
-            publish.How(
+            building.How(
                 **how,
                 in_use=pinned(app),
                 boots=booted(app, name),

@@ -14,7 +14,7 @@ from wwfast.cli.context import App, pass_app
 from wwfast.cli.image_common import build_one
 
 if TYPE_CHECKING:
-    from wwfast.images.contain import Room
+    from wwfast.images.inside.contain import Room
     from wwfast.images.store import Image
 
 EXIT_SCRIPTS = ("/etc/warewulf/image_exit.sh", "/etc/warewulf/container_exit.sh")
@@ -67,9 +67,10 @@ def shell(app: App, name: str, bind: tuple[str, ...], node: str | None, build: b
 def inside_image(
     app: App, name: str, command: tuple[str, ...], bind: tuple[str, ...], node: str | None, build: bool, syncuser: bool
 ) -> None:
-    from wwfast.images import contain, inside, names
+    from wwfast.images import names
+    from wwfast.images.inside import contain
     from wwfast.images.store import ImageStore
-    from wwfast.system import locks
+    from wwfast.system import locks, within
 
     image = ImageStore(app.paths).get(names.check(name))
     words = command[1:] if command[:1] == ("--",) else command
@@ -77,7 +78,7 @@ def inside_image(
     with locks.locked(app.paths.run / "images", image.name, what), room(app, image, bind, node) as made:
         status = contain.run_inside(made, words or (contain.shell(image.rootfs),))
         if status == 0:
-            script = next((path for path in EXIT_SCRIPTS if inside.is_file(image.rootfs, path)), None)
+            script = next((path for path in EXIT_SCRIPTS if within.is_file(image.rootfs, path)), None)
             if script is not None:
                 status = contain.run_inside(made, ("/bin/sh", script))
     if status != 0:
@@ -88,7 +89,7 @@ def inside_image(
         click.echo(f"warning: image {name} is read-only: users and groups stay as they are", err=True)
     if node is None and not image.readonly:
         if syncuser:
-            from wwfast.images import users
+            from wwfast.images.inside import users
 
             users.sync(app.paths, name)
         if build:
@@ -98,8 +99,8 @@ def inside_image(
 @contextmanager
 def room(app: App, image: Image, bind: tuple[str, ...], node: str | None) -> Iterator[Room]:
     """How to run in an image: binds of the command line and of warewulf.conf, and a node's overlays on top."""
-    from wwfast.images.binds import Bind
-    from wwfast.images.contain import Room
+    from wwfast.images.inside.binds import Bind
+    from wwfast.images.inside.contain import Room
     from wwfast.system import work
 
     binds = [Bind.parse(text) for text in bind]
@@ -119,7 +120,7 @@ def unpacked_overlays(app: App, node: str, place: Path) -> Path:
     """The system and runtime overlays of a node, rendered, as a tree."""
     from wwfast.archive.stream import opened
     from wwfast.errors import NotFoundError
-    from wwfast.images.unpack import Unpacker
+    from wwfast.images.sources.unpack import Unpacker
     from wwfast.overlays.making.service import OverlayService
 
     snapshot = app.registry.snapshot()
@@ -148,7 +149,7 @@ def unpacked_overlays(app: App, node: str, place: Path) -> Path:
 @pass_app
 def syncuser(app: App, name: str, write: bool, build: bool) -> None:
     """Bring this server's users and groups into an image and give its files the ids that follow."""
-    from wwfast.images import users
+    from wwfast.images.inside import users
 
     made = users.sync(app.paths, name) if write else users.plan(app.paths, name)
     for kind, moved in (("user", made.uids), ("group", made.gids)):

@@ -116,7 +116,8 @@ def verify(app: App, names: tuple[str, ...], as_json: bool) -> None:
 @pass_app
 def history(app: App, name: str, as_json: bool) -> None:
     """List the builds kept of an image, the newest first."""
-    from wwfast.images import detect, names
+    from wwfast.images import names
+    from wwfast.images.kernels import detect
     from wwfast.images.store import ImageStore, current_id
 
     store = ImageStore(app.paths)
@@ -156,9 +157,9 @@ def history(app: App, name: str, as_json: bool) -> None:
 @pass_app
 def rollback(app: App, name: str, build: str | None) -> None:
     """Serve the build before the current one again, or the one named; nodes get it from the next boot on."""
-    from wwfast.images import publish
+    from wwfast.images import building
 
-    made = publish.rollback(app.paths, name, build)
+    made = building.rollback(app.paths, name, build)
     click.echo(f"{name}: build {made.id} is served now")
     warn_stranded(app, name)
 

@@ -33,7 +33,7 @@ def users(app: App, name: str) -> list[str]:
 @pass_app
 def import_(app: App, source: str, name: str, version: str, force: bool, strip_debug: bool) -> None:
     """Take the kernels of SOURCE, an image or a directory, with their modules and firmware."""
-    from wwfast.images.kernels import KernelStore
+    from wwfast.images.kernels.store import KernelStore
 
     entry = KernelStore(app.paths).import_(source, name, version=version, force=force, strip=strip_debug)
     found = ", ".join(k.release or k.version for k in entry.found)
@@ -46,8 +46,8 @@ def import_(app: App, source: str, name: str, version: str, force: bool, strip_d
 def list_(app: App, as_json: bool) -> None:
     """List the kernels that were imported."""
     from wwfast.cli.image_common import size_text, text
-    from wwfast.images import detect
-    from wwfast.images.kernels import KernelStore
+    from wwfast.images.kernels import detect
+    from wwfast.images.kernels.store import KernelStore
 
     rows: list[dict[str, Any]] = []
     for entry in KernelStore(app.paths):
@@ -76,7 +76,7 @@ def list_(app: App, as_json: bool) -> None:
 @pass_app
 def delete(app: App, names: tuple[str, ...], yes: bool) -> None:
     """Remove kernels. Refused while a node or profile names one."""
-    from wwfast.images.kernels import KernelStore
+    from wwfast.images.kernels.store import KernelStore
 
     store = KernelStore(app.paths)
     for name in names:

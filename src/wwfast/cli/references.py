@@ -105,7 +105,7 @@ def unbootable(draft: Draft, result: Source, paths: Paths) -> list[str]:
 
 def without_kernel(nodes: Iterable[Node], paths: Paths) -> list[str]:
     """What keeps nodes with an image from getting a kernel, one line a cause (and one node that it hits)."""
-    from wwfast.images.kernels import KernelStore, for_node
+    from wwfast.images.kernels.store import KernelStore, for_node
     from wwfast.images.store import ImageStore
 
     images, kernels, found, seen = ImageStore(paths), KernelStore(paths), [], set()

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING
 
 from wwfast.archive.artefact import ZST
 from wwfast.doctor.finding import ERROR, WARNING, Fault
-from wwfast.images import detect, inside
+from wwfast.images.kernels import detect
 from wwfast.overlays.files.model import FILE, LINK
 from wwfast.pack import manifest
+from wwfast.system import within
 
 if TYPE_CHECKING:
-    from wwfast.images.kernels import NodeKernel
+    from wwfast.images.kernels.store import NodeKernel
     from wwfast.images.store import Image
     from wwfast.nodes.model import Node
     from wwfast.overlays.files.stack import Entry, Stack
@@ -40,7 +41,7 @@ class Root:
 
     def head(self, path: str) -> bytes | None:
         """How a file begins, links followed; None when it is not there, or not for use as a program."""
-        for _ in range(inside.LINKS):
+        for _ in range(within.LINKS):
             entry = self.over.get(path.strip("/")) or self.over.get(self._place(path))
             if entry is None:
                 return self._of_image(path)
@@ -55,11 +56,11 @@ class Root:
 
     def _place(self, path: str) -> str:
         """Where the image's links lead a path: /bin/sh is /usr/bin/sh."""
-        real = inside.resolve(self.image.rootfs, path, absent=True)
+        real = within.resolve(self.image.rootfs, path, absent=True)
         return str(real.relative_to(self.image.rootfs)) if real is not None else ""
 
     def _of_image(self, path: str) -> bytes | None:
-        real = inside.resolve(self.image.rootfs, path)
+        real = within.resolve(self.image.rootfs, path)
         if real is None or not real.is_file() or not real.stat().st_mode & 0o111:
             return None
         with real.open("rb") as file:

@@ -7,7 +7,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from wwfast.errors import WwfastError, of_system
-from wwfast.images import importing, names, places
+from wwfast.images import names
+from wwfast.images.inside import mountpoints
+from wwfast.images.sources import importing
 from wwfast.images.store import Image, ImageStore
 from wwfast.paths import Paths
 from wwfast.system import files, locks, work
@@ -24,7 +26,7 @@ def copy(paths: Paths, source: str, name: str) -> Image:
         work.directory(paths.chroots) as room,
     ):
         if image.own:
-            places.sweep(image.rootfs)  # what a killed exec left is not of the image
+            mountpoints.sweep(image.rootfs)  # what a killed exec left is not of the image
         importing.forget_builds(paths, name)
         new = room / "image"
         new.mkdir(mode=0o755)

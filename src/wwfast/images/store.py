@@ -22,9 +22,11 @@ import msgspec
 
 from wwfast.archive.artefact import GZ, ZST, Artefact
 from wwfast.errors import NotFoundError, WwfastError
-from wwfast.images import detect, inside, names
-from wwfast.images.detect import Kernel
+from wwfast.images import names
+from wwfast.images.kernels import detect
+from wwfast.images.kernels.detect import Kernel
 from wwfast.paths import Paths
+from wwfast.system import within
 
 if TYPE_CHECKING:
     from wwfast.pack.manifest import Manifest
@@ -285,7 +287,7 @@ def symlinks(tree: Path) -> Iterator[str]:
 def architecture(tree: Path) -> str:
     """amd64, arm64 ... by the ELF header of the image's shell or init; "" when neither tells."""
     for path in ("/bin/sh", "/usr/bin/sh", "/sbin/init", "/usr/lib/systemd/systemd"):
-        real = inside.resolve(tree, path)
+        real = within.resolve(tree, path)
         if real is not None and real.is_file():
             with real.open("rb") as stream:
                 head = stream.read(20)

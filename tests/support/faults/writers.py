@@ -20,7 +20,7 @@ from wwfast.config.settings import load
 from wwfast.daemon import database as phase_database
 from wwfast.daemon.database import PhaseStore
 from wwfast.errors import WwfastError
-from wwfast.images.kernels import KernelStore
+from wwfast.images.kernels.store import KernelStore
 from wwfast.images.store import Build, ImageStore
 from wwfast.net.dhcp import journal as leases_journal
 from wwfast.net.dhcp.journal import Journal

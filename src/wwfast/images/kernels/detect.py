@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from wwfast.images import inside
+from wwfast.system import within
 
 PATTERNS = (
     "/boot/Image-*",
@@ -88,8 +88,8 @@ def kernels(root: Path) -> list[Kernel]:
     """All kernels below `root`, in search order, each file once."""
     found: dict[Path, Kernel] = {}
     for pattern in PATTERNS:
-        for path in inside.matching(root, pattern):
-            file = inside.resolve(root, path)
+        for path in within.matching(root, pattern):
+            file = within.resolve(root, path)
             if file is not None and file not in found and file.is_file():
                 found[file] = examine(root, path, file)
     return list(found.values())
@@ -127,7 +127,7 @@ def modules(root: Path, release: str) -> Path | None:
     """The directory of the modules of `release` below root."""
     if not release:
         return None
-    real = inside.resolve(root, f"/lib/modules/{release}") or inside.resolve(root, f"/usr/lib/modules/{release}")
+    real = within.resolve(root, f"/lib/modules/{release}") or within.resolve(root, f"/usr/lib/modules/{release}")
     return real if real is not None and real.is_dir() else None
 
 
@@ -136,7 +136,7 @@ def config(root: Path, release: str) -> Path | None:
     if not release:
         return None
     for path in (f"/boot/config-{release}", f"/lib/modules/{release}/config", f"/usr/lib/modules/{release}/config"):
-        real = inside.resolve(root, path)
+        real = within.resolve(root, path)
         if real is not None and real.is_file():
             return real
     return None
@@ -145,7 +145,7 @@ def config(root: Path, release: str) -> Path | None:
 def by_path(root: Path, path: str) -> Kernel | None:
     """Any file of the tree as the kernel, named by its path and `aside`; None when there is no such file."""
     path = "/" + path.lstrip("/")
-    file = inside.resolve(root, path)
+    file = within.resolve(root, path)
     return replace(examine(root, path, file), aside=True) if file is not None and file.is_file() else None
 
 
@@ -160,12 +160,12 @@ def _release(root: Path, path: str, file: Path) -> str:
     if from_header:
         return from_header
     # Arch writes the name of the kernel's package beside its modules.
-    for base in inside.matching(root, "/lib/modules/*/pkgbase"):
-        real = inside.resolve(root, base)
+    for base in within.matching(root, "/lib/modules/*/pkgbase"):
+        real = within.resolve(root, base)
         if real is not None and real.is_file() and real.read_text(errors="replace").strip() == label:
             return base.split("/")[3]
     # Alpine names the kernel by its flavour; on arm64 its header does not tell the release.
-    homes = [home.split("/")[3] for home in inside.matching(root, "/lib/modules/*")]
+    homes = [home.split("/")[3] for home in within.matching(root, "/lib/modules/*")]
     alike = [home for home in homes if home.endswith(f"-{label}")] if label else []
     return alike[0] if len(alike) == 1 else ""
 

@@ -15,7 +15,7 @@ from typing import IO
 import msgspec
 
 from wwfast.errors import NotFoundError, WwfastError
-from wwfast.images import inside
+from wwfast.system import within
 
 LARGEST = 4 << 20  # bytes of a document, as registries limit them
 NESTED = 8  # indexes in indexes; real ones have one
@@ -104,7 +104,7 @@ def platform(text: str) -> Platform:
 def is_layout(directory: Path) -> bool:
     """True for an OCI layout or an unpacked `docker save`, which are never root file systems."""
     return (directory / "oci-layout").is_file() or (
-        (directory / "manifest.json").is_file() and inside.resolve(directory, "/bin/sh") is None
+        (directory / "manifest.json").is_file() and within.resolve(directory, "/bin/sh") is None
     )
 
 
@@ -226,7 +226,7 @@ def _document(directory: Path, name: str) -> bytes:
 
 def _member(directory: Path, name: str) -> Path:
     """A file of the archive by name; links in it are followed inside it only."""
-    file = inside.resolve(directory, name)
+    file = within.resolve(directory, name)
     if file is None or not file.is_file():
         raise WwfastError(f"the archive has no {name}, which its manifest names")
     return file

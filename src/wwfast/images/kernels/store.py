@@ -21,9 +21,10 @@ import xxhash
 
 from wwfast.archive.artefact import GZ, RAW, ZST, Artefact, Extent
 from wwfast.errors import NotFoundError, WwfastError
-from wwfast.images import detect, names
-from wwfast.images.detect import Kernel
-from wwfast.images.modules import gather
+from wwfast.images import names
+from wwfast.images.kernels import detect
+from wwfast.images.kernels.detect import Kernel
+from wwfast.images.kernels.modules import gather
 from wwfast.images.store import ImageStore
 from wwfast.pack import build as packing
 from wwfast.paths import Paths

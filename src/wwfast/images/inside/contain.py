@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from wwfast.errors import WwfastError
-from wwfast.images import inside, places
-from wwfast.images.binds import Bind, Mount, Places, make_fresh
-from wwfast.system import libc
+from wwfast.images.inside import mountpoints
+from wwfast.images.inside.binds import Bind, Mount, Places, make_fresh
+from wwfast.system import libc, within
 from wwfast.system.libc import (
     MS_BIND,
     MS_NODEV,
@@ -79,7 +79,7 @@ def run_inside(room: Room, command: Sequence[str]) -> int:
     """
     if os.geteuid() != 0:
         raise WwfastError("a command inside an image needs root", hint="run it with sudo")
-    places.sweep(room.rootfs)
+    mountpoints.sweep(room.rootfs)
     made = Places(room.name, room.rootfs, writable=not (room.readonly or room.over))
     try:
         mounts = made.make(room.binds)
@@ -114,7 +114,7 @@ def environment(name: str, readonly: bool) -> dict[str, str]:
 def shell(rootfs: Path) -> str:
     """The first of $SHELL, /bin/bash and /bin/sh that the image has."""
     for path in (os.environ.get("SHELL", ""), "/bin/bash", "/bin/sh"):
-        if path.startswith("/") and inside.is_file(rootfs, path):
+        if path.startswith("/") and within.is_file(rootfs, path):
             return path
     raise WwfastError(f"{rootfs} has no shell")
 

@@ -7,8 +7,9 @@ from collections.abc import Collection, Iterator, Sequence
 from glob import escape
 from pathlib import Path
 
-from wwfast.images import detect, inside
-from wwfast.images.detect import Kernel
+from wwfast.images.kernels import detect
+from wwfast.images.kernels.detect import Kernel
+from wwfast.system import within
 
 
 def spare(root: Path, found: Sequence[Kernel], wanted: Collection[str]) -> dict[str, str]:
@@ -37,5 +38,5 @@ def borrowed(root: Path, home: Path) -> Iterator[Path]:
     for directory, _, names in os.walk(home / "weak-updates"):
         for name in names:
             seen = Path("/", Path(directory, name).relative_to(root))
-            if (target := inside.resolve(root, str(seen))) is not None:
+            if (target := within.resolve(root, str(seen))) is not None:
                 yield target

@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wwfast.errors import WwfastError
-from wwfast.images import inside
-from wwfast.images.importing import copy_tree
+from wwfast.images.sources.importing import copy_tree
 from wwfast.images.store import ImageStore
 from wwfast.paths import Paths
-from wwfast.system import files, locks, work
+from wwfast.system import files, locks, within, work
 
 CAPABILITY = "security.capability"
 
@@ -81,7 +80,7 @@ def plan(paths: Paths, name: str) -> Plan:
     needed = False
     for kind in ("passwd", "group"):
         server = Table.read(paths.root / "etc" / kind, kind)
-        file = inside.resolve(tree, f"/etc/{kind}")
+        file = within.resolve(tree, f"/etc/{kind}")
         if file is None or not file.is_file():
             raise WwfastError(f"image {name} has no /etc/{kind}")
         image = Table.read(file, kind)
@@ -158,7 +157,7 @@ def _chown(tree: Path, change: Change) -> None:
 
 
 def _replace(tree: Path, table: Table) -> None:
-    file = inside.resolve(tree, f"/etc/{table.kind}")
+    file = within.resolve(tree, f"/etc/{table.kind}")
     assert file is not None  # plan() has read it, and the copy is ours alone
     status = file.stat()
     new = file.with_name(f".{file.name}.new")

@@ -16,9 +16,9 @@ from typing import IO, cast
 import msgspec
 
 from wwfast.errors import NotFoundError, WwfastError
-from wwfast.images import oci
-from wwfast.images.options import Options
-from wwfast.images.proxy import Proxy, RefusedError
+from wwfast.images.sources import oci
+from wwfast.images.sources.options import Options
+from wwfast.images.sources.proxy import Proxy, RefusedError
 from wwfast.system.run import Argv
 
 AT_ONCE = 3  # layers; the first of them is being unpacked meanwhile

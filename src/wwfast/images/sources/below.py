@@ -14,7 +14,7 @@ from pathlib import Path
 
 from wwfast.archive.limits import exceeded
 from wwfast.errors import WwfastError
-from wwfast.images.inside import LINKS
+from wwfast.system.within import LINKS
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 CACHED = 8192  # descriptors of directories kept open, where the process may have four times as many

@@ -12,12 +12,13 @@ from pathlib import Path
 
 from wwfast.archive.stream import DamagedError, opened
 from wwfast.errors import NotFoundError, UsageError, WwfastError
-from wwfast.images import debian, inside, names, oci, registry
-from wwfast.images.options import Options
+from wwfast.images import names
+from wwfast.images.sources import debian, oci, registry
+from wwfast.images.sources.options import Options
+from wwfast.images.sources.unpack import Unpacker
 from wwfast.images.store import Image, ImageStore
-from wwfast.images.unpack import Unpacker
 from wwfast.paths import Paths
-from wwfast.system import files, locks, work
+from wwfast.system import files, locks, within, work
 from wwfast.system.folders import folder
 from wwfast.system.run import run
 
@@ -105,7 +106,7 @@ def fill(paths: Paths, source: str, tree: Path, room: Path, options: Options) ->
     if path.is_dir():
         if oci.is_layout(path):
             apply(oci.layers(path, reference, options.platform), tree, options)
-        elif inside.resolve(path, "/bin/sh") is None:
+        elif within.resolve(path, "/bin/sh") is None:
             raise WwfastError(f"{path} has no /bin/sh inside, so it is no root file system")
         elif tree.exists():
             update_tree(path, tree, room, options)
@@ -169,7 +170,7 @@ def update_tree(source: Path, tree: Path, room: Path, options: Options) -> None:
 
 def complete(tree: Path, source: str) -> None:
     """Refuse what cannot be a root file system; add the mount points that are missing."""
-    if inside.resolve(tree, "/bin/sh") is None:
+    if within.resolve(tree, "/bin/sh") is None:
         raise WwfastError(f"{source} has no /bin/sh inside, so it is no root file system")
     status = tree.stat()
     for point in MOUNT_POINTS:

@@ -13,8 +13,7 @@ from pathlib import Path
 import msgspec
 import xxhash
 
-from wwfast.images import inside
-from wwfast.system import files
+from wwfast.system import files, within
 
 LIST = "places.json"
 ASIDE = ".copy"  # a copy that is not whole yet, beside the tree
@@ -67,7 +66,7 @@ def sweep(rootfs: Path) -> None:
     aside(rootfs).unlink(missing_ok=True)
     found = _read(rootfs)
     for place in found:
-        there = inside.resolve(rootfs, place.path)
+        there = within.resolve(rootfs, place.path)
         if there is None or there != rootfs / place.path.lstrip("/"):
             continue
         with suppress(OSError):

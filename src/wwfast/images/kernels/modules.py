@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from wwfast.errors import WwfastError
-from wwfast.images import detect, inside
+from wwfast.images.kernels import detect
+from wwfast.system import within
 from wwfast.system.run import run
 
 log = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ def _follow(root: Path, source: Path, target: Path) -> None:
     their place. One that leads nowhere inside the image goes: on this server it could lead to the server's own."""
     for link in [file for file in target.rglob("*.ko*") if file.is_symlink()]:
         seen = source / link.relative_to(target)
-        real = inside.resolve(root, f"/{seen.relative_to(root)}")
+        real = within.resolve(root, f"/{seen.relative_to(root)}")
         if real is not None and real.is_relative_to(source) and not link.readlink().is_absolute():
             continue
         link.unlink()
@@ -76,7 +77,7 @@ def index_matches(place: Path, files: list[Path]) -> bool:
 
 def _firmware(root: Path, files: list[Path], target: Path) -> None:
     """Copy what `modinfo -F firmware` names and the source has, plain or compressed; the rest was never there."""
-    if inside.resolve(root, "/lib/firmware") is None:
+    if within.resolve(root, "/lib/firmware") is None:
         return
     wanted: set[str] = set()
     for batch in (files[i : i + 500] for i in range(0, len(files), 500)):
@@ -96,9 +97,9 @@ def firmware_names(listed: bytes) -> set[str]:
 
 def copy_firmware(root: Path, wanted: Iterable[str], target: Path) -> None:
     for name in sorted(wanted):
-        for path in inside.matching(root, f"/lib/firmware/{name}") if "*" in name else (f"/lib/firmware/{name}",):
+        for path in within.matching(root, f"/lib/firmware/{name}") if "*" in name else (f"/lib/firmware/{name}",):
             for suffix in ("", ".xz", ".zst"):
-                real = inside.resolve(root, path + suffix)
+                real = within.resolve(root, path + suffix)
                 if real is not None and real.is_file():
                     copy = target / (path + suffix).removeprefix("/lib/firmware/")
                     copy.parent.mkdir(parents=True, exist_ok=True)

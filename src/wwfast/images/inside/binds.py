@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wwfast.errors import WwfastError
-from wwfast.images import inside, places
+from wwfast.images.inside import mountpoints
+from wwfast.system import within
 
 FRESH = ("dev", "run")  # new file systems in every run: a place below them is made when they are there
 HIDDEN = ("proc", "sys")
@@ -75,10 +76,10 @@ class Places:
         for step in reversed(self._undo):
             step()
         if self._undo:
-            places.done(self._rootfs)
+            mountpoints.done(self._rootfs)
 
     def _make(self, bind: Bind) -> Mount | None:
-        there = inside.resolve(self._rootfs, bind.dest, absent=True)
+        there = within.resolve(self._rootfs, bind.dest, absent=True)
         path = str(there.relative_to(self._rootfs)) if there is not None else "."
         top = path.partition("/")[0]
         if there is None or top in (".", *HIDDEN):
@@ -101,7 +102,7 @@ class Places:
         before = there.parent.stat()
         if bind.copy:
             # Beside the tree until it is whole: nodes never get half of it, however we end.
-            aside = places.aside(self._rootfs)
+            aside = mountpoints.aside(self._rootfs)
             try:
                 shutil.copy2(bind.source, aside)
             except OSError as error:
@@ -109,15 +110,15 @@ class Places:
                 raise WwfastError(
                     f"{bind.source} cannot be copied into image {self._name}: {error.strerror}"
                 ) from error
-            places.note(self._rootfs, places.Place(path, places.fingerprint(aside)))
+            mountpoints.note(self._rootfs, mountpoints.Place(path, mountpoints.fingerprint(aside)))
             aside.rename(there)
         else:
-            places.note(self._rootfs, places.Place(path))
+            mountpoints.note(self._rootfs, mountpoints.Place(path))
             if bind.source.is_dir():
                 there.mkdir()
             else:
                 os.close(os.open(there, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644))
-        made = places.fingerprint(there)
+        made = mountpoints.fingerprint(there)
         after = there.parent.stat()
         self._undo.append(lambda: _take_away(there, made, before, after))
 
@@ -136,10 +137,10 @@ def _take_away(there: Path, made: str, before: os.stat_result, after: os.stat_re
     """Remove what we made if it is as we made it; a directory the command left alone looks as before, so that the image
     counts as unchanged."""
     try:
-        if places.fingerprint(there) != made:
+        if mountpoints.fingerprint(there) != made:
             return
         untouched = there.parent.stat().st_mtime_ns == after.st_mtime_ns
-        places.remove(there)
+        mountpoints.remove(there)
         if untouched:
             os.utime(there.parent, ns=(before.st_atime_ns, before.st_mtime_ns))
     except OSError:

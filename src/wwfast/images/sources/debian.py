@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from wwfast.errors import WwfastError
-from wwfast.images.oci import platform
+from wwfast.images.sources.oci import platform
 from wwfast.system.run import run
 
 # What it takes to boot, get an address, be reached, and fetch overlays.

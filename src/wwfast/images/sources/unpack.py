@@ -19,7 +19,7 @@ from wwfast.archive.limits import LIMITS, Limits, exceeded
 from wwfast.archive.members import Member
 from wwfast.archive.stream import Forward
 from wwfast.errors import WwfastError
-from wwfast.images.below import Below, Hostile, Parts, is_directory
+from wwfast.images.sources.below import Below, Hostile, Parts, is_directory
 
 __all__ = ["Hostile", "Unpacker"]
 

@@ -12,9 +12,11 @@ from pathlib import Path
 import msgspec
 
 from wwfast.errors import NotFoundError, WwfastError
-from wwfast.images import detect, names, places, store
-from wwfast.images.detect import Kernel
-from wwfast.images.spare import spare
+from wwfast.images import names, store
+from wwfast.images.inside import mountpoints
+from wwfast.images.kernels import detect
+from wwfast.images.kernels.detect import Kernel
+from wwfast.images.kernels.unwanted import spare
 from wwfast.images.store import Build, BuildInfo, ImageStore, KernelInfo
 from wwfast.pack import build as packing
 from wwfast.pack.manifest import Manifest
@@ -63,7 +65,7 @@ def build_locked(paths: Paths, name: str, how: How) -> tuple[Build, bool]:
     for parent in (paths.chroots, paths.images):
         work.sweep(parent)
     if image.own:
-        places.sweep(image.rootfs)
+        mountpoints.sweep(image.rootfs)
     found = detect.kernels(image.rootfs)
     by_path = (detect.by_path(image.rootfs, want) for want in sorted(how.boots) if "/" in want)
     usual = {kernel.file for kernel in found}

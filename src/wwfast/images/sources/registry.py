@@ -16,10 +16,10 @@ from pathlib import Path
 import msgspec
 
 from wwfast.errors import WwfastError
-from wwfast.images import oci
-from wwfast.images.fetch import Fetch, hint
-from wwfast.images.options import Options
-from wwfast.images.proxy import told
+from wwfast.images.sources import oci
+from wwfast.images.sources.fetch import Fetch, hint
+from wwfast.images.sources.options import Options
+from wwfast.images.sources.proxy import told
 from wwfast.paths import Paths
 from wwfast.system import locks, work
 from wwfast.system.folders import folder
