@@ -16,8 +16,8 @@ from pathlib import Path
 import uvloop
 
 from wwfast.archive.artefact import RAW, Artefact, Extent
-from wwfast.daemon.handover import Offer, Sockets, find
-from wwfast.daemon.scheduler import WaveScheduler
+from wwfast.daemon.life.handover import Offer, Sockets, find
+from wwfast.daemon.traffic.scheduler import WaveScheduler
 from wwfast.net.http.message import Request, Response
 from wwfast.net.http.server import HttpServer, Limits, listen
 from wwfast.net.transfer import Outcome, Transfer

@@ -31,9 +31,9 @@ OVERLAYS = (
 )
 #: Files by pattern, and the tests that are theirs.
 TESTS = {
-    "daemon/guard.py": "tests/unit/test_daemon_guard.py",
-    "daemon/scheduler.py": "tests/unit/test_http_scheduler.py",
-    "daemon/width.py": "tests/unit/test_http_scheduler.py",
+    "daemon/boot/guard.py": "tests/unit/test_daemon_guard.py",
+    "daemon/traffic/scheduler.py": "tests/unit/test_http_scheduler.py",
+    "daemon/traffic/width.py": "tests/unit/test_http_scheduler.py",
     "net/http/*.py": HTTP,
     "net/dhcp/*.py": DHCP,
     "nodes/store.py": DISK,
@@ -42,13 +42,13 @@ TESTS = {
     "overlays/making/store.py": OVERLAYS,
     "pack/cache.py": "tests/unit/test_pack_build.py tests/adversity/test_pack_faults.py tests/unit/test_pack_cache.py",
     "system/watch.py": "tests/unit/test_watch.py",
-    "daemon/handover.py": "tests/interop/test_http_handover.py tests/adversity/test_server_replaced.py",
+    "daemon/life/handover.py": "tests/interop/test_http_handover.py tests/adversity/test_server_replaced.py",
 }
 #: (file, what its line holds, what is tried): why nobody can tell.
 EXPLAINED = {
-    ("daemon/scheduler.py", "self._clocks.get(share, 0.0), min(busy)", "1.0"): "a byte of credit",
-    ("daemon/scheduler.py", "held > HELD_AT_MOST", ">="): "held for exactly so long, and told a second later",
-    ("daemon/width.py", "now - self._since < EPOCH", "<="): "an epoch of exactly 0.5 s, and one more tick",
+    ("daemon/traffic/scheduler.py", "self._clocks.get(share, 0.0), min(busy)", "1.0"): "a byte of credit",
+    ("daemon/traffic/scheduler.py", "held > HELD_AT_MOST", ">="): "held for exactly so long, and told a second later",
+    ("daemon/traffic/width.py", "now - self._since < EPOCH", "<="): "an epoch of exactly 0.5 s, and one more tick",
 }
 COMPARED: dict[type[ast.cmpop], str] = {
     ast.Lt: "<=", ast.LtE: "<", ast.Gt: ">=", ast.GtE: ">", ast.Eq: "!=", ast.NotEq: "==",

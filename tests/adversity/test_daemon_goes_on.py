@@ -15,7 +15,8 @@ import pytest
 
 from support.daemon import MAC, NODES, overlay, serving, tiny_image, write_conf
 from support.site import Site, made, until
-from wwfast.daemon import app, following, supervision
+from wwfast.daemon import app, following
+from wwfast.daemon.life import supervision
 from wwfast.nodes.registry import Registry, Snapshot
 from wwfast.paths import Paths
 from wwfast.system.watch import Watch
@@ -166,9 +167,9 @@ def test_a_database_error_is_told_stops_nothing_and_ends_with_its_cause(site: Si
 
 @pytest.mark.root
 @pytest.mark.slow
-@pytest.mark.parametrize("at", ["net.dhcp.journal:Journal.close", "daemon.database:PhaseStore.close"])
+@pytest.mark.parametrize("at", ["net.dhcp.journal:Journal.close", "daemon.state.database:PhaseStore.close"])
 def test_a_server_that_is_stopped_ends_in_its_time_with_a_thread_that_is_stuck(site: Site, at: str) -> None:
-    limits = {"daemon.app.WRITE_SECONDS": 0.5, "daemon.process.STOPPING_LIMIT": 3.0}
+    limits = {"daemon.app.WRITE_SECONDS": 0.5, "daemon.life.process.STOPPING_LIMIT": 3.0}
     server = site.start("server", {"limits": limits, "at": at, "do": "stuck"})
     site.says("server", "serving on port")
     lease(site)

@@ -28,7 +28,7 @@ SOON_SECONDS = 2.0
 SERVER = """
 import os, random, sys, threading, time
 from pathlib import Path
-from wwfast.daemon.database import PhaseStore
+from wwfast.daemon.state.database import PhaseStore
 from wwfast.net.dhcp.journal import Journal
 from wwfast.net.dhcp.leases import LeaseTable
 from wwfast.net.dhcp.packet import Message, build, parse

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from support.httpserver import OCTETS, artefact, get, read_response, running
-from wwfast.daemon.scheduler import WaveScheduler
-from wwfast.daemon.width import NARROWEST
+from wwfast.daemon.traffic.scheduler import WaveScheduler
+from wwfast.daemon.traffic.width import NARROWEST
 from wwfast.net.http.answer import Answer
 from wwfast.net.http.connection import Connection
 from wwfast.net.http.message import Request, Response

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from support.httpserver import get, read_response, running
 from wwfast._ext.dhcp import BATCH
-from wwfast.daemon.supervision import Supervisor
+from wwfast.daemon.life.supervision import Supervisor
 from wwfast.net.dhcp.leases import LeaseTable
 from wwfast.net.dhcp.packet import ClientInfo, Message, build, number, parse
 from wwfast.net.dhcp.responder import Responder

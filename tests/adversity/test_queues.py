@@ -10,7 +10,7 @@ import pytest
 
 from support.daemon import MAC, NODES, overlay, serving, tiny_image, write_conf
 from wwfast.archive.artefact import Artefact
-from wwfast.daemon import routes
+from wwfast.daemon.boot import routes
 from wwfast.images import building
 from wwfast.overlays.making.service import OverlayService
 from wwfast.paths import Paths

@@ -20,10 +20,10 @@ pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(180)]
 
 # What the running server waits for a successor after letting go, and for itself where it is to end.
 OLD = {
-    "daemon.handover.TAKING": 1.5,
+    "daemon.life.handover.TAKING": 1.5,
     "daemon.app.WRITE_SECONDS": 1.0,
     "daemon.app.REPLACED_SECONDS": 1.0,
-    "daemon.process.CLOSING_LIMIT": 3.0,
+    "daemon.life.process.CLOSING_LIMIT": 3.0,
 }
 STEPS = ("reading nodes.conf", "reading who boots", "preparing HTTP", "preparing TFTP", "preparing DHCP",
          "writing to the database", "taking over", "serving", "taking")  # fmt: skip
@@ -69,7 +69,7 @@ def refused(
 def test_replace_by_a_successor_that_dies_or_hangs_at_any_step_changes_nothing(
     running: tuple[Site, subprocess.Popen[bytes]], step: str, do: str
 ) -> None:
-    plan = {"at": step, "do": do, "limits": {"daemon.process.STARTING_LIMIT": 10.0 if do == "hang" else 60.0}}
+    plan = {"at": step, "do": do, "limits": {"daemon.life.process.STARTING_LIMIT": 10.0 if do == "hang" else 60.0}}
     said = refused(running, f"{step}-{do}", plan)
     assert f"strained: {do}" in said
     if do == "hang":
@@ -79,7 +79,7 @@ def test_replace_by_a_successor_that_dies_or_hangs_at_any_step_changes_nothing(
 @pytest.mark.parametrize(
     "at",
     ["nodes.registry:Registry.reload", "net.http.server:HttpServer.prepare", "net.http.server:HttpServer.start",
-     "net.tftp.server:TftpServer.start", "net.dhcp.server:DhcpServer.start", "daemon.guard:Guard.adopt",
+     "net.tftp.server:TftpServer.start", "net.dhcp.server:DhcpServer.start", "daemon.boot.guard:Guard.adopt",
      "net.dhcp.leases:LeaseTable.adopt"],
 )  # fmt: skip
 def test_replace_by_a_successor_with_a_part_that_does_not_start_changes_nothing(
@@ -91,7 +91,7 @@ def test_replace_by_a_successor_with_a_part_that_does_not_start_changes_nothing(
 def test_replace_by_a_successor_stuck_in_a_thread_ends_in_its_time(
     running: tuple[Site, subprocess.Popen[bytes]],
 ) -> None:
-    limits = {"daemon.app.PREPARE_SECONDS": 2.0, "daemon.process.STOPPING_LIMIT": 2.0}
+    limits = {"daemon.app.PREPARE_SECONDS": 2.0, "daemon.life.process.STOPPING_LIMIT": 2.0}
     said = refused(running, "stuck", {"at": "nodes.registry:Registry.reload", "do": "stuck", "limits": limits})
     assert "still at: reading nodes.conf" in said or "Timeout" in said
 
@@ -103,7 +103,7 @@ def test_replace_by_a_successor_that_wakes_too_late_does_not_make_two(
 
 
 def test_replace_by_a_successor_of_another_version_is_refused(running: tuple[Site, subprocess.Popen[bytes]]) -> None:
-    said = refused(running, "version", {"limits": {"daemon.handover.VERSION": 1}})
+    said = refused(running, "version", {"limits": {"daemon.life.handover.VERSION": 1}})
     assert "another version" in said
     assert "systemctl restart wwfast" in said
 
@@ -227,8 +227,8 @@ def leases(site: Site) -> int:
 @pytest.mark.parametrize(
     ("at", "do"),
     [
-        ("daemon.database:PhaseStore.flush", "raise"),
-        ("daemon.database:PhaseStore.flush", "stuck"),
+        ("daemon.state.database:PhaseStore.flush", "raise"),
+        ("daemon.state.database:PhaseStore.flush", "stuck"),
         ("net.dhcp.journal:Journal.flush", "raise"),
         ("net.dhcp.journal:Journal.flush", "stuck"),
         ("net.http.server:HttpServer.stop_accepting", "raise"),
@@ -243,7 +243,7 @@ def test_replaced_server_ends_in_its_time_whatever_fails(site: Site, at: str, do
     site.ask()
     new = site.start("new", {}, "--replace")
     site.says("new", "serving on port")
-    old.wait(OLD["daemon.app.REPLACED_SECONDS"] + OLD["daemon.process.CLOSING_LIMIT"] + 20)
+    old.wait(OLD["daemon.app.REPLACED_SECONDS"] + OLD["daemon.life.process.CLOSING_LIMIT"] + 20)
     assert site.ask()["pid"] == new.pid
 
 

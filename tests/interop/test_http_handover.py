@@ -23,7 +23,7 @@ import uvloop
 
 from support.daemon import MAC, NODES, overlay, tiny_image, write_conf
 from support.httpserver import get, read_response
-from wwfast.daemon.handover import Offer, Sockets, find
+from wwfast.daemon.life.handover import Offer, Sockets, find
 from wwfast.errors import WwfastError
 from wwfast.net.http.message import Response
 from wwfast.net.http.server import HttpServer, listen

@@ -18,8 +18,8 @@ import pytest
 
 from support.httpserver import OCTETS, artefact, get, read_response, running
 from wwfast.archive.artefact import Artefact
-from wwfast.daemon.scheduler import WaveScheduler
-from wwfast.daemon.width import NARROWEST
+from wwfast.daemon.traffic.scheduler import WaveScheduler
+from wwfast.daemon.traffic.width import NARROWEST
 from wwfast.net.http.message import Request, Response
 from wwfast.net.http.server import Limits
 from wwfast.net.transfer import Outcome

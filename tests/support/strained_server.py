@@ -18,7 +18,7 @@ from typing import Any
 
 from wwfast.cli.main import main
 from wwfast.daemon.app import Daemon
-from wwfast.daemon.handover import Predecessor
+from wwfast.daemon.life.handover import Predecessor
 
 
 def happen(what: str) -> None:

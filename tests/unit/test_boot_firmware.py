@@ -10,7 +10,7 @@ import pytest
 from wwfast.boot import binaries
 from wwfast.boot.firmware import arch_key, boot_file
 from wwfast.boot.urls import Urls
-from wwfast.daemon.addresses import BootFiles
+from wwfast.daemon.boot.addresses import BootFiles
 
 FOUND = {"00:00": "undionly.kpxe", "00:07": "snponly.efi", "00:0B": "ipxe-arm64.efi"}
 URLS = Urls("10.0.0.1:9873")

@@ -7,8 +7,8 @@ import json
 import threading
 import time
 
-from wwfast.daemon.board import Board
-from wwfast.daemon.timeline import Timeline
+from wwfast.daemon.state.board import Board
+from wwfast.daemon.state.timeline import Timeline
 from wwfast.net.transfer import Outcome, Transfer
 
 

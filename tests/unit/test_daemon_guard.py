@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from wwfast.boot.stages import Stage
-from wwfast.daemon.database import PhaseStore
-from wwfast.daemon.guard import Guard
-from wwfast.daemon.identity import Neighbours, is_mac, normal
+from wwfast.daemon.boot.guard import Guard
+from wwfast.daemon.boot.identity import Neighbours, is_mac, normal
+from wwfast.daemon.state.database import PhaseStore
 
 MAC = "52:54:00:00:00:01"
 DEVICE = SimpleNamespace(hwaddr=MAC, ipaddr="10.0.0.11", ipaddr6="")

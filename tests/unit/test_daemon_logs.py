@@ -7,7 +7,7 @@ import os
 import threading
 from typing import ClassVar
 
-from wwfast.daemon import logs
+from wwfast.daemon.life import logs
 
 
 def test_log_that_nobody_takes_keeps_nobody_and_what_is_dropped_is_counted() -> None:

@@ -11,8 +11,8 @@ from collections.abc import Callable
 import pytest
 import uvloop
 
-from wwfast.daemon import supervision
-from wwfast.daemon.supervision import Supervisor, told
+from wwfast.daemon.life import supervision
+from wwfast.daemon.life.supervision import Supervisor, told
 from wwfast.errors import WwfastError
 
 

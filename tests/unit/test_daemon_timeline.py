@@ -6,8 +6,8 @@ import json
 from dataclasses import replace
 from typing import Any
 
-from wwfast.daemon.board import Board
-from wwfast.daemon.timeline import MAX_UNKNOWN, Timeline
+from wwfast.daemon.state.board import Board
+from wwfast.daemon.state.timeline import MAX_UNKNOWN, Timeline
 from wwfast.net.transfer import Outcome, Transfer
 
 MAC = "52:54:00:00:00:01"

@@ -15,9 +15,9 @@ from wwfast.boot.binaries import Binary
 from wwfast.boot.plan import Planner
 from wwfast.config import settings
 from wwfast.config.settings import Settings
-from wwfast.daemon import addresses
-from wwfast.daemon.addresses import Addresses, BootFiles
-from wwfast.daemon.guard import Guard
+from wwfast.daemon.boot import addresses
+from wwfast.daemon.boot.addresses import Addresses, BootFiles
+from wwfast.daemon.boot.guard import Guard
 from wwfast.doctor import reach, site
 from wwfast.doctor.finding import ERROR, Scene
 from wwfast.errors import ConfigError

@@ -8,8 +8,8 @@ from itertools import count, groupby
 
 import pytest
 
-from wwfast.daemon.scheduler import GAP, HELD_AT_MOST, HOLD, SMALL, STALL, WaveScheduler
-from wwfast.daemon.width import EPOCH, NARROWEST, Width
+from wwfast.daemon.traffic.scheduler import GAP, HELD_AT_MOST, HOLD, SMALL, STALL, WaveScheduler
+from wwfast.daemon.traffic.width import EPOCH, NARROWEST, Width
 from wwfast.net.http.admission import GO, Patience, Verdict
 
 MIB = 1 << 20

@@ -24,7 +24,7 @@ def server(app: App, replace: bool, force_dhcp: bool, ignore_go_templates: bool)
     as with --replace, the old one ends when its transfers are done. DHCP starts only when `ipaddr` and `network` are
     written in warewulf.conf.
     """
-    from wwfast.daemon.process import serve
+    from wwfast.daemon.life.process import serve
 
     serve(
         app.paths,

@@ -19,20 +19,20 @@ from typing import TYPE_CHECKING
 from wwfast.boot.binaries import HINT, BootFiles
 from wwfast.boot.firmware import OPTIONAL_FILES
 from wwfast.boot.plan import Planner
-from wwfast.daemon.addresses import Addresses
-from wwfast.daemon.board import Board
-from wwfast.daemon.database import PhaseStore, require_writable
-from wwfast.daemon.discovery import Discovery
+from wwfast.daemon.boot.addresses import Addresses
+from wwfast.daemon.boot.discovery import Discovery
+from wwfast.daemon.boot.guard import Forgetful, Guard
+from wwfast.daemon.boot.making import Making
+from wwfast.daemon.boot.routes import Routes
 from wwfast.daemon.following import Follower
-from wwfast.daemon.guard import Forgetful, Guard
-from wwfast.daemon.handover import Offer, Predecessor, Sockets, State, find
-from wwfast.daemon.making import Making
+from wwfast.daemon.life.handover import Offer, Predecessor, Sockets, State, find
+from wwfast.daemon.life.supervision import Supervisor, Threads
 from wwfast.daemon.notices import Looking
 from wwfast.daemon.report import Report
-from wwfast.daemon.routes import Routes
-from wwfast.daemon.scheduler import WaveScheduler
-from wwfast.daemon.supervision import Supervisor, Threads
-from wwfast.daemon.timeline import Timeline
+from wwfast.daemon.state.board import Board
+from wwfast.daemon.state.database import PhaseStore, require_writable
+from wwfast.daemon.state.timeline import Timeline
+from wwfast.daemon.traffic.scheduler import WaveScheduler
 from wwfast.daemon.upkeep import Upkeep
 from wwfast.errors import WwfastError
 from wwfast.net.http.server import HttpServer, Limits, has_ipv6, listen

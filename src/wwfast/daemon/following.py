@@ -13,8 +13,8 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from typing import TYPE_CHECKING
 
+from wwfast.daemon.life.supervision import Supervisor
 from wwfast.daemon.notices import Notices
-from wwfast.daemon.supervision import Supervisor
 
 if TYPE_CHECKING:
     from wwfast.nodes.registry import Registry, Snapshot

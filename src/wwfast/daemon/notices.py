@@ -13,7 +13,7 @@ from concurrent.futures import Executor
 from pathlib import Path
 from typing import Protocol
 
-from wwfast.daemon.supervision import Supervisor
+from wwfast.daemon.life.supervision import Supervisor
 from wwfast.system.watch import Watch
 
 LOOK_SECONDS = 2.0

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from wwfast.boot.stages import Stage
-from wwfast.daemon.addresses import Addresses
-from wwfast.daemon.guard import Guard
-from wwfast.daemon.scheduler import WaveScheduler
-from wwfast.daemon.supervision import Supervisor
-from wwfast.daemon.timeline import Timeline
+from wwfast.daemon.boot.addresses import Addresses
+from wwfast.daemon.boot.guard import Guard
+from wwfast.daemon.life.supervision import Supervisor
+from wwfast.daemon.state.timeline import Timeline
+from wwfast.daemon.traffic.scheduler import WaveScheduler
 from wwfast.net.http.server import HttpServer
 from wwfast.net.restraint import Restraint
 from wwfast.net.tftp.server import TftpServer

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 from wwfast.boot.binaries import BootFiles
 from wwfast.boot.resolve import Resolver
 from wwfast.boot.standing import ServedImage
+from wwfast.daemon.life.supervision import Supervisor
 from wwfast.daemon.notices import LOOK_SECONDS, Notices
-from wwfast.daemon.supervision import Supervisor
 
 if TYPE_CHECKING:
     from wwfast.boot.standing import Standing

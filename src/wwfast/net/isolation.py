@@ -1,7 +1,7 @@
 """One packet's, one connection's, one transfer's fault stays its own: it is told, and the next one is served.
 
 Told means: to the event loop's exception handler, which in the daemon counts by `part`, logs once a minute and shows it
-in /status (`daemon.supervision`). A stranger who found a packet that fails cannot fill the log with it.
+in /status (`daemon.life.supervision`). A stranger who found a packet that fails cannot fill the log with it.
 """
 
 from __future__ import annotations

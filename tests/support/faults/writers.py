@@ -17,8 +17,8 @@ from support.oci import facts, small_tree, tar_of
 from support.overlays import body
 from wwfast.cli.main import main
 from wwfast.config.settings import load
-from wwfast.daemon import database as phase_database
-from wwfast.daemon.database import PhaseStore
+from wwfast.daemon.state import database as phase_database
+from wwfast.daemon.state.database import PhaseStore
 from wwfast.errors import WwfastError
 from wwfast.images.kernels.store import KernelStore
 from wwfast.images.store import Build, ImageStore

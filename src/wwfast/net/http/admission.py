@@ -1,4 +1,4 @@
-"""The border between the server and whoever decides which node's turn it is (daemon.scheduler)."""
+"""The border between the server and whoever decides which node's turn it is (daemon.traffic.scheduler)."""
 
 from __future__ import annotations
 

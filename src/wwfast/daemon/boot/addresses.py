@@ -18,8 +18,8 @@ from wwfast.boot.binaries import BootFiles
 from wwfast.boot.firmware import boot_file
 from wwfast.boot.urls import Urls
 from wwfast.config import checks
-from wwfast.daemon.guard import Guard
-from wwfast.daemon.handover import Sockets
+from wwfast.daemon.boot.guard import Guard
+from wwfast.daemon.life.handover import Sockets
 from wwfast.errors import WwfastError
 from wwfast.net.dhcp.journal import Journal
 from wwfast.net.dhcp.leases import LeaseTable

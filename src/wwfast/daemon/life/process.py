@@ -13,9 +13,9 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 from wwfast.boot.paper import Paper
-from wwfast.daemon import logs
 from wwfast.daemon.app import DRAIN_SECONDS, PREPARE_SECONDS, REPLACED_SECONDS, Daemon
-from wwfast.daemon.system import notify, ready
+from wwfast.daemon.life import logs
+from wwfast.daemon.life.systemd import notify, ready
 from wwfast.doctor.examine import examine
 from wwfast.doctor.finding import Scene
 from wwfast.errors import ConfigError, WwfastError

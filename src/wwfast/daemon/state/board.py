@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from wwfast.daemon.timeline import NodeStatus, Timeline
+from wwfast.daemon.state.timeline import NodeStatus, Timeline
 
 PAUSE = 2.0  # times what the last answer took
 

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING
 from wwfast.boot.plan import Ask, BootPlan, Planner
 from wwfast.boot.stages import Stage
 from wwfast.boot.standing import UnresolvedError
-from wwfast.daemon.board import Board
-from wwfast.daemon.discovery import Discovery
-from wwfast.daemon.guard import Guard
-from wwfast.daemon.identity import Neighbours, normal
-from wwfast.daemon.making import Making
+from wwfast.daemon.boot.discovery import Discovery
+from wwfast.daemon.boot.guard import Guard
+from wwfast.daemon.boot.identity import Neighbours, normal
+from wwfast.daemon.boot.making import Making
+from wwfast.daemon.state.board import Board
 from wwfast.daemon.upkeep import Upkeep
 from wwfast.errors import WwfastError
 from wwfast.net.http.admission import Patience, patience

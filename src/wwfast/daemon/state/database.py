@@ -30,7 +30,7 @@ SCHEMA = "CREATE TABLE IF NOT EXISTS booting (mac TEXT PRIMARY KEY, at REAL NOT 
 
 
 class PhaseStore:
-    """MAC -> Unix seconds of the boot's last stage, for `daemon.guard`. `error`: why the last write failed, or ""."""
+    """MAC -> Unix seconds of its last stage, for `daemon.boot.guard`. `error`: why the last write failed, or ""."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

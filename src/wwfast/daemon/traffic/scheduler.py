@@ -22,7 +22,7 @@ from enum import Enum, auto
 from itertools import count
 from typing import NamedTuple
 
-from wwfast.daemon.width import NARROWEST, Width
+from wwfast.daemon.traffic.width import NARROWEST, Width
 from wwfast.net.http.admission import GO, WAIT, Patience, Verdict
 
 SMALL = 1 << 20  # bytes

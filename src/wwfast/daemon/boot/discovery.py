@@ -11,8 +11,8 @@ import logging
 from concurrent.futures import Executor
 from typing import TYPE_CHECKING
 
-from wwfast.daemon.guard import Guard
-from wwfast.daemon.identity import is_mac
+from wwfast.daemon.boot.guard import Guard
+from wwfast.daemon.boot.identity import is_mac
 from wwfast.errors import WwfastError
 
 if TYPE_CHECKING:
