@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from wwfast.bmc.commands import ACTIONS, Job, bmc
+from wwfast.bmc.runner import fan_out
 from wwfast.cli.main import main
 from wwfast.errors import ConfigError
 from wwfast.nodes.model import Ipmi, Node
 from wwfast.paths import Paths
-from wwfast.power.model import ACTIONS, Job, bmc
-from wwfast.power.runner import fan_out
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -22,7 +22,7 @@ ALLOWED = {
     "pack": {"archive"},
     "images": {"pack", "archive", "config", "nodes"},
     "overlays": {"images", "pack", "archive", "config", "nodes"},
-    "power": {"config", "nodes"},
+    "bmc": {"config", "nodes"},
     "net": {"archive", "config", "nodes", "images", "overlays"},
     "boot": {"overlays", "images", "pack", "archive", "config", "nodes"},
     "doctor": {"boot", "net", "overlays", "images", "pack", "archive", "config", "nodes"},
@@ -30,7 +30,7 @@ ALLOWED = {
     "storm": {"daemon", "boot", "net", "overlays", "images", "pack", "archive", "config", "nodes"},
     "demo": {"storm", "daemon", "boot", "net", "overlays", "images", "pack", "archive", "config", "nodes"},
     "cli": {
-        "power",
+        "bmc",
         "demo",
         "storm",
         "daemon",

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable, Sequence
 
 import click
 
+from wwfast.bmc.commands import Job
+from wwfast.bmc.runner import Outcome
 from wwfast.cli.context import App
 from wwfast.cli.views import select
 from wwfast.errors import NotFoundError, WwfastError
 from wwfast.nodes import hostlist
 from wwfast.nodes.model import Node
-from wwfast.power.model import Job
-from wwfast.power.runner import Outcome
 
 
 class Report:

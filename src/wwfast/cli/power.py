@@ -89,12 +89,12 @@ def sensors(app: App, patterns: tuple[str, ...], show: bool, fanout: int, full: 
 @pass_app
 def console(app: App, patterns: tuple[str, ...], show: bool) -> int:
     """Connect the terminal to the serial console of nodes, one after the other; `~.` leaves it."""
+    from wwfast.bmc import commands, runner
     from wwfast.cli import fanout
-    from wwfast.power import model, runner
 
     nodes, refused = fanout.chosen(app, patterns)
     report = fanout.Report([node.id for node in nodes] + [outcome.node for outcome in refused])
-    jobs, unable = fanout.jobs_for(nodes, lambda node: model.bmc(node, "console"))
+    jobs, unable = fanout.jobs_for(nodes, lambda node: commands.bmc(node, "console"))
     for outcome in refused + unable:
         report.fail(outcome)
     if show:
@@ -118,14 +118,14 @@ def act(
     timeout: float = PATIENCE,
 ) -> int:
     """Choose nodes, ask, run, tell; the exit status."""
+    from wwfast.bmc import commands, runner
     from wwfast.cli import fanout as many
     from wwfast.cli.output import confirm, dump_json
     from wwfast.nodes import hostlist
-    from wwfast.power import model, runner
 
     nodes, refused = many.chosen(app, patterns)
     report = many.Report([node.id for node in nodes] + [outcome.node for outcome in refused])
-    jobs, unable = many.jobs_for(nodes, lambda node: model.bmc(node, action))
+    jobs, unable = many.jobs_for(nodes, lambda node: commands.bmc(node, action))
     for outcome in refused + unable:
         report.fail(outcome)
     if show:

@@ -28,13 +28,13 @@ def ssh(app: App, pattern: str, command: tuple[str, ...], dryrun: bool, fanout: 
     line after the name of its node, in the order of the nodes. Nothing is asked: a node that wants a password or has
     an unknown host key fails. Exit status 1 when any failed.
     """
+    from wwfast.bmc import commands, runner
     from wwfast.cli import fanout as many
-    from wwfast.power import model, runner
 
-    words = model.words(command)
+    words = commands.words(command)
     nodes, refused = many.chosen(app, [pattern])
     report = many.Report([node.id for node in nodes] + [outcome.node for outcome in refused], align=False)
-    jobs, unable = many.jobs_for(nodes, lambda node: model.remote(node, words, rsh))
+    jobs, unable = many.jobs_for(nodes, lambda node: commands.remote(node, words, rsh))
     for outcome in refused + unable:
         report.fail(outcome)
     if dryrun:

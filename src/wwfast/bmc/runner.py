@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from wwfast.bmc.commands import Job
 from wwfast.errors import WwfastError
-from wwfast.power.model import Job
 from wwfast.system.run import run, start
 
 
