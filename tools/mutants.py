@@ -36,7 +36,7 @@ TESTS = {
     "daemon/traffic/width.py": "tests/unit/test_http_scheduler.py",
     "net/http/*.py": HTTP,
     "net/dhcp/*.py": DHCP,
-    "nodes/store.py": DISK,
+    "nodes/edit/store.py": DISK,
     "system/*.py": DISK,
     "overlays/files/edit.py": "tests/unit/test_overlay_cli.py tests/adversity/test_overlay_disk.py",
     "overlays/making/store.py": OVERLAYS,

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from wwfast.nodes.edit.store import Store
 from wwfast.nodes.registry import Registry
-from wwfast.nodes.source import NODES, Source
-from wwfast.nodes.store import Store
+from wwfast.nodes.text.source import NODES, Source
 from wwfast.paths import Paths
 
 WRITERS = 200
@@ -40,7 +40,7 @@ sys.exit(sum(os.waitpid(child, 0)[1] != 0 for child in children))
 COUNTER = """
 import sys
 from pathlib import Path
-from wwfast.nodes.store import Store
+from wwfast.nodes.edit.store import Store
 from wwfast.paths import Paths
 store = Store(Paths.at(sys.argv[1]), history=3)
 for number in range(int(sys.argv[2]), 1 << 30):

@@ -13,7 +13,7 @@ from support.faultydisk import BROKEN, FULL, FaultyDisk
 from wwfast.errors import WwfastError
 from wwfast.images import building, manage, store
 from wwfast.images.inside import mountpoints
-from wwfast.nodes.store import Draft, Store
+from wwfast.nodes.edit.store import Draft, Store
 from wwfast.overlays.files import edit, model, sshkeys
 from wwfast.paths import Paths
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from wwfast.config.yaml import Tree
 from wwfast.errors import WwfastError
-from wwfast.nodes.source import NODES, SECTIONS, Source, whole
-from wwfast.nodes.store import Draft
+from wwfast.nodes.edit.store import Draft
+from wwfast.nodes.text.source import NODES, SECTIONS, Source, whole
 
 TOKENS = (
     b"nodes:\n", b"nodeprofiles:\n", b"  n1:\n", b"    comment: x\n", b"    tags: {a: b}\n",

@@ -12,7 +12,7 @@ from wwfast.net.dhcp.packet import Kind, Message, build, dotted, parse
 from wwfast.net.dhcp.responder import DhcpConfig, Responder
 from wwfast.net.dhcp.terms import Reservation
 from wwfast.nodes.registry import Snapshot
-from wwfast.nodes.source import Source
+from wwfast.nodes.text.source import Source
 
 FIELDS = ("ipaddr", "gateway", "netmask")
 ODD = st.one_of(

@@ -13,9 +13,9 @@ from wwfast._ext import yamlblocks, yamlevents
 from wwfast.config import yaml
 from wwfast.errors import WwfastError
 from wwfast.nodes.merge import SCHEMA
-from wwfast.nodes.patch import rewrite
 from wwfast.nodes.registry import Snapshot
-from wwfast.nodes.source import Source, cut, whole
+from wwfast.nodes.text.patch import rewrite
+from wwfast.nodes.text.source import Source, cut, whole
 
 TEXTS = st.one_of(
     st.sampled_from(
@@ -100,7 +100,7 @@ ENTRIES = st.dictionaries(
 @settings(QUICK, max_examples=300)
 @given(ENTRIES, ENTRIES, st.booleans())
 def test_nodes_edited_in_place_say_what_was_meant(old: dict[str, Any], new: dict[str, Any], flow: bool) -> None:
-    from wwfast.nodes import patch
+    from wwfast.nodes.text import patch
 
     lines = ["# head", "nodes:"]
     for name, tree in old.items():

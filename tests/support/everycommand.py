@@ -17,8 +17,8 @@ import click
 from support.daemon import overlay, tiny_image, write_conf
 from wwfast.cli.main import cli, main
 from wwfast.images import building
-from wwfast.nodes.source import NODES
-from wwfast.nodes.store import Store
+from wwfast.nodes.edit.store import Store
+from wwfast.nodes.text.source import NODES
 from wwfast.paths import Paths
 from wwfast.system.work import PREFIX
 

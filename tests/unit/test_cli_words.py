@@ -12,9 +12,9 @@ from wwfast.cli.edits import commands
 from wwfast.cli.fields import set_request
 from wwfast.config import words
 from wwfast.errors import UsageError
-from wwfast.nodes.change import Request, checked
-from wwfast.nodes.flags import Flag, flags
-from wwfast.nodes.source import NODES, PROFILES
+from wwfast.nodes.edit.change import Request, checked
+from wwfast.nodes.edit.flags import Flag, flags
+from wwfast.nodes.text.source import NODES, PROFILES
 
 SELECTORS = {"disk": ["--diskname", "/dev/sda"], "fs": ["--fsname", "/dev/sdb"]}
 SELECTORS["part"] = [*SELECTORS["disk"], "--partname", "root"]

@@ -15,10 +15,10 @@ from wwfast.config import checks, settings, words, yaml
 from wwfast.config.schema import Field, Kind, fields
 from wwfast.config.settings import Settings
 from wwfast.errors import ConfigError
-from wwfast.nodes.flags import families, flags
+from wwfast.nodes.edit.flags import families, flags
 from wwfast.nodes.model import Node
 from wwfast.nodes.registry import Snapshot
-from wwfast.nodes.source import NODES, NOUN, PROFILES, Source
+from wwfast.nodes.text.source import NODES, NOUN, PROFILES, Source
 from wwfast.paths import Paths
 
 NAME = {"net": "eth0", "disk": "/dev/sda", "part": "root", "fs": "/dev/sdb"}

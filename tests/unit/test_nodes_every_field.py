@@ -9,7 +9,7 @@ import pytest
 from wwfast.cli.main import main
 from wwfast.config.schema import Fields, Kind, fields
 from wwfast.nodes.merge import SCHEMA
-from wwfast.nodes.source import Source
+from wwfast.nodes.text.source import Source
 from wwfast.paths import Paths
 
 HAND = """\

@@ -7,7 +7,7 @@ import pytest
 from wwfast.cli.views import plain
 from wwfast.config import yaml
 from wwfast.nodes.registry import Snapshot
-from wwfast.nodes.source import Source
+from wwfast.nodes.text.source import Source
 
 CASES = {
     "text: the node's own wins, an empty one does not clear": (

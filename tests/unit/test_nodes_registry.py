@@ -10,7 +10,7 @@ import pytest
 from wwfast.config import settings
 from wwfast.errors import ConfigError
 from wwfast.nodes.registry import Registry
-from wwfast.nodes.source import Source
+from wwfast.nodes.text.source import Source
 from wwfast.paths import Paths
 
 GOOD = """\

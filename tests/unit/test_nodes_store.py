@@ -7,9 +7,9 @@ import stat
 import pytest
 
 from wwfast.errors import ConfigError, WwfastError
+from wwfast.nodes.edit.store import Draft, Store
 from wwfast.nodes.registry import Registry
-from wwfast.nodes.source import NODES
-from wwfast.nodes.store import Draft, Store
+from wwfast.nodes.text.source import NODES
 from wwfast.paths import Paths
 
 TEXT = """\

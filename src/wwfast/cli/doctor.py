@@ -77,7 +77,7 @@ def named(app: App, patterns: Sequence[str]) -> frozenset[str]:
 
     from wwfast.errors import UsageError
     from wwfast.nodes.hostlist import expand
-    from wwfast.nodes.source import NODES
+    from wwfast.nodes.text.source import NODES
 
     there = app.registry.snapshot().source.trees[NODES]
     chosen: set[str] = set()

@@ -20,10 +20,10 @@ from wwfast.cli.output import answer
 from wwfast.config import checks, yaml
 from wwfast.config.schema import shape
 from wwfast.errors import ConfigError, NotFoundError, UsageError, WwfastError
-from wwfast.nodes import change
-from wwfast.nodes.flags import flags
-from wwfast.nodes.source import NAMES, NODES, NOUN, PROFILES, Source
-from wwfast.nodes.store import Draft
+from wwfast.nodes.edit import change
+from wwfast.nodes.edit.flags import flags
+from wwfast.nodes.edit.store import Draft
+from wwfast.nodes.text.source import NAMES, NODES, NOUN, PROFILES, Source
 
 COUNTED = ("ipaddr", "ipmiaddr")  # flags whose address is counted up over the nodes of one `node add`
 

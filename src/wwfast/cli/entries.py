@@ -15,9 +15,10 @@ from wwfast.cli.output import confirm, table
 from wwfast.config import words, yaml
 from wwfast.config.yaml import Tree
 from wwfast.errors import ConfigError, NotFoundError
-from wwfast.nodes import change, hostlist
-from wwfast.nodes.source import NAMES, NODES, NOUN, Source
-from wwfast.nodes.store import Change, Draft, Key, Store
+from wwfast.nodes import hostlist
+from wwfast.nodes.edit import change
+from wwfast.nodes.edit.store import Change, Draft, Key, Store
+from wwfast.nodes.text.source import NAMES, NODES, NOUN, Source
 
 Function = Callable[..., Any]
 Place = Callable[[str, tuple[str | int, ...]], str]  # an entry, and where in it -> `FILE:LINE: `

@@ -12,8 +12,8 @@ from wwfast.cli.completion import completer
 from wwfast.config import words
 from wwfast.config.schema import Kind
 from wwfast.errors import UsageError
-from wwfast.nodes.change import Request
-from wwfast.nodes.flags import FAMILY_NOUN, Flag, families, flags
+from wwfast.nodes.edit.change import Request
+from wwfast.nodes.edit.flags import FAMILY_NOUN, Flag, families, flags
 
 Function = Callable[..., Any]
 

@@ -34,8 +34,8 @@ def copy(app: App, source: str, name: str, build: bool) -> None:
 def rename(app: App, old: str, new: str, build: bool) -> None:
     """Rename an image, and in nodes.conf wherever it is named."""
     from wwfast.images import manage, names
-    from wwfast.nodes.source import NODES, PROFILES
-    from wwfast.nodes.store import Draft, Store
+    from wwfast.nodes.edit.store import Draft, Store
+    from wwfast.nodes.text.source import NODES, PROFILES
 
     def rewrite(draft: Draft) -> None:
         for section in (PROFILES, NODES):

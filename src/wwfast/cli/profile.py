@@ -27,7 +27,7 @@ def profile() -> None:
 def list_(app: App, names: tuple[str, ...], everything: bool, as_yaml: bool, as_json: bool) -> None:
     """List profiles."""
     from wwfast.cli import views
-    from wwfast.nodes.source import PROFILES
+    from wwfast.nodes.text.source import PROFILES
 
     snapshot = app.registry.snapshot()
     wanted = [name for word in names for name in word.split(",") if name]

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from wwfast.config import checks
 from wwfast.errors import WwfastError
+from wwfast.nodes.edit.store import Draft
 from wwfast.nodes.registry import Snapshot
-from wwfast.nodes.source import NODES, NOUN, PROFILES, Source
-from wwfast.nodes.store import Draft
+from wwfast.nodes.text.source import NODES, NOUN, PROFILES, Source
 from wwfast.overlays.files.model import ALIASES
 from wwfast.paths import Paths
 

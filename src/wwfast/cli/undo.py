@@ -9,7 +9,7 @@ import click
 from wwfast.cli.context import App, pass_app
 from wwfast.cli.entries import difference, store
 from wwfast.cli.output import confirm, table
-from wwfast.nodes.store import Version
+from wwfast.nodes.edit.store import Version
 
 
 @click.command(epilog="Example: wwfast undo --yes")

@@ -16,7 +16,7 @@ from wwfast.nodes import hostlist, trace
 from wwfast.nodes.merge import SCHEMA
 from wwfast.nodes.model import Node
 from wwfast.nodes.registry import Snapshot
-from wwfast.nodes.source import NODES, PROFILES
+from wwfast.nodes.text.source import NODES, PROFILES
 
 
 def select(snapshot: Snapshot, patterns: Sequence[str]) -> list[Node]:

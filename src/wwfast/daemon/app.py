@@ -37,8 +37,8 @@ from wwfast.daemon.upkeep import Upkeep
 from wwfast.errors import WwfastError
 from wwfast.net.http.server import HttpServer, Limits, has_ipv6, listen
 from wwfast.net.tftp.server import TftpServer, open_socket
+from wwfast.nodes.edit.store import Store
 from wwfast.nodes.registry import Registry, Snapshot
-from wwfast.nodes.store import Store
 from wwfast.overlays.making.service import OverlayService
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from wwfast.config.schema import Cleaner, Issue, plan
 from wwfast.errors import WwfastError
 from wwfast.nodes import merge
 from wwfast.nodes.model import Node, Profile, mac
-from wwfast.nodes.source import NAMES, NODES, NOUN, PROFILES, Source
+from wwfast.nodes.text.source import NAMES, NODES, NOUN, PROFILES, Source
 from wwfast.paths import Paths
 
 PLAN = plan(Node)

@@ -24,9 +24,9 @@ from wwfast.images.kernels.store import KernelStore
 from wwfast.images.store import Build, ImageStore
 from wwfast.net.dhcp import journal as leases_journal
 from wwfast.net.dhcp.journal import Journal
+from wwfast.nodes.edit.store import Store, Version
 from wwfast.nodes.registry import Registry
-from wwfast.nodes.source import Source
-from wwfast.nodes.store import Store, Version
+from wwfast.nodes.text.source import Source
 from wwfast.overlays.files import model
 from wwfast.overlays.making.service import CONTEXTS, OverlayService
 from wwfast.paths import Paths

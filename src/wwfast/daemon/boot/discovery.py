@@ -16,9 +16,9 @@ from wwfast.daemon.boot.identity import is_mac
 from wwfast.errors import WwfastError
 
 if TYPE_CHECKING:
+    from wwfast.nodes.edit.store import Store
     from wwfast.nodes.model import Node
     from wwfast.nodes.registry import Registry
-    from wwfast.nodes.store import Store
 
 log = logging.getLogger(__name__)
 

@@ -20,9 +20,9 @@ from wwfast.config.yaml import Tree
 from wwfast.errors import ConfigError, NotFoundError, WwfastError
 from wwfast.nodes.merge import SCHEMA
 from wwfast.nodes.model import mac
-from wwfast.nodes.patch import Awkward
 from wwfast.nodes.registry import Snapshot
-from wwfast.nodes.source import NODES, NOUN, PROFILES, Source
+from wwfast.nodes.text.patch import Awkward
+from wwfast.nodes.text.source import NODES, NOUN, PROFILES, Source
 from wwfast.paths import Paths
 from wwfast.system import files, locks
 

@@ -19,7 +19,7 @@ from wwfast.config import checks, yaml
 from wwfast.config.schema import Fields, shape
 from wwfast.config.yaml import Tree, YamlError
 from wwfast.errors import ConfigError
-from wwfast.nodes.patch import rewrite
+from wwfast.nodes.text.patch import rewrite
 
 NODES, PROFILES = "nodes", "nodeprofiles"
 SECTIONS = (PROFILES, NODES)

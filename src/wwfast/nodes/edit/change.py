@@ -11,7 +11,7 @@ from wwfast.config import checks
 from wwfast.config.schema import Cleaner, Issue, Kind
 from wwfast.config.yaml import Tree
 from wwfast.errors import NotFoundError, UsageError
-from wwfast.nodes.flags import DEFAULT, FAMILY_NOUN, Flag, Step, families, flags, name_checks
+from wwfast.nodes.edit.flags import DEFAULT, FAMILY_NOUN, Flag, Step, families, flags, name_checks
 from wwfast.nodes.merge import SCHEMA
 
 CLEAR = ("UNDEF", "UNSET")
