@@ -23,7 +23,7 @@ WRITERS = 200
 SWARM = """
 import os, sys
 from wwfast.cli.main import main
-import wwfast.cli.edits
+import wwfast.cli.nodes.edits
 root, count = sys.argv[1], int(sys.argv[2])
 children = []
 for index in range(1, count + 1):

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import click
 import pytest
 
-from wwfast.cli import image_inside
 from wwfast.cli.groups import booleans
+from wwfast.cli.images import inside
 from wwfast.cli.main import cli
 
 
@@ -72,9 +72,9 @@ def test_cli_the_check_sees_an_idle_flag() -> None:
     ],
 )
 def test_booleans_are_taken_as_wwctl_takes_them(words: list[str], meant: list[str]) -> None:
-    assert booleans(image_inside.syncuser, words) == meant
+    assert booleans(inside.syncuser, words) == meant
 
 
 def test_a_boolean_with_a_value_never_takes_it_from_the_next_word() -> None:
-    assert booleans(image_inside.shell, ["--build", "deb"]) == ["--build=true", "deb"]
-    assert booleans(image_inside.shell, ["--build", "false", "deb"]) == ["--build", "false", "deb"]
+    assert booleans(inside.shell, ["--build", "deb"]) == ["--build=true", "deb"]
+    assert booleans(inside.shell, ["--build", "false", "deb"]) == ["--build", "false", "deb"]

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wwfast.cli.edits import commands
-from wwfast.cli.fields import set_request
+from wwfast.cli.nodes.edits import commands
+from wwfast.cli.nodes.fields import set_request
 from wwfast.config import words
 from wwfast.errors import UsageError
 from wwfast.nodes.edit.change import Request, checked

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from wwfast.cli.views import plain
+from wwfast.cli.nodes.views import plain
 from wwfast.config import yaml
 from wwfast.nodes.registry import Snapshot
 from wwfast.nodes.text.source import Source

@@ -103,13 +103,13 @@ class EntryGroup(AliasGroup):
         super().__init__(*args, **kwargs)
         self.section = section
         for name, (summary, aliases) in self.WRITERS.items():
-            self.lazy[name] = ("wwfast.cli.edits:commands", summary.format(noun))
+            self.lazy[name] = ("wwfast.cli.nodes.edits:commands", summary.format(noun))
             self.aliases |= dict.fromkeys(aliases, name)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         name = self.aliases.get(cmd_name, cmd_name)
         if name in self.WRITERS:
-            from wwfast.cli.edits import commands
+            from wwfast.cli.nodes.edits import commands
 
             return commands(self.section)[name]
         return super().get_command(ctx, name)

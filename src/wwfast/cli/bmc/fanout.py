@@ -10,7 +10,7 @@ import click
 from wwfast.bmc.commands import Job
 from wwfast.bmc.runner import Outcome
 from wwfast.cli.context import App
-from wwfast.cli.views import select
+from wwfast.cli.nodes.views import select
 from wwfast.errors import NotFoundError, WwfastError
 from wwfast.nodes import hostlist
 from wwfast.nodes.model import Node

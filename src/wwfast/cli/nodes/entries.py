@@ -94,7 +94,7 @@ def write(
 
 def judge(app: App, draft: Draft, result: Source, force: bool, place: Place) -> None:
     """Refuse wrong values, references to nothing, addresses taken twice, or, forced, warn; also of what cannot boot."""
-    from wwfast.cli.references import faults, unbootable
+    from wwfast.cli.nodes.references import faults, unbootable
 
     found = wrong_values(draft.changes(), place) + faults(draft, result, app.paths, app.settings)
     if found and not force:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
-from wwfast.cli import image_inside, image_manage
 from wwfast.cli.context import App, pass_app
 from wwfast.cli.groups import AliasGroup
-from wwfast.cli.image_common import SIZES, build_one, cell, facts, progress, size_text, text, users
+from wwfast.cli.images import inside, manage
+from wwfast.cli.images.common import SIZES, build_one, cell, facts, progress, size_text, text, users
 from wwfast.cli.output import dump_json, table
 
 
@@ -227,7 +227,7 @@ def kernels(app: App, names: tuple[str, ...], as_json: bool) -> None:
         )
 
 
-for command in (*image_inside.COMMANDS, *image_manage.COMMANDS):
+for command in (*inside.COMMANDS, *manage.COMMANDS):
     image.add(command)
 image.aliases |= {
     **dict.fromkeys(("rm", "remove", "del"), "delete"),

@@ -308,7 +308,7 @@ overlay.aliases["variables"] = overlay.aliases["vars"] = "info"
 @pass_app
 def diff(app: App, names: tuple[str, ...]) -> None:
     """How site overlays differ from the shipped ones of the same name."""
-    from wwfast.cli import overlay_compare
+    from wwfast.cli.overlays import compare
     from wwfast.overlays.files import model
 
     chosen = names or [
@@ -317,7 +317,7 @@ def diff(app: App, names: tuple[str, ...]) -> None:
         if model.distribution(app.paths, name) and not model.find(app.paths, name).distribution
     ]
     for name in chosen:
-        for line in overlay_compare.overlays(app.paths, name):
+        for line in compare.overlays(app.paths, name):
             click.echo(line)
 
 
@@ -342,7 +342,7 @@ def build(
     """Build overlays ahead of time. The server builds what is missing when a node asks."""
     import os
 
-    from wwfast.cli import views
+    from wwfast.cli.nodes import views
     from wwfast.errors import NotFoundError, WwfastError
     from wwfast.overlays.making.service import CONTEXTS, OverlayService
 
@@ -353,10 +353,10 @@ def build(
     chosen = (contexts,) if contexts else CONTEXTS
     service = OverlayService(app.paths, app.settings, ignore_go_templates=ignore_go_templates or None, alone=True)
     if dry_run:
-        from wwfast.cli import overlay_compare
+        from wwfast.cli.overlays import compare
 
         with closing(service):
-            for line in overlay_compare.pending(service, snapshot, nodes, chosen, with_diff=with_diff):
+            for line in compare.pending(service, snapshot, nodes, chosen, with_diff=with_diff):
                 click.echo(line)
         return
     with closing(service), progress("building overlays") as advance:

@@ -62,7 +62,7 @@ def print_nodes(app: App, shape: str, patterns: Sequence[str], wanted: Filter) -
     if keep and (kept := recall(place, app.paths.nodes_conf)) is not None:
         table(kept.header, kept.rows)
         return kept.problems
-    from wwfast.cli import views
+    from wwfast.cli.nodes import views
 
     snapshot = app.registry.snapshot()
     nodes = views.select(snapshot, patterns)

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from wwfast.cli.context import App, pass_app
-from wwfast.cli.image_common import build_one, cell, owners, references, size_text, warn_stranded
+from wwfast.cli.images.common import build_one, cell, owners, references, size_text, warn_stranded
 from wwfast.cli.output import confirm, dump_json, table
 
 

@@ -29,7 +29,7 @@ def ssh(app: App, pattern: str, command: tuple[str, ...], dryrun: bool, fanout: 
     an unknown host key fails. Exit status 1 when any failed.
     """
     from wwfast.bmc import commands, runner
-    from wwfast.cli import fanout as many
+    from wwfast.cli.bmc import fanout as many
 
     words = commands.words(command)
     nodes, refused = many.chosen(app, [pattern])

@@ -32,7 +32,7 @@ def list_(
     app: App, /, patterns: tuple[str, ...], image: str, profile: str, cluster: str, tag: tuple[str, ...], **view: bool
 ) -> None:
     """List nodes, by hostlists (n[1-3]) and globs ('gpu*')."""
-    from wwfast.cli import listing
+    from wwfast.cli.nodes import listing
 
     shape = "yaml" if view["as_yaml"] else "json" if view["as_json"] else "all" if view["everything"] else ""
     shape = shape or next((name for name in ("kernel", "ipmi", "net", "long") if view[name]), "short")
@@ -43,6 +43,6 @@ def list_(
 
 
 node.aliases["ls"] = "list"
-node.add_lazy("status", "wwfast.cli.status:status", "Where each node stands in its boot.")
-node.add_lazy("sensors", "wwfast.cli.power:sensors", "Show the sensors of nodes, by their BMCs.")
-node.add_lazy("console", "wwfast.cli.power:console", "Connect the terminal to the serial console of nodes.")
+node.add_lazy("status", "wwfast.cli.server.status:status", "Where each node stands in its boot.")
+node.add_lazy("sensors", "wwfast.cli.bmc.power:sensors", "Show the sensors of nodes, by their BMCs.")
+node.add_lazy("console", "wwfast.cli.bmc.power:console", "Connect the terminal to the serial console of nodes.")

@@ -98,7 +98,7 @@ def progress() -> Iterator[Callable[[str, int, int], None]]:
 
 def warn_stranded(app: App, name: str) -> None:
     """Say which nodes cannot boot the build that is served now."""
-    from wwfast.cli.references import without_kernel
+    from wwfast.cli.nodes.references import without_kernel
 
     nodes = (node for node in app.registry.snapshot().nodes.values() if node.image_name.partition("@")[0] == name)
     for line in without_kernel(nodes, app.paths):

@@ -52,7 +52,7 @@ def doctor(app: App, patterns: tuple[str, ...], as_json: bool) -> int:
 
 def found(app: App, patterns: Sequence[str], tell: Progress) -> list[Finding]:
     from wwfast.boot.paper import Paper
-    from wwfast.cli.status import LOCAL, fetch
+    from wwfast.cli.server.status import LOCAL, fetch
     from wwfast.doctor.examine import examine
     from wwfast.doctor.finding import Scene
     from wwfast.errors import WwfastError

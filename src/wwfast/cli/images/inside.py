@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from wwfast.cli.context import App, pass_app
-from wwfast.cli.image_common import build_one
+from wwfast.cli.images.common import build_one
 
 if TYPE_CHECKING:
     from wwfast.images.inside.contain import Room

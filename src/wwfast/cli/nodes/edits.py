@@ -14,8 +14,8 @@ import click
 
 from wwfast.cli.completion import completer
 from wwfast.cli.context import App, pass_app
-from wwfast.cli.entries import Place, count, found, names_of, write, write_options, wrong_values
-from wwfast.cli.fields import FieldCommand, set_options, set_request, unset_options, unset_request
+from wwfast.cli.nodes.entries import Place, count, found, names_of, write, write_options, wrong_values
+from wwfast.cli.nodes.fields import FieldCommand, set_options, set_request, unset_options, unset_request
 from wwfast.cli.output import answer
 from wwfast.config import checks, yaml
 from wwfast.config.schema import shape

@@ -7,7 +7,7 @@ import sys
 import click
 
 from wwfast.cli.context import App, pass_app
-from wwfast.cli.entries import difference, store
+from wwfast.cli.nodes.entries import difference, store
 from wwfast.cli.output import confirm, table
 from wwfast.nodes.edit.store import Version
 

@@ -45,7 +45,7 @@ def import_(app: App, source: str, name: str, version: str, force: bool, strip_d
 @pass_app
 def list_(app: App, as_json: bool) -> None:
     """List the kernels that were imported."""
-    from wwfast.cli.image_common import size_text, text
+    from wwfast.cli.images.common import size_text, text
     from wwfast.images.kernels import detect
     from wwfast.images.kernels.store import KernelStore
 

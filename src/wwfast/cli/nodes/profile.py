@@ -26,7 +26,7 @@ def profile() -> None:
 @pass_app
 def list_(app: App, names: tuple[str, ...], everything: bool, as_yaml: bool, as_json: bool) -> None:
     """List profiles."""
-    from wwfast.cli import views
+    from wwfast.cli.nodes import views
     from wwfast.nodes.text.source import PROFILES
 
     snapshot = app.registry.snapshot()

@@ -90,7 +90,7 @@ def sensors(app: App, patterns: tuple[str, ...], show: bool, fanout: int, full: 
 def console(app: App, patterns: tuple[str, ...], show: bool) -> int:
     """Connect the terminal to the serial console of nodes, one after the other; `~.` leaves it."""
     from wwfast.bmc import commands, runner
-    from wwfast.cli import fanout
+    from wwfast.cli.bmc import fanout
 
     nodes, refused = fanout.chosen(app, patterns)
     report = fanout.Report([node.id for node in nodes] + [outcome.node for outcome in refused])
@@ -119,7 +119,7 @@ def act(
 ) -> int:
     """Choose nodes, ask, run, tell; the exit status."""
     from wwfast.bmc import commands, runner
-    from wwfast.cli import fanout as many
+    from wwfast.cli.bmc import fanout as many
     from wwfast.cli.output import confirm, dump_json
     from wwfast.nodes import hostlist
 
