@@ -99,7 +99,7 @@ def test_template_that_never_ends_in_the_shared_part_fails_every_node_with_its_r
 
 def helper() -> int:
     children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-    return next(int(pid) for pid in children if b"making.worker" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    return next(int(pid) for pid in children if b"making.crew" in Path(f"/proc/{pid}/cmdline").read_bytes())
 
 
 def test_overlay_workers_killed_again_and_again_in_a_storm_lose_no_node(paths: Paths) -> None:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import ast
+from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import pytest
 
-SRC = Path(__file__).parents[2] / "src/wwfast"
+ROOT = Path(__file__).parents[2]
+SRC = ROOT / "src/wwfast"
 
 # folder -> folders it may import, beside its own and the common ground below.
 COMMON = {"errors", "paths", "system", "_ext"}
-ALLOWED = {
+ALLOWED: dict[str, set[str]] = {
+    "__init__": set(),
+    "_ext": set(),
     "errors": set(),
     "paths": set(),
     "system": set(),
-    "_ext": set(),
     "config": set(),
     "nodes": {"config"},
     "archive": {"config"},
@@ -23,30 +27,25 @@ ALLOWED = {
     "images": {"pack", "archive", "config", "nodes"},
     "overlays": {"images", "pack", "archive", "config", "nodes"},
     "bmc": {"config", "nodes"},
-    "net": {"archive", "config", "nodes", "images", "overlays"},
+    "net": {"archive", "config", "nodes"},
     "boot": {"overlays", "images", "pack", "archive", "config", "nodes"},
-    "doctor": {"boot", "net", "overlays", "images", "pack", "archive", "config", "nodes"},
-    "daemon": {"doctor", "boot", "net", "overlays", "images", "pack", "archive", "config", "nodes"},
-    "storm": {"daemon", "boot", "net", "overlays", "images", "pack", "archive", "config", "nodes"},
-    "demo": {"storm", "daemon", "boot", "net", "overlays", "images", "pack", "archive", "config", "nodes"},
-    "cli": {
-        "bmc",
-        "demo",
-        "storm",
-        "daemon",
-        "doctor",
-        "boot",
-        "net",
-        "overlays",
-        "images",
-        "pack",
-        "config",
-        "nodes",
-    },
-    "__main__": {"cli"},
-    "__init__": set(),
 }
-ALLOWED["cli"] = ALLOWED.keys() - {"cli", "__main__", "__init__"}  # it may ask them all
+ALLOWED["doctor"] = ALLOWED["boot"] | {"boot", "net"}
+ALLOWED["daemon"] = ALLOWED["doctor"] | {"doctor"}
+ALLOWED["storm"] = {"net", "config"}
+ALLOWED["demo"] = {"storm", "boot", "net", "config"}
+ALLOWED["cli"] = ALLOWED.keys() - {"__init__"}  # it may ask them all
+ALLOWED["__main__"] = {"cli"}
+
+# The folders inside a folder, lowest first: each may import those before it.
+INSIDE = {
+    "nodes": ["text", "edit"],
+    "images": ["kernels", "sources", "inside"],
+    "overlays": ["files", "templates", "making"],
+    "daemon": ["traffic", "life", "state", "boot"],
+    "cli": ["nodes", "bmc", "images", "overlays", "server"],
+}
+MOST = 12  # files of a folder: what one still sees at a glance
 
 
 def modules() -> list[Path]:
@@ -54,6 +53,7 @@ def modules() -> list[Path]:
 
 
 def imports(path: Path) -> set[str]:
+    """Names of modules, and of what is taken from them (`wwfast.a.b` for `from wwfast.a import b`), wherever."""
     if path.suffix == ".pyx":
         words = [
             line.split() for line in path.read_text().splitlines() if line.startswith(("import ", "from ", "cimport "))
@@ -64,10 +64,39 @@ def imports(path: Path) -> set[str]:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            found |= (
-                {f"{node.module}.{alias.name}" for alias in node.names} if node.module == "wwfast" else {node.module}
-            )
+            found.add(node.module)
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
     return found
+
+
+def name(path: Path) -> str:
+    return ".".join(path.relative_to(SRC.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
+@cache
+def graph() -> dict[str, set[str]]:
+    """Every module and those of ours it imports, at the top, in a function or for types alone."""
+    ours = {name(path): path for path in modules()}
+    return {mine: {other for other in imports(path) if other in ours} for mine, path in ours.items()}
+
+
+def circle(graph: dict[str, set[str]]) -> list[str]:
+    """Modules that import each other in a ring; empty when there are none."""
+    done: set[str] = set()
+    trail: list[str] = []
+
+    def visit(module: str) -> list[str]:
+        if module in trail:
+            return [*trail[trail.index(module) :], module]
+        if module in done:
+            return []
+        trail.append(module)
+        found = next((ring for other in sorted(graph[module]) if (ring := visit(other))), [])
+        trail.pop()
+        done.add(module)
+        return found
+
+    return next((ring for module in sorted(graph) if (ring := visit(module))), [])
 
 
 SOCKETS = ("server.py", "connection.py")
@@ -80,8 +109,33 @@ def folder(path: Path) -> str:
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(SRC)))
 def test_imports_point_downwards(path: Path) -> None:
     mine = folder(path)
-    ours = {name.split(".")[1] for name in imports(path) if name.startswith("wwfast.") and len(name.split(".")) > 1}
+    ours = {it.split(".")[1] for it in imports(path) if it.startswith("wwfast.")}
     assert ours - {mine, "__version__"} <= ALLOWED[mine] | (COMMON if mine not in ("_ext", "errors") else set())
+
+
+@pytest.mark.parametrize("top", INSIDE)
+def test_imports_point_downwards_inside_a_folder(top: str) -> None:
+    order = {f"wwfast.{top}.{room}": height for height, room in enumerate(INSIDE[top])}
+    assert {it.parent.name for it in (SRC / top).glob("*/__init__.py")} == set(INSIDE[top])
+    heights = {module: order[room] for module in graph() if (room := ".".join(module.split(".")[:3])) in order}
+    upwards = [
+        f"{mine} imports {other}"
+        for mine in heights
+        for other in graph()[mine]
+        if other in heights and heights[other] > heights[mine]
+    ]
+    assert not upwards
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]  # it would be found
+    assert circle(graph()) == []
+
+
+def test_folders_are_no_crowds() -> None:
+    sizes = Counter(path.parent for path in modules() if path.name != "__init__.py")
+    crowds = {str(folder.relative_to(SRC)): size for folder, size in sizes.items() if size > MOST}
+    assert not crowds
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(SRC)))

@@ -151,7 +151,7 @@ class Helper:
     def _running(cls) -> run.Packets:
         if cls._there is None or cls._there[0] != os.getpid() or cls._there[1].poll() is not None:
             cls._gone()
-            command = [sys.executable, "-m", "wwfast.overlays.making.worker"]
+            command = [sys.executable, "-m", "wwfast.overlays.making.crew"]
             cls._there = (os.getpid(), *run.converse(command, stderr=None, timeout=STARTING, tied=False))
             # It ends by itself when we do, but a moment later: whoever waited for us expects nothing of ours any more.
             atexit.unregister(cls._gone)
@@ -305,3 +305,7 @@ class Crew:
             while self._free:
                 self._free.pop().end()
             self._turn.notify_all()
+
+
+if __name__ == "__main__":
+    sys.exit(help_others())

@@ -11,7 +11,6 @@ import gc
 import os
 import resource
 import signal
-import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from mmap import mmap
@@ -442,9 +441,3 @@ def settle() -> None:
     os.dup2(nothing, 0)
     os.close(nothing)
     gc.set_threshold(50_000, 20, 100)
-
-
-if __name__ == "__main__":
-    from wwfast.overlays.making.crew import help_others
-
-    sys.exit(help_others())
