@@ -37,11 +37,11 @@ TESTS = {
     "net/http/*.py": HTTP,
     "net/dhcp/*.py": DHCP,
     "nodes/edit/store.py": DISK,
+    "system/watch.py": "tests/unit/test_watch.py",
     "system/*.py": DISK,
     "overlays/files/edit.py": "tests/unit/test_overlay_cli.py tests/adversity/test_overlay_disk.py",
     "overlays/making/store.py": OVERLAYS,
     "pack/cache.py": "tests/unit/test_pack_build.py tests/adversity/test_pack_faults.py tests/unit/test_pack_cache.py",
-    "system/watch.py": "tests/unit/test_watch.py",
     "daemon/life/handover.py": "tests/interop/test_http_handover.py tests/adversity/test_server_replaced.py",
 }
 #: (file, what its line holds, what is tried): why nobody can tell.
