@@ -27,6 +27,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from benchmarks._go_pairs import PAIRS
 from benchmarks._harness import ROOT, Bench, seconds
 from benchmarks._http_peers import free_port
 from wwfast.config.settings import load
@@ -36,7 +37,9 @@ from wwfast.overlays.files import model
 from wwfast.overlays.making.service import CONTEXTS, RUNTIME, SYSTEM, OverlayService
 from wwfast.overlays.templates import environment
 from wwfast.overlays.templates.data import Cluster, Names, Server
+from wwfast.overlays.templates.go import render as go
 from wwfast.overlays.templates.render import Template
+from wwfast.overlays.templates.sources import Sources
 from wwfast.paths import Paths
 
 SYSTEM_SET = [
@@ -51,7 +54,7 @@ CONF = "ipaddr: 10.0.0.1/8\n"
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--nodes", type=int, default=10_000, help="size of the large cluster (10000)")
-    parser.add_argument("--only", choices=("cold", "edit", "classic", "storm"), help="one group of rows")
+    parser.add_argument("--only", choices=("cold", "edit", "classic", "storm", "go"), help="one group of rows")
 
 
 # -- the cluster -----------------------------------------------------------------------------------------------------
@@ -269,6 +272,7 @@ def run(bench: Bench) -> None:
         "edit": lambda: rows_edit(bench, large),
         "classic": lambda: rows_classic(bench, 100 if bench.quick else 1000),
         "storm": lambda: rows_storm(bench, 1000),
+        "go": lambda: rows_go(bench, large),
     }
     for name, rows in groups.items():
         if bench.args.only in (None, name):
@@ -396,6 +400,54 @@ def rows_classic(bench: Bench, count: int) -> None:
             peer=".img and .img.gz per node and context",
             target="ratio <= 0.05",
         )
+
+
+def rows_go(bench: Bench, count: int) -> None:
+    """Ten templates of a site in Go's language against the same in Jinja2, and how long a hundred take to compile."""
+
+    def sites(paths: Paths) -> dict[str, str]:
+        listed = nodes(paths, count)
+        found = {}
+        for number, suffix in enumerate((model.GO_TEMPLATE, model.TEMPLATE)):
+            for name, pair in PAIRS.items():
+                file = paths.site_overlays / suffix[1:] / "rootfs" / (name + suffix)
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text(pair[number])
+            head, _, rest = listed.partition("runtime overlay: [")
+            head = head[: head.index("system overlay: [")]
+            tail = rest.partition("]")[2]
+            found[suffix] = f"{head}system overlay: [{suffix[1:]}], runtime overlay: []{tail}"
+        return found
+
+    with cluster(count) as paths:
+        written = sites(paths)
+
+        def of(suffix: str) -> Callable[[], float]:
+            def build() -> float:
+                paths.nodes_conf.write_text(written[suffix])
+                return cold(paths)[1]
+
+            return build
+
+        bench.compare(
+            f"6-go-cold-{count}",
+            f"{count} nodes, 10 templates, cold",
+            ours=of(model.GO_TEMPLATE),
+            theirs=of(model.TEMPLATE),
+            peer="the same in Jinja2",
+            runs=bench.runs(3),
+            target="ratio <= 1.1",
+        )
+        env = environment.make(Sources(paths, (), lambda name: None))
+    engine = go.engine(env)
+    sources = [f"{pair[0]}# {number}\n" for number in range(10) for pair in PAIRS.values()]
+    times: list[float] = []
+    for _ in range(bench.runs(5)):
+        start = time.perf_counter()
+        for source in sources:
+            go.Program(engine, source, "a template")
+        times.append((time.perf_counter() - start) * 1000)
+    bench.record("6-go-compile", f"{len(sources)} templates compiled", times, unit="ms", target="<= 500")
 
 
 def rows_storm(bench: Bench, count: int) -> None:

@@ -10,6 +10,7 @@ from wwfast.overlays.templates.faults import Refused
 from wwfast.overlays.templates.go import printing
 from wwfast.overlays.templates.go.library.builtin import SPRIG
 from wwfast.overlays.templates.go.render import SCRIPT, Engine, Program
+from wwfast.overlays.templates.go.shapes import many, struct
 from wwfast.overlays.templates.go.structs import NetDev, NetDevs
 from wwfast.overlays.templates.go.values import Object, StringMap
 
@@ -55,8 +56,8 @@ class Variables(Object):
         return super().member(name)
 
 
-def unknown(names: list[str]) -> str:
-    return "" if names[0] in TEXTS or names[0] in OTHERS else f"there is no field {names[0]} in a script"
+DEVICES = many(struct("of a network device", NetDev.MEMBERS, Tags=many(None)))
+SHAPE = struct("in a script", dict.fromkeys((*TEXTS, *OTHERS)), NetDevs=DEVICES)
 
 
 def shown(words: frozenset[str]) -> Callable[[Any], str]:
@@ -72,7 +73,7 @@ def shown(words: frozenset[str]) -> Callable[[Any], str]:
 
 
 def engine() -> Engine:
-    return Engine(SPRIG, shown, unknown)
+    return Engine(SPRIG, shown, SHAPE)
 
 
 class Script:
@@ -80,6 +81,9 @@ class Script:
 
     def __init__(self, engine: Engine, source: str, where: str, node: str) -> None:
         self._program = Program(engine, source, where, SCRIPT, node)
+
+    def doubts(self) -> list[str]:
+        return self._program.doubts()
 
     def run(self, values: Mapping[str, object], facts: Mapping[str, str], node: str) -> str:
         return "".join(piece for piece in self._program.run(Variables(values), node) if isinstance(piece, str))

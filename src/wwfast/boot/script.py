@@ -88,6 +88,16 @@ class Scripts:
             known = (path, stamp, error)
         self._compiled[name] = known
 
+    def wrong(self) -> list[str]:
+        """What is sure to fail, of all of them; each names its file."""
+        found: list[str] = []
+        for _, _, program in self._compiled.values():
+            if isinstance(program, WwfastError):
+                found.append(program.message.replace(f", node {NODE}", ""))
+            elif isinstance(program, goscript.Script):
+                found += program.doubts()
+        return found
+
     def names(self) -> list[str]:
         return sorted(self._compiled)
 

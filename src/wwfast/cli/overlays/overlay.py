@@ -303,6 +303,28 @@ def info(app: App, name: str, file: str, as_json: bool) -> None:
 overlay.aliases["variables"] = overlay.aliases["vars"] = "info"
 
 
+@overlay.command(epilog="Example: wwfast overlay lint")
+@click.argument("names", nargs=-1, metavar="[OVERLAY...]", shell_complete=completer("overlay"))
+@pass_app
+def lint(app: App, names: tuple[str, ...]) -> None:
+    """Say what of the templates will not run, before a node asks. Without OVERLAY: of all, and of iPXE scripts."""
+    from wwfast.boot.script import Scripts
+    from wwfast.errors import WwfastError
+    from wwfast.overlays.files import model
+    from wwfast.overlays.templates.lint import Linter
+
+    linter = Linter(app.paths)
+    chosen = [model.find(app.paths, name) for name in names or model.names(app.paths)]
+    wrong = [said for each in chosen for said in linter.overlay(each)]
+    if not names:
+        wrong += Scripts(app.paths).wrong()
+    for said in wrong:
+        click.echo(said)
+    if wrong:
+        raise WwfastError(f"{len(wrong)} will not run", hint="docs/templates.md says what does")
+    click.echo(f"{linter.templates} templates of {len(chosen)} overlays: nothing is wrong with them")
+
+
 @overlay.command(epilog="Example: wwfast overlay diff hosts")
 @click.argument("names", nargs=-1, metavar="[OVERLAY...]", shell_complete=completer("overlay"))
 @pass_app

@@ -155,6 +155,7 @@ class Template:
             self._program = go.Program(go.engine(env), source, where)
         else:
             self._program = Program(env, source, where)
+        self._path = item.output
         self._facts = {"overlay": overlay, "build_source": str(item.source)}
         self.env = env
         self.lazy = isinstance(self._program, Program) and self._program.lazy  # runs can be shared (see shared)
@@ -163,4 +164,4 @@ class Template:
     def run(self, names: Names, node: str, *, memory: float = 0, output: int = 1 << 30) -> tuple[Output, ...]:
         """The outputs for one node; none when the template aborts. Raises ConfigError; also where the text has more
         than `output` characters."""
-        return self._program.outputs(names, self._facts, node, self.item.output, memory=memory, limit=output)
+        return self._program.outputs(names, self._facts, node, self._path, memory=memory, limit=output)

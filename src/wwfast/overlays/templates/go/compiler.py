@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from wwfast.overlays.templates.go import values
 from wwfast.overlays.templates.go.lexer import Places
+from wwfast.overlays.templates.go.shapes import Shape
 from wwfast.overlays.templates.go.tree import (
     Action,
     Branch,
@@ -66,6 +67,7 @@ KINDS: dict[str, Type] = {
 CHECKS = {f"to_{letter}": kind.check for letter, kind in KINDS.items() if kind.check is not None}
 RUNTIME: dict[str, Any] = {
     **CHECKS,
+    "equal": values.equal,
     "field": values.field,
     "method": values.method,
     "one": values.one,
@@ -96,15 +98,15 @@ class Scope:
         return self.names.get(name) or (self.outer.find(name) if self.outer else None)
 
 
-def compiled(tree: Tree, source: str, where: str, functions: Mapping[str, Known], top: Any = None) -> Compiled:
-    """A code object that defines `main(run, dot)`; `top` tells what the dot of the top level has (see Shape)."""
+def compiled(tree: Tree, source: str, where: str, functions: Mapping[str, Known], top: Shape | None = None) -> Compiled:
+    """A code object that defines `main(run, dot)`; `top` tells what the dot of the top level has."""
     maker = Compiler(tree, source, functions, top)
     module = ast.Module(maker.functions(), [])
     return Compiled(compile(module, where, "exec", dont_inherit=True, optimize=0), maker.doubts)
 
 
 class Compiler:
-    def __init__(self, tree: Tree, source: str, functions: Mapping[str, Known], top: Any) -> None:
+    def __init__(self, tree: Tree, source: str, functions: Mapping[str, Known], top: Shape | None) -> None:
         self._tree, self._functions, self._top = tree, functions, top
         self._places = Places(source)
         self._templates = {name: f"t_{number}" for number, name in enumerate(tree.defined)}
@@ -112,6 +114,8 @@ class Compiler:
         self._loops = 0
         self._scope = Scope()
         self._dot = "d"
+        self._shapes: dict[str, Shape | None] = {}  # of names in Python
+        self._there: set[str] = set()  # of these those that never hold nothing
         self.doubts: list[Doubt] = []
 
     def functions(self) -> list[ast.stmt]:
@@ -121,8 +125,8 @@ class Compiler:
     def _function(self, name: str, body: list[Part], *, whole: bool = False) -> ast.stmt:
         self._scope, self._dot = Scope(), "d"
         self._scope.names["$"] = "d"
-        if not whole:
-            self._top = None
+        self._shapes = {"d": self._top if whole else None}
+        self._there = {"d"}
         here: dict[str, Any] = {"lineno": 1, "col_offset": 0, "end_lineno": 1, "end_col_offset": 1}
         arguments = ast.arguments([], [ast.arg("run", **here), ast.arg("d", **here)], None, [], [], None, [])
         write = ast.Attribute(ast.Name("run", ast.Load(), **here), "write", ast.Load(), **here)
@@ -207,6 +211,8 @@ class Compiler:
         dot = self._dot
         if part.word == "with":
             dot = self._new("d")
+            self._shapes[dot] = self._shape(part.pipeline)
+            self._there.add(dot)
             test = self._bind(dot, test, part.at)
         body = self._inside(part.body, dot)
         otherwise = self._inside(part.otherwise, self._dot) if part.otherwise else []
@@ -221,6 +227,13 @@ class Compiler:
         whole = self._pipeline(part.pipeline)
         names = [self._scope.find(name) or "d" for name in variables]
         items, dot, key = self._new("s"), self._new("d"), self._new("k")
+        held = self._shape(part.pipeline)
+        self._shapes[dot] = held.element if held is not None else None
+        self._there.add(dot)
+        self._shapes.update(dict.fromkeys(names))
+        if names and variables[-1] not in self._tree.assigned:
+            self._shapes[names[-1]] = self._shapes[dot]
+            self._there.add(names[-1])
         self._loops += 1
         if self._loops > LOOPS:
             self.doubts.append(Doubt(at, "ranges are nested too deeply"))
@@ -261,8 +274,34 @@ class Compiler:
                 if found is None:
                     return self._fail(f"undefined variable {name!r}", pipeline.at)
                 target = found
+            self._shapes[target] = self._shape(pipeline) if name not in self._tree.assigned else None
             value = self._bind(target, value, pipeline.at)
         return value
+
+    def _shape(self, pipeline: Pipeline) -> Shape | None:
+        """What is known of its value: where it is a field, a variable, or an element by `index`."""
+        if len(pipeline.commands) > 1:
+            return None
+        first, *rest = pipeline.commands[0].operands
+        if isinstance(first, Function) and first.name == "index" and len(rest) == 2:
+            held = self._shape(Pipeline([Command(rest[:1], first.at)], first.at))
+            return held.element if held is not None else None
+        if rest:
+            return None
+        match first:
+            case Pipeline():
+                return self._shape(first)
+            case Dot():
+                return self._shapes.get(self._dot)
+            case Fields():
+                owner, names = self._shapes.get(self._dot), first.names
+            case Variable():
+                owner, names = self._shapes.get(self._scope.find(first.name) or ""), first.names
+            case Chain(inner=Pipeline() as inner):
+                owner, names = self._shape(inner), first.names
+            case _:
+                return None
+        return owner.walk(names)[0] if owner is not None else None
 
     def _command(self, command: Command, final: ast.expr | None) -> ast.expr:
         first, *rest = command.operands
@@ -307,12 +346,21 @@ class Compiler:
                 return self._operand(operand.inner), operand.names
 
     def _fields(self, owner: ast.expr, names: list[str], operand: Fields | Variable | Chain) -> ast.expr:
-        if names and isinstance(owner, ast.Name) and owner.id == "d" and self._top is not None:
-            said = self._top(names)
-            if said:
-                self.doubts.append(Doubt(operand.at, said))
+        known = self._shapes.get(owner.id) if isinstance(owner, ast.Name) else None
+        if isinstance(operand, Chain) and isinstance(operand.inner, Pipeline):
+            known = self._shape(operand.inner)
+        if known is not None and (said := known.walk(names)[1]):
+            self.doubts.append(Doubt(operand.at, said))
+        there = isinstance(owner, ast.Name) and owner.id in self._there
         for name in names:
-            owner = self._call("field", [owner, self._const(name, operand.at)], operand.at)
+            arguments = [self._const(name, operand.at)]
+            if there and known is not None and known.members is not None:
+                step = ast.Attribute(owner, "member", ast.Load(), **self._at(operand.at))
+                owner = ast.Call(step, arguments, [], **self._at(operand.at))
+            else:
+                owner = self._call("field", [owner, *arguments], operand.at)
+                there = False
+            known = known.walk([name])[0] if known is not None else None
         return owner
 
     def _method(self, first: Fields | Variable | Chain, rest: list[Operand], final: ast.expr | None) -> ast.expr:
@@ -336,6 +384,8 @@ class Compiler:
         match name:
             case "and" | "or":
                 return self._shorted(name, arguments, at)
+            case "eq" if count == 2:
+                return self._call("equal", arguments, at)
             case "not":
                 return ast.UnaryOp(ast.Not(), arguments[0], **self._at(at))
         if known.placed:

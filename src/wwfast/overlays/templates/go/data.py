@@ -13,6 +13,7 @@ from wwfast.nodes.model import Disk, FileSystem, Node
 from wwfast.overlays.templates.data import Names
 from wwfast.overlays.templates.faults import Refused
 from wwfast.overlays.templates.go import structs
+from wwfast.overlays.templates.go.shapes import Shape, many, struct
 from wwfast.overlays.templates.go.values import Object
 
 NO_FIELD = "can't evaluate field {}: there is no such field"
@@ -52,6 +53,7 @@ class Data:
         self.names = names
         self._node: Node | None = None
         self.kept: dict[str, Any] = {}  # of the node
+        self.shared = structs.Shared()
         self._sections: dict[str, Any] = {}
         self._all: list[NodeView] | None = None
         self._views: list[View] | None = None
@@ -85,22 +87,29 @@ class Data:
 class Top(Object):
     """The dot of the top level."""
 
-    __slots__ = ("_data", "_facts", "_fresh")
+    __slots__ = ("_data", "_facts", "_fresh", "_kept", "_own")
     GO = "overlay.TemplateStruct"
 
-    def __init__(self, data: Data, facts: Mapping[str, str]) -> None:
+    def __init__(self, data: Data, facts: Mapping[str, str], *, changes: bool = True) -> None:
+        """`changes` when the template has functions that change maps in place."""
         self._data, self._facts = data, facts
-        self._fresh: dict[str, Any] = {}
+        self._kept, self._own = data.kept, data.names.own
+        self._fresh: dict[str, Any] | None = {} if changes else None
 
     def member(self, name: str) -> Any:
-        data = self._data
         pair = structs.TOP.get(name)
         if pair is not None:
-            raw = data.names.lookup(pair[0])
-            kept = data.kept if name not in CHANGED else self._fresh
+            field, make = pair
+            self._own.add(field)
+            kept = self._kept
+            if self._fresh is not None and name in CHANGED:
+                kept = self._fresh
+            elif name in CHANGED:
+                make = self._data.shared.resources
             if name not in kept:
-                kept[name] = pair[1](raw)
+                kept[name] = make(self._data.names.lookup(field))
             return kept[name]
+        data = self._data
         if name in structs.SERVER:
             return data.names.lookup(structs.SERVER[name])
         if name in structs.SECTIONS:
@@ -120,19 +129,27 @@ class Top(Object):
 
 
 KNOWN = frozenset({*structs.TOP, *structs.SERVER, *structs.SECTIONS, *structs.TEMPLATE, "ThisNode", "AllNodes"})
-_BELOW: dict[str, Mapping[str, Any]] = {
-    "Kernel": structs.Kernel.MEMBERS,
-    "Ipmi": structs.Ipmi.MEMBERS,
-    "ThisNode": structs.NODE,
-    **{name: kind.MEMBERS for name, (_, kind) in structs.SECTIONS.items()},
-}
 
 
-def unknown(names: list[str]) -> str:
-    """What is wrong with `.A.B` of the top level; "" when nothing is."""
-    if names[0] not in KNOWN:
-        return f"there is no field {names[0]} at the top level"
-    below = _BELOW.get(names[0])
-    if below is not None and len(names) > 1 and names[1] not in below and names[1] != "Valid":
-        return f"there is no field {names[1]} in .{names[0]}"
-    return ""
+def _shape() -> Shape:
+    """The top level, for what is told before a template runs."""
+    partition = struct("of a partition", structs.Partition.MEMBERS)
+    parts = {"Partitions": many(partition), "PartitionList": many(partition)}
+    disks = many(struct("of a disk", structs.Disk.MEMBERS, **parts))
+    filesystems = many(struct("of a file system", structs.FileSystem.MEMBERS))
+    inner = {
+        "NetDevs": many(struct("of a network device", structs.NetDev.MEMBERS, Tags=many(None))),
+        "Kernel": struct("of the kernel", structs.Kernel.MEMBERS),
+        "Ipmi": struct("in .Ipmi", structs.Ipmi.MEMBERS),
+        "Disks": disks,
+        "FileSystems": filesystems,
+        "Tags": many(None),
+    }
+    lists = {"DiskList": disks, "FileSystemList": filesystems}
+    node = struct("of a node", {**structs.NODE, "Valid": None}, **inner, **lists)
+    sections = {name: struct(f"in .{name}", kind.MEMBERS) for name, (_, kind) in structs.SECTIONS.items()}
+    names = dict.fromkeys(KNOWN)
+    return struct("at the top level", names, **inner, **sections, ThisNode=node, AllNodes=many(node))
+
+
+SHAPE = _shape()

@@ -42,7 +42,7 @@ def parse(source: str, known: Collection[str], refused: Mapping[str, str]) -> Tr
             raise SyntaxFault(part.at, f"unexpected {{{{{part.text}}}}}")
         if part is not None:
             body.append(part)
-    return Tree(body, parser.defined, frozenset(parser.words), parser.comments)
+    return Tree(body, parser.defined, frozenset(parser.words), parser.comments, frozenset(parser.assigned))
 
 
 class Parser:
@@ -57,6 +57,7 @@ class Parser:
         self._depth = 0
         self.defined: dict[str, list[Part]] = {}
         self.words: set[str] = set()
+        self.assigned: set[str] = set()
 
     def peek(self, *, blanks: bool = False) -> Token:
         if not blanks:
@@ -195,6 +196,8 @@ class Parser:
             if follows.kind in (Kind.DECLARE, Kind.ASSIGN):
                 made.declares = follows.kind is Kind.DECLARE
                 self._declare(made, variable)
+                if not made.declares:
+                    self.assigned |= {*made.variables}
                 break
             if follows.kind is not Kind.COMMA:
                 self._at = start

@@ -58,6 +58,8 @@ def _object(value: Object) -> str:
 
 def show(value: Any) -> str:
     """What an action prints."""
+    if type(value) is str:
+        return value
     return "<no value>" if value is None else text(value)
 
 

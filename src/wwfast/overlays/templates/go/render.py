@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable, Mapping
 from types import TracebackType
@@ -9,18 +10,21 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from wwfast.errors import ConfigError
+from wwfast.overlays.files import model
 from wwfast.overlays.files.stack import Output
 from wwfast.overlays.templates import faults
 from wwfast.overlays.templates.data import Names
-from wwfast.overlays.templates.environment import Abort, Environment, Slots
+from wwfast.overlays.templates.environment import Abort, Environment, Slots, encode
 from wwfast.overlays.templates.faults import Refused
 from wwfast.overlays.templates.go import data, printing
 from wwfast.overlays.templates.go.compiler import RUNTIME, Doubt, Known, compiled
 from wwfast.overlays.templates.go.lexer import Places, SyntaxFault
 from wwfast.overlays.templates.go.library import site
 from wwfast.overlays.templates.go.library.builtin import REFUSED, SPRIG
+from wwfast.overlays.templates.go.library.lists import CHANGING
 from wwfast.overlays.templates.go.library.site import BACKUP, FILE, Event, Run
 from wwfast.overlays.templates.go.parser import parse
+from wwfast.overlays.templates.go.shapes import Shape
 from wwfast.overlays.templates.go.values import Object
 
 OVERLAY, SCRIPT = ", line {}, column {}", ":{}:{}"
@@ -32,13 +36,13 @@ def stop(said: str) -> Any:
 
 class Engine:
     """What templates of one kind can call; `show` gives, for the words of a template, what makes text of what it
-    prints; `top` says what is wrong with a field of the top level."""
+    prints; `top` says which fields the top level has."""
 
     def __init__(
         self,
         functions: Mapping[str, Known],
         show: Callable[[frozenset[str]], Callable[[Any], str]] = lambda words: printing.show,
-        top: Callable[[list[str]], str] | None = None,
+        top: Shape | None = None,
     ) -> None:
         self.functions = functions
         self.top, self.show = top, show
@@ -66,7 +70,7 @@ def engine(env: Environment) -> Engine:
     """The functions of overlay templates, beside those that Jinja2 has; one for each environment."""
     made = _engines.get(env)
     if made is None:
-        made = _engines[env] = Engine({**SPRIG, **site.functions(env.sources)}, top=data.unknown)
+        made = _engines[env] = Engine({**SPRIG, **site.functions(env.sources)}, top=data.SHAPE)
     return made
 
 
@@ -90,6 +94,7 @@ class Program:
         exec(made.code, names)  # made by the compiler: constants, numbered names, and functions of the table
         self._main: Callable[[Run, Any], None] = names["main"]
         self.words = tree.words
+        self._changes = not tree.words.isdisjoint(CHANGING)
         self.comments = tree.comments
         self._doubts, self._places = made.doubts, places
 
@@ -126,13 +131,17 @@ class Program:
     ) -> tuple[Output, ...]:
         """The outputs for one node, the unnamed one at `path`; none when the template aborts."""
         try:
-            pieces = self.run(data.Top(self._engine.data(names), facts), node, path, memory)
+            pieces = self.run(data.Top(self._engine.data(names), facts, changes=self._changes), node, path, memory)
         except Abort:
             return ()
         try:
-            if sum(len(piece) for piece in pieces if type(piece) is str) > limit:
+            plain = None
+            with contextlib.suppress(TypeError):  # the most have no event among them
+                plain = "".join(pieces)  # type: ignore[arg-type]
+            length = len(plain) if plain is not None else sum(len(piece) for piece in pieces if type(piece) is str)
+            if length > limit:
                 raise faults.Exceeded("output", limit >> 20)
-            return laid(pieces, path)
+            return (Output(path, model.FILE, encode(plain), True),) if plain is not None else laid(pieces, path)
         except (Exception, faults.Exceeded) as error:
             raise self.failure(error, node) from None
 

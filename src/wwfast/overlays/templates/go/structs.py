@@ -187,6 +187,28 @@ class FileSystems(Named):
     to = "*" + FileSystem.GO
 
 
+class Shared:
+    """The same for many nodes, where no template changes it: resources mostly come from a profile, so they are one."""
+
+    MOST = 4096
+
+    def __init__(self) -> None:
+        self._made: dict[int, tuple[Any, Any]] = {}  # by identity, with what keeps it
+
+    def resources(self, raw: Mapping[str, Any]) -> dict[str, Any]:
+        return {key: self._one(item) for key, item in raw.items()}
+
+    def _one(self, item: Any) -> Any:
+        if not isinstance(item, dict | list):
+            return fresh(item)
+        known = self._made.get(id(item))
+        if known is None:
+            if len(self._made) >= self.MOST:
+                self._made.clear()
+            known = self._made[id(item)] = (item, fresh(item))
+        return known[1]
+
+
 # Fields of a node: its name in Go, the field of ours, and what is made of it.
 NODE: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "Discoverable": ("discoverable", Word),

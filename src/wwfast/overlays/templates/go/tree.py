@@ -118,9 +118,11 @@ Part = Text | Action | Branch | Jump | Call
 
 @dataclass(slots=True)
 class Tree:
-    """A template with those that it defines; `words` are all names and texts that stand in it."""
+    """A template with those that it defines; `words` are all names and texts that stand in it, `assigned` the
+    variables that get another value somewhere."""
 
     body: list[Part]
     defined: dict[str, list[Part]]
     words: frozenset[str]
     comments: list[str]
+    assigned: frozenset[str]

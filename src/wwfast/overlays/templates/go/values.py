@@ -235,10 +235,10 @@ NUMBERS = {"int": "int", "int64": "int", "uint8": "uint", "float64": "float", "s
 
 def field(value: Any, name: str) -> Any:
     """`.NAME` of a value."""
-    if isinstance(value, Object):
-        return value.member(name)
     if isinstance(value, dict):
         return value.get(name)
+    if isinstance(value, Object):
+        return value.member(name)
     if value is None:
         return None
     raise Refused(f"can't evaluate field {{}} in type {told(value)}", name)
@@ -358,10 +358,11 @@ def _comparable(value: Any) -> tuple[str, Any]:
 def eq(first: Any, *others: Any) -> bool:
     if not others:
         raise Refused("missing argument for comparison")
-    return any(_equal(first, other) for other in others)
+    return any(equal(first, other) for other in others)
 
 
-def _equal(a: Any, b: Any) -> bool:
+def equal(a: Any, b: Any) -> bool:
+    """`eq` of two."""
     if type(a) is str and type(b) is str:
         return a == b
     kind, a = _comparable(a)
@@ -397,7 +398,7 @@ def _same(a: Any, b: Any) -> bool:
 
 
 def ne(a: Any, b: Any) -> bool:
-    return not _equal(a, b)
+    return not equal(a, b)
 
 
 def lt(a: Any, b: Any) -> bool:
@@ -415,7 +416,7 @@ def lt(a: Any, b: Any) -> bool:
 
 
 def le(a: Any, b: Any) -> bool:
-    return lt(a, b) or _equal(a, b)
+    return lt(a, b) or equal(a, b)
 
 
 def gt(a: Any, b: Any) -> bool:

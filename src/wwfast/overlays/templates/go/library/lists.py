@@ -219,6 +219,8 @@ FUNCTIONS: dict[str, Known] = {
     "without": Known(without, "a", "a"),
 }
 FUNCTIONS["push"] = FUNCTIONS["append"]
+# Those that change a map in place.
+CHANGING = frozenset(("set", "unset", "merge", "mergeOverwrite", "mustMerge", "mustMergeOverwrite"))
 FUNCTIONS |= {
     "must" + name[0].upper() + name[1:]: FUNCTIONS[name]
     for name in (
