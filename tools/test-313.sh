@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 
 PACKAGES="gcc,libc6-dev,libxxhash0,libyaml-0-2,python3,python3-dev,python3-venv,python3-pip,zstd,cpio,pigz,xz-utils"
 PACKAGES="$PACKAGES,util-linux,iproute2,procps,busybox,kmod,curl,openssh-client,libarchive-tools,skopeo,umoci,make,git"
-PACKAGES="$PACKAGES,ca-certificates,squashfs-tools,erofs-utils,libcap2-bin,tar,gzip,dash"
+PACKAGES="$PACKAGES,ca-certificates,squashfs-tools,erofs-utils,libcap2-bin,tar,gzip,dash,dnsmasq-base,systemd,shellcheck"
 [ "$(id -u)" = 0 ] || { echo "test-313: needs root" >&2; exit 1; }
 
 home=.cache/debian-13-$(echo "$PACKAGES" | sha256sum | cut -c1-12)
@@ -28,7 +28,9 @@ cat >"$root/run-tests" <<'INSIDE'
 set -eu
 cd /checkout
 [ -x /venv/bin/python ] || python3 -m venv /venv
-/venv/bin/python tools/requirements.py | /venv/bin/pip install -q --disable-pip-version-check -r /dev/stdin
+/venv/bin/python tools/requirements.py >/venv/wanted
+cmp -s /venv/wanted /venv/installed || /venv/bin/pip install -q --disable-pip-version-check -r /venv/wanted
+cp /venv/wanted /venv/installed
 echo /checkout/src >"$(/venv/bin/python -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')/wwfast.pth"
 printf '#!/bin/sh\nexec /venv/bin/python -m wwfast "$@"\n' >/venv/bin/wwfast
 chmod +x /venv/bin/wwfast
@@ -40,6 +42,8 @@ INSIDE
 export root TESTS="${TESTS:-tests/unit tests/property}"
 # shellcheck disable=SC2016
 exec unshare --mount --pid --fork --kill-child sh -euc '
+    mount --make-rprivate /
+    mount --bind "$root" "$root" # a mount of its own: mount namespaces and mountinfo below look as on a machine
     mount --rbind /dev "$root/dev"
     mount --rbind /sys "$root/sys"
     mount -t proc proc "$root/proc"

@@ -14,6 +14,7 @@ import pytest
 from wwfast.cli.main import cli, main
 from wwfast.net.dhcp.journal import Journal
 from wwfast.net.dhcp.packet import number
+from wwfast.nodes.registry import Registry
 from wwfast.paths import Paths
 
 Run = Callable[..., tuple[int, str, str]]
@@ -458,6 +459,7 @@ def test_an_address_that_something_has_is_refused_on_every_way_in(
         assert "--force" in err
     code, _, err = run(f"node set n2 --ipaddr {address} --yes --force")
     assert (code, message in err) == (0, True)
+    journal.close()
     assert run("node set n2 --comment later --yes")[0] == 0, "what was wrong before is not in the way"
 
 
@@ -469,7 +471,27 @@ def test_an_address_that_its_own_machine_was_leased_is_no_clash(run: Run, paths:
     journal.load()
     journal.put(("52:54:00:00:00:09", number("10.5.0.100"), time.time() + 60, ""))
     assert journal.flush()
+    journal.close()
     assert run("node set n1 --hwaddr 52:54:00:00:00:09 --ipaddr 10.5.0.100 --yes")[0] == 0
+
+
+def test_a_primary_network_that_names_no_device_is_refused_when_written_and_told_by_doctor(
+    run: Run, paths: Paths
+) -> None:
+    """Whether it is named, or a device is taken from under it, or a profile does it."""
+    nodes = "  n1: {primary network: eth, network devices: {eth: {}, ib: {}}}\n  n2: {profiles: [p]}\n"
+    paths.nodes_conf.write_text(f"nodeprofiles:\n  p: {{network devices: {{eth: {{}}}}}}\nnodes:\n{nodes}")
+    before = text(paths)
+    for command in ("node set n1 --primarynet et", "node unset n1 --netname eth", "profile set p --primarynet et"):
+        code, _, err = run(f"{command} --yes")
+        assert (code, text(paths)) == (1, before), command
+        assert "is none of its network devices, and it boots from" in err
+    assert run("node set n1 --primarynet ib --yes")[0] == 0
+    assert run("node set n1 --primarynet et --yes --force")[0] == 0
+    assert run("node set n1 --comment later --yes")[0] == 0, "what was wrong before is not in the way"
+    [problem] = Registry(paths).snapshot().problems
+    assert str(problem) == "node n1: primary network 'et' is none of its network devices, and it boots from eth"
+    assert problem.message in run("doctor n1")[1]
 
 
 NULLS = "nodeprofiles:\n  p:\n  q: ~\nnodes:\n  n1: {}\n  n2:\n  n3: ~  # third\n  n4: null\n"

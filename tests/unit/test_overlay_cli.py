@@ -259,6 +259,18 @@ def test_overlay_change_of_a_shipped_one_copies_it_to_the_site_first(
     assert "hostname" in ok(run("diff"))
 
 
+def test_overlay_edit_keeps_what_was_written_where_the_file_changed_meanwhile(
+    run: Run, site: Path, paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    motd = site / "base/rootfs/etc/motd"
+    editor(monkeypatch, tmp_path, f'echo mine >"$1"; echo theirs >{motd}')
+    status, _, said = run("edit base etc/motd")
+    assert (status, motd.read_text()) == (1, "theirs\n")
+    [kept] = (paths.state / "edited").iterdir()
+    assert f"what you wrote is in {kept}" in said
+    assert kept.read_text() == "mine\n"
+
+
 def test_overlay_edit_without_a_change_copies_nothing(
     run: Run, site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -82,5 +82,10 @@ def test_node_edit_loses_no_concurrent_change(
     editor.chmod(0o755)
     monkeypatch.setenv("EDITOR", str(editor))
     assert run(paths, "node", "edit", "n1", "--noheader", "--yes") == 1
-    assert "n1 was changed by someone else meanwhile" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "n1 was changed by someone else meanwhile" in said
     assert "theirs" in paths.nodes_conf.read_text()
+    [kept] = (paths.state / "edited").iterdir()
+    assert f"what you wrote is in {kept}" in said
+    assert "mine" in kept.read_text()
+    assert (kept.stat().st_mode & 0o777, kept.parent.stat().st_mode & 0o777) == (0o600, 0o700)

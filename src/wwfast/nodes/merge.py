@@ -20,6 +20,7 @@ from wwfast.nodes.model import Ipmi, Kernel, NetDev, Node, mac
 
 Own = dict[str, Any]
 SCHEMA = fields(Node)
+NO_DEVICE = "is none of its network devices, and it boots from"  # said of a primary network
 
 
 class MergeError(ValueError):

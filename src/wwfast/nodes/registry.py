@@ -226,7 +226,13 @@ class Snapshot:
                         self._say("node", name, f"no profile '{word}'")
             if self._problems and any(problem.fatal for problem in self._problems.get(("node", name), ())):
                 return None
-            return merge.resolve(name, own, base)
+            node = merge.resolve(name, own, base)
+            wanted = own.get("primary network") or base.raw.get("primary network")
+            if wanted and node.network_devices and wanted not in node.network_devices:
+                self._say(
+                    "node", name, f"primary network {checks.shown(wanted)} {merge.NO_DEVICE} {node.primary_network}"
+                )
+            return node
         except merge.MergeError as error:
             self._say("node", name, f"{self.source.name}:{self.source.line(NODES, name)}: {error}", fatal=True)
             return None

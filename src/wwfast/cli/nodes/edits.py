@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
-import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +12,7 @@ import click
 
 from wwfast.cli.completion import completer
 from wwfast.cli.context import App, pass_app
+from wwfast.cli.editor import kept, opened
 from wwfast.cli.nodes.entries import Place, count, found, names_of, write, write_options, wrong_values
 from wwfast.cli.nodes.fields import FieldCommand, set_options, set_request, unset_options, unset_request
 from wwfast.cli.output import answer
@@ -165,7 +164,7 @@ def commands(section: str) -> dict[str, click.Command]:
             if wrong and not force:
                 raise ConfigError("\n".join(wrong[:10]), hint="--force writes it all the same")
 
-        after = edited(
+        after, written = edited(
             app, yaml.dump(before) if before else "", header(section) if not noheader else "", section, check
         )
 
@@ -176,7 +175,8 @@ def commands(section: str) -> dict[str, click.Command]:
             if lost := [name for name in changed if now.get(name, ...) != (source.trees[section].get(name, ...))]:
                 raise WwfastError(
                     f"{noun} {', '.join(lost[:5])} was changed by someone else meanwhile; nothing was written",
-                    hint=f"wwfast {noun} edit {' '.join(lost[:5])}, to begin from what is there now",
+                    hint=f"{kept(app, f'{noun}s.yaml', written)}; "
+                    f"wwfast {noun} edit {' '.join(lost[:5])} begins from what is there now",
                 )
             for name in changed:
                 if name in after:
@@ -293,24 +293,20 @@ def header(section: str) -> str:
 
 def edited(
     app: App, text: str, head: str, section: str, check: Callable[[dict[str, Any], Place], None]
-) -> dict[str, Any]:
-    """What is left after $EDITOR; asks to try again when it is no YAML, or when `check` raises ConfigError."""
+) -> tuple[dict[str, Any], bytes]:
+    """What is left after $EDITOR, and its text; asks to try again when it is no YAML, or `check` raises ConfigError."""
     from wwfast.system import work
-    from wwfast.system.run import start
 
-    editor = shlex.split(os.environ.get("EDITOR") or "vi")
     with work.directory(app.paths.run) as room:  # 0700, and in memory: it may hold passwords
         path = room / "edit.yaml"
         path.write_text(head + text)
         while True:
-            status = start([*editor, path], stdin=None).wait()
-            if status:
-                raise WwfastError(f"{editor[0]} failed with exit status {status}; nothing was changed")
+            opened(path)
             try:
                 data = path.read_bytes()
                 after = entries(data, path.name, section)
                 check(after, places(data, path.name))
-                return after
+                return after, data
             except ConfigError as error:
                 click.echo(f"error: {error.message}", err=True)
                 if not answer("Edit again?"):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from wwfast.config import checks
 from wwfast.errors import WwfastError
 from wwfast.nodes.edit.store import Draft
+from wwfast.nodes.merge import NO_DEVICE
 from wwfast.nodes.registry import Snapshot
 from wwfast.nodes.text.source import NODES, NOUN, PROFILES, Source
 from wwfast.overlays.files.model import ALIASES
@@ -61,6 +62,7 @@ def faults(draft: Draft, result: Source, paths: Paths, settings: Settings) -> li
                 found.append(f"{NOUN[section]} {name}: no {kind} {checks.shown(value)}")
         addressed = addressed or addresses(old) != addresses(after)
     found += namesakes(draft)
+    found += strays(draft, result)
     if addressed:
         from wwfast.net.dhcp.journal import guests  # here: few commands need SQLite
         from wwfast.net.dhcp.network import clashes
@@ -74,6 +76,35 @@ def faults(draft: Draft, result: Source, paths: Paths, settings: Settings) -> li
         claims = clashes(snapshot, settings, guests(paths.database))
         found += [str(clash) for clash in claims if every or clash.node in touched]
     return found
+
+
+def strays(draft: Draft, result: Source) -> list[str]:
+    """Primary networks that name no device of their node by these changes."""
+
+    def told(source: Source, names: Iterable[str] | None) -> set[str]:
+        snapshot = Snapshot(source)
+        for name in names if names is not None else source.trees[NODES]:
+            snapshot.nodes.get(name)
+        return {str(each) for each in snapshot.found_problems() if NO_DEVICE in each.message}
+
+    named: set[str] | None = set()
+    for (section, name), (before, after) in draft.changes().items():
+        if placed(before) == placed(after):
+            continue
+        if section == PROFILES:
+            named = None
+            break
+        assert named is not None
+        named.add(name)
+    return sorted(told(result, named) - told(draft.source, named)) if named is None or named else []
+
+
+def placed(tree: object) -> object:
+    """What decides which device is the primary one."""
+    if not isinstance(tree, dict):
+        return None
+    devices = tree.get("network devices")
+    return tree.get("primary network"), sorted(devices) if isinstance(devices, dict) else None, tree.get("profiles")
 
 
 def namesakes(draft: Draft) -> list[str]:

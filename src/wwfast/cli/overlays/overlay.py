@@ -158,13 +158,10 @@ def create(app: App, name: str) -> None:
 @pass_app
 def edit_(app: App, name: str, file: str, parents: bool, mode: str | None) -> None:
     """Edit a file of an overlay in $EDITOR; a new one if there is none."""
-    import os
-    import shlex
-
+    from wwfast.cli.editor import kept, opened
     from wwfast.errors import WwfastError
     from wwfast.overlays.files import edit, model
     from wwfast.system import work
-    from wwfast.system.run import start
 
     there = model.find(app.paths, name)
     path = there.inside(file)
@@ -173,14 +170,11 @@ def edit_(app: App, name: str, file: str, parents: bool, mode: str | None) -> No
         path = next((each for each in candidates if each.exists()), path)
     relative = str(path.relative_to(there.rootfs))
     before = path.read_bytes() if path.is_file() else None
-    editor = shlex.split(os.environ.get("EDITOR") or "vi")
     with work.directory(app.paths.run) as room:
         copy = room / path.name
         if before is not None:
             copy.write_bytes(before)
-        status = start([*editor, copy], stdin=None).wait()
-        if status:
-            raise WwfastError(f"{editor[0]} failed with exit status {status}; nothing was changed")
+        opened(copy)
         after = copy.read_bytes() if copy.exists() else before
     bits = octal(mode) if mode else None
     if after is None or (after == before and bits is None):
@@ -189,7 +183,10 @@ def edit_(app: App, name: str, file: str, parents: bool, mode: str | None) -> No
     with telling(app, name), edit.changing(app.paths, name) as target:
         new = target.inside(relative)
         if (new.read_bytes() if new.is_file() else None) != before:
-            raise WwfastError(f"{name}: {relative} was changed by someone else meanwhile; nothing was written")
+            raise WwfastError(
+                f"{name}: {relative} was changed by someone else meanwhile; nothing was written",
+                hint=kept(app, new.name, after),
+            )
         with edit.parents_of(target, new, make=parents):
             edit.replace(target, new, after, mode=bits)
 
