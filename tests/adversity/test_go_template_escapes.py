@@ -102,7 +102,7 @@ class Ready:
         env = environment.make(sources)
         self.engine = render.engine(env)
         cluster = data.Cluster(dict(site.snapshot.nodes), lambda image: "")
-        self.names = data.Names(env.globals, data.Server(conf.conf), cluster)
+        self.names = data.Names(env.globals, env.reader, data.Server(conf.conf), cluster)
         self.names.begin(site.node())
         self.top = godata.Top(self.engine.data(self.names), {"overlay": "o", "build_source": "/o"})
 

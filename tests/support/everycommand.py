@@ -82,6 +82,7 @@ ARGUMENTS = {
     "overlay edit": "hosts etc/hosts",
     "overlay import": "motd ROOT/import.yaml etc/new",
     "overlay info": "motd etc/motd.j2",
+    "overlay lint": "",
     "overlay list": "--all",
     "overlay mkdir": "hosts etc/new/deep",
     "overlay show": "--render n1 motd etc/motd.j2",

@@ -55,7 +55,8 @@ class Bench:
         sources = Sources(paths, (), lambda name: image if name == "rocky-9" else None)
         self.env: Environment = environment.make(sources)
         self.nodes = dict(Registry(paths).snapshot().nodes)
-        self.names = Names(self.env.globals, Server(load(paths).conf), Cluster(self.nodes, lambda image: ""))
+        cluster = Cluster(self.nodes, lambda image: "")
+        self.names = Names(self.env.globals, self.env.reader, Server(load(paths).conf), cluster)
 
     def run(self, case: dict[str, Any]) -> dict[str, Any]:
         """As the recorder tells it."""

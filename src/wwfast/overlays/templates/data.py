@@ -239,6 +239,11 @@ class Names:
         """The fields of the node that were looked at; whoever shows it another way adds to them."""
         return self.reader.fields
 
+    def plain(self, name: str) -> Any:
+        """What is no field of a node, as it is."""
+        self._asked.add(name)
+        return self._rest(name)
+
     def everybody(self) -> tuple[list[Node], set[str]]:
         """All nodes, as templates see them, and where it is noted which of their fields are looked at."""
         self._asked.add("all_nodes")

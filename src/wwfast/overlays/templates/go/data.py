@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from wwfast._ext.attributes import View
 from wwfast.nodes.model import Disk, FileSystem, Node
 from wwfast.overlays.templates.data import Names
 from wwfast.overlays.templates.faults import Refused
@@ -56,17 +55,16 @@ class Data:
         self.shared = structs.Shared()
         self._sections: dict[str, Any] = {}
         self._all: list[NodeView] | None = None
-        self._views: list[View] | None = None
 
     def begin(self) -> None:
-        node = self.names.lookup.node
+        node = self.names.reader.node
         if node is not self._node:
             self._node = node
             self.kept = {}
 
     def section(self, name: str) -> Any:
         key, kind = structs.SECTIONS[name]
-        raw = self.names.lookup(key)
+        raw = self.names.plain(key)
         if name not in self._sections:
             self._sections[name] = kind(raw)
         return self._sections[name]
@@ -79,7 +77,7 @@ class Data:
 
     def this_node(self) -> NodeView:
         if "ThisNode" not in self.kept:
-            self.kept["ThisNode"] = NodeView(self.names.lookup.node, self.names.own)
+            self.kept["ThisNode"] = NodeView(self.names.reader.node, self.names.own)
         view: NodeView = self.kept["ThisNode"]
         return view
 
@@ -107,11 +105,11 @@ class Top(Object):
             elif name in CHANGED:
                 make = self._data.shared.resources
             if name not in kept:
-                kept[name] = make(self._data.names.lookup(field))
+                kept[name] = make(getattr(self._data.names.reader.node, field))
             return kept[name]
         data = self._data
         if name in structs.SERVER:
-            return data.names.lookup(structs.SERVER[name])
+            return data.names.plain(structs.SERVER[name])
         if name in structs.SECTIONS:
             return data.section(name)
         if name in structs.TEMPLATE:
@@ -125,7 +123,9 @@ class Top(Object):
         )
 
     def storage(self) -> tuple[dict[str, Disk], dict[str, FileSystem]]:
-        return self._data.names.lookup("disks"), self._data.names.lookup("filesystems")
+        self._own.update(("disks", "filesystems"))
+        node = self._data.names.reader.node
+        return node.disks, node.filesystems
 
 
 KNOWN = frozenset({*structs.TOP, *structs.SERVER, *structs.SECTIONS, *structs.TEMPLATE, "ThisNode", "AllNodes"})
