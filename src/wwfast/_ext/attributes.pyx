@@ -64,6 +64,7 @@ cdef class Reader:
     cdef readonly object node
     cdef readonly set fields
     cdef public list reads
+    cdef public object closed
     cdef public int solid
     cdef readonly Place top
     cdef object struct
@@ -75,6 +76,7 @@ cdef class Reader:
         """`digest` tells values apart, by type as well."""
         self.struct, self.digest, self.fields = struct, digest, fields
         self.known = set()
+        self.closed = frozenset()
         self.top = Place.__new__(Place)
         self.top.reader = self
         self.top.kept = {}
@@ -89,8 +91,8 @@ cdef class Reader:
         self.stamp += 1
         self.top.value, self.top.stamp = node, self.stamp
 
-    def record(self, list reads):
-        self.reads = reads
+    def record(self, list reads, closed=frozenset()):
+        self.reads, self.closed = reads, closed
         self.solid = 0
         self.known.clear()
 
@@ -498,11 +500,12 @@ def make_truth(Reader reader):
 
 def make_hole(Reader reader, frozenset fixed, mark):
     """Print what is not looked at: `make()` says it for any node, if `names`, what else it is made of, stays the same.
-    `mark(make)` is the text that stands for it while all that is looked at is noted."""
+    `mark(make)` is the text that stands for it while all that is looked at is noted; what is in `reader.closed` (the code
+    of such functions) is looked at instead."""
 
     def hole(make, names):
         cdef bint places = False
-        if reader.reads is None or reader.solid:
+        if reader.reads is None or reader.solid or make.__code__ in reader.closed:
             return make()
         for each in names:
             if type(each) is Place:

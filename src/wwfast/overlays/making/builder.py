@@ -59,6 +59,7 @@ class Builder:
         self.made = 0  # parts that were not there before
         self.changed = 0  # times that a node got something else
         self._memos: dict[tuple[str, str], Memo] = {}
+        self._elsewhere: Generation | None = None
         self._noticed, self._handled = 1, 0  # changes seen, and taken in
 
     # -- circumstances -------------------------------------------------------------------------------------------
@@ -183,8 +184,8 @@ class Builder:
         seen = generation.cluster.see(node)
         record = old.record if old is not None else self.index.record(node.id, context)
         if record is None or not self._stands(ground, record, None if old is not None and old.seen is seen else node):
-            # Another process may have made it.
-            record = self.index.record(node.id, context) if old is not None else None
+            self.look_elsewhere()
+            record = self.index.record(node.id, context)
             if record is None or not self._stands(ground, record, node):
                 return None
         fresh = record._replace(static=ground.static, shared=ground.shared.content)
@@ -194,6 +195,12 @@ class Builder:
             memo.artefacts = old.artefacts
         self._memos[node.id, context] = memo
         return memo
+
+    def look_elsewhere(self) -> None:
+        """Another process may have made it: looked for once in each generation, which files of that process end."""
+        if self._elsewhere is not self.generation:
+            self._elsewhere = self.generation
+            self.index.refresh()
 
     def _stands(self, ground: Ground, record: Record, changed: Node | None) -> bool:
         """Whether the own part of a record is right; `changed` is the node if its values must be compared."""
@@ -233,12 +240,10 @@ class Builder:
             ground.static, ground.shared.content, made.own.content,
         )  # fmt: skip
         self.changed += self.index.keep(node.id, context, record)
-        memo = self._memos.get((node.id, context))
-        if memo is not None:
-            memo.record = record
-            memo.artefacts = {}
-            memo.seen = generation.cluster.see(node)
-            memo.generation = 0
+        # It is what this generation says, if what a template looked at is the same here.
+        rests = self.index.rests(record.rests)
+        number = generation.number if rests is not None and generation.holds(rests) else 0
+        self._memos[node.id, context] = Memo(node, generation.cluster.see(node), number, record)
         return record
 
     def pack(self, raw: bytes) -> bytes:
@@ -255,6 +260,7 @@ class Builder:
 
     def given(self, node: Node, context: str) -> Record | None:
         """What the node was given last, in this process or another one."""
+        self.index.refresh()
         return self.index.record(node.id, context)
 
     def take_back(self, node: Node, context: str, given: Record | None) -> None:

@@ -1,13 +1,15 @@
-"""What each node was given last, and on what that rests: small files, each of some nodes, written whole and renamed.
+"""What each node was given last, and on what that rests: one file, to which records are appended.
 
 A record answers two questions: what a node has (served when making it anew fails or is switched off), and whether
-that is still what it should have (then nothing is made).
+that is still what it should have (then nothing is made). The last one of a key counts. Each has its own checksum: what
+is torn or damaged is passed over, and what was to be overwritten counts again, at worst.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import struct
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from typing import NamedTuple, TypeVar
@@ -15,11 +17,11 @@ from typing import NamedTuple, TypeVar
 import msgspec
 import xxhash
 
-from wwfast.overlays.making.store import Store, load
+from wwfast.overlays.making.store import Store
 from wwfast.overlays.templates.data import Rests, digest
 
-BITS = 10  # 1024 files: of 20 records each for 10,000 nodes
-Signature = tuple[int, int, int]
+MAGIC = b"\xf7rec"  # text of no encoding: where the next record begins is found behind damage, too
+HEAD = struct.Struct("<4sI16sQ")  # magic, bytes of the value, key, checksum of key and value
 
 
 class Shared(NamedTuple):
@@ -64,7 +66,6 @@ T = TypeVar("T")
 _rests = msgspec.msgpack.Decoder(Rests)
 _shared = msgspec.msgpack.Decoder(Shared)
 _record = msgspec.msgpack.Decoder(Record)
-_bucket = msgspec.msgpack.Decoder(dict[bytes, bytes])
 _encode = msgspec.msgpack.Encoder().encode
 
 
@@ -74,132 +75,115 @@ class Index:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._base = f"{store.directory}/index"
-        self._buckets: dict[str, tuple[Signature, dict[bytes, bytes]]] = {}
-        self._fresh: dict[str, dict[bytes, bytes]] = {}  # what is to be written
-        self._known: dict[bytes, Rests] = {}
+        self._path = f"{self._base}/records"
+        self._ino, self._read_to, self._looked = 0, 0, False
+        self._values: dict[bytes, bytes] = {}
+        self._fresh: dict[bytes, bytes] = {}  # what is to be written
+        self._rests: dict[bytes, Rests] = {}
 
     # -- records -------------------------------------------------------------------------------------------------
 
     def record(self, node: str, context: str) -> Record | None:
-        return self._decoded(key_of(node, context), _record)
+        return self._get(key_of(node, context), _record)
 
     def keep(self, node: str, context: str, record: Record) -> bool:
         """Whether the node has other contents now."""
         before = self.record(node, context)
-        self._put(key_of(node, context), _encode(record))
+        if record != before:
+            self._put(key_of(node, context), _encode(record))
         return before is None or before.contents != record.contents
 
     def restore(self, node: str, context: str, record: Record | None) -> None:
         """As if `keep` had not been called since it was `record`, if there was no `flush`."""
         key = key_of(node, context)
-        for known in (self._bucket(bucket_of(key)), self._fresh.get(bucket_of(key), {})):
-            known.pop(key, None)
-            if record is not None:
-                known[key] = _encode(record)
+        for values in (self._fresh, self._values):
+            values.pop(key, None)
+        if record is not None:
+            self._values[key] = _encode(record)
 
     def shared(self, plan: bytes) -> Shared | None:
-        return self._decoded(digest(["shared", plan]), _shared)
+        return self._get(digest(["shared", plan]), _shared)
 
     def keep_shared(self, plan: bytes, shared: Shared) -> None:
         self._put(digest(["shared", plan]), _encode(shared))
 
     def rests(self, name: bytes) -> Rests | None:
-        found = self._known.get(name) or self._decoded(name, _rests)
+        found = self._rests.get(name) or self._get(name, _rests)
         if found is not None:
-            self._known[name] = found
+            self._rests[name] = found
         return found
 
     def keep_rests(self, encoded: bytes) -> bytes:
         """The name under which they are found."""
         name = xxhash.xxh3_128_digest(encoded)
-        if name not in self._known:
-            self._known[name] = _rests.decode(encoded)
+        if name not in self._rests:
+            self._rests[name] = _rests.decode(encoded)
             self._put(name, encoded)
         return name
 
-    def _decoded(self, key: bytes, decoder: msgspec.msgpack.Decoder[T]) -> T | None:
+    def _get(self, key: bytes, decoder: msgspec.msgpack.Decoder[T]) -> T | None:
+        value = self._values.get(key)
+        if value is None and not self._looked:
+            self.refresh()
+            value = self._values.get(key)
         try:
-            found = self._bucket(bucket_of(key)).get(key)
-            return None if found is None else decoder.decode(found)
+            return None if value is None else decoder.decode(value)
         except msgspec.DecodeError:
             return None
 
-    # -- files ---------------------------------------------------------------------------------------------------
+    def _put(self, key: bytes, value: bytes) -> None:
+        self._values[key] = self._fresh[key] = value
 
-    def _bucket(self, name: str) -> dict[bytes, bytes]:
-        """As it is on the disk now, with what is to be written over it."""
-        path = f"{self._base}/{name}"
-        signature = _signature(path)
-        known = self._buckets.get(name)
-        if known is None or known[0] != signature:
-            found = self._read(path)
-            found.update(self._fresh.get(name, {}))
-            known = self._buckets[name] = (signature, found)
-        return known[1]
+    # -- the file ------------------------------------------------------------------------------------------------
 
-    @staticmethod
-    def _read(path: str) -> dict[bytes, bytes]:
-        data = load(path)
-        try:
-            return _bucket.decode(data[16:]) if data[:16] == xxhash.xxh3_128_digest(data[16:]) else {}
-        except msgspec.DecodeError:
-            return {}
-
-    def _put(self, key: bytes, value: bytes) -> bool:
-        name = bucket_of(key)
-        bucket = self._bucket(name)
-        if bucket.get(key) == value:
-            return False
-        bucket[key] = value
-        self._fresh.setdefault(name, {})[key] = value
-        return True
+    def refresh(self) -> None:
+        """Take in what other processes wrote."""
+        self._looked = True
+        with suppress(OSError), open(self._path, "rb") as file:  # noqa: PTH123 - a string
+            st = os.fstat(file.fileno())
+            if st.st_ino != self._ino or st.st_size < self._read_to:
+                self._ino, self._read_to, self._values = st.st_ino, 0, {}
+            if st.st_size > self._read_to:
+                file.seek(self._read_to)
+                data = file.read(st.st_size - self._read_to)
+                end = 0
+                for key, value, end in entries(data):  # noqa: B007 - the last end counts
+                    self._values[key] = value
+                self._read_to += end  # not behind one that is being written just now
+                self._values.update(self._fresh)
 
     def flush(self) -> None:
-        """Write what is new. Raises OSError when neither disk nor memory takes it."""
-        if self._fresh and self._store.writing:
-            with self._alone():
-                for name, fresh in list(self._fresh.items()):
-                    path = f"{self._base}/{name}"
-                    found = {**self._read(path), **fresh}
-                    self._write(path, found)
-                    self._buckets[name] = (_signature(path), found)
-                    del self._fresh[name]
-
-    def _write(self, path: str, records: dict[bytes, bytes]) -> bool:
-        data = _encode(records)
-        return self._store.write(path, xxhash.xxh3_128_digest(data) + data)
+        """Append what is new; what the disk does not take waits."""
+        if not self._fresh or not self._store.writing:
+            return
+        data = b"".join([entry(*each) for each in self._fresh.items()])
+        with self._alone():
+            self.refresh()  # what this process appends is behind all that it read
+            if self._store.append(self._path, data):
+                with suppress(OSError):
+                    st = os.stat(self._path)  # noqa: PTH116 - a string
+                    self._ino, self._read_to = st.st_ino, st.st_size
+                self._fresh.clear()
 
     def sweep(self, nodes: Collection[tuple[str, str]]) -> set[bytes]:
         """Drop the records of other nodes, and what no record rests on any more; the contents that the others name."""
-        keys = {key_of(*each): None for each in nodes}
         contents: set[bytes] = set()
-        wanted: set[bytes] = set()
+        kept: dict[bytes, bytes] = {}
         with self._alone():
-            names = self._names()
-            for name in names:
-                for key, value in self._bucket(name).items():
-                    if key in keys:
-                        with suppress(msgspec.DecodeError):
-                            record = _record.decode(value)
-                            contents |= set(record.contents)
-                            wanted |= {key, record.rests, digest(["shared", record.plan])}
-            for name in names:
-                found = self._bucket(name)
-                kept = {key: value for key, value in found.items() if key in wanted}
-                path = f"{self._base}/{name}"
-                if not kept:
-                    with suppress(OSError):
-                        os.unlink(path)  # noqa: PTH108 - a string
-                elif len(kept) < len(found):
-                    self._write(path, kept)
-                self._buckets[name] = (_signature(path), kept)
-        self._known = {name: rests for name, rests in self._known.items() if name in wanted}
+            self.refresh()
+            for node, context in nodes:
+                record = self.record(node, context)
+                if record is not None:
+                    contents |= set(record.contents)
+                    for key in (key_of(node, context), record.rests, digest(["shared", record.plan])):
+                        if key in self._values:
+                            kept[key] = self._values[key]
+            data = b"".join([entry(*each) for each in kept.items()])
+            if len(data) != self._read_to and self._store.writing and self._store.write(self._path, data):
+                self._fresh.clear()
+        self._ino, self._values = 0, kept | self._fresh
+        self._rests = {name: rests for name, rests in self._rests.items() if name in kept}
         return contents
-
-    def _names(self) -> list[str]:
-        with suppress(OSError):
-            return sorted(name for name in os.listdir(self._base) if len(name) == 3)  # noqa: PTH208 - strings
-        return []
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -216,17 +200,22 @@ class Index:
                 os.close(fd)
 
 
+def entry(key: bytes, value: bytes) -> bytes:
+    return HEAD.pack(MAGIC, len(value), key, xxhash.xxh3_64_intdigest(key + value)) + value
+
+
+def entries(data: bytes) -> Iterator[tuple[bytes, bytes, int]]:
+    """Keys and values of the records that are whole, in their order, and where they end."""
+    at = 0
+    while 0 <= at <= len(data) - HEAD.size:
+        magic, length, key, check = HEAD.unpack_from(data, at)
+        value = data[at + HEAD.size : at + HEAD.size + length]
+        if magic == MAGIC and xxhash.xxh3_64_intdigest(key + value) == check:
+            at += HEAD.size + length
+            yield key, value, at
+        else:
+            at = data.find(MAGIC, at + 1)
+
+
 def key_of(node: str, context: str) -> bytes:
     return xxhash.xxh3_128_digest(f"{context}\0{node}".encode())
-
-
-def bucket_of(key: bytes) -> str:
-    return f"{int.from_bytes(key[:2], 'big') >> 16 - BITS:03x}"
-
-
-def _signature(path: str) -> Signature:
-    try:
-        st = os.stat(path)  # noqa: PTH116 - a string, many times
-    except OSError:
-        return (0, 0, 0)
-    return (st.st_ino, st.st_mtime_ns, st.st_size)

@@ -73,6 +73,7 @@ class Orders:
         self._builder = builder
         self._lock = lock
         self._ignore_go = ignore_go_templates
+        self._model: tuple[Generation, worker.Worker] | None = None
         self._crew = Crew(os.cpu_count() or 1, Direct(self._inherit) if alone else None)
 
     def close(self) -> None:
@@ -178,8 +179,12 @@ class Orders:
         hand.conf, hand.generation = generation.conf, generation.number
         for node in hand.nodes.values():
             generation.cluster.see(node)  # once here, and not once in each of them
-        cluster = Cluster(hand.nodes, self._builder.images.kernel_version, generation.cluster)
-        return lambda mark: worker.Worker(self._begin(generation), mark, cluster)
+        if self._model is None or self._model[0] is not generation:
+            cluster = Cluster(hand.nodes, self._builder.images.kernel_version, generation.cluster)
+            model = worker.Worker(self._begin(generation), bytearray(0), cluster)
+            model.compile(generation.grounds)
+            self._model = generation, model
+        return self._model[1].marking
 
     # -- many nodes ----------------------------------------------------------------------------------------------
 

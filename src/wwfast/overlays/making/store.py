@@ -161,6 +161,28 @@ class Store:
         self._waiting[path] = data
         return False
 
+    def append(self, path: str, data: bytes) -> bool:
+        """All of it at the end of a file, or nothing; False when the disk did not take it."""
+        if time.monotonic() < self._retry and self._failure is not None:
+            return False
+        try:
+            fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                size = os.fstat(fd).st_size
+                try:
+                    write_all(fd, data)
+                except BaseException:
+                    os.ftruncate(fd, size)
+                    raise
+            finally:
+                os.close(fd)
+        except OSError as fault:
+            self._fail(fault)
+            return False
+        if not self._waiting:
+            self._failure = None
+        return True
+
     def flush(self, *, sync: bool = False) -> None:
         """Bring what waits to the disk, if that takes it again; with `sync` all is on it afterwards.
 
@@ -295,20 +317,19 @@ def load(path: str) -> bytes:
 def write(path: str, data: bytes) -> None:
     """A file whole, renamed into its place two directories down; nothing is left of it where that fails, and what a
     killed process left the next command sweeps. Raises OSError."""
-    place = Path(path).parent
-    place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    fresh, fd = work.begun(place.parent, is_folder=False)
+    place = os.path.dirname(path)  # noqa: PTH120 - strings: thousands of times
+    above = Path(os.path.dirname(place))  # noqa: PTH120
     try:
-        rest = memoryview(data)
-        while rest:
-            done = os.write(fd, rest)
-            if not done:
-                raise OSError(errno.EIO, os.strerror(errno.EIO), path)
-            rest = rest[done:]
+        fresh, fd = work.begun(above, is_folder=False)
+    except FileNotFoundError:
+        above.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fresh, fd = work.begun(above, is_folder=False)
+    try:
+        write_all(fd, data)
         try:
             os.rename(fresh, path)  # noqa: PTH104 - a string, many times
         except FileNotFoundError:
-            place.mkdir(mode=0o700, exist_ok=True)
+            os.makedirs(place, mode=0o700, exist_ok=True)  # noqa: PTH103
             os.rename(fresh, path)  # noqa: PTH104
     except BaseException:
         with suppress(OSError):
@@ -316,6 +337,15 @@ def write(path: str, data: bytes) -> None:
         raise
     finally:
         os.close(fd)
+
+
+def write_all(fd: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        done = os.write(fd, rest)
+        if not done:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        rest = rest[done:]
 
 
 def sync_file_system(directory: str) -> None:

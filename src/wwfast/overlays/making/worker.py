@@ -11,8 +11,10 @@ import gc
 import os
 import resource
 import signal
+import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from mmap import mmap
 from pathlib import Path
 from typing import Any
@@ -33,7 +35,7 @@ from wwfast.overlays.making.index import Shared
 from wwfast.overlays.making.plan import Changed, Plan, Plans, archive, over_directory
 from wwfast.overlays.templates import environment
 from wwfast.overlays.templates import shared as runs
-from wwfast.overlays.templates.data import Cluster, Names, Rests, Server, digest
+from wwfast.overlays.templates.data import Cluster, Names, Rests, Seen, Server, digest
 from wwfast.overlays.templates.faults import Exceeded
 from wwfast.overlays.templates.render import Template
 from wwfast.overlays.templates.sources import Sources
@@ -41,6 +43,7 @@ from wwfast.paths import Paths
 
 SYSTEM = "system"
 LEVEL = 3
+KEPT = 64  # parts that several nodes have: outputs that are the same for them are the very objects
 LARGEST = 1 << 30  # bytes of a message
 HOLD = 1 << 16  # bytes of answers that are sent together
 
@@ -200,7 +203,7 @@ class Worker:
         self.cluster = cluster or Cluster({}, self._images.kernel_version)
         self._templates: dict[tuple[str, str], Template | WwfastError] = {}
         self.output = begin.conf.wwfast.template_output << 20
-        self.seconds = begin.conf.wwfast.template_seconds
+        self._limited = Limited(begin.conf.wwfast.template_seconds)
         self.memory = begin.conf.wwfast.template_memory
         self._encoded: dict[Rests, bytes] = {}
         self._begin()
@@ -210,6 +213,20 @@ class Worker:
         self._names = Names(self._env.globals, self._env.reader, Server(self._conf), self.cluster)
         self._runs: dict[Template, runs.Shared] = {}
         self._shared: dict[bytes, Shared] = {}
+        self._own: dict[Plan, list[int]] = {}
+        self._parts: dict[tuple[Plan, tuple[int, ...]], tuple[object, bytes, Part, Seen]] = {}
+
+    def compile(self, keys: Iterable[Key]) -> None:
+        """The templates of these plans, before this process is forked; what is wrong with one is said when it runs."""
+        for key in keys:
+            with suppress(WwfastError, Changed, OSError):
+                for each in self._plans.get(*key).templates:
+                    with suppress(WwfastError):
+                        self._template(*each)
+
+    def marking(self, mark: mmap | bytearray) -> Worker:
+        self._mark = mark
+        return self
 
     def know(self, message: Know) -> None:
         for node in message.nodes:
@@ -238,24 +255,44 @@ class Worker:
         outputs: dict[int, Sequence[Output]] = {}
         if shared is None:
             shared, common = self._survey(plan, templates, node, outputs)
-        own = [number for number in range(len(templates)) if number not in shared.common]
+        own = self._own.get(plan)
+        if own is None:
+            own = self._own[plan] = [number for number in range(len(templates)) if number not in shared.common]
         with self._sources.recording() as seen:
             for number in own:  # those that the survey ran are run twice: once per plan and generation
                 outputs[number] = self._run(templates[number], node)
-            entries = plan.quick(own, outputs, frozenset(shared.paths))
-            below = shared.shape
             note = self._names.taken()
-            if entries is None:
-                below = digest(["full", shared.content])
-                outputs.update((number, self._run(templates[number], node)) for number in shared.common)
-                entries = plan.full(shared.common, own, outputs)
-            part = self._packed(plan, entries, trailer=True)
+            made = [outputs[number] for number in own]
+            key = plan, tuple(map(id, made))
+            known = self._parts.get(key)
+            if known is None:
+                with self._sources.recording() as looked:
+                    below, part = self._own_part(plan, shared, own, outputs, node)
+                if len(self._parts) >= KEPT:
+                    self._parts.clear()
+                known = self._parts[key] = made, below, part, looked()
+            else:
+                self._sources.record(known[3])
+            _, below, part, _ = known
             rests = self._names.rests(note, seen())
         encoded = self._encoded.get(rests)
         if encoded is None:
             encoded = self._encoded[rests] = _encode(rests)
         values = self.cluster.values(node, rests.node)
         return Made(plan.identity, shared if common else None, common, part, below, values, encoded)
+
+    def _own_part(
+        self, plan: Plan, shared: Shared, own: list[int], outputs: dict[int, Sequence[Output]], node: Node
+    ) -> tuple[bytes, Part]:
+        """On what it rests below, and the part."""
+        entries, below = plan.quick(own, outputs, frozenset(shared.paths)), shared.shape
+        if entries is None:
+            below = digest(["full", shared.content])
+            outputs.update(
+                (number, self._run(self._template(*plan.templates[number]), node)) for number in shared.common
+            )
+            entries = plan.full(shared.common, own, outputs)
+        return below, self._packed(plan, entries, trailer=True)
 
     def _survey(
         self, plan: Plan, templates: list[Template], node: Node, outputs: dict[int, Sequence[Output]]
@@ -301,7 +338,7 @@ class Worker:
     def _template(self, overlay: str, item: Item) -> Template:
         found = self._templates.get((overlay, item.path))
         if not isinstance(found, Template) or found.item is not item:
-            self._says(f"overlay {overlay}, {item.path}")
+            self._says(f"overlay {overlay}, {item.path}".encode())
             try:
                 found = Template(self._env, overlay, item)
                 if found.content != item.digest:
@@ -312,15 +349,16 @@ class Worker:
         return found
 
     def _run(self, template: Template, node: Node) -> tuple[Output, ...]:
-        self._says(template.where)
+        self._says(template.said)
         shared = self._runs.get(template)
         if shared is None:
             shared = self._runs[template] = runs.Shared(template, self._names, self._sources)
         return shared.run(node.id, self.memory, self.output)
 
-    def _says(self, where: str) -> None:
-        data = where.encode()[: len(self._mark) - 2]
-        self._mark[: len(data) + 2] = len(data).to_bytes(2, "little") + data
+    def _says(self, where: bytes) -> None:
+        data = where[: max(0, len(self._mark) - 2)]
+        if data:
+            self._mark[: len(data) + 2] = len(data).to_bytes(2, "little") + data
 
     def render(self, ask: Render) -> Rendered:
         wanted = model.clean(ask.path)
@@ -342,7 +380,7 @@ class Worker:
 
     def answer(self, ask: Ask) -> Answer:
         try:
-            with limited(self.seconds):
+            with self._limited:
                 match ask:
                     case Make():
                         return self.make(ask)
@@ -363,24 +401,28 @@ class Worker:
             return Failed(f"node {ask.node}: {type(error).__name__}, see the log of the server", None)
 
 
-class limited:
-    """Within it this much CPU time may be used: then Exceeded is raised, once and again; at last the kernel kills."""
+class Limited:
+    """Within it this much CPU time may be used: then Exceeded is raised, once and again; three or four seconds later
+    the kernel kills."""
 
     def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
+        self._seconds, self._within, self._renew = seconds, False, 0.0
+        signal.signal(signal.SIGPROF, self._end)
 
     def __enter__(self) -> None:
-        used = resource.getrusage(resource.RUSAGE_SELF)
-        end = int(used.ru_utime + used.ru_stime + self._seconds) + 3
-        resource.setrlimit(resource.RLIMIT_CPU, (end, resource.RLIM_INFINITY))
-        signal.signal(signal.SIGPROF, self._end)
+        now = time.process_time()
+        if now >= self._renew:  # system calls are a tenth of what a node takes
+            resource.setrlimit(resource.RLIMIT_CPU, (int(now + self._seconds) + 4, resource.RLIM_INFINITY))
+            self._renew = now + 1
+        self._within = True
         signal.setitimer(signal.ITIMER_PROF, self._seconds, 0.5)
 
     def __exit__(self, *_: object) -> None:
-        signal.setitimer(signal.ITIMER_PROF, 0)
+        self._within = False
 
     def _end(self, *_: object) -> None:
-        raise Exceeded("seconds", self._seconds)
+        if self._within:
+            raise Exceeded("seconds", self._seconds)
 
 
 def limit_memory(mib: int) -> None:

@@ -11,6 +11,7 @@ import posixpath
 import re
 import secrets
 from collections.abc import Callable
+from types import CodeType
 from typing import Any
 
 import jinja2
@@ -84,9 +85,9 @@ class Environment(Sandbox):
     def prepared(self, tree: nodes.Template) -> nodes.Template:
         return lazy.prepare(tree, NAMED, TEXT | MAP)
 
-    def record(self) -> list[Hole]:
+    def record(self, closed: frozenset[CodeType]) -> list[Hole]:
         """From now on the run is noted; where holes stand in its text is marked by their numbers in this list."""
-        self.reader.record([])
+        self.reader.record([], closed)
         self._holes = []
         return self._holes
 

@@ -146,6 +146,7 @@ class Template:
         self.item = item
         self.content = xxhash.xxh3_128_digest(data)
         self.where = where = f"overlay {overlay}, {item.path}"
+        self.said = where.encode()
         try:
             source = data.decode()
         except UnicodeDecodeError as error:

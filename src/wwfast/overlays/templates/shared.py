@@ -1,13 +1,15 @@
 """What a template made, found again for every node for which it sees the same.
 
-While a template runs it is noted what decides its way (see lazy): these reads are a branch of a tree, at its end stands
-the text, open where something of the node is only printed. The next node goes down the tree by what it has in these
-places: a template runs once for each way that there is. All of it holds for one generation, in which nothing but the
-node differs.
+While a template runs it is noted what decides its way (see lazy): these reads are a branch of a tree, at its end
+stands the text, open where something of the node is only printed. The next node goes down the tree by what it has in
+these places: a template runs once for each way that there is. What was printed the same for the first nodes is closed:
+to look whether it is the same costs less than to say it again. All of it holds for one generation, in which nothing but
+the node differs.
 """
 
 from __future__ import annotations
 
+from types import CodeType
 from typing import NamedTuple
 
 from wwfast._ext import attributes
@@ -20,6 +22,7 @@ from wwfast.overlays.templates.render import Template
 from wwfast.overlays.templates.sources import Sources
 
 TRIED = 32  # runs after which a template must have been found again more often than it ran
+FIRST = 16  # nodes after which it is decided what is closed
 WAYS = 1000  # of one template
 LARGE = 1 << 20  # bytes of a text that is not kept for other nodes if it rests on this one
 
@@ -32,14 +35,6 @@ class Leaf(NamedTuple):
     note: Note
     seen: Seen
 
-    def filled(self) -> tuple[Output, ...]:
-        """The outputs for the node that is there now; whatever its holes raise."""
-        return tuple(
-            output if pieces is None
-            else output._replace(content=encode("".join([it if type(it) is str else it() for it in pieces])))  # type: ignore[operator]
-            for output, pieces in zip(self.outputs, self.pieces, strict=True)
-        )  # fmt: skip
-
 
 class Shared:
     """A template in one generation. `common` once it was seen that it looks at nothing of the node."""
@@ -51,6 +46,8 @@ class Shared:
         self._tree: attributes.Branch | Leaf | None = None
         self._ran = self._found = 0
         self._open = template.lazy
+        self._closed: frozenset[CodeType] = frozenset()
+        self._said: dict[CodeType, set[str]] | None = {}  # by the holes of the first nodes
 
     def run(self, node: str, memory: float, limit: int) -> tuple[Output, ...]:
         """As Template.run."""
@@ -60,6 +57,8 @@ class Shared:
                 return self.template.run(self._names, node, memory=memory, output=limit)
             return self._first(node, memory, limit)
         self._found += 1
+        if self._found == FIRST and self._said is not None:
+            self._close()
         self._names.note(leaf.note)
         if leaf.seen:
             self._sources.record(leaf.seen)
@@ -69,8 +68,11 @@ class Shared:
         if not any(leaf.pieces):
             return leaf.outputs
         try:
-            made = leaf.filled()
-            if sum(len(output.content) for output in made) <= limit:
+            made = tuple([
+                output if pieces is None else output._replace(content=encode(self._text(pieces)))
+                for output, pieces in zip(leaf.outputs, leaf.pieces, strict=True)
+            ])  # fmt: skip
+            if sum([len(output.content) for output in made]) <= limit:
                 return made
         except Exceeded as error:
             raise self.template.failure(error, node) from None
@@ -78,11 +80,30 @@ class Shared:
             pass  # what is wrong, and in which line, says the run that follows
         return self.template.run(self._names, node, memory=memory, output=limit)
 
+    def _text(self, pieces: list[str | Hole]) -> str:
+        if self._said is None:
+            return "".join([it if type(it) is str else it() for it in pieces])  # type: ignore[operator]
+        made = list(pieces)
+        for at, it in enumerate(pieces):
+            if not isinstance(it, str):
+                made[at] = said = it()
+                known = self._said.setdefault(it.__code__, set())
+                if len(known) < 2:
+                    known.add(said)
+        return "".join(made)  # type: ignore[arg-type]
+
+    def _close(self) -> None:
+        """What was always the same is looked at from now on."""
+        said, self._said = self._said or {}, None
+        self._closed = frozenset(code for code, texts in said.items() if len(texts) == 1)
+        if self._closed:
+            self._tree, self._ran, self._found = None, 0, 0
+
     def _first(self, node: str, memory: float, limit: int) -> tuple[Output, ...]:
         """Run it, and keep what it made."""
         names, template = self._names, self.template
         before = names.taken()
-        holes = template.env.record()
+        holes = template.env.record(self._closed)
         with self._sources.recording() as seen:
             outputs = template.run(names, node, memory=memory, output=limit)
         note = names.taken()
