@@ -76,6 +76,7 @@ ARGUMENTS = {
     "overlay build": "--workers 1",
     "overlay chmod": "hosts etc/hosts 0600",
     "overlay chown": "motd etc/motd.j2 1:1",
+    "overlay convert": "motd",
     "overlay create": "fresh",
     "overlay delete": "motd etc/motd.j2",
     "overlay diff": "",

@@ -8,7 +8,7 @@ import pytest
 
 from wwfast.cli.main import main
 from wwfast.overlays.files import model
-from wwfast.overlays.templates.lint import Linter
+from wwfast.overlays.templates.porting.lint import Linter
 from wwfast.paths import Paths
 
 DATA = Path(__file__).parents[1] / "data/go"

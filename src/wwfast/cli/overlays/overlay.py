@@ -308,7 +308,7 @@ def lint(app: App, names: tuple[str, ...]) -> None:
     from wwfast.boot.script import Scripts
     from wwfast.errors import WwfastError
     from wwfast.overlays.files import model
-    from wwfast.overlays.templates.lint import Linter
+    from wwfast.overlays.templates.porting.lint import Linter
 
     linter = Linter(app.paths)
     chosen = [model.find(app.paths, name) for name in names or model.names(app.paths)]
@@ -320,6 +320,34 @@ def lint(app: App, names: tuple[str, ...]) -> None:
     if wrong:
         raise WwfastError(f"{len(wrong)} will not run", hint="docs/templates.md says what does")
     click.echo(f"{linter.templates} templates of {len(chosen)} overlays: nothing is wrong with them")
+
+
+@overlay.command(epilog="Example: wwfast overlay convert --print slurm")
+@overlay_argument
+@click.option("-p", "--print", "only_print", is_flag=True, help="Write nothing; also show what is not the same.")
+@pass_app
+def convert(app: App, name: str, only_print: bool) -> None:
+    """Write a Jinja2 template beside each Go template that has one which gives the nodes the same."""
+    from wwfast.overlays.files import edit, model
+    from wwfast.overlays.templates.porting.compare import Porter
+    from wwfast.system import work
+
+    there = model.find(app.paths, name)
+    with work.directory(app.paths.run) as room:
+        ported = list(Porter(app.paths, app.settings, app.registry.snapshot().nodes, room).overlay(there))
+    for each in ported:
+        path = each.item.output + model.TEMPLATE
+        if only_print:
+            click.echo(f"# {path}" + (f": {each.wrong}" if each.wrong else ""))
+            click.echo(each.source, nl=not each.source.endswith("\n"))
+        elif not each.same:
+            click.echo(f"{each.item.path} stays: {each.wrong}")
+        else:
+            with telling(app, name), edit.changing(app.paths, name) as target:
+                edit.replace(target, target.inside(path), each.source.encode(), mode=each.item.mode)
+            click.echo(f"{path} takes the place of {each.item.path}, and writes the same")
+    if not ported:
+        click.echo(f"overlay {name} has no Go templates")
 
 
 @overlay.command(epilog="Example: wwfast overlay diff hosts")
