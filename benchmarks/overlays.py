@@ -334,6 +334,7 @@ def edits(bench: Bench, paths: Paths, count: int) -> None:
         if not place.exists():
             from wwfast.overlays.files.edit import clone
 
+            place.parent.mkdir(parents=True, exist_ok=True)
             clone(source, place)
             service.build(registry.snapshot(), processes=CORES)
         file = next(place.rglob("*.j2"))

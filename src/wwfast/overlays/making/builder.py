@@ -97,7 +97,7 @@ class Builder:
                 self.plans.keep(before.grounds)
         cluster = Cluster(snapshot.nodes, self._kernel_of, before.cluster if before else None)
         number = before.number + 1 if before else 1
-        self.generation = Generation(number, snapshot, self.conf, cluster, self.sources)
+        self.generation = Generation(number, noticed, snapshot, self.conf, cluster, self.sources)
         self._handled = noticed
         return self.generation
 

@@ -188,7 +188,7 @@ class Hand:
 
     def __init__(self, forks: Forks) -> None:
         self._forks = forks
-        self.generation = 0
+        self.generation = self.looked = 0
         self.conf: object = None
         self.nodes: dict[str, Node] = {}
         self.shared: dict[bytes, Shared] = {}

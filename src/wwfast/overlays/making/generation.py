@@ -38,8 +38,11 @@ class Ground:
 class Generation:
     """Not thread-safe but for what never changes: number, snapshot, conf."""
 
-    def __init__(self, number: int, snapshot: Snapshot, conf: Conf, cluster: Cluster, sources: Sources) -> None:
-        self.number = number
+    def __init__(
+        self, number: int, looked: int, snapshot: Snapshot, conf: Conf, cluster: Cluster, sources: Sources
+    ) -> None:
+        """`looked` is another number for each time that files were looked at anew."""
+        self.number, self.looked = number, looked
         self.snapshot = snapshot
         self.conf = conf
         self.cluster = cluster

@@ -157,7 +157,9 @@ class Orders:
             if new or len(fresh) != len(known) or list(fresh) != list(known):
                 rest = new[(len(new) - 1) // CHUNK * CHUNK :] if new else []
                 yield Know(rest, list(fresh))
-            yield Look()
+            if hand.looked != generation.looked:
+                yield Look()
+            hand.looked = generation.looked
             hand.nodes, hand.generation, hand.shared = fresh, generation.number, {}
         ground = generation.grounds.get(key_of(node, context))
         if isinstance(ground, Ground) and ground.shared is not None:
@@ -176,7 +178,7 @@ class Orders:
         generation = self._builder.generation
         assert generation is not None
         hand.nodes = dict(generation.snapshot.nodes.items())
-        hand.conf, hand.generation = generation.conf, generation.number
+        hand.conf, hand.generation, hand.looked = generation.conf, generation.number, generation.looked
         for node in hand.nodes.values():
             generation.cluster.see(node)  # once here, and not once in each of them
         if self._model is None or self._model[0] is not generation:
@@ -188,16 +190,18 @@ class Orders:
 
     # -- many nodes ----------------------------------------------------------------------------------------------
 
+    def firsts(self, work: Sequence[Work]) -> list[Work]:
+        """One for each plan whose shared part has to be made."""
+        grounds = self._builder.generation.grounds if self._builder.generation is not None else {}
+        chosen = {key_of(*each): each for each in reversed(work)}
+        return [each for key, each in chosen.items() if getattr(grounds.get(key), "shared", None) is None]
+
     def make_all(
         self, snapshot: Snapshot, work: Sequence[Work], processes: int, progress: Callable[[int], object]
     ) -> Iterator[tuple[Work, Exception]]:
         """Have it all made by so many workers; what failed, and why."""
-        firsts = {key_of(*each): each for each in reversed(work)}
         failed: list[tuple[Work, Exception]] = []
-        begun = {(node.id, context) for node, context in firsts.values()}
-        left: deque[Work] = deque(each for each in work if (each[0].id, each[1]) not in begun)
-        for each in firsts.values():  # what nodes share is made before the work is split
-            self._make(snapshot, each, failed)
+        left: deque[Work] = deque(work)
         processes = min(processes, max(1, len(work) // BATCH))
         self._crew.start(processes)
 

@@ -169,7 +169,7 @@ class OverlayService:
                         raise
                     continue
                 self.failures.pop((node.id, context), None)
-                with suppress(OSError):  # then it is written with what comes next
+                if not self._flights:  # in a storm once, by the last one
                     self._builder.index.flush()
             return found
         raise AssertionError
@@ -282,7 +282,9 @@ class OverlayService:
                 break
             told = partial(self._tell, progress, report.asked - len(work), report.asked)
             with uncollected() if len(work) > LARGE else nullcontext():
-                for (node, context), error in self._orders.make_all(snapshot, work, processes, told):
+                # What nodes share comes first: with it many may be right as they are.
+                some = self._orders.firsts(work) or work
+                for (node, context), error in self._orders.make_all(snapshot, some, processes, told):
                     self._note(node, context, error, report)
         for node, context in work:
             error = WwfastError(f"node {node.id}: files of its {context} overlays keep changing while they are packed")
