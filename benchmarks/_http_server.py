@@ -19,7 +19,8 @@ from wwfast.archive.artefact import RAW, Artefact, Extent
 from wwfast.daemon.life.handover import Offer, Sockets, find
 from wwfast.daemon.traffic.scheduler import WaveScheduler
 from wwfast.net.http.message import Request, Response
-from wwfast.net.http.server import HttpServer, Limits, listen
+from wwfast.net.http.server import HttpServer, listen
+from wwfast.net.http.serving import Limits
 from wwfast.net.transfer import Outcome, Transfer
 
 DRAIN = 30.0  # s that transfers under way may take when a successor has taken over

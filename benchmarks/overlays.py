@@ -545,7 +545,8 @@ def serve(paths: Paths, port: int) -> None:
     import uvloop
 
     from wwfast.net.http.message import Request, Response
-    from wwfast.net.http.server import HttpServer, Limits, listen
+    from wwfast.net.http.server import HttpServer, listen
+    from wwfast.net.http.serving import Limits
 
     service = OverlayService(paths, load(paths))
     snapshot = Registry(paths).snapshot()

@@ -17,7 +17,7 @@ from wwfast.daemon.traffic.width import NARROWEST
 from wwfast.net.http.answer import Answer
 from wwfast.net.http.connection import Connection
 from wwfast.net.http.message import Request, Response
-from wwfast.net.http.server import Limits
+from wwfast.net.http.serving import Limits
 from wwfast.net.transfer import Outcome
 
 BODY = random.Random(3).randbytes(20_000_000)
@@ -128,7 +128,7 @@ def test_http_resets_in_every_state_leave_nothing_behind(big) -> None:  # type: 
                 sock.recv(100)
             reset(sock)
         wait_for(lambda: server.server.connections == 0)
-        assert server.server.waiting == {}
+        assert server.server.serving.waiting == {}
         gc.collect()
         wait_for(lambda: open_files() <= files)
         with server.connect() as sock:

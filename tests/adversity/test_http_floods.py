@@ -10,7 +10,7 @@ import pytest
 
 from support.httpserver import Running, get, read_response, running
 from wwfast.net.http.message import Request, Response
-from wwfast.net.http.server import Limits
+from wwfast.net.http.serving import Limits
 
 MANY = 3000
 WORK = 0.0002  # seconds of the loop's CPU that a request of these takes

@@ -21,7 +21,7 @@ from wwfast.archive.artefact import Artefact
 from wwfast.daemon.traffic.scheduler import WaveScheduler
 from wwfast.daemon.traffic.width import NARROWEST
 from wwfast.net.http.message import Request, Response
-from wwfast.net.http.server import Limits
+from wwfast.net.http.serving import Limits
 from wwfast.net.transfer import Outcome
 
 BODY = random.Random(7).randbytes(6_000_001)
@@ -181,7 +181,7 @@ def test_http_replaced_file_stays_for_transfers_under_way(tmp_path: Path) -> Non
                 if rest.endswith(old[-100:]):
                     break
             assert rest.endswith(old[-1_000_000:])
-    assert len(server.server.files) == 0
+    assert len(server.server.serving.files) == 0
 
 
 def test_http_file_that_became_shorter_is_an_error_not_a_short_body(tmp_path: Path) -> None:
@@ -263,7 +263,7 @@ def test_http_drain_without_successor_waits_neither_for_the_dead_nor_for_the_que
         for index, sock in enumerate(dead):
             sock.sendall(get(f"/node/{index}"))
         deadline = time.monotonic() + 20
-        while not server.server.waiting:
+        while not server.server.serving.waiting:
             assert time.monotonic() < deadline
             time.sleep(0.01)
         begin = time.monotonic()

@@ -14,7 +14,8 @@ import uvloop
 
 from wwfast.archive.artefact import RAW, Artefact, Extent
 from wwfast.net.http.message import Request, Response
-from wwfast.net.http.server import HttpServer, Limits, listen
+from wwfast.net.http.server import HttpServer, listen
+from wwfast.net.http.serving import Limits
 from wwfast.net.transfer import Transfer
 
 Handler = Callable[[Request], "Response | Awaitable[Response]"]

@@ -35,7 +35,8 @@ from wwfast.daemon.state.timeline import Timeline
 from wwfast.daemon.traffic.scheduler import WaveScheduler
 from wwfast.daemon.upkeep import Upkeep
 from wwfast.errors import WwfastError
-from wwfast.net.http.server import HttpServer, Limits, has_ipv6, listen
+from wwfast.net.http.server import HttpServer, has_ipv6, listen
+from wwfast.net.http.serving import Limits
 from wwfast.net.tftp.server import TftpServer, open_socket
 from wwfast.nodes.edit.store import Store
 from wwfast.nodes.registry import Registry, Snapshot

@@ -8,14 +8,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from wwfast.archive.artefact import Artefact
-from wwfast.net.http.conditions import choose
+from wwfast.net.http.conditions import choose, cut
 from wwfast.net.http.message import render_head, validators
 from wwfast.net.transfer import Outcome, Transfer
 
 if TYPE_CHECKING:
-    from wwfast.net.http.files import OpenFile
+    from wwfast.net.http.files import FileCache, OpenFile
     from wwfast.net.http.head import Head
     from wwfast.net.http.message import Response
+    from wwfast.net.http.wire import Spans
+
+NO_SPANS: Spans = []
 
 
 @dataclass(slots=True)
@@ -67,6 +70,33 @@ class Answer:
             fields = {**fields, "Content-Range": f"bytes */{self.size}"}
         length = self.size if self.status == 304 else self.length  # RFC 9110 8.6
         return render_head(self.status, response.content_type, length, fields, known, keep_alive=self.keep_alive)
+
+    def parts(self, files: FileCache, inline: int) -> tuple[bytes, Spans] | None:
+        """What of the body goes out from memory, and the spans of files for the rest; None where a thread must open or
+        read them first. `inline`: bytes of a body up to which it is kept in memory."""
+        body, start, end = self.response.body, self.start, self.start + self.length
+        if isinstance(body, bytes):
+            return body[start:end], NO_SPANS
+        if self.size <= inline:
+            whole = files.whole(body)
+            return (whole[start:end], NO_SPANS) if whole is not None else None
+        opened = files.opened(body)
+        if opened is None:
+            return None
+        opened.hold()
+        self.files = opened.files
+        return b"", opened.spans if self.status != 206 else cut(opened.spans, start, self.length)
+
+    def release(self) -> None:
+        for file in self.files:
+            file.release()
+
+    def count(self, sent: int) -> int:
+        """The pump has sent so much; how much of the body is new among it."""
+        body = max(0, self.before + sent)
+        new = max(0, body - self.sent)
+        self.sent += new
+        return new
 
     @property
     def told_of(self) -> bool:

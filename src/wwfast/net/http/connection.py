@@ -1,101 +1,127 @@
-"""One accepted socket: reads heads, asks the handler, and sends, at once what is small, by the pump what is not."""
+"""One peer (sans-IO): bytes come in, the handler is asked, and answers go out, at once what is small, by the pump what
+is not. It knows no socket: what it reads and writes by is a Wire, what it shares with others is Serving.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
-import select
-import socket
-import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from enum import Enum, auto
 from functools import partial
-from typing import TYPE_CHECKING
 
 from wwfast.archive.artefact import Artefact
 from wwfast.net.http.admission import Verdict, patience
-from wwfast.net.http.answer import Answer
-from wwfast.net.http.conditions import cut
+from wwfast.net.http.answer import NO_SPANS, Answer
 from wwfast.net.http.head import Head, HeadError, HeadReader
 from wwfast.net.http.message import NOTHING, Request, Response, render_head
+from wwfast.net.http.serving import Serving, Task
+from wwfast.net.http.wire import Sending, Wire
 from wwfast.net.isolation import isolated
 from wwfast.net.names import tame
 from wwfast.net.transfer import Outcome
 
-if TYPE_CHECKING:
-    from wwfast._ext.pump import Sending
-    from wwfast.net.http.server import HttpServer
-
 log = logging.getLogger(__name__)
 
 ANSWERING = "answering HTTP requests"
-NO_SPANS: list[tuple[int, int, int]] = []
 LINGER = 2.0  # seconds to let a refused client read why
 
 
 class State(Enum):
     READING = auto()  # between requests, or in the middle of a head
-    HANDLING = auto()  # an asynchronous handler is at work
+    HANDLING = auto()  # an asynchronous handler, or a thread that opens files, is at work
     WAITING = auto()  # its node's turn has not come
     SENDING = auto()  # the pump has it
     LINGERING = auto()  # refused; what it still sends is thrown away
     CLOSED = auto()
 
 
+#: Every way from one state to another, and what takes it there. An answer sent at once changes nothing.
+TRANSITIONS: dict[State, dict[State, str]] = {
+    State.READING: {
+        State.HANDLING: "the answer is not there yet, or its files are not open",
+        State.WAITING: "the scheduler says: not yet",
+        State.SENDING: "the answer is large, or the peer slow to take it",
+        State.LINGERING: "no request, or too much of one",
+        State.CLOSED: "the peer has gone, or was idle for too long",
+    },
+    State.HANDLING: {
+        State.READING: "the answer is there, or its files are open",
+        State.CLOSED: "the peer has gone",
+    },
+    State.WAITING: {
+        State.READING: "the scheduler says: go, or come again",
+        State.CLOSED: "the peer has gone, or the server stops",
+    },
+    State.SENDING: {
+        State.READING: "all is sent",
+        State.CLOSED: "the peer has gone, or takes nothing for too long",
+    },
+    State.LINGERING: {State.CLOSED: "the peer has read why, or time is up"},
+    State.CLOSED: {},
+}
+
+
 class Connection:
-    """One accepted socket. All methods run on the event loop."""
+    """All methods run on the event loop. `on_closed` is called once, when nothing is left to do."""
 
     __slots__ = (
         "answer",
         "asked",
         "begun",
         "deadline",
-        "fd",
         "held",
         "local",
+        "on_closed",
         "peer",
         "port",
         "queued",
         "reader",
         "reading",
         "sending",
-        "server",
-        "sock",
+        "serving",
         "state",
         "task",
         "why",
+        "wire",
     )
 
-    def __init__(self, server: HttpServer, sock: socket.socket, peer: str, port: int, now: float) -> None:
-        self.server = server
-        self.sock = sock
-        self.fd = sock.fileno()
+    def __init__(
+        self, serving: Serving, wire: Wire, peer: str, port: int, on_closed: Callable[[Connection], None]
+    ) -> None:
+        self.serving = serving
+        self.wire = wire
         self.peer, self.port = peer, port
+        self.on_closed = on_closed
         self.local = ""
-        self.reader = HeadReader(server.limits.head_bytes)
+        self.reader = HeadReader(serving.limits.head_bytes)
         self.state = State.READING
-        self.deadline = now + server.limits.head_seconds
+        self.deadline = serving.clock() + serving.limits.head_seconds
         self.answer: Answer | None = None
         self.sending: Sending | None = None
-        self.task: asyncio.Task[None] | None = None
+        self.task: Task | None = None
         self.reading = True
         self.asked = False  # it has sent a request
         self.begun = True  # the time for a head runs; only a whole one stops it, whatever else comes
         self.queued = False  # it waits for its turn among those with more requests
         self.held = 0  # bytes of the reader that the server counts
         self.why = ""
-        server.poller.register(self.fd, select.EPOLLIN)
+        wire.watch(True)
+
+    def _enter(self, state: State) -> None:
+        if state is not self.state:
+            assert state in TRANSITIONS[self.state], f"{self.state.name} -> {state.name}"
+            self.state = state
 
     # --- reading ---------------------------------------------------------------------------------------------
 
     def readable(self) -> None:
-        try:
-            data = self.sock.recv(self.server.limits.head_bytes)
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError:
-            data = b""
+        data = self.wire.receive(self.serving.limits.head_bytes)
+        if data is not None:
+            self.received(data)
+
+    def received(self, data: bytes) -> None:
+        """Bytes of the peer; none when there will be no more."""
         if self.state is State.LINGERING:
             if not data:
                 self.close()
@@ -108,7 +134,7 @@ class Connection:
         else:
             self.reader.feed(data)
             self._hold()
-            if self.held > self.server.limits.head_bytes:
+            if self.held > self.serving.limits.head_bytes:
                 self._stop_reading()
 
     def proceed(self, data: bytes = b"") -> None:
@@ -122,15 +148,15 @@ class Connection:
             if head is not None:
                 self.begun = False
                 self.asked = True
-                if self.server.draining:
+                if self.serving.draining:
                     head = head._replace(keep_alive=False)
                 self._handle(head)
                 if self.state is State.READING and len(self.reader):
                     self.queued = True
-                    self.server.queue(self)
+                    self.serving.queue(self)
             elif not self.begun:
                 self.begun = True
-                self.deadline = time.monotonic() + self.server.limits.head_seconds
+                self.deadline = self.serving.clock() + self.serving.limits.head_seconds
         self._hold()
 
     def turn(self) -> None:
@@ -144,9 +170,9 @@ class Connection:
         if size == self.held:
             return
         grown = size > self.held
-        self.server.held += size - self.held
+        self.serving.held += size - self.held
         self.held = size
-        if grown and self.server.held > self.server.limits.held_bytes:
+        if grown and self.serving.held > self.serving.limits.held_bytes:
             if self.state is State.READING and not self.queued:
                 self.refuse(503, "too many unfinished requests")
             else:
@@ -165,19 +191,19 @@ class Connection:
 
     def _stop_reading(self) -> None:
         if self.reading:
-            self.server.poller.unregister(self.fd)
+            self.wire.watch(False)
             self.reading = False
 
     # --- answering -------------------------------------------------------------------------------------------
 
     def _handle(self, head: Head) -> None:
         if not self.local:
-            self.local = self.sock.getsockname()[0].removeprefix("::ffff:")
+            self.local = self.wire.local
         request = Request(head.method, head.path, head.query, head.headers, self.peer, self.port, self.local)
         try:
-            result = self.server.handler(request)
+            result = self.serving.handler(request)
         except Exception as error:
-            isolated(self.server.loop, ANSWERING, error)
+            isolated(self.serving.loop, ANSWERING, error)
             result = Response(500)
         self._take(head, result)
 
@@ -185,26 +211,26 @@ class Connection:
         if isinstance(result, Response):
             self._respond(head, result)
         else:
-            self.state = State.HANDLING
-            self.task = self.server.loop.create_task(self._await(head, result))
+            self._enter(State.HANDLING)
+            self.task = self.serving.loop.create_task(self._await(head, result))
 
     async def _await(self, head: Head, result: Awaitable[Response]) -> None:
         try:
             response = await result
         except Exception as error:
-            isolated(self.server.loop, ANSWERING, error)
+            isolated(self.serving.loop, ANSWERING, error)
             response = Response(500)
         self.task = None
         if self.state is State.HANDLING:
-            self.state = State.READING
-            self.server.step(self, self._respond, head, response)
-            self.server.step(self, self.proceed)
+            self._enter(State.READING)
+            self.serving.step(self, self._respond, head, response)
+            self.serving.step(self, self.proceed)
 
     def _respond(self, head: Head, response: Response) -> None:
         answer = self.answer = Answer.to(head, response)
-        server = self.server
+        serving = self.serving
         if (
-            server.scheduler is not None
+            serving.scheduler is not None
             and response.wwid
             and response.waits
             and answer.length
@@ -213,8 +239,8 @@ class Connection:
         ):
             answer.key = response.wwid
             kind = patience(head.headers.get("user-agent", ""))
-            now = time.monotonic()
-            self.admitted(server.scheduler.ask(response.wwid, response.share, answer.length, kind, now))
+            now = serving.clock()
+            self.admitted(serving.scheduler.ask(response.wwid, response.share, answer.length, kind, now))
             return
         self._send()
 
@@ -223,71 +249,56 @@ class Connection:
         answer = self.answer
         assert answer is not None
         if verdict.go:
-            self.state = State.READING
+            self._enter(State.READING)
             self._send()
         elif verdict.retry_after:
-            self.state = State.READING
+            self._enter(State.READING)
             again = Response(503, headers={"Retry-After": str(verdict.retry_after)})
             self.answer = Answer.empty(answer.head, again, answer.keep_alive)
             self._send()
         else:
-            self.state = State.WAITING
-            self.server.waiting.setdefault(answer.key, []).append(self)
+            self._enter(State.WAITING)
+            self.serving.wait(answer.key, self)
 
     def refuse(self, status: int, why: str) -> None:
         """Say what was wrong with the bytes, then close without cutting the answer off."""
-        if self.server.restraint.allows(self.peer):
+        if self.serving.restraint.allows(self.peer):
             log.info("%s refused with %d: %s", self.peer, status, why)
         fields = {"Allow": "GET, HEAD"} if status == 405 else NOTHING
         data = render_head(status, "text/plain; charset=utf-8", len(why) + 1, fields, keep_alive=False)
         try:
-            self.sock.send(data + why.encode() + b"\n")
-            self.sock.shutdown(socket.SHUT_WR)
+            self.wire.send(data + why.encode() + b"\n")
+            self.wire.finish()
         except OSError:
             self.close()
             return
-        self.state, self.begun = State.LINGERING, True
+        self._enter(State.LINGERING)
+        self.begun = True
         self.reader.clear()
         self._hold()
-        self.deadline = time.monotonic() + LINGER
-
-    def _body(self, answer: Answer) -> tuple[bytes, list[tuple[int, int, int]]] | None:
-        """What of the body goes out from memory, and the spans of files for the rest; None where a thread must open or
-        read them first."""
-        body, start, end = answer.response.body, answer.start, answer.start + answer.length
-        if isinstance(body, bytes):
-            return body[start:end], []
-        if answer.size <= self.server.limits.inline_bytes:
-            whole = self.server.files.whole(body)
-            return (whole[start:end], []) if whole is not None else None
-        opened = self.server.files.opened(body)
-        if opened is None:
-            return None
-        opened.hold()
-        answer.files = opened.files
-        return b"", opened.spans if answer.status != 206 else cut(opened.spans, start, answer.length)
+        self.deadline = self.serving.clock() + LINGER
 
     def _load(self, answer: Answer, body: Artefact) -> None:
-        self.state = State.HANDLING
-        whole = answer.size <= self.server.limits.inline_bytes
-        self.server.files.load(body, partial(self._loaded, answer), whole=whole)
+        self._enter(State.HANDLING)
+        whole = answer.size <= self.serving.limits.inline_bytes
+        self.serving.files.load(body, partial(self._loaded, answer), whole=whole)
 
     def _loaded(self, answer: Answer, error: OSError | None) -> None:
         """The thread has opened the files, or could not."""
         if self.state is not State.HANDLING or self.answer is not answer:
             return  # the client has gone
-        self.state = State.READING
+        self._enter(State.READING)
         if error is None:
-            self.server.step(self, self._send)
+            self.serving.step(self, self._send)
         else:
-            self.server.step(self, self._unreadable, answer, error)
-        self.server.step(self, self.proceed)
+            self.serving.step(self, self._unreadable, answer, error)
+        self.serving.step(self, self.proceed)
 
     def _unreadable(self, answer: Answer, error: OSError) -> None:
         """Ask once more for what can be sent; where there is nothing, say so."""
         response = answer.response
         why = f"{error.filename}: {error.strerror or error}"
-        if self.server.restraint.allows(self.peer):
+        if self.serving.restraint.allows(self.peer):
             log.error("%s cannot be sent: %s", tame(response.sent or answer.head.path), why)
         if response.again is not None:
             self._forget()
@@ -301,26 +312,23 @@ class Connection:
     def _send(self) -> None:
         answer = self.answer
         assert answer is not None
-        response = answer.response
         memory = answer.head_bytes()
         answer.before = -len(memory)
-        answer.began = time.monotonic()
+        answer.began = self.serving.clock()
         part, spans = b"", NO_SPANS
         if answer.head.method == "GET" and answer.length:
-            body = self._body(answer)
+            body = answer.parts(self.serving.files, self.serving.limits.inline_bytes)
             if body is None:
-                assert isinstance(response.body, Artefact)
-                self._load(answer, response.body)
+                assert isinstance(answer.response.body, Artefact)
+                self._load(answer, answer.response.body)
                 return
             part, spans = body
-            if len(part) <= self.server.limits.inline_bytes:
+            if len(part) <= self.serving.limits.inline_bytes:
                 memory += part
                 part = b""
         if not spans and not part:
             try:
-                done = self.sock.send(memory)
-            except (BlockingIOError, InterruptedError):
-                done = 0
+                done = self.wire.send(memory)
             except OSError as error:
                 self._broken(error.strerror or str(error))
                 return
@@ -331,10 +339,10 @@ class Connection:
             memory = memory[done:]
             answer.before += done
         self._tell(Outcome.STARTED)
-        self.state = State.SENDING
-        self.deadline = answer.began + self.server.stall_seconds
+        self._enter(State.SENDING)
+        self.deadline = answer.began + self.serving.stall_seconds
         answer.told = answer.began
-        self.sending = self.server.pump.send(self.fd, memory, part, spans, self)
+        self.sending = self.wire.pump(memory, part, spans, self)
 
     def reported(self, sending: Sending) -> None:
         """The pump is through with it."""
@@ -354,12 +362,12 @@ class Connection:
         failed = answer.status >= 400
         self._tell(Outcome.FAILED if failed else Outcome.DONE)
         self._forget()
-        self.state = State.READING
-        self.deadline = time.monotonic() + self.server.limits.idle_seconds
+        self._enter(State.READING)
+        self.deadline = self.serving.clock() + self.serving.limits.idle_seconds
         if not answer.keep_alive:
             self.close()
-        elif not self.reading and len(self.reader) <= self.server.limits.head_bytes:
-            self.server.poller.register(self.fd, select.EPOLLIN)
+        elif not self.reading and len(self.reader) <= self.serving.limits.head_bytes:
+            self.wire.watch(True)
             self.reading = True
 
     def _broken(self, why: str) -> None:
@@ -371,10 +379,9 @@ class Connection:
         """Bring what was sent of the body up to date and tell the scheduler."""
         answer = self.answer
         assert answer is not None
-        sent = max(0, answer.before + sending.sent)
-        if sent > answer.sent and answer.key and self.server.scheduler is not None:
-            self.server.scheduler.progress(answer.key, sent - answer.sent, time.monotonic())
-        answer.sent = max(sent, answer.sent)
+        new = answer.count(sending.sent)
+        if new and answer.key and self.serving.scheduler is not None:
+            self.serving.scheduler.progress(answer.key, new, self.serving.clock())
 
     def _forget(self) -> None:
         """Let go of the answer's files and turn."""
@@ -382,16 +389,15 @@ class Connection:
         if answer is None:
             return
         self.answer = None
-        for file in answer.files:
-            file.release()
-        if answer.key and self.server.scheduler is not None:
+        answer.release()
+        if answer.key and self.serving.scheduler is not None:
             whole = answer.sent == answer.length
-            self.server.scheduler.finished(answer.key, answer.response.last and whole, time.monotonic())
+            self.serving.scheduler.finished(answer.key, answer.response.last and whole, self.serving.clock())
 
     def _tell(self, outcome: Outcome, detail: str = "") -> None:
         answer = self.answer
         if answer is not None and answer.told_of:
-            self.server.tell(answer.event(outcome, self.peer, detail))
+            self.serving.tell(answer.event(outcome, self.peer, detail))
 
     # --- time ------------------------------------------------------------------------------------------------
 
@@ -404,7 +410,7 @@ class Connection:
             before = answer.sent
             self._count(sending)
             if answer.sent > before:
-                self.deadline = now + self.server.stall_seconds
+                self.deadline = now + self.serving.stall_seconds
                 if now - answer.told >= 1.0:
                     answer.told = now
                     self._tell(Outcome.PROGRESS)
@@ -412,7 +418,7 @@ class Connection:
                 self.close("no progress")
         elif self.queued or self.state is State.HANDLING or self.state is State.WAITING:
             return
-        elif now > self.deadline or (self.asked and not self.begun and now > self.deadline - self.server.haste):
+        elif now > self.deadline or (self.asked and not self.begun and now > self.deadline - self.serving.haste):
             if self.state is State.READING and len(self.reader):
                 self.refuse(408, "the request head took too long")
             else:
@@ -423,7 +429,7 @@ class Connection:
         try:
             self.close("an internal error")
         except Exception as error:
-            isolated(self.server.loop, ANSWERING, error)
+            isolated(self.serving.loop, ANSWERING, error)
             self.answer = self.task = None
             self.close()
 
@@ -433,24 +439,20 @@ class Connection:
             return
         if self.sending is not None:
             self.why = self.why or why
-            try:
-                self.sock.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
-            self.deadline = time.monotonic() + self.server.stall_seconds
+            self.wire.cut()
+            self.deadline = self.serving.clock() + self.serving.stall_seconds
             return
-        if self.state is State.WAITING:
-            self.server.stop_waiting(self)
         if self.answer is not None:
-            self._tell(Outcome.FAILED, detail=why)
             if self.state is State.WAITING:
+                self.serving.stop_waiting(self.answer.key, self)
                 self.answer.key = ""  # it had no turn that could be over
+            self._tell(Outcome.FAILED, detail=why)
             self._forget()
         if self.task is not None:
             self.task.cancel()
             self.task = None
         self._stop_reading()
-        self.state = State.CLOSED
+        self._enter(State.CLOSED)
         self._hold()
-        self.sock.close()
-        self.server.closed(self)
+        self.wire.close()
+        self.on_closed(self)
