@@ -17,7 +17,7 @@ def completer(kind: str) -> Callable[[click.Context, click.Parameter, str], list
     def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         from click.shell_completion import CompletionItem
 
-        from wwfast.cli.nodes.references import names
+        from wwfast.api.references import names
         from wwfast.config.settings import load
         from wwfast.errors import WwfastError
         from wwfast.paths import Paths

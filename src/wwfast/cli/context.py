@@ -15,6 +15,7 @@ from wwfast.paths import Paths
 from wwfast.system import folders, work
 
 if TYPE_CHECKING:
+    from wwfast.api.service import Service
     from wwfast.config.settings import Settings
     from wwfast.nodes.registry import Registry
 
@@ -55,6 +56,12 @@ class App:
         from wwfast.nodes.registry import Registry
 
         return Registry(self.paths)
+
+    @cached_property
+    def service(self) -> Service:
+        from wwfast.api.service import Service
+
+        return Service(self.paths, lambda: self.settings, lambda: self.registry.snapshot())
 
 
 pass_app = click.make_pass_decorator(App)

@@ -34,6 +34,10 @@ def dump_json(data: Any) -> None:
     sys.stdout.write(json.dumps(data, indent=2, ensure_ascii=False, default=str) + "\n")
 
 
+def warn(line: str) -> None:
+    click.echo(f"warning: {line}", err=True)
+
+
 def confirm(question: str, yes: bool) -> bool:
     """Ask, a person or whatever standard input holds (`echo y |`). Raises WwfastError when there is no answer."""
     if yes:

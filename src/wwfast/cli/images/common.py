@@ -1,19 +1,18 @@
-"""What the image and kernel commands share: references, sizes, a progress bar, building one image."""
+"""What the image and kernel commands share: sizes, a progress bar, building one image."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from wwfast.cli.context import App
+from wwfast.cli.output import warn
 
 if TYPE_CHECKING:
     from wwfast.images.sizes import Footprint
-    from wwfast.nodes.registry import Snapshot
 
 
 SIZES = ("size", "tree", "disk", "shared", "min_ram")  # facts in bytes
@@ -29,48 +28,6 @@ def size_text(count: int | None) -> str:
             break
         value /= 1024
     return f"{count} B" if unit == "B" else f"{value:.1f} {unit}"
-
-
-def references(app: App) -> dict[str, list[str]]:
-    """Which nodes name which image (`NAME` or `NAME@BUILD`), resolved."""
-    return _references(app.registry.snapshot())
-
-
-@lru_cache(maxsize=1)
-def _references(snapshot: Snapshot) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for node in snapshot.nodes.values():
-        if node.image_name:
-            found.setdefault(node.image_name, []).append(node.id)
-    return found
-
-
-def users(app: App, name: str) -> list[str]:
-    """Nodes that use an image, in any of its builds."""
-    return [node for ref, nodes in references(app).items() if ref.partition("@")[0] == name for node in nodes]
-
-
-def owners(app: App, name: str) -> list[str]:
-    """Nodes and profiles that name an image."""
-    profiles = app.registry.snapshot().profiles
-    named = [f"profile {key}" for key, profile in profiles.items() if profile.image_name.partition("@")[0] == name]
-    return named + users(app, name)
-
-
-def pinned(app: App) -> set[str]:
-    """Image references of nodes, and of profiles that may have no nodes yet."""
-    return {*references(app), *(profile.image_name for profile in app.registry.snapshot().profiles.values())}
-
-
-def booted(app: App, name: str) -> set[str]:
-    """The kernel versions that nodes with this image ask for, or profiles for nodes to come."""
-    snapshot = app.registry.snapshot()
-    profiles = {profile.kernel.version for profile in snapshot.profiles.values() if profile.kernel.version}
-    return profiles | {
-        node.kernel.version
-        for node in snapshot.nodes.values()
-        if node.image_name.partition("@")[0] == name and not node.kernel.override
-    }
 
 
 @contextmanager
@@ -98,40 +55,27 @@ def progress() -> Iterator[Callable[[str, int, int], None]]:
 
 def warn_stranded(app: App, name: str) -> None:
     """Say which nodes cannot boot the build that is served now."""
-    from wwfast.cli.nodes.references import without_kernel
-
-    nodes = (node for node in app.registry.snapshot().nodes.values() if node.image_name.partition("@")[0] == name)
-    for line in without_kernel(nodes, app.paths):
-        click.echo(f"warning: {line}", err=True)
+    for line in app.service.stranded(name):
+        warn(line)
 
 
 def build_one(app: App, name: str, *, quiet: bool = False, **how: Any) -> dict[str, Any]:
     """Build an image; what became of it, told in lines for people unless `quiet`, and returned for programs."""
     import time
 
-    from wwfast.images import building
+    from wwfast.images.building import How
 
     begun = time.monotonic()
     with progress() as shown:
-        made, changed = building.build(
-            app.paths,
-            name,
-            building.How(
-                **how,
-                in_use=pinned(app),
-                boots=booted(app, name),
-                spare=app.settings.wwfast.kernel_modules != "all",
-                progress=lambda a, b: shown("packing", a, b),
-            ),
-        )
+        built = app.service.build_image(name, How(**how, progress=lambda a, b: shown("packing", a, b)))
     row = {
         "name": name,
-        "build": made.id,
-        "changed": changed,
+        "build": built.build.id,
+        "changed": built.changed,
         "seconds": round(time.monotonic() - begun, 3),
-        "sizes": made.info.sizes,
-        "without": made.info.without,
-        "warnings": made.manifest().warnings if changed else [],
+        "sizes": built.build.info.sizes,
+        "without": built.build.info.without,
+        "warnings": built.warnings,
     }
     if not quiet:
         _tell(row)
@@ -149,7 +93,7 @@ def _tell(row: dict[str, Any]) -> None:
     if row["without"]:
         click.echo(f"{name}: without the modules of {', '.join(row['without'])}, which no node boots")
     for warning in row["warnings"]:
-        click.echo(f"warning: {name}: {warning}", err=True)
+        warn(f"{name}: {warning}")
 
 
 def facts(app: App, made: Any, disk: Mapping[tuple[str, str], Footprint] | None = None) -> dict[str, Any]:
@@ -165,7 +109,7 @@ def facts(app: App, made: Any, disk: Mapping[tuple[str, str], Footprint] | None 
     takes = (disk or {}).get((made.name, build.id) if build else ("", ""), Footprint(0, 0))
     return {
         "name": made.name,
-        "nodes": len(users(app, made.name)),
+        "nodes": len(app.service.image_users(made.name)),
         "kernel": (default.release or default.version) if default else "",
         "arch": made.arch,
         "created": int(made.rootfs.parent.stat().st_mtime),

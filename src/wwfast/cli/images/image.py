@@ -7,7 +7,7 @@ import click
 from wwfast.cli.context import App, pass_app
 from wwfast.cli.groups import AliasGroup
 from wwfast.cli.images import inside, manage
-from wwfast.cli.images.common import SIZES, build_one, cell, facts, progress, size_text, text, users
+from wwfast.cli.images.common import SIZES, build_one, cell, facts, progress, size_text, text
 from wwfast.cli.output import dump_json, table
 
 
@@ -176,7 +176,7 @@ def show(app: App, name: str, everything: bool, as_json: bool) -> None:
         click.echo(made.rootfs)
         return
     row = facts(app, made, footprints(app.paths))
-    row["nodes"] = users(app, made.name)
+    row["nodes"] = app.service.image_users(made.name)
     row["min_ram"] = made.min_ram
     if as_json:
         dump_json(row)
@@ -206,7 +206,7 @@ def kernels(app: App, names: tuple[str, ...], as_json: bool) -> None:
     for name in names or store.names():
         made = store.get(name)
         default = made.default_kernel()
-        count = len(users(app, made.name))
+        count = len(app.service.image_users(made.name))
         rows += [
             {
                 "image": name,

@@ -16,14 +16,6 @@ def kernel() -> None:
     """Kernels kept apart from images, for nodes with `kernel: override`."""
 
 
-def users(app: App, name: str) -> list[str]:
-    """Nodes and profiles that name a kernel."""
-    now = app.registry.snapshot()
-    return [f"profile {key}" for key, profile in now.profiles.items() if profile.kernel.override == name] + [
-        node.id for node in now.nodes.values() if node.kernel.override == name
-    ]
-
-
 @kernel.command("import", epilog="Example: wwfast kernel import rocky9 rt --version 5.14.0-570")
 @click.argument("source")
 @click.argument("name")
@@ -52,7 +44,7 @@ def list_(app: App, as_json: bool) -> None:
     rows: list[dict[str, Any]] = []
     for entry in KernelStore(app.paths):
         default = detect.default(entry.found)
-        count = len(users(app, entry.name))
+        count = len(app.service.kernel_users(entry.name))
         rows += [
             {
                 "kernel": entry.name,
@@ -83,7 +75,7 @@ def delete(app: App, names: tuple[str, ...], yes: bool) -> None:
         store.get(name)
     if confirm(f"Delete {', '.join(names)}?", yes):
         for name in names:
-            store.delete(name, users(app, name))
+            store.delete(name, app.service.kernel_users(name))
             click.echo(f"deleted {name}")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from wwfast.cli.context import App, pass_app
-from wwfast.cli.images.common import build_one, cell, owners, references, size_text, warn_stranded
+from wwfast.cli.images.common import build_one, cell, size_text, warn_stranded
 from wwfast.cli.output import confirm, dump_json, table
 
 
@@ -33,25 +33,7 @@ def copy(app: App, source: str, name: str, build: bool) -> None:
 @pass_app
 def rename(app: App, old: str, new: str, build: bool) -> None:
     """Rename an image, and in nodes.conf wherever it is named."""
-    from wwfast.images import manage, names
-    from wwfast.nodes.edit.store import Draft, Store
-    from wwfast.nodes.text.source import NODES, PROFILES
-
-    def rewrite(draft: Draft) -> None:
-        for section in (PROFILES, NODES):
-            for name, tree in draft.source.trees[section].items():
-                base, at, pin = str((tree or {}).get("image name", "") if isinstance(tree, dict) else "").partition("@")
-                if base == old:
-                    draft.get(section, name)["image name"] = f"{new}{at}{pin}"
-
-    manage.rename(app.paths, names.check(old), new)
-    try:
-        done = Store(app.paths).change(rewrite, why=f"image rename {old} {new}")
-    except BaseException:
-        manage.unrename(app.paths, old, new)
-        raise
-    manage.renamed(app.paths, new)
-    changed = len(done.changes())
+    changed = app.service.rename_image(old, new)
     click.echo(f"renamed {old} to {new}" + (f"; {changed} nodes and profiles changed" if changed else ""))
     if build:
         build_one(app, new)
@@ -63,17 +45,11 @@ def rename(app: App, old: str, new: str, build: bool) -> None:
 @pass_app
 def delete(app: App, names: tuple[str, ...], yes: bool) -> None:
     """Remove images and their builds. Refused while a node or profile names one."""
-    from wwfast.images import manage
-    from wwfast.images.names import check
-    from wwfast.images.store import ImageStore
-
-    store = ImageStore(app.paths)
     names = tuple(dict.fromkeys(names))
-    for name in names:  # all of them before the first is gone
-        manage.refuse_used(store.get(check(name)), owners(app, name))
+    app.service.check_deletable_images(names)
     if confirm(f"Delete {', '.join(names)}?", yes):
         for name in names:
-            manage.delete(app.paths, name, used_by=owners(app, name))
+            app.service.delete_image(name)
             click.echo(f"deleted {name}")
 
 
@@ -123,7 +99,7 @@ def history(app: App, name: str, as_json: bool) -> None:
     store = ImageStore(app.paths)
     store.get(names.check(name))
     current = current_id(app.paths, name)
-    used = references(app)
+    used = app.service.image_references()
     rows: list[dict[str, Any]] = []
     for made in reversed(store.builds(name)):
         kernel = detect.default(made.kernels)

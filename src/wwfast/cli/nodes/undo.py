@@ -7,7 +7,7 @@ import sys
 import click
 
 from wwfast.cli.context import App, pass_app
-from wwfast.cli.nodes.entries import difference, store
+from wwfast.cli.nodes.entries import difference
 from wwfast.cli.output import confirm, table
 from wwfast.nodes.edit.store import Version
 
@@ -22,7 +22,7 @@ def undo(app: App, show: bool, dry_run: bool, force: bool, yes: bool) -> None:
     """Take back the last change of nodes.conf; repeat it to go back further."""
     from datetime import datetime
 
-    target = store(app)
+    target = app.service.store()
     if show:
         kept = [Version.read(path) for path in reversed(target.versions())]
         table(("BEFORE", "AT"), [(each.why, datetime.fromtimestamp(each.at).isoformat(" ")) for each in kept])

@@ -228,22 +228,7 @@ def mkdir(app: App, name: str, directory: str, mode: str) -> None:
 @pass_app
 def delete(app: App, name: str, file: str | None, force: bool, parents: bool) -> None:
     """Delete a file of an overlay, or a site overlay."""
-    from wwfast.overlays.files import edit, model
-
-    used = [] if file else users(app, name)
-    if used and model.distribution(app.paths, name) is None and not force:
-        from wwfast.errors import UsageError
-
-        raise UsageError(
-            f"overlay {name} is used by {len(used)} nodes, for example {used[0]}",
-            hint="delete it all the same: --force",
-        )
-    edit.delete(app.paths, name, file, force=force, parents=parents)
-
-
-def users(app: App, name: str) -> list[str]:
-    nodes = app.registry.snapshot().nodes.values()
-    return [node.id for node in nodes if name in node.system_overlay or name in node.runtime_overlay]
+    app.service.delete_from_overlay(name, file, force=force, parents=parents)
 
 
 @overlay.command(epilog="Example: wwfast overlay chmod login etc/secret 0600")

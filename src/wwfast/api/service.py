@@ -1,0 +1,231 @@
+"""The use cases: what may be built, deleted, written and pinned, whose boot a change strands, what a plan would change.
+
+The command line asks and prints around these, and so will the API: nothing here prints, asks or ends the process. What
+is refused is an error for people (WwfastError); what is told beside is told by `warn`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from wwfast.api import references
+from wwfast.api.entries import Place, Warn, nowhere, wrong_values
+from wwfast.errors import ConfigError, UsageError
+from wwfast.nodes.edit.store import Change, Draft, Store
+from wwfast.nodes.registry import Snapshot
+from wwfast.nodes.text.source import NODES, PROFILES, Source
+from wwfast.paths import Paths
+
+if TYPE_CHECKING:
+    from wwfast.config.settings import Settings
+    from wwfast.images.building import How
+    from wwfast.images.store import Build
+
+SHOWN = 10  # faults told of one change
+
+
+@dataclass(slots=True)
+class Plan:
+    """What a change of nodes.conf would do, and what speaks against it."""
+
+    draft: Draft
+    result: Source
+    paths: Paths
+    faults: list[str]  # wrong values, references to nothing, addresses taken twice
+
+    def stranded(self) -> list[str]:
+        """What keeps nodes from booting once it is written, one line a cause."""
+        return references.unbootable(self.draft, self.result, self.paths)
+
+    def accept(self, *, force: bool, warn: Warn) -> None:
+        """Raises ConfigError for faults unless forced; warns of them then, and else of nodes that could not boot."""
+        if self.faults and not force:
+            raise ConfigError("\n".join(self.faults[:SHOWN]), hint="--force writes it all the same")
+        for line in self.faults or self.stranded()[:SHOWN]:
+            warn(line)
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """What became of a build: `changed` is False when nothing had to be done."""
+
+    build: Build
+    changed: bool
+    warnings: list[str] = field(default_factory=list)
+
+
+class Service:
+    """Of one installation. `snapshot` gives the nodes as they are now; it and the settings are asked when needed."""
+
+    def __init__(self, paths: Paths, settings: Callable[[], Settings], snapshot: Callable[[], Snapshot]) -> None:
+        self.paths = paths
+        self._settings = settings
+        self._snapshot = snapshot
+
+    # --- nodes.conf ------------------------------------------------------------------------------------------
+
+    def store(self) -> Store:
+        return Store(self.paths, history=self._settings().wwfast.history)
+
+    def plan(self, edit: Change, place: Place = nowhere) -> Plan:
+        """What the change would do; nothing is written. `place`: where the text it came from says something."""
+        return self._planned(*self.store().draft(edit), place)
+
+    def _planned(self, draft: Draft, result: Source, place: Place) -> Plan:
+        faults = wrong_values(draft.changes(), place)
+        faults += references.faults(draft, result, self.paths, self._settings())
+        return Plan(draft, result, self.paths, faults)
+
+    def write(
+        self,
+        edit: Change,
+        *,
+        why: str,
+        warn: Warn,
+        force: bool = False,
+        place: Place = nowhere,
+        agree: Callable[[Plan], bool] | None = None,
+    ) -> Draft | None:
+        """Check and write. `agree` is asked without the lock, as a person may take long; None when it says no.
+
+        A draft without changes: nothing was to be done, and nothing was written.
+        """
+        agreed = True
+
+        def judged(draft: Draft) -> None:
+            edit(draft)
+            if draft.changes():
+                self._planned(draft, draft.result(), place).accept(force=force, warn=warn)
+
+        def review(draft: Draft, result: Source) -> bool:
+            nonlocal agreed
+            plan = self._planned(draft, result, place)
+            plan.accept(force=force, warn=warn)
+            agreed = agree is None or agree(plan)
+            return agreed
+
+        if agree is None:
+            return self.store().change(judged, why=why)
+        done = self.store().change(edit, why=why, review=review)
+        return done if agreed or not done.changes() else None
+
+    # --- images ----------------------------------------------------------------------------------------------
+
+    def image_references(self) -> dict[str, list[str]]:
+        """Which nodes name which image (`NAME` or `NAME@BUILD`), resolved."""
+        return _image_references(self._snapshot())
+
+    def image_users(self, name: str) -> list[str]:
+        """Nodes that use an image, in any of its builds."""
+        return [node for named, nodes in self.image_references().items() if base(named) == name for node in nodes]
+
+    def image_owners(self, name: str) -> list[str]:
+        """Nodes and profiles that name an image: while there are any it may not be deleted."""
+        profiles = self._snapshot().profiles
+        named = [f"profile {key}" for key, profile in profiles.items() if base(profile.image_name) == name]
+        return named + self.image_users(name)
+
+    def pinned(self) -> set[str]:
+        """Images and builds that are kept: those of nodes, and of profiles that may have no nodes yet."""
+        return {*self.image_references(), *(each.image_name for each in self._snapshot().profiles.values())}
+
+    def booted_kernels(self, name: str) -> set[str]:
+        """The kernel versions that nodes with this image ask for, or profiles for nodes to come."""
+        snapshot = self._snapshot()
+        profiles = {profile.kernel.version for profile in snapshot.profiles.values() if profile.kernel.version}
+        return profiles | {
+            node.kernel.version
+            for node in snapshot.nodes.values()
+            if base(node.image_name) == name and not node.kernel.override
+        }
+
+    def stranded(self, name: str) -> list[str]:
+        """What keeps nodes of an image from booting the build that is served now, one line a cause."""
+        nodes = (node for node in self._snapshot().nodes.values() if base(node.image_name) == name)
+        return references.without_kernel(nodes, self.paths)
+
+    def build_image(self, name: str, how: How) -> Built:
+        """Pack an image. What nodes boot, and what may not be thrown away, is found here."""
+        from wwfast.images import building
+
+        spare = self._settings().wwfast.kernel_modules != "all"
+        more = replace(how, in_use=self.pinned(), boots=self.booted_kernels(name), spare=spare)
+        made, changed = building.build(self.paths, name, more)
+        return Built(made, changed, made.manifest().warnings if changed else [])
+
+    def check_deletable_images(self, names: Iterable[str]) -> None:
+        """Raises WwfastError when one of them is not there or still used; to be asked before the first is gone."""
+        from wwfast.images import manage
+        from wwfast.images.names import check
+        from wwfast.images.store import ImageStore
+
+        store = ImageStore(self.paths)
+        for name in names:
+            manage.refuse_used(store.get(check(name)), self.image_owners(name))
+
+    def delete_image(self, name: str) -> None:
+        from wwfast.images import manage
+
+        manage.delete(self.paths, name, used_by=self.image_owners(name))
+
+    def rename_image(self, old: str, new: str) -> int:
+        """The image, and its name in nodes.conf; how many nodes and profiles that changed. Both or neither."""
+        from wwfast.images import manage, names
+
+        def rewrite(draft: Draft) -> None:
+            for section in (PROFILES, NODES):
+                for name, tree in draft.source.trees[section].items():
+                    named = str((tree or {}).get("image name", "") if isinstance(tree, dict) else "")
+                    if base(named) == old:
+                        draft.get(section, name)["image name"] = new + named[len(old) :]
+
+        manage.rename(self.paths, names.check(old), new)
+        try:
+            done = self.store().change(rewrite, why=f"image rename {old} {new}")
+        except BaseException:
+            manage.unrename(self.paths, old, new)
+            raise
+        manage.renamed(self.paths, new)
+        return len(done.changes())
+
+    # --- kernels and overlays --------------------------------------------------------------------------------
+
+    def kernel_users(self, name: str) -> list[str]:
+        """Nodes, and profiles that may have no nodes yet, that name a kernel."""
+        snapshot = self._snapshot()
+        profiles = [f"profile {key}" for key, it in snapshot.profiles.items() if it.kernel.override == name]
+        return profiles + [node.id for node in snapshot.nodes.values() if node.kernel.override == name]
+
+    def overlay_users(self, name: str) -> list[str]:
+        nodes = self._snapshot().nodes.values()
+        return [node.id for node in nodes if name in node.system_overlay or name in node.runtime_overlay]
+
+    def delete_from_overlay(self, name: str, file: str | None, *, force: bool, parents: bool) -> None:
+        """A file of an overlay, or (None) a site overlay: refused while nodes use it and none shipped takes its
+        place."""
+        from wwfast.overlays.files import edit, model
+
+        used: Sequence[str] = () if file else self.overlay_users(name)
+        if used and model.distribution(self.paths, name) is None and not force:
+            raise UsageError(
+                f"overlay {name} is used by {len(used)} nodes, for example {used[0]}",
+                hint="delete it all the same: --force",
+            )
+        edit.delete(self.paths, name, file, force=force, parents=parents)
+
+
+@lru_cache(maxsize=1)
+def _image_references(snapshot: Snapshot) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for node in snapshot.nodes.values():
+        if node.image_name:
+            found.setdefault(node.image_name, []).append(node.id)
+    return found
+
+
+def base(image: str) -> str:
+    """The name of an image without the build it is pinned to."""
+    return image.partition("@")[0]
