@@ -190,7 +190,7 @@ def test_http_transfers_leave_no_memory_behind(big) -> None:  # type: ignore[no-
                 assert len(read_response(sock)[2]) == 2_000_001
         wait_for(lambda: server.server.connections == 0)
         assert len(server.server.pump) == 0
-        assert server.server.scheduler.tickets == {}  # type: ignore[union-attr]
+        assert server.server.serving.scheduler.tickets == {}  # type: ignore[union-attr]
         assert alive() <= before
 
 

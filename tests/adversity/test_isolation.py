@@ -217,7 +217,7 @@ def test_http_one_request_that_fails_costs_nobody_else_an_answer(poison: str, st
     with running(http_poison) as server:
         supervisor = Supervisor()
         server.call(lambda: server.loop.set_exception_handler(supervisor.uncaught))
-        server.server.on_transfer = news
+        server.server.serving.on_transfer = news
         clients = [server.connect() for _ in range(40)]
         for _ in range(3):
             for at, client in enumerate(clients):
