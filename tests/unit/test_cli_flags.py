@@ -13,6 +13,7 @@ import pytest
 from wwfast.cli.groups import booleans
 from wwfast.cli.images import inside
 from wwfast.cli.main import cli
+from wwfast.cli.nodes.entries import How, write
 
 
 def commands(command: click.Command, path: str, context: click.Context) -> Iterator[tuple[str, click.Command]]:
@@ -39,6 +40,10 @@ def names_used(command: click.Command) -> tuple[set[str], bool]:
         for node in ast.walk(statement)
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
     }
+    if "how" in used:  # the options of every command that writes, which `write` reads
+        used |= set(How._fields) & {
+            node.attr for node in ast.walk(ast.parse(inspect.getsource(write))) if isinstance(node, ast.Attribute)
+        }
     rest = function.args.kwarg
     return used, rest is not None and rest.arg in used
 
