@@ -52,11 +52,6 @@ class Paths:
         return replace(self, **changes)  # type: ignore[arg-type]
 
     @property
-    def relocated(self) -> bool:
-        """True when not at `/`: then no file of the host is read into overlays."""
-        return self.root != Path("/")
-
-    @property
     def nodes_conf(self) -> Path:
         return self.etc / "nodes.conf"
 

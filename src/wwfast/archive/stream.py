@@ -188,6 +188,61 @@ def _damaged(path: Path, error: Exception) -> DamagedError:
     return DamagedError(f"{path} is damaged or cut short: {error}")
 
 
+class _Ahead:
+    """A thread that reads ahead, and the few chunks that nobody has taken yet."""
+
+    def __init__(self, path: Path, source: Digested, expected: str, ratio: int) -> None:
+        self._path, self._source, self._expected, self._ratio = path, source, expected, ratio
+        self._chunks: queue.Queue[bytes | BaseException] = queue.Queue(AHEAD)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._thread.start()
+
+    def take(self) -> Iterator[bytes]:
+        while True:
+            item = self._chunks.get()
+            if isinstance(item, BaseException):
+                raise item
+            if not item:
+                return
+            yield item
+
+    def leave(self) -> None:
+        self._stop.set()
+        self._thread.join(LEAVE)
+
+    def _put(self, item: bytes | BaseException) -> None:
+        while not self._stop.is_set():
+            try:
+                self._chunks.put(item, timeout=0.2)
+                return
+            except queue.Full:
+                continue
+
+    def _work(self) -> None:
+        try:
+            for data in _bounded(self._source, self._ratio):
+                if self._stop.is_set():
+                    return
+                if data:
+                    self._put(data)
+            self._source.drain()
+            self._compare()
+            self._put(b"")
+        except (OSError, EOFError, ValueError, lzma.LZMAError, zstandard.ZstdError, GzipError) as error:
+            self._put(_damaged(self._path, error))
+        except BaseException as error:
+            self._put(error)
+
+    def _compare(self) -> None:
+        done = self._source.hash
+        if done is not None and (actual := done.hexdigest()) != self._expected:
+            raise DamagedError(
+                f"{self._path.name} is damaged: its {done.name} is {actual[:16]}..., expected {self._expected[:16]}...",
+                hint="the download or the copy was incomplete; fetch it again",
+            )
+
+
 @contextmanager
 def opened(
     path: Path,
@@ -206,59 +261,12 @@ def opened(
     algorithm, _, expected = (digest or "").partition(":")
     if algorithm not in ("", "sha256", "sha512"):
         raise WwfastError(f"{path.name}: digest algorithm {algorithm} is not supported")
-    chunks: queue.Queue[bytes | BaseException] = queue.Queue(AHEAD)
-    stop = threading.Event()
-
-    def put(item: bytes | BaseException) -> None:
-        while not stop.is_set():
-            try:
-                chunks.put(item, timeout=0.2)
-                return
-            except queue.Full:
-                continue
-
-    def work(raw: IO[bytes]) -> None:
-        try:
-            source = Digested(raw, algorithm or None, progress)
-            for data in _bounded(source, ratio):
-                if stop.is_set():
-                    return
-                if data:
-                    put(data)
-            source.drain()
-            if source.hash is not None and (actual := source.hash.hexdigest()) != expected:
-                raise DamagedError(
-                    f"{path.name} is damaged: its {algorithm} is {actual[:16]}..., expected {expected[:16]}...",
-                    hint="the download or the copy was incomplete; fetch it again",
-                )
-            put(b"")
-        except (OSError, EOFError, ValueError, lzma.LZMAError, zstandard.ZstdError, GzipError) as error:
-            put(_damaged(path, error))
-        except BaseException as error:
-            put(error)
-
-    ended = False
-
-    def take() -> Iterator[bytes]:
-        nonlocal ended
-        while not ended:
-            item = chunks.get()
-            if isinstance(item, BaseException):
-                ended = True
-                raise item
-            if not item:
-                ended = True
-                return
-            yield item
-
     with raw or path.open("rb", buffering=0) as file:
-        thread = threading.Thread(target=work, args=(file,), daemon=True)
-        thread.start()
-        source = take()
+        ahead = _Ahead(path, Digested(file, algorithm or None, progress), expected, ratio)
+        source = ahead.take()
         try:
             yield Forward(source)
             for _ in source:  # what follows the archive still counts for digest and checksums
                 pass
         finally:
-            stop.set()
-            thread.join(LEAVE)
+            ahead.leave()

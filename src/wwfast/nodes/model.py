@@ -242,14 +242,6 @@ class Node(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, rename=spa
     def is_discoverable(self) -> bool:
         return truth(self.discoverable)
 
-    @property
-    def disk_list(self) -> list[Disk]:
-        return [self.disks[name] for name in sorted(self.disks)]
-
-    @property
-    def filesystem_list(self) -> list[FileSystem]:
-        return [self.filesystems[name] for name in sorted(self.filesystems)]
-
 
 Profile = Node
 

@@ -145,11 +145,6 @@ class Snapshot:
                 yield from (device.ipaddr, device.gateway, device.ipaddr6, device.gateway6)
             yield from (node.ipmi.ipaddr, node.ipmi.gateway)
 
-    def by_asset(self, key: str) -> Node | None:
-        """The node with an asset key (a chassis asset tag)."""
-        self._index()
-        return self._assets.get(key)
-
     def discoverable(self) -> list[Node]:
         """Nodes waiting for a hardware address, in order; only those with a network device."""
         return [node for node in self.nodes.values() if node.is_discoverable and node.network_devices]

@@ -245,26 +245,7 @@ def _publish(
         for pack in {frame.pack for segment in packed for frame in segment.frames.values()}:
             _link(pack, new / pack.name)
             stamps[pack.name] = _stamp(new / pack.name)
-        edges = b""
-        bodies: dict[str, manifest.Body] = {}
-        for fmt in job.formats:
-            frames = [segment.frames[fmt] for segment in packed]
-            pieces = [
-                Piece(
-                    frame.pack.name,
-                    frame.offset,
-                    frame.length,
-                    frame.xxh3.hex(),
-                    "" if fmt == RAW else frame.sha256.hex(),
-                )
-                for frame in frames
-            ]
-            if fmt == GZ:
-                head = codec.gz_head(sum(frame.length for frame in frames))
-                tail = codec.gz_tail(*codec.combine((frame.crc, frame.raw) for frame in frames))
-                edges = head + tail
-                pieces = [_edge(0, head), *pieces, _edge(len(head), tail)]
-            bodies[fmt] = manifest.body(pieces, job.level, codec.LIBRARIES[fmt])
+        bodies, edges = _bodies(job, packed)
         if edges:
             (new / EDGES).write_bytes(edges)
             stamps[EDGES] = _stamp(new / EDGES)
@@ -296,6 +277,27 @@ def _publish(
         new.rename(job.dest)
         files.sync(job.dest.parent)
     return made
+
+
+def _bodies(job: Job, packed: list[Packed]) -> tuple[dict[str, manifest.Body], bytes]:
+    """What each format is made of, and what stands before and after the frames of the gzip one."""
+    edges = b""
+    bodies: dict[str, manifest.Body] = {}
+    for fmt in job.formats:
+        frames = [segment.frames[fmt] for segment in packed]
+        pieces = [
+            Piece(
+                frame.pack.name, frame.offset, frame.length, frame.xxh3.hex(), "" if fmt == RAW else frame.sha256.hex()
+            )
+            for frame in frames
+        ]
+        if fmt == GZ:
+            head = codec.gz_head(sum(frame.length for frame in frames))
+            tail = codec.gz_tail(*codec.combine((frame.crc, frame.raw) for frame in frames))
+            edges = head + tail
+            pieces = [_edge(0, head), *pieces, _edge(len(head), tail)]
+        bodies[fmt] = manifest.body(pieces, job.level, codec.LIBRARIES[fmt])
+    return bodies, edges
 
 
 def _edge(offset: int, data: bytes) -> Piece:

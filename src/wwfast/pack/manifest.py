@@ -84,9 +84,6 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     segments: list[Segment]
     files: dict[str, Stamp]
 
-    def with_kernels(self, kernels: list[str]) -> Manifest:
-        return msgspec.structs.replace(self, kernels=kernels)
-
 
 def body(pieces: list[Piece], level: int, library: str) -> Body:
     sha256 = [bytes.fromhex(piece.sha256) for piece in pieces if piece.sha256]

@@ -65,17 +65,8 @@ def storm(
     else:
         if dhcp:
             raise UsageError("--dhcp is only for a storm of its own, not for --server")
-        if not i_own_it:
-            raise UsageError(
-                f"{nodes} nodes at once are an attack on a server that is not yours",
-                hint=f"if {server} is yours, say so with --i-own-it",
-            )
-        host, _, port = server.rpartition(":") if server.count(":") == 1 else (server, "", "9873")
-        if not port.isdigit():
-            raise UsageError(f"'{port}' in --server {server} is not a port")
-        report = play.remote(
-            host.strip("[]"), int(port), nodes, profile=profile, jitter=jitter, on_progress=display.show
-        )
+        host, port = address(server, nodes, owned=i_own_it)
+        report = play.remote(host, port, nodes, profile=profile, jitter=jitter, on_progress=display.show)
     display.close()
     if as_json:
         dump_json(report.as_json())
@@ -91,6 +82,19 @@ def storm(
             "\n".join([f"{len(report.failures)} of {nodes} nodes failed", *report.failures[:5], *report.notes]),
             hint="the messages name the stage that failed",
         )
+
+
+def address(server: str, nodes: int, *, owned: bool) -> tuple[str, int]:
+    """Host and port of a server that is one's own."""
+    if not owned:
+        raise UsageError(
+            f"{nodes} nodes at once are an attack on a server that is not yours",
+            hint=f"if {server} is yours, say so with --i-own-it",
+        )
+    host, _, port = server.rpartition(":") if server.count(":") == 1 else (server, "", "9873")
+    if not port.isdigit():
+        raise UsageError(f"'{port}' in --server {server} is not a port")
+    return host.strip("[]"), int(port)
 
 
 def tell(report: Report, nodes: int) -> None:

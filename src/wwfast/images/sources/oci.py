@@ -21,7 +21,6 @@ LARGEST = 4 << 20  # bytes of a document, as registries limit them
 NESTED = 8  # indexes in indexes; real ones have one
 REF_NAME = "org.opencontainers.image.ref.name"  # of Docker and containerd only the tag
 FULL_NAME = "io.containerd.image.name"  # theirs with the repository
-INDEXES = ("application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json")
 HOST = {"x86_64": "amd64", "aarch64": "arm64", "ppc64le": "ppc64le", "s390x": "s390x", "riscv64": "riscv64"}
 
 
