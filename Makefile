@@ -1,5 +1,5 @@
-# make setup | demo | test | test-fast | test-debug | test-313 | coverage | random | fuzz | mutants | faults | disks | soak | bench | check | clean
-.PHONY: setup demo test test-fast test-debug test-313 coverage disks random fuzz mutants faults soak bench check clean help
+# make setup | demo | test | test-fast | test-debug | test-313 | coverage | random | fuzz | mutants | faults | disks | soak | bench | check | map | clean
+.PHONY: setup demo test test-fast test-debug test-313 coverage disks random fuzz mutants faults soak bench check map clean help
 PY := .venv/bin/python
 
 help:
@@ -62,6 +62,10 @@ soak: setup
 
 check: setup
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy
+
+# make map: docs/modules.md, written from the docstrings
+map:
+	@$(PY) tools/modules.py
 
 demo: setup
 	@$(PY) -m wwfast.demo

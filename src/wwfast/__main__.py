@@ -1,3 +1,5 @@
+"""python -m wwfast: the command."""
+
 from wwfast.cli.main import main
 
 main()

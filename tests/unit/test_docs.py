@@ -8,9 +8,10 @@ import re
 from pathlib import Path
 
 import pytest
+from tools import modules
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def names_of_tests() -> set[str]:
@@ -42,3 +43,15 @@ def test_links_lead_somewhere(document: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)", document.read_text()):
         if "://" not in target:
             assert (document.parent / target).exists(), target
+
+
+def test_the_map_of_modules_is_current() -> None:
+    assert modules.MAP.read_text() == modules.written(), "run `make map`"
+    assert not re.findall(r"^- `.*`: $", modules.written(), re.MULTILINE), "every module says what it is for"
+
+
+def test_walks_and_answers_name_files_that_exist() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text() + (ROOT / "docs/design.md").read_text()
+    named = set(re.findall(r"`((?:[a-z_0-9]+/)+[a-z_0-9.]*)`", text))
+    assert len(named) > 30
+    assert {name for name in named if not any((top / name).exists() for top in (ROOT, ROOT / "src/wwfast"))} == set()

@@ -47,6 +47,8 @@ INSIDE = {
     "cli": ["nodes", "bmc", "images", "overlays", "server"],
 }
 MOST = 12  # files of a folder: what one still sees at a glance
+LONGEST = {".py": 500, ".pyx": 850}  # lines of a module
+TALLEST = 60  # lines of a function
 
 
 def modules() -> list[Path]:
@@ -158,3 +160,16 @@ def test_rooms_for_sockets_subprocesses_yaml_and_click(path: Path) -> None:
         assert "click" not in names, "click stays in cli"
     if room not in ("config",):
         assert "yaml" not in names, "one YAML helper: wwfast.config.yaml"
+
+
+def test_modules_and_functions_are_no_longer_than_one_reads() -> None:
+    long: list[str] = []
+    for path in modules():
+        text = path.read_text()
+        lines = text.count("\n")
+        long += [f"{path.relative_to(SRC)}: {lines} lines"] if lines > LONGEST[path.suffix] else []
+        for node in ast.walk(ast.parse(text)) if path.suffix == ".py" else ():
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno:
+                tall = node.end_lineno - node.lineno + 1
+                long += [f"{path.relative_to(SRC)}:{node.lineno} {node.name}: {tall} lines"] if tall > TALLEST else []
+    assert not long

@@ -1,3 +1,5 @@
+"""wwfast version."""
+
 from __future__ import annotations
 
 import click

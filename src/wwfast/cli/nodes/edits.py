@@ -166,8 +166,8 @@ def _edit(kind: Kind) -> click.Command:
 
         head = "" if noheader else header(kind.section)
         after, written = edited(app, head + (yaml.dump(before) if before else ""), entries, check)
-        change = entries.edited(source, before, after, lambda: kept(app, f"{kind.noun}s.yaml", written))
-        kind.write(app, change, "edit", names, how)
+        made = entries.edited(source, before, after, lambda: kept(app, f"{kind.noun}s.yaml", written))
+        kind.write(app, made, "edit", names, how)
 
     edit.help = f"Edit {kind.noun}s as YAML in $EDITOR; removing one deletes it."
     return edit
