@@ -70,7 +70,8 @@ cdef extern from "unistd.h" nogil:
     ssize_t write(int, const void *, size_t)
     int close(int)
 
-DEF BATCH = 128
+cdef enum:
+    BATCH = 128
 
 
 cdef struct Span:

@@ -1,20 +1,16 @@
-from collections.abc import Sequence
-from pathlib import Path
+from wwfast._ext.walk import Walk
 
 RECORD: int
 SOCKETS: str
 OTHER_TIMES: str
 OVER_2G: str
 
-class Tree:
+class Tree(Walk):
     segments_count: int
     written: int
     unpacked: int
     skipped: dict[str, int]
 
-    def __init__(self, root: str | Path, patterns: Sequence[bytes] = ()) -> None: ...
-    def walk(self) -> None: ...
-    def idle(self) -> list[bytes]: ...
     def arrange(
         self,
         skip_dirs: frozenset[bytes],
@@ -36,5 +32,3 @@ class Tree:
     def paths(self, number: int) -> list[bytes]: ...
     def first(self, number: int) -> bytes: ...
     def with_xattrs(self) -> list[bytes]: ...
-
-def live() -> dict[str, int]: ...

@@ -1,22 +1,22 @@
-"""A tree as newc segments: the walk, the cutting, the digests and the bytes.
+"""A tree as newc segments: the cutting, the digests and the bytes; the walk is in walk.pyx.
 
 Every heavy method releases the GIL, so Python threads are all it takes to use all cores: several of them run
-`walk()` together (directories are shared through one stack), then, after `arrange()`, `fill()` for one segment each.
+`walk()` together, then, after `arrange()`, `fill()` for one segment each.
 
-Order: a directory's names sorted by bytes, depth first. Segment 0 holds directories, symbolic links, devices and
-fifos; regular files go to segments cut by each file's own path and size class, so that no file moves the cuts of
-others; a file of `large_from` bytes is a segment of its own. All names of an inode stay together, content last.
+Segment 0 holds directories, symbolic links, devices and fifos; regular files go to segments cut by each file's own path
+and size class, so that no file moves the cuts of others; a file of `large_from` bytes is a segment of its own. All names
+of an inode stay together, content last.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.errno cimport EINTR, ENOMEM, ESTALE, errno
 from libc.stdint cimport int64_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc, qsort, realloc
-from libc.string cimport memcmp, memcpy, memset, strcmp, strlen
+from libc.stdlib cimport calloc, free, malloc, qsort
+from libc.string cimport memcmp, memcpy, memset, strcmp
 from posix.unistd cimport close, read
 
 from wwfast._ext.files cimport *
-from wwfast._ext.live cimport *
+from wwfast._ext.walk cimport *
 
 import os
 
@@ -34,7 +34,6 @@ cdef extern from "tree.h" nogil:
         uint64_t low64, high64
     ctypedef struct XXH3_state_t:
         pass
-    const uint64_t TREE_U32
     uint64_t XXH3_64bits(const void *data, size_t length)
     XXH128_hash_t XXH3_128bits(const void *data, size_t length)
     XXH3_state_t *XXH3_createState()
@@ -42,92 +41,16 @@ cdef extern from "tree.h" nogil:
     int XXH3_128bits_reset(XXH3_state_t *state)
     int XXH3_128bits_update(XXH3_state_t *state, const void *data, size_t length)
     XXH128_hash_t XXH3_128bits_digest(const XXH3_state_t *state)
-    ctypedef struct tree_record:
-        uint64_t dev, ino, size, mtime_ns, ctime_ns, low, high, flags
-    ctypedef struct tree_dir:
-        const char *path
-        uint32_t length, worker, xattrs
-        uint64_t dev, ino
-        size_t start, count
-        tree_dir *next
-    ctypedef struct tree_entry:
-        const char *path
-        const char *target
-        tree_dir *dir
-        tree_record known
-        uint64_t mtime
-        uint32_t length, name, target_length, mode, uid, gid, nlink, rmajor, rminor, ino, links, carries
-        int64_t next_link
-    ctypedef struct tree_segment:
-        size_t start, count
-        uint64_t size
-        uint32_t id, large
 
-
-cdef enum:
-    WORKERS = 64
-    LISTING = 65536
-    BLOCK = 1 << 20
-    DIGEST = 1
-    NO_XATTR = 2
-    HAS_XATTR = 4
-    S_IFMT = 0o170000
-    S_IFDIR = 0o040000
-    S_IFREG = 0o100000
-    S_IFLNK = 0o120000
-    S_IFSOCK = 0o140000
 
 SOCKETS, OTHER_TIMES, OVER_2G = "sockets", "times", "over_2g"
 RECORD = sizeof(tree_record)
-
-
-cdef struct Arena:
-    char *block
-    size_t used, size
-    void *blocks  # singly linked through the first word of each block
-
-
-cdef struct Worker:
-    Arena arena
-    tree_entry *entries
-    size_t count, room
-    char *listing
-
-
-cdef char *arena_take(Arena *arena, size_t size) noexcept nogil:
-    """`size` bytes, 8-aligned, that live as long as the tree; NULL when memory ran out."""
-    cdef size_t want
-    cdef char *block
-    size = (size + 7) & ~<size_t>7
-    if arena.used + size > arena.size:
-        want = BLOCK if size < BLOCK // 2 else size + 16
-        block = <char *>malloc(want)
-        if block == NULL:
-            return NULL
-        (<void **>block)[0] = arena.blocks
-        arena.blocks = block
-        arena.block = block
-        arena.used = 16
-        arena.size = want
-    block = arena.block + arena.used
-    arena.used += size
-    return block
-
-
-cdef int by_name(const void *a, const void *b) noexcept nogil:
-    cdef const tree_entry *x = <const tree_entry *>a
-    cdef const tree_entry *y = <const tree_entry *>b
-    return strcmp(x.path + x.name, y.path + y.name)
 
 
 cdef int by_number(const void *a, const void *b) noexcept nogil:
     cdef uint64_t x = (<const uint64_t *>a)[0]
     cdef uint64_t y = (<const uint64_t *>b)[0]
     return -1 if x < y else (1 if x > y else 0)
-
-
-cdef inline uint64_t nanoseconds(const timespec *t) noexcept nogil:
-    return <uint64_t>(<int64_t>t.tv_sec * 1000000000 + t.tv_nsec)
 
 
 cdef inline bint same(const tree_record *known, const stat_t *now) noexcept nogil:
@@ -142,27 +65,9 @@ cdef inline uint64_t mix(uint64_t dev, uint64_t ino) noexcept nogil:
     return h ^ (h >> 29)
 
 
-cdef class Tree:
+cdef class Tree(Walk):
     """One pass over one root. Methods in order: walk (n threads), arrange, recall, keys, fill or stream, remember."""
 
-    cdef bint begun
-    cdef bytes root
-    cdef list patterns
-    cdef const char **pattern
-    cdef char *matched
-    cdef int patterns_count
-    cdef int fd
-    cdef uint64_t dev
-    cdef Worker workers[WORKERS]
-    cdef int workers_count, active
-    cdef tree_dir *stack
-    cdef tree_dir *top
-    cdef pthread_mutex_t mutex
-    cdef pthread_cond_t cond
-    cdef int failed
-    cdef const char *failed_path
-    cdef tree_entry *entries
-    cdef size_t count
     cdef size_t *order
     cdef tree_segment *segments
     cdef readonly size_t segments_count
@@ -171,234 +76,11 @@ cdef class Tree:
     cdef readonly dict skipped
 
     def __cinit__(self, root, patterns=()):
-        """`patterns`: globs as bytes without leading or trailing slash; what matches is left out with all below."""
-        self.begun = live_begun(0)
-        self.fd = -1
-        self.root = os.fsencode(root)
-        self.patterns = list(patterns)
         self.skipped = {}
-        pthread_mutex_init(&self.mutex, NULL)
-        pthread_cond_init(&self.cond, NULL)
-        self.patterns_count = len(self.patterns)
-        self.pattern = <const char **>calloc(self.patterns_count + 1, sizeof(char *))
-        self.matched = <char *>calloc(self.patterns_count + 1, 1)
-        if self.pattern == NULL or self.matched == NULL:
-            raise MemoryError
-        for i, one in enumerate(self.patterns):
-            self.pattern[i] = <const char *>one
-        self.fd = open(self.root, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
-        if self.fd < 0:
-            raise OSError(errno, os.strerror(errno), os.fsdecode(self.root))
-        cdef stat_t now
-        fstat(self.fd, &now)
-        self.dev = now.st_dev
-        cdef tree_dir *top = <tree_dir *>calloc(1, sizeof(tree_dir))
-        top.path = b"."
-        top.dev, top.ino = now.st_dev, now.st_ino
-        self.stack = self.top = top
 
     def __dealloc__(self):
-        cdef void *block
-        cdef void *next_block
-        cdef int i
-        if not self.begun:
-            return
-        live_ended(0)
-        for i in range(self.workers_count):
-            block = self.workers[i].arena.blocks
-            while block != NULL:
-                next_block = (<void **>block)[0]
-                free(block)
-                block = next_block
-            free(self.workers[i].entries)
-            free(self.workers[i].listing)
-        free(self.pattern)
-        free(self.matched)
-        free(self.top)
-        free(self.entries)
         free(self.order)
         free(self.segments)
-        if self.fd >= 0:
-            close(self.fd)
-        pthread_cond_destroy(&self.cond)
-        pthread_mutex_destroy(&self.mutex)
-
-    # ---- the walk ------------------------------------------------------------------------------------------
-
-    def walk(self):
-        """Take directories until none is left; several threads call it together. Raises OSError with the path."""
-        with nogil:
-            self._walk()
-        if self.failed:
-            raise OSError(self.failed, os.strerror(self.failed), os.fsdecode(self.failed_path))
-
-    cdef void _fail(self, int number, const char *path) noexcept nogil:
-        pthread_mutex_lock(&self.mutex)
-        if not self.failed:
-            self.failed = number
-            self.failed_path = path
-        pthread_cond_broadcast(&self.cond)
-        pthread_mutex_unlock(&self.mutex)
-
-    cdef void _walk(self) noexcept nogil:
-        cdef tree_dir *directory
-        cdef int me
-        pthread_mutex_lock(&self.mutex)
-        me = self.workers_count
-        if me == WORKERS:
-            pthread_mutex_unlock(&self.mutex)
-            return
-        self.workers_count += 1
-        self.workers[me].listing = <char *>malloc(LISTING)
-        while True:
-            while self.stack == NULL and self.active and not self.failed:
-                pthread_cond_wait(&self.cond, &self.mutex)
-            if self.stack == NULL or self.failed:
-                break
-            directory = self.stack
-            self.stack = directory.next
-            self.active += 1
-            pthread_mutex_unlock(&self.mutex)
-            self._list(directory, me)
-            pthread_mutex_lock(&self.mutex)
-            self.active -= 1
-            if self.active == 0:
-                pthread_cond_broadcast(&self.cond)
-        pthread_mutex_unlock(&self.mutex)
-
-    cdef bint _excluded(self, const char *path) noexcept nogil:
-        cdef int i
-        for i in range(self.patterns_count):
-            if fnmatch(self.pattern[i], path, FNM_PATHNAME) == 0:
-                self.matched[i] = 1  # several threads write the same byte, all the same value
-                return True
-        return False
-
-    def idle(self):
-        """The patterns that matched nothing in the walk."""
-        return [self.patterns[i] for i in range(self.patterns_count) if not self.matched[i]]
-
-    cdef void _list(self, tree_dir *directory, int me) noexcept nogil:
-        """Read one directory: its entries, sorted, join the worker's; its subdirectories go on the stack."""
-        cdef Worker *worker = &self.workers[me]
-        cdef stat_t now
-        cdef long got, at
-        cdef tree_dirent64 *item
-        cdef tree_entry *entry
-        cdef tree_dir *found = NULL
-        cdef tree_dir *last = NULL
-        cdef int fd
-        cdef size_t i
-        if worker.listing == NULL:
-            self._fail(ENOMEM, directory.path)
-            return
-        fd = openat(self.fd, directory.path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
-        if fd < 0:
-            self._fail(errno, directory.path)
-            return
-        if fstat(fd, &now) < 0 or now.st_dev != directory.dev or now.st_ino != directory.ino:
-            close(fd)
-            self._fail(ESTALE, directory.path)
-            return
-        directory.worker = me
-        directory.xattrs = HAS_XATTR if flistxattr(fd, NULL, 0) > 0 else NO_XATTR
-        directory.start = worker.count
-        while True:
-            got = syscall(SYS_getdents64, fd, worker.listing, LISTING)
-            if got < 0:
-                self._fail(errno, directory.path)
-                break
-            if got == 0:
-                break
-            at = 0
-            while at < got:
-                item = <tree_dirent64 *>(worker.listing + at)
-                at += item.reclen
-                if item.name[0] == c"." and (item.name[1] == 0 or (item.name[1] == c"." and item.name[2] == 0)):
-                    continue
-                if not self._add(directory, worker, fd, item.name):
-                    close(fd)
-                    return
-        close(fd)
-        directory.count = worker.count - directory.start
-        qsort(worker.entries + directory.start, directory.count, sizeof(tree_entry), by_name)
-        for i in range(directory.start, worker.count):
-            entry = &worker.entries[i]
-            if entry.dir != NULL and entry.dir.dev == self.dev:
-                entry.dir.next = found
-                found = entry.dir
-                if last == NULL:
-                    last = found
-        if found != NULL:
-            pthread_mutex_lock(&self.mutex)
-            last.next = self.stack
-            self.stack = found
-            pthread_cond_broadcast(&self.cond)
-            pthread_mutex_unlock(&self.mutex)
-
-    cdef bint _add(self, tree_dir *directory, Worker *worker, int fd, const char *name) noexcept nogil:
-        """Stat one name and append it; False after a failure."""
-        cdef stat_t now
-        cdef size_t name_length = strlen(name)
-        cdef size_t offset = directory.length + 1 if directory.length else 0
-        cdef char *path = arena_take(&worker.arena, offset + name_length + 1)
-        cdef tree_entry *entry
-        cdef tree_entry *grown
-        cdef ssize_t length
-        cdef char *target
-        if path == NULL:
-            self._fail(ENOMEM, directory.path)
-            return False
-        if offset:
-            memcpy(path, directory.path, directory.length)
-            path[directory.length] = c"/"
-        memcpy(path + offset, name, name_length + 1)
-        if self.patterns_count and self._excluded(path):
-            return True
-        if fstatat(fd, name, &now, AT_SYMLINK_NOFOLLOW) < 0:
-            self._fail(errno, path)
-            return False
-        if worker.count == worker.room:
-            worker.room = worker.room * 2 if worker.room else 1024
-            grown = <tree_entry *>realloc(worker.entries, worker.room * sizeof(tree_entry))
-            if grown == NULL:
-                self._fail(ENOMEM, path)
-                return False
-            worker.entries = grown
-        entry = &worker.entries[worker.count]
-        memset(entry, 0, sizeof(tree_entry))
-        entry.path = path
-        entry.length = <uint32_t>(offset + name_length)
-        entry.name = <uint32_t>offset
-        entry.mode, entry.uid, entry.gid = now.st_mode, now.st_uid, now.st_gid
-        entry.nlink = <uint32_t>now.st_nlink
-        entry.rmajor, entry.rminor = major(now.st_rdev), minor(now.st_rdev)
-        entry.mtime = <uint64_t>now.st_mtim.tv_sec
-        entry.known.dev, entry.known.ino, entry.known.size = now.st_dev, now.st_ino, <uint64_t>now.st_size
-        entry.known.mtime_ns, entry.known.ctime_ns = nanoseconds(&now.st_mtim), nanoseconds(&now.st_ctim)
-        entry.next_link = -1
-        if entry.mode & S_IFMT == S_IFDIR:
-            entry.dir = <tree_dir *>arena_take(&worker.arena, sizeof(tree_dir))
-            if entry.dir == NULL:
-                self._fail(ENOMEM, path)
-                return False
-            memset(entry.dir, 0, sizeof(tree_dir))
-            entry.dir.path, entry.dir.length = path, entry.length
-            entry.dir.dev, entry.dir.ino = now.st_dev, now.st_ino
-        elif entry.mode & S_IFMT == S_IFLNK:
-            target = arena_take(&worker.arena, 4096)
-            if target == NULL:
-                self._fail(ENOMEM, path)
-                return False
-            length = readlinkat(fd, name, target, 4095)
-            if length < 0:
-                self._fail(errno, path)
-                return False
-            worker.arena.used -= 4096 - ((length + 8) & ~7)
-            target[length] = 0
-            entry.target, entry.target_length = target, <uint32_t>length
-        worker.count += 1
-        return True
 
     # ---- arranging -----------------------------------------------------------------------------------------
 
@@ -409,20 +91,12 @@ cdef class Tree:
         later times are written as this one (-1: as they are). Raises ValueError (path, why) for what newc cannot
         carry; fills `skipped` with counts of what was dropped or changed.
         """
-        cdef size_t total = 0, i
-        cdef int w
-        for w in range(self.workers_count):
-            total += self.workers[w].count
-        self.entries = <tree_entry *>malloc((total + 1) * sizeof(tree_entry))
-        self.order = <size_t *>malloc((total + 1) * sizeof(size_t))
-        self.segments = <tree_segment *>calloc(total + 2, sizeof(tree_segment))
-        if self.entries == NULL or self.order == NULL or self.segments == NULL:
+        cdef size_t i
+        self._gather()
+        self.order = <size_t *>malloc((self.count + 1) * sizeof(size_t))
+        self.segments = <tree_segment *>calloc(self.count + 2, sizeof(tree_segment))
+        if self.order == NULL or self.segments == NULL:
             raise MemoryError
-        with nogil:
-            self._collect(self.top)
-            for w in range(self.workers_count):
-                free(self.workers[w].entries)
-                self.workers[w].entries = NULL
         cdef tree_entry *entry
         cdef set left_out = {(path, S_IFDIR) for path in skip_dirs} | {(path, S_IFREG) for path in dropped}
         for path, kind in left_out:
@@ -473,17 +147,8 @@ cdef class Tree:
                 self.entries[<size_t>one].links = len(names)
         with nogil:
             self._cut(segment_bytes, large_from)
-
-    cdef void _collect(self, tree_dir *directory) noexcept nogil:
-        """Depth first, names in order: a parent stands before what is below it."""
-        cdef tree_entry *listed = self.workers[directory.worker].entries + directory.start
-        cdef size_t i
-        for i in range(directory.count):
-            self.entries[self.count] = listed[i]
-            self.count += 1
-            if listed[i].dir != NULL and listed[i].dir.dev == self.dev:
-                self.entries[self.count - 1].known.flags = listed[i].dir.xattrs
-                self._collect(listed[i].dir)
+        if self.failed:
+            raise MemoryError
 
     cdef size_t _place(self, size_t at, size_t index, tree_segment *segment, uint32_t *ino) noexcept nogil:
         """Append an entry and the other names of its inode to the order; the last name carries the content."""
@@ -820,8 +485,3 @@ cdef class Tree:
             if entry.known.flags & HAS_XATTR:
                 found.append(<bytes>entry.path)
         return found
-
-
-def live():
-    """Live objects of a debug build, by type; all 0 in others."""
-    return {"Tree": live_count(0)}
