@@ -113,12 +113,13 @@ def test_missing_ipxe_binaries_name_the_package(paths: Paths, tmp_path: Path, mo
 
 
 def test_dhcp_wants_the_network_written_down(paths: Paths) -> None:
-    conf = "ipaddr: 127.0.0.1/8\ndhcp: {enabled: true}\n"
+    conf = "ipaddr: 127.0.0.1\ndhcp: {enabled: true}\n"
     found = list(site.dhcp(scene(paths, conf)))
     assert [it.level for it in found] == ["error"]
     assert "network" in found[0].message
-    found = list(site.dhcp(scene(paths, conf + "network: 127.0.0.0\n")))
-    assert found == []
+    for rest in ("network: 127.0.0.0\n", "netmask: 255.0.0.0\n"):
+        assert list(site.dhcp(scene(paths, conf + rest))) == []
+    assert list(site.dhcp(scene(paths, conf.replace("0.1", "0.1/22")))) == []
     found = list(site.dhcp(scene(paths, conf.replace("true", "true, range start: 127.0.0.9") + "network: 127.0.0.0\n")))
     assert [it.level for it in found] == ["error"]
     assert "the server will not start" in found[0].message

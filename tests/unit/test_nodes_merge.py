@@ -269,7 +269,7 @@ CASES = {
         primary network: e
         """,
     ),
-    "resources: maps united, lists appended, scalars and null replace, a map over a scalar is ignored": (
+    "resources: maps united, lists appended, over another kind the later one replaces": (
         """
         nodeprofiles:
           p:
@@ -303,7 +303,8 @@ CASES = {
               - 2
             keep: yes
           gone: null
-          scalar: 5
+          scalar:
+            a: b
         """,
     ),
     "scalars come out as written: MACs of digits, no, octals, dates": (
@@ -383,15 +384,22 @@ def test_undefined_profile_is_skipped_and_reported() -> None:
     assert [str(problem) for problem in at.problems] == ["node n: no profile 'nowhere'"]
 
 
-def test_a_list_over_a_scalar_resource_takes_out_that_node_only() -> None:
-    """W-29: there it breaks loading of all nodes."""
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("before", ["7", "[a, b]", "{k: v}", "null", '""'])
+@pytest.mark.parametrize("after", ["8", "[c]", "{is: map}", "null", '""', "false"])
+def test_a_resource_of_another_kind_replaces_that_of_the_profile(before: str, after: str, nested: bool) -> None:
+    """Recorded from the real program; older descriptions of it had a map ignored and a list break all nodes."""
+    form = "{{deep: {{x: {}}}}}" if nested else "{{x: {}}}"
     at = snapshot(
-        "nodeprofiles:\n  p: {resources: {x: 5}}\n"
-        "nodes:\n  bad: {profiles: [p], resources: {x: [1]}}\n  good: {profiles: [p]}\n"
+        f"nodeprofiles: {{p: {{resources: {form.format(before)}}}}}\n"
+        f"nodes: {{n: {{profiles: [p], resources: {form.format(after)}}}, other: {{profiles: [p]}}}}\n"
     )
-    assert list(at.nodes) == ["good"]
-    (problem,) = at.problems
-    assert str(problem) == "node bad: nodes.conf:4: resource 'x' is a list here, but not in a profile above"
+    united = {("[a, b]", "[c]"): ["a", "b", "c"], ("{k: v}", "{is: map}"): {"k": "v", "is": "map"}}
+    wanted = united.get((before, after), yaml.typed(yaml.load(after.encode(), "")))
+    found = at.nodes["n"].resources
+    assert (found["deep"] if nested else found) == {"x": wanted}
+    assert at.nodes["other"].resources == yaml.typed(yaml.load(form.format(before).encode(), ""))
+    assert not at.problems
 
 
 def test_an_unusable_profile_takes_out_its_nodes() -> None:

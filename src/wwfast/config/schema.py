@@ -182,7 +182,7 @@ class Cleaner:
                 clean = self.value(value, spec, path)
                 if clean is value:
                     continue
-                if value.__class__ is Quoted and clean == value:
+                if changed is None and value.__class__ is Quoted and clean == value:
                     tree[key] = clean
                     continue
                 if clean is not None:

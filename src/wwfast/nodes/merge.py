@@ -23,10 +23,6 @@ SCHEMA = fields(Node)
 NO_DEVICE = "is none of its network devices, and it boots from"  # said of a primary network
 
 
-class MergeError(ValueError):
-    """Two layers contradict each other in shape (a list over something that is none)."""
-
-
 def expand(tokens: Iterable[str], profiles: Mapping[str, Own]) -> list[str]:
     """Profile ids in merge order: parents before children, each once, `~id` taking all `id` out.
 
@@ -89,24 +85,18 @@ def one(before: Any, value: Any, key: str, schema: Fields) -> Any:
             united[name] = over(united[name], item, inner) if name in united else item
         return united
     if spec.kind is Kind.FREE:
-        return free(before, value, key)
+        return free(before, value)
     return value
 
 
-def free(before: Any, value: Any, name: str) -> Any:
-    """Free-form data: maps united, lists appended, scalars and null replace, a map over a scalar is ignored."""
-    if isinstance(value, dict):
-        if not isinstance(before, dict):
-            return value if before is None else before
+def free(before: Any, value: Any) -> Any:
+    """Free-form data: maps united, lists appended; over another kind, and over a scalar, the later one replaces."""
+    if isinstance(value, dict) and isinstance(before, dict):
         united = before.copy()
         for key, item in value.items():
-            united[key] = free(united[key], item, key) if key in united else item
+            united[key] = free(united[key], item) if key in united else item
         return united
-    if isinstance(value, list):
-        if before is None:
-            return value
-        if not isinstance(before, list):
-            raise MergeError(f"resource '{name}' is a list here, but not in a profile above")
+    if isinstance(value, list) and isinstance(before, list):
         return before + value
     return value
 
@@ -161,10 +151,7 @@ TYPES = typing.get_type_hints(Node)
 
 
 def resolve(name: str, own: Own, base: Base) -> Node:
-    """The effective node: what it says itself, laid over `base`; the rest is shared with all nodes of that base.
-
-    Raises MergeError.
-    """
+    """The effective node: what it says itself, laid over `base`; the rest is shared with all nodes of that base."""
     raw, node = base.raw, base.fresh()
     devices, primary = base.devices, ""
     for key, value in own.items():

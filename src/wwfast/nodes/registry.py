@@ -211,26 +211,20 @@ class Snapshot:
 
     def _resolve(self, name: str) -> Node | None:
         own = self._clean(NODES, name)
-        try:
-            base = self._base(own.get("profiles", ()))
-            if not self._sound.issuperset(base.chain):
-                for word in base.chain:
-                    if word in self._bad:
-                        self._say("node", name, f"its profile '{word}' is unusable", fatal=True)
-                    elif word not in self._own_profiles:
-                        self._say("node", name, f"no profile '{word}'")
-            if self._problems and any(problem.fatal for problem in self._problems.get(("node", name), ())):
-                return None
-            node = merge.resolve(name, own, base)
-            wanted = own.get("primary network") or base.raw.get("primary network")
-            if wanted and node.network_devices and wanted not in node.network_devices:
-                self._say(
-                    "node", name, f"primary network {checks.shown(wanted)} {merge.NO_DEVICE} {node.primary_network}"
-                )
-            return node
-        except merge.MergeError as error:
-            self._say("node", name, f"{self.source.name}:{self.source.line(NODES, name)}: {error}", fatal=True)
+        base = self._base(own.get("profiles", ()))
+        if not self._sound.issuperset(base.chain):
+            for word in base.chain:
+                if word in self._bad:
+                    self._say("node", name, f"its profile '{word}' is unusable", fatal=True)
+                elif word not in self._own_profiles:
+                    self._say("node", name, f"no profile '{word}'")
+        if self._problems and any(problem.fatal for problem in self._problems.get(("node", name), ())):
             return None
+        node = merge.resolve(name, own, base)
+        wanted = own.get("primary network") or base.raw.get("primary network")
+        if wanted and node.network_devices and wanted not in node.network_devices:
+            self._say("node", name, f"primary network {checks.shown(wanted)} {merge.NO_DEVICE} {node.primary_network}")
+        return node
 
     def _inherit(self, previous: Snapshot) -> None:
         """Take over the nodes whose own text and profiles did not change."""

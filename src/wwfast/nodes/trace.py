@@ -70,7 +70,7 @@ def value(title: str, kind: Kind, said: Sequence[tuple[str, Any]], own: str) -> 
     if kind is Kind.FREE:
         merged = said[0][1]
         for _, item in said[1:]:
-            merged = free(merged, item, title)
+            merged = free(merged, item)
         if len(said) > 1 and isinstance(merged, list):
             return Row(title, ",".join(names), shown(merged))
         return Row(title, source_of(names, own), shown(merged))

@@ -93,8 +93,9 @@ def held_in_range(snapshot: Snapshot, settings: Settings) -> list[str]:
 
 
 def require_written(settings: Settings, paths: Paths) -> None:
-    """DHCP on a network the admin did not write down could answer on the wrong one."""
-    missing = [key for key in ("ipaddr", "network") if not settings.is_written(key)]
+    """DHCP on a network the admin did not write down could answer on the wrong one. An address with its mask
+    (`10.0.0.1/22`, or `netmask`) says which one it is."""
+    missing = [key for key in ("ipaddr", "network") if not getattr(settings, key)]
     if missing:
         raise ConfigError(
             f"{paths.conf}: DHCP needs {' and '.join(missing)} to be written down; nothing is guessed",
