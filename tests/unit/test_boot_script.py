@@ -28,6 +28,8 @@ VARIABLES = {
     "message": ["no luck"],
     "place": 0,
     "eta": 0,
+    "preload": False,
+    "lost": [],
 }
 
 
@@ -35,8 +37,8 @@ def test_the_default_script_names_every_initrd_twice(paths: Paths) -> None:
     """Old UEFI iPXE needs `initrd=` per file, in order; --name makes the names sure."""
     text = Scripts(paths).render("default", VARIABLES)
     assert text.startswith("#!ipxe\n")
-    kernel = next(line for line in text.splitlines() if line.startswith("kernel"))
-    assert "initrd=image initrd=kmods initrd=system wwid=${hwaddr} quiet console=ttyS0" in kernel
+    kernel = next(line for line in text.splitlines() if line.startswith("imgargs kernel"))
+    assert "initrd=image initrd=kmods initrd=system ${runtime} wwid=${hwaddr} quiet console=ttyS0" in kernel
     files = [line.split()[2] for line in text.splitlines() if line.startswith("initrd --name")]
     assert files == ["image", "kmods", "system"]
 

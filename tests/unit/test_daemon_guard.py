@@ -75,10 +75,10 @@ def test_the_system_overlay_is_open_only_from_boot_dhcp_to_first_runtime() -> No
     assert ask(who, Stage.SYSTEM) == 403
     who.saw_dhcp(MAC, boots=True)
     assert ask(who, Stage.SYSTEM) == 200
-    assert who.closes(MAC)
+    assert who.closes(MAC, 987)
     came_up(who)
     assert ask(who, Stage.SYSTEM) == 403
-    assert not who.closes(MAC), "later runtime overlays wait for nothing"
+    assert not who.closes(MAC, 987), "later runtime overlays wait for nothing"
 
 
 def test_a_phase_ends_by_itself_after_the_last_stage() -> None:
@@ -134,7 +134,7 @@ def test_two_runtime_overlays_at_once_both_wait_for_the_closing(store: PhaseStor
 
     async def both() -> None:
         async def one() -> None:
-            assert who.closes(MAC)
+            assert who.closes(MAC, 987)
             await who.fetched_runtime(MAC)
             assert ask(restarted(tmp_path), Stage.SYSTEM) == 403
 

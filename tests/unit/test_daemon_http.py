@@ -228,6 +228,7 @@ def test_http_nodes_conf_is_taken_up_and_a_broken_one_is_not(paths: Paths) -> No
         assert server.status()["registry error"] == ""
 
 
+@pytest.mark.root
 def test_http_a_server_that_hands_over_closes_no_phase_that_stays_open_in_its_successor(paths: Paths) -> None:
     site(paths)
     with serving(paths) as server:
@@ -238,9 +239,9 @@ def test_http_a_server_that_hands_over_closes_no_phase_that_stays_open_in_its_su
         known = handed.result(10)["guard"]["nodes"]
         assert [entry[0] for entry in known] == [MAC]
         server.loop.call_soon_threadsafe(server.daemon.http.resume)  # type: ignore[union-attr]
-        assert server.get(f"/runtime/{MAC}?format=tar")[0] == 503
+        assert server.get(f"/runtime/{MAC}?format=tar", source=free_privileged_port())[0] == 503
         server.loop.call_soon_threadsafe(server.daemon.resume)  # nobody took over
-        wait_for(lambda: server.get(f"/runtime/{MAC}?format=tar")[0] == 200)
+        wait_for(lambda: server.get(f"/runtime/{MAC}?format=tar", source=free_privileged_port())[0] == 200)
 
 
 def test_http_an_overlay_edit_is_served_without_a_build(paths: Paths) -> None:

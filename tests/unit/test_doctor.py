@@ -138,7 +138,15 @@ def _rdinit(site: Healthy) -> None:
 
 
 def _no_wwclient(site: Healthy) -> None:
+    """With the DHCP of others, a boot loader gets no runtime overlay."""
     site.profiles["default"]["system overlay"] = ["wwinit"]
+    site.conf |= {"dhcp": {"enabled": False}, "warewulf": {**site.conf.get("warewulf", {}), "secure": True}}
+
+
+def _script_without_runtime(site: Healthy) -> None:
+    site.profiles["default"]["system overlay"] = ["wwinit"]
+    put(site.paths.etc / "ipxe/own.ipxe.j2", b"#!ipxe\nboot\n")
+    site.entries["n2"]["ipxe template"] = "own"
 
 
 def _no_curl(site: Healthy) -> None:
@@ -241,6 +249,7 @@ FAULTS: dict[Callable[[Healthy], None], tuple[str, str, str, str]] = {
     ),
     _rdinit: ("error", "n2", "is /sbin/gone", "correct `rdinit=`"),
     _no_wwclient: ("warning", "n[1-3]", "nothing brings its runtime overlays (hosts)", "wwinit,wwclient"),
+    _script_without_runtime: ("warning", "n2", "its boot script does not fetch them", "wwinit,wwclient"),
     _no_curl: ("warning", "n[1-3]", "image deb has no curl", "install -y curl"),
     _template_fails: ("error", "n[2-3]", "overlay broken, etc/t.j2, line 1", "default("),
     _runtime_template_fails: ("error", "n2", "overlay broken, etc/t.j2, line 1: division by zero", ""),

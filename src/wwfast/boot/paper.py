@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
+from wwfast.archive.artefact import RAW, Artefact
 from wwfast.boot.plan import Ask, BootPlan, Planner
 from wwfast.boot.resolve import Resolver
 from wwfast.errors import NotFoundError
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from wwfast.nodes.registry import Snapshot
     from wwfast.overlays.making.service import OverlayService
     from wwfast.paths import Paths
+
+
+THERE = Artefact("", RAW, (), "", (), 0)  # stands for an overlay that nobody looks into
 
 
 class Paper:
@@ -47,8 +51,10 @@ class Paper:
         return for_node(node, self.images, self._kernels)
 
     def boot_script(self, node: Node, ask: Ask) -> BootPlan:
-        """Raises WwfastError for what the node's console would show instead."""
-        return self._planner.boot_script(self._standing, node, ask)
+        """As if all overlays were there. Raises WwfastError for what the node's console would show instead."""
+        plan = self._planner.boot_script(self._standing, node, ask, lambda *_: THERE)
+        assert plan is not None
+        return plan
 
     def plan(self, node: Node, stage: Stage, ask: Ask) -> BootPlan:
         plan = self._planner.plan(self._standing, node, stage, ask, partial(self.overlays.artefact, self._snapshot))

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 #: The overlay of a node's stage in a format; None where it must be made first. May raise WwfastError.
 Overlay = Callable[["Node", str, str], "Artefact | None"]
 
+REFRESHER = "wwclient"  # the overlay that fetches the runtime overlay on a running node; also with .ARCH after it
 RETRY_SECONDS = 30
 MIB = 1 << 20
 
@@ -85,7 +86,7 @@ class Planner:
             return self._unknown(standing, stage, ask)
         try:
             if stage is Stage.IPXE:
-                return self._script(standing, node, ask)
+                return self._script(standing, node, ask, overlay)
             if stage is Stage.KERNEL:
                 return self._send(node, stage, self.kernel(standing, node, ask).artefact, ask)
             if stage is Stage.IMAGE:
@@ -143,17 +144,17 @@ class Planner:
             raise NotFoundError(f"node {node.id} began to boot {ask.image} and now has {node.image_name or 'no image'}")
         return ask.image
 
-    def _script(self, standing: Standing, node: Node, ask: Ask) -> BootPlan:
+    def _script(self, standing: Standing, node: Node, ask: Ask, overlay: Overlay) -> BootPlan | None:
         try:
-            return self.boot_script(standing, node, ask)
+            return self.boot_script(standing, node, ask, overlay)
         except WwfastError as error:
             # A node that can't boot must say why on its console and come back, never stop.
-            lines = [*error.message.splitlines(), *([f"on the server: {error.hint}"] if error.hint else [])]
-            text = self._message(standing, node, ask, [f"node {node.id} cannot boot yet:", *lines])
+            text = self._message(standing, node, ask, [f"node {node.id} cannot boot yet:", *told(error)])
             return BootPlan(Stage.IPXE, node.id, text=text, sent="message.ipxe", reason=reason(error))
 
-    def boot_script(self, standing: Standing, node: Node, ask: Ask) -> BootPlan:
-        """The script that boots the node. Raises WwfastError for what its console would show instead."""
+    def boot_script(self, standing: Standing, node: Node, ask: Ask, overlay: Overlay) -> BootPlan | None:
+        """The script that boots the node; None where `overlay` has none yet. Raises WwfastError for what its console
+        would show instead."""
         urls = self._urls(ask)
         name = node.ipxe_template or "default"
         variables: dict[str, object] = {
@@ -177,13 +178,17 @@ class Planner:
             "eta": ask.eta,
         }
         if name != "localdisk":
-            variables |= self._downloads(standing, node, ask)
+            image = self._bootable(standing, node, ask)
+            variables |= self._downloads(standing, node, ask, image)
+            overlays = self._overlays(node, image.boot_format, overlay)
+            if overlays is None:
+                return None
+            variables |= overlays
         return BootPlan(Stage.IPXE, node.id, text=standing.scripts.render(name, variables), sent=f"{name}.ipxe")
 
-    def _downloads(self, standing: Standing, node: Node, ask: Ask) -> dict[str, object]:
-        """What the script fetches. Raises WwfastError where that would not boot."""
+    def _bootable(self, standing: Standing, node: Node, ask: Ask) -> ServedImage:
+        """Raises WwfastError where the image would not boot this machine."""
         image = self.image(standing, node, ask)
-        kernel = self.kernel(standing, node, ask)
         if image.boot_format not in image.artefacts:
             raise NotFoundError(f"image {image.name} is not built", hint=f"wwfast image build {image.name}")
         if ask.arch and image.arch and ask.arch != image.arch:
@@ -194,13 +199,31 @@ class Planner:
         least = image.least_ram // MIB
         if ask.memsize and least > ask.memsize:
             raise WwfastError(f"image {image.name} needs {least} MiB of memory and this node has {ask.memsize}")
+        return image
+
+    def _overlays(self, node: Node, fmt: str, overlay: Overlay) -> dict[str, object] | None:
+        """Whether the runtime overlay is fetched before init, as Warewulf does, and why not. None where an overlay
+        must be made first. Raises WwfastError where there is no system overlay: nothing large is fetched in vain."""
+        if overlay(node, Stage.SYSTEM.value, fmt) is None:
+            return None
+        if not preloads(self.settings, node):
+            return {"preload": False, "lost": []}
+        try:
+            if overlay(node, Stage.RUNTIME.value, fmt) is None:
+                return None
+        except WwfastError as error:
+            return {"preload": False, "lost": [plain(line) for line in told(error)]}
+        return {"preload": True, "lost": []}
+
+    def _downloads(self, standing: Standing, node: Node, ask: Ask, image: ServedImage) -> dict[str, object]:
+        """What the script fetches. Raises WwfastError."""
         stages = [Stage.IMAGE, *([Stage.KMODS] if node.kernel.override else []), Stage.SYSTEM]
         return {
             "image_name": image.name,
             "image_build": image.build,
             "image_format": image.boot_format,
             "image_arch": image.arch,
-            "kernel_version": kernel.version,
+            "kernel_version": self.kernel(standing, node, ask).version,
             "stages": [stage.value for stage in stages],
         }
 
@@ -237,6 +260,22 @@ class Planner:
                 node.id, stage, 404, f"there is no {stage} for node {node.id} as {ask.compress or 'raw'}"
             )
         return BootPlan(stage, node.id, artefact=artefact, sent=artefact.name)
+
+
+def preloads(settings: Settings, node: Node) -> bool:
+    """Whether the boot loader fetches the runtime overlay: it has no port below 1024, so where overlays are secured it
+    needs a DHCP of ours, by which its boot is known."""
+    return bool(node.runtime_overlay) and (not settings.warewulf.secure or settings.own_dhcp)
+
+
+def refreshes(node: Node) -> bool:
+    """Whether the node fetches its runtime overlay itself once it runs."""
+    return any(name.partition(".")[0] == REFRESHER for name in node.system_overlay)
+
+
+def told(error: WwfastError) -> list[str]:
+    """Lines for a console: what is wrong, and what to do."""
+    return [*error.message.splitlines(), *([f"on the server: {error.hint}"] if error.hint else [])]
 
 
 def reason(error: WwfastError) -> str:

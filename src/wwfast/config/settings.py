@@ -264,6 +264,11 @@ class Conf(Section, frozen=True):
     wwfast: Annotated[Own, Doc("wwfast's own settings.")] = Own()
 
     @property
+    def own_dhcp(self) -> bool:
+        """Whether it is our DHCP that gives nodes their addresses."""
+        return self.dhcp.enabled and not self.wwfast.proxy_dhcp
+
+    @property
     def network_cidr(self) -> str:
         return cidr(self.network, self.netmask)
 

@@ -94,11 +94,10 @@ class Daemon:
         self.overlays = OverlayService(paths, settings, ignore_go_templates=ignore_go_templates)
         self.planner = Planner(settings)
         self.timeline = Timeline(known=lambda node: node in self.registry.snapshot().nodes)
-        own_dhcp = settings.dhcp.enabled and not settings.wwfast.proxy_dhcp
-        self.phases = PhaseStore(paths.database) if own_dhcp else None
+        self.phases = PhaseStore(paths.database) if settings.own_dhcp else None
         self.guard = Guard(
             settings.warewulf.secure,
-            own_dhcp,
+            settings.own_dhcp,
             phase_seconds=settings.wwfast.boot_phase * 60.0,
             keeper=self.phases or Forgetful(),
         )

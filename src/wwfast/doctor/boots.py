@@ -71,7 +71,7 @@ class Rehearsal:
         failed = {context: self._of_overlays(node, context) for context in CONTEXTS}
         yield from itertools.chain(*failed.values())
         if not failed[SYSTEM]:
-            lists = (overlays_of(node, SYSTEM), overlays_of(node, RUNTIME), node.image_name)
+            lists = (overlays_of(node, SYSTEM), overlays_of(node, RUNTIME), node.image_name, node.ipxe_template)
             yield from self._once(("root", *lists, node.init, node.kernel.args), node, self._root)
 
     def _of_overlays(self, node: Node, context: str) -> list[Fault]:
@@ -113,7 +113,8 @@ class Rehearsal:
         image = self._paper.image(node)
         root = initrd.Root(image, self._paper.overlays.laid(self._scene.snapshot, node, SYSTEM))
         yield from initrd.starts(node, root)
-        yield from initrd.refreshed(node, root)
+        script = self._paper.boot_script(node, self._ask(node)).text or ""
+        yield from initrd.refreshed(node, root, f"/{Stage.RUNTIME}/" in script)
 
     @staticmethod
     def _ask(node: Node, fmt: str = "") -> Ask:

@@ -107,18 +107,25 @@ def starts(node: Node, root: Root) -> Iterator[Fault]:
         yield Fault(node.id, ERROR, "init", why, fix)
 
 
-def refreshed(node: Node, root: Root) -> Iterator[Fault]:
-    """Its runtime overlays are fetched by wwclient, with the image's curl and tar."""
+def refreshed(node: Node, root: Root, preloaded: bool) -> Iterator[Fault]:
+    """Its runtime overlays come before init (`preloaded`), and by wwclient, with curl and tar of the image."""
     if not node.runtime_overlay:
         return
     if not root.runs(CLIENT):
+        if preloaded:
+            return
         others = ",".join([*node.system_overlay, "wwclient"])
-        why = f"nothing brings its runtime overlays ({', '.join(node.runtime_overlay)}): {CLIENT} is not on it"
+        why = (
+            f"nothing brings its runtime overlays ({', '.join(node.runtime_overlay)}): its boot script does not fetch "
+        )
+        why += f"them, and {CLIENT} is not on it"
         yield Fault(node.id, WARNING, "runtime", why, f"wwfast node set {node.id} --system-overlays {others}")
         return
     for tool in ("curl", "tar"):
         if not any(root.runs(f"/{folder}/{tool}") for folder in ("usr/bin", "bin")):
-            why = f"image {root.image.name} has no {tool}: the runtime overlays never arrive"
+            why = f"image {root.image.name} has no {tool}: the runtime overlays " + (
+                "come at boot and are never refreshed" if preloaded else "never arrive"
+            )
             fix = f"wwfast image exec {root.image.name} -- apt-get install -y {tool}  (or dnf, zypper)"
             yield Fault(node.id, WARNING, "runtime", why, fix)
 

@@ -46,7 +46,7 @@ def addressed(scene: Scene, node: Node) -> Iterator[Fault]:
 
 
 def serves_addresses(scene: Scene) -> bool:
-    return scene.settings.dhcp.enabled and not scene.settings.wwfast.proxy_dhcp
+    return scene.settings.own_dhcp
 
 
 def has_address(node: Node) -> bool:

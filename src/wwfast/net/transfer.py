@@ -22,7 +22,8 @@ class Transfer:
     `wwid` is the node's MAC as it told it (lower case, colons) or empty when unknown; `node` its name or empty;
     `stage` one of dhcp, tftp, ipxe, kernel, image, kmods, system, runtime, ...; `sent` the object's name, or
     NOT_FOUND, BAD_REQUEST, BAD_ASSET; `peer` the client's address; `at` Unix seconds; `sent_bytes` and
-    `total_bytes` of the body; `seconds` since STARTED; `status` the HTTP status, 0 for other protocols.
+    `total_bytes` of the body; `seconds` since STARTED; `status` the HTTP status, 0 for other protocols; `more`: the
+    node is not up with this, though it is the last stage, since it asks for the same once more when it is.
 
     Here strangers' words come in: `wwid`, `node`, `sent` and `detail` are tame, whoever keeps, logs or shows them.
     """
@@ -39,6 +40,7 @@ class Transfer:
     seconds: float = 0.0
     status: int = 0
     detail: str = ""
+    more: bool = False
 
     def __post_init__(self) -> None:
         for name, most in _TOLD_BY_STRANGERS:

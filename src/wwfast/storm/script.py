@@ -26,7 +26,7 @@ def follow(text: str, mac: str) -> Sequence[Step]:
             if url and url not in seen:
                 seen.add(url)
                 steps.append(step(url, optional=goes_on(line)))
-    if steps and all(one.stage != "runtime" for one in steps):
+    if steps:
         steps.append(Step("runtime", f"/runtime/{mac}?format=tar", CLIENT))
     return steps
 

@@ -1,13 +1,13 @@
 """Who may have which overlay (`warewulf: secure: true`).
 
 The system overlay holds host keys and BMC passwords, the runtime overlay user databases and tokens. Both go only
-to the address that our DHCP leased to that wwid; the system overlay only while the node boots; the runtime overlay
-only to a privileged source port. With an external DHCP server the address and phase can't be known: then only the
-port is checked, and the server says so at start.
+to the address that our DHCP leased to that wwid, and only while the node boots; the runtime overlay at any time to a
+privileged source port. With an external DHCP server the address and phase can't be known: then only the port is
+checked, a boot loader gets no runtime overlay, and the server says so at start.
 
 A node boots from the DHCP of its firmware or iPXE (which no ordinary user can send, see `net.dhcp.terms`) to its
-first runtime fetch, or to `phase_seconds` after the last stage that it fetched. What was closed stays closed after a
-crash: it is on disk before the runtime overlay goes out.
+first runtime fetch from a privileged port, or to `phase_seconds` after the last stage that it fetched. What was closed
+stays closed after a crash: it is on disk before that runtime overlay goes out.
 """
 
 from __future__ import annotations
@@ -152,19 +152,22 @@ class Guard:
         """(status, reason) when this request may not have the overlay; None when it may."""
         if not self.secure or stage not in (Stage.SYSTEM, Stage.RUNTIME):
             return None
-        if stage is Stage.RUNTIME and peer_port >= PRIVILEGED:
-            return 401, f"the runtime overlay is for privileged source ports, not {peer_port}"
+        root = peer_port < PRIVILEGED
+        booting = self.own_dhcp and self._phase(wwid) is not None
+        if stage is Stage.RUNTIME and not root and not booting:
+            return 401, f"the runtime overlay of a node that does not boot is for privileged ports, not {peer_port}"
         if not self.own_dhcp:
             return None
         if peer_ip not in self._addresses(node, wwid):
             return 403, f"{peer_ip} is not the address of {wwid}"
-        if stage is Stage.SYSTEM and self._phase(wwid) is None:
+        if stage is Stage.SYSTEM and not booting:
             return 403, f"{node.id} is not booting: it had no boot DHCP since its last runtime overlay"
         return None
 
-    def closes(self, wwid: str) -> bool:
-        """Whether the runtime overlay of this machine must wait for `fetched_runtime`."""
-        return wwid in self._closing or self._phase(wwid) is not None
+    def closes(self, wwid: str, peer_port: int) -> bool:
+        """Whether this fetch of the runtime overlay must wait for `fetched_runtime`: it is the first one by root of
+        the running system, which no boot loader and no ordinary user can be."""
+        return peer_port < PRIVILEGED and (wwid in self._closing or self._phase(wwid) is not None)
 
     async def fetched_runtime(self, wwid: str) -> None:
         """The node is up: its system overlay is closed until it boots again. Returns once that is on disk, or after

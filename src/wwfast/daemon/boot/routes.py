@@ -10,11 +10,11 @@ import asyncio
 import hmac
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-from wwfast.boot.plan import Ask, BootPlan, Planner
+from wwfast.boot.plan import Ask, BootPlan, Planner, refreshes
 from wwfast.boot.stages import Stage
 from wwfast.boot.standing import UnresolvedError
 from wwfast.daemon.boot.discovery import Discovery
@@ -45,6 +45,25 @@ STAGES = {
 OVERLAYS = (Stage.SYSTEM, Stage.RUNTIME)
 HELD_SECONDS = 10.0  # for an overlay in the making, where the client obeys Retry-After; else as long as it takes
 RETRY_AFTER = 2
+LOOKS = 6  # for an image, a kernel, the two overlays of a script, and what may change meanwhile
+
+
+@dataclass(slots=True)
+class Overlays:
+    """The overlays of one answer: what is known to be fresh, and what was made for it or failed. `missing`: stage and
+    format of the last one that was asked for and is neither."""
+
+    fresh: Callable[[Node, str, str], Artefact | None]
+    made: dict[tuple[str, str], Artefact | WwfastError | None] = field(default_factory=dict)
+    missing: tuple[str, str] = ("", "")
+
+    def __call__(self, node: Node, stage: str, fmt: str) -> Artefact | None:
+        found = self.made.get((stage, fmt)) or self.fresh(node, stage, fmt)
+        if isinstance(found, WwfastError):
+            raise found
+        if found is None:
+            self.missing = (stage, fmt)
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +178,8 @@ class Routes:
             return refusal
         if node is not None and not request.is_head:
             self._guard.went_on(node, target.stage, target.wwid, request.peer_ip)
-        closes = target.stage is Stage.RUNTIME and not request.is_head and self._guard.closes(target.wwid)
+        closes = target.stage is Stage.RUNTIME and not request.is_head
+        closes = closes and self._guard.closes(target.wwid, request.peer_port)
         if not closes and (node is None or not self._upkeep.behind):
             plan = self._plan(node, target)
             if plan is not None:
@@ -181,7 +201,7 @@ class Routes:
         if target.stage in OVERLAYS and node is not None:
             plan = await self._make(node, target, request)
         else:
-            plan = await self._look_up(node, target)
+            plan = await self._look_up(node, target, request)
         if plan is None:
             headers = {"Retry-After": str(RETRY_AFTER)}
             why = "still in the making; it was told to come again"
@@ -195,26 +215,40 @@ class Routes:
             await self._guard.fetched_runtime(target.wwid)
         return self._respond(plan, node, target, request, again)
 
-    async def _look_up(self, node: Node | None, target: Target) -> BootPlan | None:
-        """What a thread is about to find out."""
-        reference = ""
-        for _ in range(2):
+    async def _look_up(self, node: Node | None, target: Target, request: Request) -> BootPlan | None:
+        """What a thread is about to find out, and for a script the overlays that its node is going to ask for: what is
+        wrong with them is said before the image is fetched. None when the client had better come again."""
+        reference, overlays = "", Overlays(partial(self._peek, self._registry.snapshot()))
+        for _ in range(LOOKS):
             await self._upkeep.caught_up(reference)
             try:
-                return self._planner.plan(self._upkeep.standing, node, target.stage, target.ask, _no_overlay)
+                plan = self._planner.plan(self._upkeep.standing, node, target.stage, target.ask, overlays)
             except UnresolvedError as error:
                 reference = error.reference
+                continue
+            if plan is not None or node is None or not await self._made(overlays, node, request):
+                return plan
         return None
+
+    async def _made(self, overlays: Overlays, node: Node, request: Request) -> bool:
+        """Make the overlay that is missing; False when that takes longer than this client may be kept waiting."""
+        stage, fmt = overlays.missing
+        made: Artefact | WwfastError | None
+        try:
+            made = await self._making.get(self._registry.snapshot(), node, stage, fmt, _held(request))
+        except WwfastError as error:
+            made = error.with_traceback(None)
+        overlays.made[stage, fmt] = made
+        return made is not None
 
     async def _make(self, node: Node, target: Target, request: Request) -> BootPlan | None:
         """With the overlay, made if need be; None when the client had better come again."""
         plan = self._plan(node, target) if not self._upkeep.behind else None
         if plan is not None:
             return plan
-        obeys = patience(request.headers.get("user-agent", "")) is Patience.RETRIES
         snapshot, stage, fmt = self._registry.snapshot(), target.stage, target.ask.format
         try:
-            made = await self._making.get(snapshot, node, stage.value, fmt, HELD_SECONDS if obeys else None)
+            made = await self._making.get(snapshot, node, stage.value, fmt, _held(request))
         except WwfastError as error:
             return self._planner.failed(node, stage, error)
         return self._planner.plan(self._upkeep.standing, node, stage, target.ask, lambda *_: made)
@@ -253,6 +287,7 @@ class Routes:
             share=node.cluster_name if node else "",
             waits=plan.stage is not Stage.RUNTIME,
             last=plan.stage is Stage.SYSTEM,
+            more=plan.stage is Stage.RUNTIME and node is not None and refreshes(node) and _loads(request),
             again=partial(self._wait, node, target, request, False, False) if again and plan.artefact else None,
         )
 
@@ -275,8 +310,14 @@ def _is_stage(parts: list[str]) -> bool:
     return bool(parts) and (parts[0] in STAGES or parts[0] in ALIASES)
 
 
-def _no_overlay(node: Node, context: str, fmt: str) -> None:
-    return None
+def _loads(request: Request) -> bool:
+    """Whether it is a boot loader that asks."""
+    return patience(request.headers.get("user-agent", "")) is not Patience.LONG
+
+
+def _held(request: Request) -> float | None:
+    """How long this client is kept waiting for an overlay in the making; None is as long as it takes."""
+    return HELD_SECONDS if patience(request.headers.get("user-agent", "")) is Patience.RETRIES else None
 
 
 def _json(body: bytes) -> Response:

@@ -60,6 +60,7 @@ class NodeStatus:
     last_seen: float = 0.0
     error: str = ""
     error_at: float = 0.0
+    more: bool = False
     boot: list[StageRecord] = field(default_factory=list)
     attempts: Attempts | None = None
     changes: int = 0  # counted, so that what was made of it can be known to be old
@@ -77,7 +78,7 @@ class NodeStatus:
 
     @property
     def up(self) -> bool:
-        return self.stage == Stage.RUNTIME
+        return self.stage == Stage.RUNTIME and not self.more
 
     def stuck(self, now: float) -> float:
         """Seconds since a node that has not come up was last heard of; 0 for one that is up or was never seen."""
@@ -180,6 +181,7 @@ class Timeline:
         current.sent = event.sent or current.sent
         if event.outcome is not Outcome.FAILED:
             entry.stage = event.stage
+            entry.more = event.more
             entry.sent = event.sent
             if event.outcome is Outcome.DONE:
                 # A script with a reason is the one that tells on the console why the node cannot boot.
@@ -198,7 +200,7 @@ class Timeline:
         began = entry.stage
         if event.stage == Stage.DHCP and began not in ("", *_BEGINS):
             entry.boot.clear()
-        if event.stage == Stage.RUNTIME and entry.boot and entry.boot[-1].stage == Stage.RUNTIME:
+        if event.stage == Stage.RUNTIME and entry.up and entry.boot and entry.boot[-1].stage == Stage.RUNTIME:
             entry.boot.pop()  # the periodic fetch of a node that is up: the boot itself stays readable
         elif event.stage == Stage.IPXE:
             kept = [record for record in entry.boot if record.stage in _FIRMWARE]

@@ -118,4 +118,5 @@ class Answer:
             0.0 if outcome is Outcome.STARTED else time.monotonic() - self.began,
             self.status,
             detail or response.detail,
+            response.more,
         )

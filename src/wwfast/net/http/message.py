@@ -60,6 +60,7 @@ class Response:
     share: str = ""
     waits: bool = True
     last: bool = False  # the node needs nothing large after this: its turn ends with it
+    more: bool = False  # for events only: see Transfer
     etag: str = ""
     again: Callable[[], Awaitable[Response]] | None = None
 
