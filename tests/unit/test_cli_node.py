@@ -77,16 +77,16 @@ kernel:
 network devices:
   ib0:
     type: infiniband
-    onboot: true
+    onboot: "true"
     device: ib0
     hwaddr: 52:54:00:00:00:01
     ipaddr: 10.0.0.1
     netmask: 255.255.0.0
     gateway: 10.0.0.254
     ipaddr6: fd00::1
-    prefixlen6: 64
+    prefixlen6: "64"
     gateway6: fd00::2
-    mtu: 2044
+    mtu: "2044"
     tags:
       vlan: 7
 primary network: ib0""",
@@ -96,7 +96,7 @@ primary network: ib0""",
         """\
 network devices:
   default:
-    onboot: false
+    onboot: "false"
     ipaddr: 10.0.0.1""",
     ),
     "a BMC": (
@@ -110,10 +110,10 @@ ipmi:
   ipaddr: 10.1.0.1
   gateway: 10.1.0.254
   netmask: 255.255.0.0
-  port: 623
+  port: "623"
   interface: lanplus
   escapechar: '!'
-  write: true
+  write: "true"
   template: x.tmpl
   tags:
     vlan: 5""",
@@ -127,8 +127,8 @@ disks:
     wipe_table: true
     partitions:
       root:
-        number: 1
-        size_mib: 1024
+        number: "1"
+        size_mib: "1024"
         type_guid: 0FC6
         wipe_partition_entry: false
         should_exist: true
@@ -141,10 +141,10 @@ filesystems:
     "tags and discovery": (
         "--tagadd a=1,b=x=y -e --asset s3cret",
         """\
-discoverable: true
+discoverable: "true"
 asset key: s3cret
 tags:
-  a: 1
+  a: "1"
   b: x=y""",
     ),
 }
@@ -320,8 +320,8 @@ def test_tags_are_added_changed_and_deleted_where_they_belong(run: Run, paths: P
     run("profile add q --tagadd a=1,b=2 --nettagadd n=1 --ipmitagadd i=1")
     run("profile set q --tagadd a=9 --tagdel b --nettagadd m=2 --nettagdel n --yes")
     assert text(paths) == (
-        "nodeprofiles:\n  q:\n    ipmi:\n      tags:\n        i: 1\n    network devices:\n"
-        "      default:\n        tags:\n          m: 2\n    tags:\n      a: 9\n"
+        'nodeprofiles:\n  q:\n    ipmi:\n      tags:\n        i: "1"\n    network devices:\n'
+        '      default:\n        tags:\n          m: "2"\n    tags:\n      a: "9"\n'
     )
 
 

@@ -139,9 +139,9 @@ def test_nodes_conf_by_hand_has_every_field_and_comes_back(
 
     wwfast(paths, capsys, "node", "set", "n1", "--mtu", "1500", "--partsize", "8192", "--diskname", "/dev/sda",
            "--partname", "root", "--kernelargs", "ro", "--tagadd", "new=1", "--yes")  # fmt: skip
-    assert paths.nodes_conf.read_text() == HAND.replace("mtu: 9000", "mtu: 1500").replace(
-        "size_mib: 4096", "size_mib: 8192"
-    ).replace("      on: off\n", "      on: off\n      new: 1\n").replace(
+    assert paths.nodes_conf.read_text() == HAND.replace("mtu: 9000", 'mtu: "1500"').replace(
+        "size_mib: 4096", 'size_mib: "8192"'
+    ).replace("      on: off\n", '      on: off\n      new: "1"\n').replace(
         "    system overlay: [~fstab]\n", "    system overlay: [~fstab]\n    kernel:\n      args:\n        - ro\n"
     )
     wwfast(paths, capsys, "undo", "--yes")

@@ -20,7 +20,7 @@ import msgspec
 
 from wwfast._ext import accept
 from wwfast.config import checks
-from wwfast.config.yaml import Quoted, Tree, typed
+from wwfast.config.yaml import Plain, Quoted, Tree, typed
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,6 +302,28 @@ METHODS: dict[Kind, Any] = {
     Kind.ITEMS: Cleaner.items,
     Kind.FREE: Cleaner.free,
 }
+
+
+def written(tree: Tree, schema: Fields | None, depth: int = 0) -> Tree:
+    """The tree as yaml.dump() is to write it: Plain is what is no text. Fields say so, `depth` levels down; what has no
+    field (free-form data, unknown keys) is typed by YAML 1.2."""
+    if isinstance(tree, list):
+        return [written(item, schema, depth) for item in tree]
+    if isinstance(tree, dict):
+        if depth > 0:
+            return {key: written(value, schema, depth - 1) for key, value in tree.items()}
+        return {key: _written(value, schema.get(key) if schema is not None else None) for key, value in tree.items()}
+    return Plain(tree) if type(tree) is str and not isinstance(typed(tree), str) else tree
+
+
+def _written(value: Tree, spec: Field | None) -> Tree:
+    if spec is None or spec.kind is Kind.FREE:
+        return written(value, None)
+    if spec.struct is not None:
+        return written(value, fields(spec.struct), 1 if spec.kind is Kind.STRUCTS else 0)
+    if spec.kind in (Kind.BOOL, Kind.INT):
+        return Plain(value) if type(value) is str else value
+    return value
 
 
 def shape(value: Tree) -> str:

@@ -2,6 +2,9 @@
 
 A tree is dict | list | str | None. A schema types the strings; `typed()` does it for free-form data by YAML 1.2
 rules (`yes` and `010` stay what they are: text and ten). Quoted scalars are `Quoted`, null is None.
+
+What is written is text for every reader, whatever its rules: PyYAML and with it Ansible would take an unquoted `yes`,
+`010`, `52:54:00:00:07:01` or date for something else (YAML 1.1). Only what is marked `Plain` stands as it is.
 """
 
 from __future__ import annotations
@@ -14,9 +17,25 @@ from wwfast._ext import yamlevents
 from wwfast._ext.yamlevents import Quoted
 from wwfast.errors import ConfigError
 
-__all__ = ["Quoted", "Tree", "YamlError", "compose", "dump", "load", "load_anchored", "locate", "scalar", "typed"]
+__all__ = [
+    "Plain",
+    "Quoted",
+    "Tree",
+    "YamlError",
+    "compose",
+    "dump",
+    "load",
+    "load_anchored",
+    "locate",
+    "scalar",
+    "typed",
+]
 
 Tree = Any  # dict[str, Tree] | list[Tree] | str | None; mypy has no recursive alias that reads well here
+
+
+class Plain(str):
+    """A scalar that is no text: written without quotes, whatever readers take it for."""
 
 
 UTF16 = (b"\xff\xfe", b"\xfe\xff")  # byte order marks; that of UTF-32 begins with the first
@@ -116,10 +135,12 @@ def typed(tree: Tree) -> Any:
 # What may stand unquoted and means the same text to us, to YAML 1.1 and to YAML 1.2 readers.
 PLAIN = re.compile(r"[A-Za-z0-9_/.~][A-Za-z0-9_/.,()+@%^=~ -]*(:+[A-Za-z0-9_/.,()+@%^=~-]+)*")
 RESERVED = re.compile(r"~|null|Null|NULL|\.{1,3}|<<|=")
-# Texts that a typing reader would take for something else; only free-form data asks for quotes around them.
+# Texts that a reader of YAML 1.1 or 1.2 would take for something else: yes and no, numbers (with a base, an exponent,
+# underscores, or base 60 as in 52:54:00:00:07:01), dates.
 TYPED = re.compile(
-    r"(?i:true|false|yes|no|on|off|y|n|\.inf|\.nan)|[-+]?[0-9._]*(e[-+]?[0-9]+)?|0[ox][0-9a-f]+|[0-9]+(:[0-9]+)+"
-    r"|[0-9]{4}-[0-9]{2}-[0-9]{2}.*"
+    r"true|false|yes|no|on|off|y|n|[-+]?\.inf|\.nan|[-+]?(?=[0-9_.])[0-9_]*\.?[0-9_]*(e[-+]?[0-9]+)?"
+    r"|[-+]?0[box][0-9a-f_]+|[-+]?[0-9][0-9_]*(:[0-9]+)+(\.[0-9_]*)?|[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}.*",
+    re.IGNORECASE | re.ASCII,
 )
 ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\t": "\\t", "\r": "\\r", "\0": "\\0"}
 
@@ -133,7 +154,7 @@ def scalar(value: Any) -> str:
     if isinstance(value, int | float):
         return repr(value) if value == value and abs(value) != float("inf") else f".{value}".replace(".-", "-.")
     text = str(value)
-    if type(value) is Quoted and TYPED.fullmatch(text):
+    if type(value) is not Plain and TYPED.fullmatch(text):
         return f'"{text}"'
     if PLAIN.fullmatch(text) and not text.endswith((" ", ":")) and not RESERVED.fullmatch(text):
         return text
@@ -161,7 +182,7 @@ def dump(tree: Tree, indent: int = 0) -> str:
 def block(tree: Tree, margin: str, lines: list[str]) -> None:
     if isinstance(tree, Mapping) and tree:
         for key, value in tree.items():
-            nested(f"{margin}{scalar(Quoted(key)) if TYPED.fullmatch(key) else scalar(key)}:", value, margin, lines)
+            nested(f"{margin}{scalar(key)}:", value, margin, lines)
     elif isinstance(tree, list | tuple) and tree:
         for value in tree:
             if isinstance(value, Mapping | list | tuple) and value:

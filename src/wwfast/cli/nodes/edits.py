@@ -19,10 +19,12 @@ from wwfast.cli.nodes.entries import Function, How, write, write_options
 from wwfast.cli.nodes.fields import FieldCommand, set_options, set_request, unset_options, unset_request
 from wwfast.cli.output import answer, warn
 from wwfast.config import yaml
+from wwfast.config.schema import written
 from wwfast.errors import ConfigError, UsageError, WwfastError
 from wwfast.nodes.edit import change
 from wwfast.nodes.edit.flags import flags
 from wwfast.nodes.edit.store import Change
+from wwfast.nodes.merge import SCHEMA
 from wwfast.nodes.text.source import NODES, NOUN, PROFILES, Source
 
 
@@ -165,8 +167,8 @@ def _edit(kind: Kind) -> click.Command:
                 entries.check_edited(before, after, place)
 
         head = "" if noheader else header(kind.section)
-        after, written = edited(app, head + (yaml.dump(before) if before else ""), entries, check)
-        made = entries.edited(source, before, after, lambda: kept(app, f"{kind.noun}s.yaml", written))
+        after, text = edited(app, head + (as_yaml(before) if before else ""), entries, check)
+        made = entries.edited(source, before, after, lambda: kept(app, f"{kind.noun}s.yaml", text))
         kind.write(app, made, "edit", names, how)
 
     edit.help = f"Edit {kind.noun}s as YAML in $EDITOR; removing one deletes it."
@@ -178,7 +180,7 @@ def _export(kind: Kind) -> click.Command:
     @kind.argument()
     @pass_app
     def export(app: App, names: tuple[str, ...]) -> None:
-        sys.stdout.write(yaml.dump(kind.entries.written(Source.read(app.paths.nodes_conf), names)))
+        sys.stdout.write(as_yaml(kind.entries.written(Source.read(app.paths.nodes_conf), names)))
 
     export.help = f"Print {kind.noun}s as they are written (not merged), as YAML that import takes back unchanged."
     return export
@@ -203,6 +205,11 @@ def read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise WwfastError(f"{path}: {error.strerror}") from error
+
+
+def as_yaml(trees: dict[str, Any]) -> str:
+    """Entries by name, as they are written."""
+    return yaml.dump(written(trees, SCHEMA, 1))
 
 
 def header(section: str) -> str:

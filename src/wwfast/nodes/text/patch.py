@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from wwfast.config import yaml
-from wwfast.config.schema import Fields, Kind, fields
+from wwfast.config.schema import Fields, Kind, fields, written
 from wwfast.config.yaml import Tree
 
 LINE = re.compile("[^\n\r\x85\u2028\u2029]*(?:\r\n|[\n\r\x85\u2028\u2029]|$)")  # where libyaml breaks lines
@@ -51,6 +51,7 @@ class Edit(NamedTuple):
 def rewrite(text: str, old: Tree, new: Tree, schema: Fields | None = None, depth: int = 0) -> str:
     """`schema` orders keys that are added `depth` levels down; higher maps get new keys at their end. Raises Awkward
     where not even the outermost map can be edited."""
+    new = written(new, schema, depth)
     lines = [line for line in LINE.findall(text) if line]
     composed = yaml.compose(text.encode())
     if composed is None:
