@@ -40,6 +40,7 @@ def test_queue_of_overlays_that_are_stuck_keeps_neither_edits_nor_discovery_nor_
 
     monkeypatch.setattr(OverlayService, "artefact", artefact)
     monkeypatch.setattr(routes, "HELD_SECONDS", 0.2)
+    monkeypatch.setattr(routes, "SCRIPT_SECONDS", 0.2)
     wanted = [f"/{stage}/{MAC}?{form}" for stage in ("system", "runtime") for form in ("compress=gz", "format=tar")]
     with serving(paths) as server, ThreadPoolExecutor(16) as clients:
         waiting = [clients.submit(server.get, path) for path in (*wanted, *wanted, *wanted)]  # 12 for 4 threads

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -39,6 +41,14 @@ def script(paths: Paths, **conf: Any) -> str:
     plan = Fresh(paths, load(paths)).plan(snapshot, snapshot.nodes["n1"], Stage.IPXE, Ask(MAC))
     assert plan.text is not None
     return plan.text
+
+
+def until(question: Callable[[], bool], seconds: float = 10.0) -> None:
+    """What a transfer comes to is told a moment after its last byte."""
+    deadline = time.monotonic() + seconds
+    while not question():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def fetched(text: str) -> list[str]:
@@ -146,13 +156,13 @@ def test_compat_a_node_is_up_when_nothing_more_of_its_boot_is_to_come(site: Path
             assert server.get(f"/{path}/{MAC}?compress=zst", headers=IPXE)[0] == 200
         entry = server.daemon.timeline.of("n1")
         assert entry is not None
-        assert entry.stage == "runtime"
+        until(lambda: entry.stage == "runtime")
         assert entry.up is not client
         if client:
             assert entry.stuck(entry.last_seen + 300) > 200, "it hangs between the loader and its init"
             server.get(f"/runtime/{MAC}?format=tar", headers=CURL)
             server.get(f"/runtime/{MAC}?format=tar", headers=CURL)
-            assert entry.up
+            until(lambda: entry.up)
             assert [it.stage for it in entry.boot][-3:] == ["system", "runtime", "runtime"], "of the boot, and the last"
 
 

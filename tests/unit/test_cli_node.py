@@ -79,7 +79,7 @@ network devices:
     type: infiniband
     onboot: "true"
     device: ib0
-    hwaddr: 52:54:00:00:00:01
+    hwaddr: "52:54:00:00:00:01"
     ipaddr: 10.0.0.1
     netmask: 255.255.0.0
     gateway: 10.0.0.254
@@ -88,7 +88,7 @@ network devices:
     gateway6: fd00::2
     mtu: "2044"
     tags:
-      vlan: 7
+      vlan: "7"
 primary network: ib0""",
     ),
     "the device default when none is named": (
@@ -102,7 +102,7 @@ network devices:
     "a BMC": (
         "--ipmiuser root --ipmipass calvin --ipmiaddr 10.1.0.1 --ipminetmask 255.255.0.0 --ipmigateway "
         "10.1.0.254 --ipmiport 623 --ipmiinterface lanplus --ipmiescapechar ! --ipmiwrite=yes "
-        "--ipmitemplate x.tmpl --ipmitagadd vlan=5",
+        "--ipmitemplate x.tmpl --ipmitagadd vlan=lan5",
         """\
 ipmi:
   username: root
@@ -116,7 +116,7 @@ ipmi:
   write: "true"
   template: x.tmpl
   tags:
-    vlan: 5""",
+    vlan: lan5""",
     ),
     "disks and file systems": (
         "--diskname /dev/sda --diskwipe --partname root --partnumber 1 --partsize 1024 --parttype 0FC6 "
@@ -645,8 +645,8 @@ LISTS = {
     "node list": """\
 NODE NAME  PROFILES  NETWORK
 ---------  --------  -------
-b1         p         default
 a2         --        --
+b1         p         default
 """,
     "node list -l b1": """\
 NODE NAME  KERNEL VERSION  IMAGE  OVERLAYS (S/R)
@@ -656,6 +656,7 @@ b1         6.1             rocky  /
     "node ls -n": """\
 NODE  NETWORK  HWADDR             IPADDR    GATEWAY     DEVICE
 ----  -------  ------             ------    -------     ------
+a2    --       --                 --        --          --
 b1    default  52:54:00:00:00:01  10.0.0.1  10.0.0.253  eth0
 """,
     "node list -i a2": """\
@@ -729,9 +730,9 @@ def test_node_lists(run: Run, paths: Paths, command: str, expected: str) -> None
         ("--cluster z", "a2"),
         ("--tag rack", "b1"),
         ("--tag rack=r2", ""),
-        ("*[1-2]", "b1 a2"),
+        ("*[1-2]", "a2 b1"),
         ("?2", "a2"),
-        ("a2 b1", "b1 a2"),
+        ("b1 a2", "a2 b1"),
     ],
 )
 def test_node_list_filters(run: Run, paths: Paths, options: str, names: str) -> None:

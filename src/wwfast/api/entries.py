@@ -150,12 +150,12 @@ class Entries:
         if wrong:
             raise ConfigError("\n".join(wrong[:10]), hint="--force writes it all the same")
 
-    def take(self, trees: Mapping[str, Tree]) -> Change:
-        """Entries as they are, instead of those of the same names."""
+    def take(self, trees: Mapping[str, Tree], *, replace: bool) -> Change:
+        """Entries, laid over those of the same names or instead of them."""
 
         def edit(draft: Draft) -> None:
             for name, tree in trees.items():
-                draft.put(self.section, name, tree)
+                draft.put(self.section, name, tree if replace else change.laid(draft.written(self.section, name), tree))
 
         return edit
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
-from wwfast.archive.artefact import RAW, Artefact
-from wwfast.boot.plan import Ask, BootPlan, Planner
+from wwfast.boot.plan import UNSEEN, Ask, BootPlan, Planner
 from wwfast.boot.resolve import Resolver
 from wwfast.errors import NotFoundError
 from wwfast.images.kernels.store import KernelStore, NodeKernel, for_node
@@ -20,9 +19,6 @@ if TYPE_CHECKING:
     from wwfast.nodes.registry import Snapshot
     from wwfast.overlays.making.service import OverlayService
     from wwfast.paths import Paths
-
-
-THERE = Artefact("", RAW, (), "", (), 0)  # stands for an overlay that nobody looks into
 
 
 class Paper:
@@ -52,7 +48,7 @@ class Paper:
 
     def boot_script(self, node: Node, ask: Ask) -> BootPlan:
         """As if all overlays were there. Raises WwfastError for what the node's console would show instead."""
-        plan = self._planner.boot_script(self._standing, node, ask, lambda *_: THERE)
+        plan = self._planner.boot_script(self._standing, node, ask, lambda *_: UNSEEN)
         assert plan is not None
         return plan
 

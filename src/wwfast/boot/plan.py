@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from wwfast.archive.artefact import FORMATS, Artefact
+from wwfast.archive.artefact import FORMATS, RAW, Artefact
 from wwfast.boot.script import Expanded, plain
 from wwfast.boot.stages import Stage
 from wwfast.boot.urls import Urls
@@ -28,6 +28,7 @@ Overlay = Callable[["Node", str, str], "Artefact | None"]
 
 REFRESHER = "wwclient"  # the overlay that fetches the runtime overlay on a running node; also with .ARCH after it
 RETRY_SECONDS = 30
+UNSEEN = Artefact("", RAW, (), "", (), 0)  # stands for an overlay that only has to be there
 MIB = 1 << 20
 
 

@@ -140,7 +140,12 @@ def finish(key: str, value: Any) -> Any:
     if key == "network devices":
         odd = {name: low for name, it in value.items() if "hwaddr" in it and (low := mac(it["hwaddr"])) != it["hwaddr"]}
         return (
-            {name: {**it, "hwaddr": odd[name]} if name in odd else it for name, it in value.items()} if odd else value
+            {
+                name: {**it, "hwaddr": odd[name], "written": it["hwaddr"]} if name in odd else it
+                for name, it in value.items()
+            }
+            if odd
+            else value
         )
     return value
 

@@ -81,6 +81,7 @@ class NetDev(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     mtu: Annotated[str, Doc("Largest packet.", "mtu", title="MTU", check=checks.mtu)] = ""
     tags: Annotated[dict[str, str], Doc("Tags of the device.", "nettag", title="Tags")] = {}
     primary: bool = False
+    written: str = ""  # the hardware address, where it was not written as `hwaddr` has it
 
     @property
     def ip_cidr(self) -> str:

@@ -8,7 +8,7 @@ with its `~item` words; the effective node has them applied.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from wwfast.config import words
@@ -89,13 +89,19 @@ def shown(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
-def blank_rows(title: str = "", schema: Fields = SCHEMA) -> list[str]:
-    """Titles of all plain fields, for a listing that shows empty ones too."""
-    found: list[str] = []
+def whole(tree: Mapping[str, Any], schema: Fields = SCHEMA, title: str = "") -> Iterator[tuple[str, str]]:
+    """Fields and values of one entry in the order of the model, empty ones too, by the parts that are there."""
     for spec in schema.values():
-        if spec.kind is Kind.STRUCT:
-            assert spec.struct is not None
-            found += blank_rows(title, fields(spec.struct))
-        elif spec.kind not in (Kind.STRUCTS, Kind.TAGS, Kind.FREE):
-            found.append(f"{title}{spec.doc.title}")
-    return found
+        if spec.doc.node_only:
+            continue
+        here, mine = f"{title}{spec.doc.title}", tree.get(spec.key)
+        if spec.kind is Kind.STRUCT and spec.struct is not None:
+            if isinstance(mine, dict) and mine:
+                yield from whole(mine, fields(spec.struct), title)
+        elif spec.kind is Kind.STRUCTS and spec.struct is not None:
+            for name, inner in sorted((mine or {}).items()):
+                yield from whole(inner, fields(spec.struct), f"{here}[{name}].")
+        elif spec.kind in (Kind.TAGS, Kind.FREE):
+            yield from ((f"{here}[{name}]", shown(item)) for name, item in sorted((mine or {}).items()))
+        else:
+            yield here, words.join(mine) if isinstance(mine, list) else shown("" if mine is None else mine)

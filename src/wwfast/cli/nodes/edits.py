@@ -85,7 +85,7 @@ def _add(kind: Kind) -> click.Command:
     @write_options
     @pass_app
     def add(app: App, /, names: tuple[str, ...], how: How, **given: Any) -> None:
-        request = change.checked(set_request(given), adding=True)
+        request = asked(given, adding=True)
         wanted = kind.entries.named(names)
         kind.write(app, kind.entries.add(wanted, request), "add", names, how, "added", ask=False)
 
@@ -103,7 +103,7 @@ def _set(kind: Kind) -> click.Command:
     @write_options
     @pass_app
     def set_(app: App, /, names: tuple[str, ...], every: bool, how: How, **given: Any) -> None:
-        request = change.checked(set_request(given), adding=False)
+        request = asked(given, adding=False)
         if not names and not every:
             raise UsageError(f"which {kind.noun}s?", hint=f"name them, like {kind.example}, or give --all")
         wanted = kind.entries.named(names)
@@ -189,15 +189,24 @@ def _export(kind: Kind) -> click.Command:
 def _import(kind: Kind) -> click.Command:
     @click.command("import", epilog=f"Example: wwfast {kind.noun} import {kind.noun}s.yaml --yes")
     @click.argument("file", type=click.Path(dir_okay=False, allow_dash=True))
+    @click.option("--replace", is_flag=True, help="What exists is replaced by what the file says of it, not merged.")
     @write_options
     @pass_app
-    def import_(app: App, file: str, how: How) -> None:
+    def import_(app: App, file: str, replace: bool, how: How) -> None:
         data = sys.stdin.buffer.read() if file == "-" else read(Path(file))
-        edit = kind.entries.take(kind.entries.parse(data, file))
+        edit = kind.entries.take(kind.entries.parse(data, file), replace=replace)
         kind.write(app, edit, "import", [file], how, "imported", place=places(data, file))
 
-    import_.help = f"Take {kind.noun}s from a YAML map of {kind.noun}s; one that exists is replaced."
+    import_.help = f"Take {kind.noun}s from a YAML map of {kind.noun}s; it is merged into one that exists."
     return import_
+
+
+def asked(given: dict[str, Any], *, adding: bool) -> change.Request:
+    """What a command line says. Raises UsageError."""
+    request = change.checked(set_request(given), adding=adding)
+    for name in request.unsaid:
+        click.echo(f"note: --{name} with an address that is none changes nothing; UNDEF clears it", err=True)
+    return request
 
 
 def read(path: Path) -> bytes:

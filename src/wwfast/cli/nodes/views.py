@@ -14,15 +14,19 @@ from wwfast.config import yaml
 from wwfast.config.schema import Fields, Kind, fields
 from wwfast.nodes import hostlist, trace
 from wwfast.nodes.merge import SCHEMA
-from wwfast.nodes.model import Node
+from wwfast.nodes.model import Ipmi, Node
 from wwfast.nodes.registry import Snapshot
 from wwfast.nodes.text.source import NODES, PROFILES
 
 
 def select(snapshot: Snapshot, patterns: Sequence[str]) -> list[Node]:
-    """Effective nodes by hostlists and globs (`*`, `?`), in the order of the registry; all without a pattern."""
+    """Effective nodes by hostlists and globs (`*`, `?`), by name; all without a pattern."""
+    return sorted(_matching(snapshot, patterns), key=lambda node: node.id)
+
+
+def _matching(snapshot: Snapshot, patterns: Sequence[str]) -> Iterable[Node]:
     if not patterns:
-        return list(snapshot.nodes.values())
+        return snapshot.nodes.values()
     wanted = hostlist.expand(patterns)
     globs = [name for name in wanted if "*" in name or "?" in name]
     if globs:
@@ -32,10 +36,10 @@ def select(snapshot: Snapshot, patterns: Sequence[str]) -> list[Node]:
             for node in snapshot.nodes.values()
             if node.id in plain or any(fnmatch.fnmatchcase(node.id, glob) for glob in globs)
         ]
-    found = [node for name in dict.fromkeys(wanted) if (node := snapshot.nodes.get(name)) is not None]
-    return sorted(found, key=lambda node: (node.cluster_name, node.id))
+    return [node for name in dict.fromkeys(wanted) if (node := snapshot.nodes.get(name)) is not None]
 
 
+NO_IPMI = Ipmi()
 Table = tuple[tuple[str, ...], list[tuple[str, ...]]]  # header, rows
 
 
@@ -53,16 +57,26 @@ def long(nodes: Iterable[Node]) -> Table:
 
 
 def net(nodes: Iterable[Node]) -> Table:
-    return ("NODE", "NETWORK", "HWADDR", "IPADDR", "GATEWAY", "DEVICE"), [
-        (node.id, name, it.hwaddr, it.ipaddr or "<nil>", it.gateway or "<nil>", it.device)
-        for node in nodes
-        for name, it in sorted(node.network_devices.items())
-    ]
+    """A node without a device has a row all the same."""
+    rows: list[tuple[str, ...]] = []
+    for node in nodes:
+        rows += [
+            (node.id, name, it.written or it.hwaddr, it.ipaddr or "<nil>", it.gateway or "<nil>", it.device)
+            for name, it in sorted(node.network_devices.items())
+        ] or [(node.id, "", "", "", "", "")]
+    return ("NODE", "NETWORK", "HWADDR", "IPADDR", "GATEWAY", "DEVICE"), rows
 
 
 def ipmi(nodes: Iterable[Node]) -> Table:
     return ("NODE", "IPMI IPADDR", "IPMI PORT", "IPMI USERNAME", "IPMI INTERFACE"), [
-        (it.id, it.ipmi.ipaddr or "<nil>", it.ipmi.port, it.ipmi.username, it.ipmi.interface) for it in nodes
+        (
+            it.id,
+            it.ipmi.ipaddr or ("<nil>" if it.ipmi != NO_IPMI else ""),
+            it.ipmi.port,
+            it.ipmi.username,
+            it.ipmi.interface,
+        )
+        for it in nodes
     ]
 
 
@@ -91,8 +105,11 @@ def everything(snapshot: Snapshot, nodes: Iterable[Node]) -> None:
 
 
 def plain(node: Node) -> dict[str, Any]:
-    """What is set in an effective node, by YAML key."""
-    return declared(msgspec.to_builtins(node), SCHEMA)
+    """What is set in an effective node, by YAML key; hardware addresses as they were written."""
+    tree = msgspec.to_builtins(node)
+    for device in tree.get("network devices", {}).values():
+        device["hwaddr"] = device.get("written") or device.get("hwaddr", "")
+    return declared(tree, SCHEMA)
 
 
 def declared(tree: dict[str, Any], schema: Fields) -> dict[str, Any]:
@@ -112,8 +129,13 @@ def declared(tree: dict[str, Any], schema: Fields) -> dict[str, Any]:
 
 
 def as_json(entries: dict[str, Any]) -> None:
+    """With the key `onbot` beside `onboot`, as Warewulf spells it in JSON."""
     import sys
 
+    for entry in entries.values():
+        for name, device in entry.get("network devices", {}).items():
+            if isinstance(device, dict) and "onboot" in device:
+                entry["network devices"][name] = {**device, "onbot": device["onboot"]}
     sys.stdout.write(json.dumps(entries, indent=2, ensure_ascii=False, default=str) + "\n")
 
 
@@ -131,13 +153,8 @@ def profiles(snapshot: Snapshot, names: Sequence[str]) -> None:
 
 
 def profiles_all(snapshot: Snapshot, names: Sequence[str]) -> None:
-    rows: list[tuple[str, str, str]] = []
-    for name in names:
-        found = {row.field: row.value for row in trace.rows([(name, snapshot.own(PROFILES, name))])}
-        rows += [
-            (name, title, found.pop(title, ""))
-            for title in trace.blank_rows()
-            if title not in ("Discoverable", "AssetKey")
-        ]
-        rows += [(name, title, value) for title, value in found.items()]
-    table(("PROFILE", "FIELD", "VALUE"), rows)
+    """Every field, also empty ones; those of a kernel, BMC, device, disk or file system where the profile has one."""
+    table(
+        ("PROFILE", "FIELD", "VALUE"),
+        [(name, *row) for name in names for row in trace.whole(snapshot.own(PROFILES, name))],
+    )

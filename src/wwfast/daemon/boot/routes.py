@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-from wwfast.boot.plan import Ask, BootPlan, Planner, refreshes
+from wwfast.boot.plan import UNSEEN, Ask, BootPlan, Planner, refreshes
 from wwfast.boot.stages import Stage
 from wwfast.boot.standing import UnresolvedError
 from wwfast.daemon.boot.discovery import Discovery
@@ -45,17 +45,21 @@ STAGES = {
 OVERLAYS = (Stage.SYSTEM, Stage.RUNTIME)
 HELD_SECONDS = 10.0  # for an overlay in the making, where the client obeys Retry-After; else as long as it takes
 RETRY_AFTER = 2
+#: For the overlays of a script: most are made in 1 ms, the first ones of a cold cache in a second. It then goes out all
+#: the same, and the node asks for them when it has its image.
+SCRIPT_SECONDS = 3.0
 LOOKS = 6  # for an image, a kernel, the two overlays of a script, and what may change meanwhile
 
 
 @dataclass(slots=True)
 class Overlays:
     """The overlays of one answer: what is known to be fresh, and what was made for it or failed. `missing`: stage and
-    format of the last one that was asked for and is neither."""
+    format of the last one that was asked for and is neither; with `late` they pass for being there."""
 
     fresh: Callable[[Node, str, str], Artefact | None]
-    made: dict[tuple[str, str], Artefact | WwfastError | None] = field(default_factory=dict)
+    made: dict[tuple[str, str], Artefact | WwfastError] = field(default_factory=dict)
     missing: tuple[str, str] = ("", "")
+    late: bool = False
 
     def __call__(self, node: Node, stage: str, fmt: str) -> Artefact | None:
         found = self.made.get((stage, fmt)) or self.fresh(node, stage, fmt)
@@ -63,6 +67,7 @@ class Overlays:
             raise found
         if found is None:
             self.missing = (stage, fmt)
+            return UNSEEN if self.late else None
         return found
 
 
@@ -201,7 +206,7 @@ class Routes:
         if target.stage in OVERLAYS and node is not None:
             plan = await self._make(node, target, request)
         else:
-            plan = await self._look_up(node, target, request)
+            plan = await self._look_up(node, target)
         if plan is None:
             headers = {"Retry-After": str(RETRY_AFTER)}
             why = "still in the making; it was told to come again"
@@ -215,7 +220,7 @@ class Routes:
             await self._guard.fetched_runtime(target.wwid)
         return self._respond(plan, node, target, request, again)
 
-    async def _look_up(self, node: Node | None, target: Target, request: Request) -> BootPlan | None:
+    async def _look_up(self, node: Node | None, target: Target) -> BootPlan | None:
         """What a thread is about to find out, and for a script the overlays that its node is going to ask for: what is
         wrong with them is said before the image is fetched. None when the client had better come again."""
         reference, overlays = "", Overlays(partial(self._peek, self._registry.snapshot()))
@@ -226,20 +231,22 @@ class Routes:
             except UnresolvedError as error:
                 reference = error.reference
                 continue
-            if plan is not None or node is None or not await self._made(overlays, node, request):
+            if plan is not None or node is None:
                 return plan
+            await self._add(overlays, node)
         return None
 
-    async def _made(self, overlays: Overlays, node: Node, request: Request) -> bool:
-        """Make the overlay that is missing; False when that takes longer than this client may be kept waiting."""
+    async def _add(self, overlays: Overlays, node: Node) -> None:
+        """Make the overlay that is missing, if that does not take too long."""
         stage, fmt = overlays.missing
-        made: Artefact | WwfastError | None
         try:
-            made = await self._making.get(self._registry.snapshot(), node, stage, fmt, _held(request))
+            made = await self._making.get(self._registry.snapshot(), node, stage, fmt, SCRIPT_SECONDS)
         except WwfastError as error:
-            made = error.with_traceback(None)
-        overlays.made[stage, fmt] = made
-        return made is not None
+            overlays.made[stage, fmt] = error.with_traceback(None)
+            return
+        if made is not None:
+            overlays.made[stage, fmt] = made
+        overlays.late = made is None
 
     async def _make(self, node: Node, target: Target, request: Request) -> BootPlan | None:
         """With the overlay, made if need be; None when the client had better come again."""

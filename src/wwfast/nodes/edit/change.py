@@ -15,6 +15,8 @@ from wwfast.nodes.edit.flags import DEFAULT, FAMILY_NOUN, Flag, Step, families, 
 from wwfast.nodes.merge import SCHEMA
 
 CLEAR = ("UNDEF", "UNSET")
+UNSPECIFIED = ("0.0.0.0", "::")
+ADDRESSES = (checks.host, checks.host4, checks.host6, checks.mask)
 PARTLABEL = "/dev/disk/by-partlabel/"
 
 
@@ -24,6 +26,7 @@ class Request:
 
     `values`: flag name -> text or list (set), or True (unset). `names`: family -> the entity addressed.
     `add`, `delete`: tag flag (`tag`, `ipmitag`, `nettag`) -> pairs, keys. `remove`: family -> entity to take out.
+    `unsaid`: flags that were given an address that is none, and change nothing.
     """
 
     values: dict[str, Any] = field(default_factory=dict)
@@ -31,6 +34,7 @@ class Request:
     add: dict[str, dict[str, str]] = field(default_factory=dict)
     delete: dict[str, list[str]] = field(default_factory=dict)
     remove: dict[str, str] = field(default_factory=dict)
+    unsaid: list[str] = field(default_factory=list)
 
     @property
     def empty(self) -> bool:
@@ -84,6 +88,10 @@ def checked(request: Request, *, adding: bool) -> Request:
             raise UsageError(f"--fsname {names['fs']} is neither below /dev nor the name given by --partname")
         names["fs"] = PARTLABEL + names["fs"]
     idle(request, used)
+    for flag in request.given():  # as in Warewulf, which takes them for no address at all
+        if request.values[flag.name] in UNSPECIFIED and flag.field.check in ADDRESSES:
+            del request.values[flag.name]
+            request.unsaid.append(flag.name)
     request.values = {flag.name: normal(flag, request.values[flag.name]) for flag in request.given()}
     for name, tags in request.add.items():
         flag = next(flag for flag in flags() if flag.name == name)
@@ -207,6 +215,15 @@ def remove(tree: dict[str, Any], family: str, name: str, names: Mapping[str, str
         found = [drop(tree, (*locate(way, names), name)) for way in ways]
     if not any(found):
         raise NotFoundError(f"no {FAMILY_NOUN[family]} '{name}' here")
+
+
+def laid(before: Tree, given: Tree) -> Tree:
+    """An entry with another one laid over it: fields that are given overwrite, lists too, entries of maps are added,
+    and nothing is cleared, as an import of Warewulf does it. Neither is changed."""
+    if isinstance(before, dict) and isinstance(given, dict):
+        fresh = {key: laid(before.get(key), value) for key, value in given.items() if value not in ("", [], {})}
+        return {**before, **fresh}
+    return given if before is None or given not in (None, "", [], {}) else before
 
 
 def following(address: str, count: int) -> str:
