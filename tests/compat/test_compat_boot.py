@@ -14,9 +14,9 @@ from support.planner import Fresh
 from wwfast.boot.plan import Ask
 from wwfast.boot.stages import Stage
 from wwfast.config.settings import load
-from wwfast.daemon.guard import Guard
-from wwfast.daemon.timeline import Timeline
-from wwfast.images import publish
+from wwfast.daemon.boot.guard import Guard
+from wwfast.daemon.state.timeline import Timeline
+from wwfast.images import building
 from wwfast.net.transfer import Outcome, Transfer
 from wwfast.nodes.registry import Registry
 from wwfast.paths import Paths
@@ -28,7 +28,7 @@ CURL = {"user-agent": "curl/7.88.1"}
 @pytest.fixture
 def site(paths: Paths) -> Paths:
     tiny_image(paths)
-    publish.build(paths, "tiny")
+    building.build(paths, "tiny")
     overlay(paths)
     write_conf(paths)
     paths.nodes_conf.write_text(NODES)

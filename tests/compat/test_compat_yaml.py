@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from compat.conftest import Run
 from wwfast.config import yaml
 from wwfast.config.schema import Kind, fields, written
+from wwfast.nodes.edit.store import Store
 from wwfast.nodes.merge import SCHEMA
-from wwfast.nodes.store import Store
 from wwfast.paths import Paths
 
 # What YAML 1.1 or 1.2 has as a number, a yes or no, a date, nothing, or a part of its syntax.
