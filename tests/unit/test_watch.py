@@ -7,7 +7,8 @@ import time
 from pathlib import Path
 
 from support import leaks
-from wwfast.system.watch import POLL, Watch, existing, trail
+from wwfast.system.watch import POLL, Watch, existing
+from wwfast.system.within import trail
 
 
 def test_watch_says_at_once_what_happened_on_a_local_disk(tmp_path: Path) -> None:

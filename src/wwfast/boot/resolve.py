@@ -13,7 +13,8 @@ from wwfast.errors import WwfastError, of_system
 from wwfast.images import names
 from wwfast.images.kernels.store import KernelStore, chosen
 from wwfast.images.store import Image, ImageStore
-from wwfast.system.watch import existing, trail
+from wwfast.system.watch import existing
+from wwfast.system.within import trail
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,10 +10,9 @@ import os
 from pathlib import Path
 
 from wwfast.system import libc
+from wwfast.system.within import follow
 
 _have_openat2 = True
-
-MAX_LINKS = 40
 
 
 def open_beneath(root: Path, relative: str, flags: int = os.O_RDONLY, *, in_root: bool = False) -> int:
@@ -46,39 +45,32 @@ def _openat2(top: int, relative: str, flags: int, resolve: int) -> int:
 
 def walk(top: int, relative: str, flags: int, *, in_root: bool) -> int:
     """The same without openat2. Every component is opened with O_NOFOLLOW, links are resolved here."""
-    todo = [piece for piece in reversed(relative.split("/")) if piece not in ("", ".")]
+    away = OSError(errno.EXDEV, os.strerror(errno.EXDEV), relative)
     if relative.startswith("/") and not in_root:
-        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), relative)
-    stack = [os.dup(top)]
-    links = 0
-    try:
-        while todo:
-            piece = todo.pop()
-            if piece == "..":
-                if len(stack) > 1:
-                    os.close(stack.pop())
-                elif not in_root:
-                    raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), relative)
-                continue
+        raise away
+    stack = [os.dup(top)]  # of the directories at the root, and below it
+
+    def link(at: list[str], name: str, more: bool) -> str | None:
+        cut(len(at))
+        if more or not flags & os.O_NOFOLLOW:
             try:
-                target = os.readlink(piece, dir_fd=stack[-1]) if todo or not flags & os.O_NOFOLLOW else None
+                target = os.readlink(name, dir_fd=stack[-1])
+                if target.startswith("/") and not in_root:
+                    raise away
+                return target
             except OSError as error:
                 if error.errno != errno.EINVAL:
                     raise
-                target = None
-            if target is None:
-                last = flags if not todo else os.O_PATH | os.O_DIRECTORY
-                stack.append(os.open(piece, last | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=stack[-1]))
-                continue
-            links += 1
-            if links > MAX_LINKS:
-                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), relative)
-            if target.startswith("/"):
-                if not in_root:
-                    raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), relative)
-                while len(stack) > 1:
-                    os.close(stack.pop())
-            todo += [word for word in reversed(target.split("/")) if word not in ("", ".")]
+        kind = os.O_PATH | os.O_DIRECTORY if more else flags
+        stack.append(os.open(name, kind | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=stack[-1]))
+        return None
+
+    def cut(depth: int) -> None:
+        while len(stack) > depth + 1:
+            os.close(stack.pop())
+
+    try:
+        cut(len(follow(relative, link, strict=not in_root)))
         return os.dup(stack[-1])
     finally:
         for fd in stack:

@@ -13,7 +13,7 @@ import os
 import termios
 import time
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 from wwfast.system import libc
@@ -26,7 +26,6 @@ _LOCAL = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "tmpfs", "overlay", 
 _NAMES = 0x040 | 0x080 | 0x100 | 0x200 | 0x400 | 0x800
 _ALL = _NAMES | 0x002 | 0x004 | 0x008
 _ONLYDIR, _MASK_ADD = 0x01000000, 0x20000000
-_LINKS = 40  # followed on the way to a file, as the kernel does
 
 
 class Watch:
@@ -115,36 +114,6 @@ def existing(place: Path) -> Path:
     while not place.is_dir() and place != place.parent:
         place = place.parent
     return place
-
-
-def trail(root: Path, relative: str) -> Iterator[str]:
-    """The directories in which a name is looked up on the way to `relative`, links resolved as if `root` were /.
-
-    It ends where something is missing: what would make a difference is a name in one of these.
-    """
-    top, at, links = str(root).rstrip("/"), list[str](), 0
-    todo = relative.split("/")[::-1]
-    while todo:
-        piece = todo.pop()
-        if piece == "..":
-            del at[-1:]
-        if piece in ("", ".", ".."):
-            continue
-        here = "/".join([top, *at])
-        yield here or "/"
-        try:
-            target = os.readlink(f"{here}/{piece}")  # noqa: PTH115 - a string, many times
-        except OSError as error:
-            if error.errno != errno.EINVAL:
-                return
-            at.append(piece)
-            continue
-        links += 1
-        if links > _LINKS:
-            return
-        if target.startswith("/"):
-            at.clear()
-        todo += target.split("/")[::-1]
 
 
 def _same(name: str, ident: tuple[int, int, int]) -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from wwfast.archive.limits import exceeded
 from wwfast.errors import WwfastError
-from wwfast.system.within import LINKS
+from wwfast.system.within import follow
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 CACHED = 8192  # descriptors of directories kept open, where the process may have four times as many
@@ -63,36 +63,28 @@ class Below:
         """The directory `parts` names once links are followed inside the root; missing ones are made."""
         if parts in self._open:
             return parts
-        todo = list(reversed(parts))
-        at: list[bytes] = []
-        links = 0
-        fd = self.root
-        while todo:
-            part = todo.pop()
-            if part == b"..":
-                if not at:
-                    raise Hostile(f"{shown(parts)} leads out of the image by a link")
-                at.pop()
-                fd = self.directory(tuple(at))
-                continue
+
+        def link(at: list[bytes], name: bytes, _more: bool) -> bytes | None:
+            where = (*at, name)
+            fd = self.directory(tuple(at))
             try:
-                fd = self._step(fd, (*at, part))
+                self._step(fd, where)
             except OSError as error:
                 if error.errno not in (errno.ELOOP, errno.ENOTDIR):
                     raise
-                target = _link(fd, (*at, part))
-                links += 1
-                if links > LINKS:
-                    raise Hostile(f"{shown(parts)} is a loop of links") from error
-                if target.startswith(b"/"):
-                    at.clear()
-                    fd = self.root
-                todo.extend(piece for piece in reversed(target.split(b"/")) if piece not in (b"", b"."))
-                continue
-            at.append(part)
-            if len(at) > self._depth:
-                raise exceeded(f"{shown(parts)[:80]}... is too deep", "image depth", self._depth)
-        return tuple(at)
+                return _link(fd, where)
+            if len(where) > self._depth:
+                raise exceeded(f"{shown(where)[:80]}... is too deep", "image depth", self._depth)
+            return None
+
+        try:
+            return tuple(follow(b"/".join(parts), link, strict=True))
+        except OSError as error:
+            if error.errno == errno.EXDEV:
+                raise Hostile(f"{shown(parts)} leads out of the image by a link") from error
+            if error.errno == errno.ELOOP:
+                raise Hostile(f"{shown(parts)} is a loop of links") from error
+            raise
 
     def directory(self, parts: Parts) -> int:
         """Descriptor of a directory none of whose components is a link."""

@@ -22,7 +22,8 @@ from wwfast.overlays.templates.data import Seen
 from wwfast.overlays.templates.faults import Refused
 from wwfast.paths import Paths
 from wwfast.system import beneath
-from wwfast.system.watch import Watch, existing, trail
+from wwfast.system.watch import Watch, existing
+from wwfast.system.within import trail
 
 # What the shipped overlays need beside /etc/warewulf.
 SHARED = ("/etc/passwd", "/etc/group", "/etc/hosts", "/etc/localtime", "/root/.ssh/authorized_keys")
