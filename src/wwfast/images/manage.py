@@ -1,4 +1,4 @@
-"""Whole images as things: copy, rename, delete."""
+"""Whole images as things: copy, adopt, rename, delete."""
 
 from __future__ import annotations
 
@@ -36,6 +36,32 @@ def copy(paths: Paths, source: str, name: str) -> Image:
     return ImageStore(paths).get(name)
 
 
+def adopt(paths: Paths, name: str, *, move: bool = False) -> Image:
+    """Make an image of an existing Warewulf ours, under its name: a copy of its tree (shared data where the file system
+    can, hard links kept), or with `move` the tree itself, which Warewulf then has no more. Its builds stay."""
+    image = ImageStore(paths).get(name)
+    if image.own:
+        raise WwfastError(f"image {name} is ours already: {image.rootfs}")
+    importing.chroots(paths)
+    with locks.locked(paths.run / "images", name, "image adopt"), work.directory(paths.chroots) as room:
+        theirs, new = image.rootfs.parent, room / "image"
+        if move:
+            try:
+                theirs.rename(paths.chroots / name)
+            except OSError as error:
+                why = f"cannot move image {name} to {paths.chroots}: {error.strerror}"
+                raise WwfastError(why, hint=f"copy it: wwfast image adopt {name}") from error
+            files.sync(paths.chroots)
+        else:
+            new.mkdir(mode=0o755)
+            importing.copy_tree(image.rootfs, new / "rootfs")
+            if (theirs / "readonly").exists():
+                (new / "readonly").touch()
+            files.settle(new)
+            files.install(new, paths.chroots / name)
+    return ImageStore(paths).get(name)
+
+
 def rename(paths: Paths, old: str, new: str) -> Image:
     """Give an image, with its builds, another name. Whoever names it must be told by the caller, who then calls
     renamed(). A rename that was killed on the way is finished by asking for it again.
@@ -45,7 +71,7 @@ def rename(paths: Paths, old: str, new: str) -> Image:
     )
     if not begun:
         _free(paths, new)
-        _own(ImageStore(paths).get(old), "rename")
+        ImageStore(paths).get(old).require_own()
     with (
         locks.locked(paths.run / "images", new, f"image rename of {old}"),
         locks.locked(paths.run / "images", old, f"image rename to {new}"),
@@ -97,7 +123,7 @@ def _mark(paths: Paths, name: str) -> Path:
 
 def refuse_used(image: Image, used_by: Collection[str]) -> None:
     """Raise WwfastError while somebody (`used_by`) names an image that is to be deleted."""
-    _own(image, "delete")
+    image.require_own()
     if used_by:
         raise WwfastError(
             f"image {image.name} is used by {', '.join(sorted(used_by)[:8])}",
@@ -134,10 +160,3 @@ def delete(paths: Paths, name: str, used_by: Collection[str] = ()) -> None:
 def _free(paths: Paths, name: str) -> None:
     if names.check(name) in ImageStore(paths).names():
         raise WwfastError(f"there is an image {name} already", hint=f"delete it first: wwfast image delete {name}")
-
-
-def _own(image: Image, verb: str) -> None:
-    if not image.own:
-        raise WwfastError(
-            f"image {image.name} belongs to {image.rootfs.parent}, which is only read", hint=f"{verb} it there"
-        )

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from wwfast.pack.manifest import Manifest
 
 CURRENT = "current"
+ADOPT = "take it over, under the same name: wwfast image adopt {}"
 MACHINES = {3: "386", 40: "arm", 62: "amd64", 183: "arm64", 21: "ppc64le", 22: "s390x", 243: "riscv64"}
 
 
@@ -118,6 +119,13 @@ class Image:
     def readonly(self) -> bool:
         """Marked by a file named `readonly` beside the tree, or not ours to write."""
         return not self.own or (self.rootfs.parent / "readonly").exists()
+
+    def require_own(self) -> None:
+        """Raises WwfastError for an image of an existing Warewulf, which is only read."""
+        if not self.own:
+            raise WwfastError(
+                f"image {self.name} belongs to {self.rootfs.parent}, which is only read", hint=ADOPT.format(self.name)
+            )
 
     def kernels(self) -> list[Kernel]:
         """Those of the served build; before the first build, those of the tree."""

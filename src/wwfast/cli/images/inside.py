@@ -69,10 +69,12 @@ def inside_image(
 ) -> None:
     from wwfast.images import names
     from wwfast.images.inside import contain
-    from wwfast.images.store import ImageStore
+    from wwfast.images.store import ADOPT, ImageStore
     from wwfast.system import locks, within
 
     image = ImageStore(app.paths).get(names.check(name))
+    if not image.own:
+        click.echo(f"note: image {name} of {image.rootfs.parent} is only read: {ADOPT.format(name)}", err=True)
     words = command[1:] if command[:1] == ("--",) else command
     what = f"image {'exec' if command else 'shell'}"
     with locks.locked(app.paths.run / "images", image.name, what), room(app, image, bind, node) as made:

@@ -1,4 +1,4 @@
-"""wwfast image copy, rename, delete, verify, history, rollback."""
+"""wwfast image copy, adopt, rename, delete, verify, history, rollback."""
 
 from __future__ import annotations
 
@@ -24,6 +24,33 @@ def copy(app: App, source: str, name: str, build: bool) -> None:
     click.echo(f"copied {source} to {name}")
     if build:
         build_one(app, name)
+
+
+@click.command(epilog="Example: wwfast image adopt --all")
+@click.argument("names", nargs=-1)
+@click.option("-a", "--all", "every", is_flag=True, help="All images of an existing Warewulf.")
+@click.option("--move", is_flag=True, help="Take the tree itself, at once; Warewulf has it no more.")
+@click.option("-b", "--build", is_flag=True, help="Build it afterwards.")
+@pass_app
+def adopt(app: App, names: tuple[str, ...], every: bool, move: bool, build: bool) -> None:
+    """Make images of an existing Warewulf ours, under their names, so that they can be changed.
+
+    Their trees are copied; on file systems that can, the data is shared. Nodes go on booting what they boot.
+    """
+    from wwfast.errors import UsageError
+    from wwfast.images import manage
+    from wwfast.images.store import ImageStore
+
+    if bool(names) == every:
+        raise UsageError("which images?", hint="name them, or give --all")
+    wanted = [image.name for image in ImageStore(app.paths) if not image.own] if every else dict.fromkeys(names)
+    for name in wanted:
+        made = manage.adopt(app.paths, name, move=move)
+        click.echo(f"image {name} is ours: {made.rootfs.parent}")
+        if build:
+            build_one(app, name)
+    if not wanted:
+        click.echo("no image of an existing Warewulf is left")
 
 
 @click.command(epilog="Example: wwfast image rename debian debian12")
@@ -140,4 +167,4 @@ def rollback(app: App, name: str, build: str | None) -> None:
     warn_stranded(app, name)
 
 
-COMMANDS = (copy, rename, delete, verify, history, rollback)
+COMMANDS = (copy, adopt, rename, delete, verify, history, rollback)

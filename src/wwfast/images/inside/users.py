@@ -109,11 +109,7 @@ def plan(paths: Paths, name: str) -> Plan:
 def sync(paths: Paths, name: str) -> Plan:
     """Do what plan() says, all of it or nothing."""
     image = ImageStore(paths).get(name)
-    if not image.own:
-        raise WwfastError(
-            f"image {name} belongs to {image.rootfs.parent}, which is only read",
-            hint=f"copy it first: wwfast image copy {name} NEW",
-        )
+    image.require_own()
     with locks.locked(paths.run / "images", name, "image syncuser"):
         made = plan(paths, name)
         if not made.needed:
