@@ -10,9 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from wwfast.archive.artefact import FORMATS, RAW, Artefact
+from wwfast.archive.artefact import FORMATS, GZ, RAW, Artefact
 from wwfast.boot.script import Expanded, plain
 from wwfast.boot.stages import Stage
+from wwfast.boot.standing import UnresolvedError
 from wwfast.boot.urls import Urls
 from wwfast.config import checks
 from wwfast.errors import NotFoundError, WwfastError
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 Overlay = Callable[["Node", str, str], "Artefact | None"]
 
 REFRESHER = "wwclient"  # the overlay that fetches the runtime overlay on a running node; also with .ARCH after it
+DERIVED = (RAW, GZ)  # what every image can be brought into when it is asked for
 RETRY_SECONDS = 30
 UNSEEN = Artefact("", RAW, (), "", (), 0)  # stands for an overlay that only has to be there
 MIB = 1 << 20
@@ -244,6 +246,8 @@ class Planner:
             return self.refuse(node.id, Stage.IMAGE, 400, f"node {node.id} has no image")
         image = self.image(standing, node, ask)
         fmt = ask.compress or "raw"
+        if fmt not in image.artefacts and image.artefacts and fmt in DERIVED:
+            raise UnresolvedError(image.build, fmt)
         if fmt not in image.artefacts:
             reason = f"image {image.name} is not built as {fmt}: run wwfast image build --format {fmt} {image.name}"
             return self.refuse(node.id, Stage.IMAGE, 404, reason)

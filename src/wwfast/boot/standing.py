@@ -21,11 +21,12 @@ T = TypeVar("T")
 
 
 class UnresolvedError(Exception):
-    """It was not looked for yet; `reference` is the build that is wanted, where it is about one."""
+    """It was not looked for yet; `reference` is the build that is wanted, where it is about one, and `format` the form
+    that it has to be brought into first."""
 
-    def __init__(self, reference: str = "") -> None:
+    def __init__(self, reference: str = "", format: str = "") -> None:
         super().__init__(reference)
-        self.reference = reference
+        self.reference, self.format = reference, format
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from wwfast.boot.plan import Planner
 from wwfast.daemon.boot.addresses import Addresses
 from wwfast.daemon.boot.discovery import Discovery
 from wwfast.daemon.boot.guard import Forgetful, Guard
-from wwfast.daemon.boot.making import Making
+from wwfast.daemon.boot.making import Deriving, Making
 from wwfast.daemon.boot.routes import Routes
 from wwfast.daemon.following import Follower
 from wwfast.daemon.life.handover import Offer, Predecessor, Sockets, State, find
@@ -35,6 +35,7 @@ from wwfast.daemon.state.timeline import Timeline
 from wwfast.daemon.traffic.scheduler import WaveScheduler
 from wwfast.daemon.upkeep import Upkeep
 from wwfast.errors import WwfastError
+from wwfast.images.store import ImageStore
 from wwfast.net.http.server import HttpServer, has_ipv6, listen
 from wwfast.net.http.serving import Limits
 from wwfast.net.tftp.server import TftpServer, open_socket
@@ -241,6 +242,7 @@ class Daemon:
             upkeep=self.upkeep,
             peek=self.overlays.peek,
             making=Making(self.overlays.artefact, self._builders),
+            deriving=Deriving(self._derive, self._builders),
             guard=self.guard,
             board=board,
             discovery=Discovery(self.registry, Store(self.paths), self.guard, self._alone[DISCOVERY]),
@@ -251,6 +253,12 @@ class Daemon:
         own = self.settings.wwfast
         limits = Limits(connections=own.connections, pacing_bytes=own.client_rate)
         return HttpServer(sockets, routes, on_transfer=self.report.record, limits=limits, scheduler=self.scheduler)
+
+    def _derive(self, reference: str, fmt: str) -> None:
+        """In a thread: a build of an image in another form. Raises WwfastError."""
+        build = ImageStore(self.paths).get(reference).build
+        if build is not None and build.artefact(fmt) is None:
+            build.derive(fmt)
 
     def _http_sockets(self) -> list[socket.socket]:
         port = self.settings.warewulf.port

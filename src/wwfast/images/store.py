@@ -85,7 +85,16 @@ class Build:
         return _manifest(self.path)
 
     def artefact(self, fmt: str) -> Artefact | None:
-        return _artefact(self.path, fmt)
+        """In a form that it was built in, or was brought into later."""
+        from wwfast.pack import derive
+
+        return _artefact(self.path, fmt) or derive.load(self.path / "image", fmt)
+
+    def derive(self, fmt: str) -> None:
+        """Bring it into another form. For a thread; raises WwfastError."""
+        from wwfast.pack import derive
+
+        derive.make(self.path / "image", fmt)
 
     def damage(self) -> str | None:
         """Read all that is served and compare it with its digests: what is wrong, or None."""

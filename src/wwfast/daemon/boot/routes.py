@@ -20,7 +20,7 @@ from wwfast.boot.standing import UnresolvedError
 from wwfast.daemon.boot.discovery import Discovery
 from wwfast.daemon.boot.guard import Guard
 from wwfast.daemon.boot.identity import Neighbours, normal
-from wwfast.daemon.boot.making import Making
+from wwfast.daemon.boot.making import Deriving, Making
 from wwfast.daemon.state.board import Board
 from wwfast.daemon.upkeep import Upkeep
 from wwfast.errors import WwfastError
@@ -96,6 +96,7 @@ class Routes:
         upkeep: Upkeep,
         peek: Callable[[Snapshot, Node, str, str], Artefact | None],
         making: Making,
+        deriving: Deriving,
         guard: Guard,
         board: Board,
         discovery: Discovery,
@@ -109,6 +110,7 @@ class Routes:
         self._upkeep = upkeep
         self._peek = peek
         self._making = making
+        self._deriving = deriving
         self._guard = guard
         self._board = board
         self._discovery = discovery
@@ -206,7 +208,7 @@ class Routes:
         if target.stage in OVERLAYS and node is not None:
             plan = await self._make(node, target, request)
         else:
-            plan = await self._look_up(node, target)
+            plan = await self._look_up(node, target, request)
         if plan is None:
             headers = {"Retry-After": str(RETRY_AFTER)}
             why = "still in the making; it was told to come again"
@@ -220,7 +222,7 @@ class Routes:
             await self._guard.fetched_runtime(target.wwid)
         return self._respond(plan, node, target, request, again)
 
-    async def _look_up(self, node: Node | None, target: Target) -> BootPlan | None:
+    async def _look_up(self, node: Node | None, target: Target, request: Request) -> BootPlan | None:
         """What a thread is about to find out, and for a script the overlays that its node is going to ask for: what is
         wrong with them is said before the image is fetched. None when the client had better come again."""
         reference, overlays = "", Overlays(partial(self._peek, self._registry.snapshot()))
@@ -230,6 +232,11 @@ class Routes:
                 plan = self._planner.plan(self._upkeep.standing, node, target.stage, target.ask, overlays)
             except UnresolvedError as error:
                 reference = error.reference
+                try:
+                    if error.format and not await self._deriving.get(reference, error.format, _held(request)):
+                        return None
+                except WwfastError as wrong:
+                    return self._planner.failed(node, target.stage, wrong) if node is not None else None
                 continue
             if plan is not None or node is None:
                 return plan

@@ -264,7 +264,7 @@ class Connection:
         """Say what was wrong with the bytes, then close without cutting the answer off."""
         if self.serving.restraint.allows(self.peer):
             log.info("%s refused with %d: %s", self.peer, status, why)
-        fields = {"Allow": "GET, HEAD"} if status == 405 else NOTHING
+        fields = {"Allow": "GET, HEAD, POST"} if status == 405 else NOTHING
         data = render_head(status, "text/plain; charset=utf-8", len(why) + 1, fields, keep_alive=False)
         try:
             self.wire.send(data + why.encode() + b"\n")

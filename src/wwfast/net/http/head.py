@@ -14,7 +14,7 @@ from urllib.parse import unquote, unquote_plus
 
 MAX_FIELDS = 64
 MAX_TARGET = 8192
-METHODS = {b"GET": "GET", b"HEAD": "HEAD"}
+METHODS = {b"GET": "GET", b"HEAD": "HEAD", b"POST": "GET"}  # scripts post for what they get; without a body
 CONDITIONS = frozenset({"range", "if-match", "if-none-match", "if-modified-since", "if-unmodified-since", "if-range"})
 KEPT = 16384  # whole heads kept parsed: a node that is up sends the same one every interval
 KEPT_BYTES = 512  # of a head that is kept
