@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import stat
 from pathlib import Path
@@ -9,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from wwfast.cli.main import main
+from wwfast.errors import WwfastError
 from wwfast.paths import Paths
 from wwfast.system import locks, work
+from wwfast.system import run as program
 
 NODES = "nodes:\n  n1: {comment: a}\n"
 
@@ -89,3 +92,9 @@ def test_node_edit_loses_no_concurrent_change(
     assert f"what you wrote is in {kept}" in said
     assert "mine" in kept.read_text()
     assert (kept.stat().st_mode & 0o777, kept.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+
+
+def test_a_program_that_hangs_is_ended_and_named() -> None:
+    assert inspect.signature(program.run).parameters["timeout"].default  # whoever says nothing gets a limit
+    with pytest.raises(WwfastError, match=r"sleep did not finish within 0\.05 s: sleep 60"):
+        program.run(["sleep", "60"], timeout=0.05)

@@ -16,6 +16,9 @@ from wwfast.system import libc
 
 log = logging.getLogger(__name__)
 
+#: Seconds. SHORT: for what answers at once, on a machine however busy; LONG: for what moves whole trees.
+SHORT, LONG = 600.0, 12 * 3600.0
+
 Argv = Sequence[str | Path]
 Done = subprocess.CompletedProcess[bytes]
 Process = subprocess.Popen[bytes]
@@ -34,12 +37,13 @@ def run(
     input: bytes | None = None,
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
-    timeout: float | None = None,
+    timeout: float | None = SHORT,
     package: str | None = None,
 ) -> Done:
     """Run one command to its end.
 
     With `capture` its output is returned as bytes, otherwise it goes to our own stdout and stderr.
+    `timeout` None is for a person's own command alone.
     Raises WwfastError when the program is missing (naming `package` if given), times out, or, with `check`,
     fails: the message then ends with the last lines it wrote to stderr.
     """

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from wwfast.errors import WwfastError
 from wwfast.system.folders import folder
-from wwfast.system.run import run
+from wwfast.system.run import LONG, run
 
 log = logging.getLogger(__name__)
 
@@ -111,5 +111,5 @@ def remove(tree: Path) -> None:
     if not os.path.lexists(tree):
         return
     if os.geteuid() != 0:
-        run(["chmod", "-R", "u+rwX", tree], check=False)
-    run(["rm", "-rf", "--one-file-system", "--", tree])
+        run(["chmod", "-R", "u+rwX", tree], check=False, timeout=LONG)
+    run(["rm", "-rf", "--one-file-system", "--", tree], timeout=LONG)

@@ -11,7 +11,7 @@ from pathlib import Path
 from wwfast.errors import WwfastError
 from wwfast.images.kernels import detect
 from wwfast.system import within
-from wwfast.system.run import run
+from wwfast.system.run import LONG, run
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ def gather(root: Path, release: str, tree: Path, *, strip: bool = False) -> int:
     if source is None:
         return 0
     target = place / release
-    run(["cp", "-a", "--reflink=auto", "--one-file-system", source, target])
+    run(["cp", "-a", "--reflink=auto", "--one-file-system", source, target], timeout=LONG)
     for name in NOT_MODULES:
         (target / name).unlink(missing_ok=True)
     _follow(root, source, target)

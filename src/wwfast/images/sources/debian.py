@@ -7,7 +7,7 @@ from pathlib import Path
 
 from wwfast.errors import WwfastError
 from wwfast.images.sources.oci import platform
-from wwfast.system.run import run
+from wwfast.system.run import LONG, run
 
 # What it takes to boot, get an address, be reached, and fetch overlays.
 PACKAGES = ("systemd-sysv", "dbus", "udev", "kmod", "iproute2", "openssh-server", "curl")
@@ -37,5 +37,6 @@ def bootstrap(suite: str, tree: Path, wanted: str) -> None:
         ],
         # The node's initramfs is the image itself: the kernel package need not make one.
         env={**os.environ, "INITRD": "No"},
+        timeout=LONG,
         package="mmdebstrap",
     )

@@ -20,7 +20,7 @@ from wwfast.images.store import Image, ImageStore
 from wwfast.paths import Paths
 from wwfast.system import files, locks, within, work
 from wwfast.system.folders import folder
-from wwfast.system.run import run
+from wwfast.system.run import LONG, run
 
 # What is mounted on a node or in `image exec`; a tree without them boots into a confusing failure.
 MOUNT_POINTS = ("dev", "proc", "run", "sys")
@@ -154,7 +154,7 @@ def copy_tree(source: Path, tree: Path) -> None:
     if tree.resolve().is_relative_to(source):
         raise WwfastError(f"{source} holds the directory of images itself", hint="import a directory outside of it")
     words: list[str | Path] = ["cp", "-a", "--reflink=auto", "--one-file-system", "--no-target-directory"]
-    run([*words, source, tree])
+    run([*words, source, tree], timeout=LONG)
 
 
 def update_tree(source: Path, tree: Path, room: Path, options: Options) -> None:
@@ -162,7 +162,7 @@ def update_tree(source: Path, tree: Path, room: Path, options: Options) -> None:
     options.progress("copying", 0, 0)
     file = room / "update.tar"
     words: list[str | Path] = ["tar", "--create", "--format=posix", "--xattrs", "--xattrs-include=*", "--numeric-owner"]
-    run([*words, "--one-file-system", "--file", file, "--directory", source, "."])
+    run([*words, "--one-file-system", "--file", file, "--directory", source, "."], timeout=LONG)
     with opened(file) as stream, Unpacker(tree, options.limits) as unpacker:
         unpacker.apply(stream)
         unpacker.finish()

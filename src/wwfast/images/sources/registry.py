@@ -23,7 +23,7 @@ from wwfast.images.sources.proxy import told
 from wwfast.paths import Paths
 from wwfast.system import locks, work
 from wwfast.system.folders import folder
-from wwfast.system.run import run
+from wwfast.system.run import LONG, run
 
 CACHE = 10 << 30  # bytes of layers kept
 POLICIES = ("~/.config/containers/policy.json", "/etc/containers/policy.json")  # containers-policy.json(5)
@@ -98,7 +98,10 @@ def _copied(reference: str, room: Path, blobs: Path, options: Options) -> list[o
     layout = room / "layout"
     words = [*_skopeo(options), "copy", "--quiet", "--remove-signatures", *_access("src-", reference, room, options)]
     done = run(
-        [*words, "--dest-shared-blob-dir", blobs, reference, f"oci:{layout}:image"], check=False, package="skopeo"
+        [*words, "--dest-shared-blob-dir", blobs, reference, f"oci:{layout}:image"],
+        check=False,
+        timeout=LONG,
+        package="skopeo",
     )
     if done.returncode:
         said = told(done.stderr)
