@@ -114,10 +114,12 @@ def test_builds_that_do_not_end_are_told_and_hold_up_nothing_else(
     free = threading.Event()
     with serving(ready) as server:
         try:
-            for _ in range(8):
+            for _ in range(2 * app.BUILDERS):
                 server.daemon._builders.submit(free.wait)
             until(lambda: "building overlays" in server.status()["troubles"])
-            assert server.status()["troubles"]["building overlays"]["error"].startswith("4 of 4 threads")
+            assert server.status()["troubles"]["building overlays"]["error"].startswith(
+                f"{app.BUILDERS} of {app.BUILDERS} threads"
+            )
             ready.nodes_conf.write_text(MORE)
             until(lambda: "n2" in server.status()["nodes"])
         finally:

@@ -19,6 +19,7 @@ import pytest
 from support.overlays import Site, body
 from wwfast.config.settings import load
 from wwfast.errors import WwfastError
+from wwfast.overlays.making.crew import Hand
 from wwfast.overlays.making.service import OverlayService
 from wwfast.paths import Paths
 
@@ -68,6 +69,87 @@ def test_template_that_takes_too_much_is_told_and_costs_others_nothing(site: Sit
     site.put("base", "etc/bad.j2", "mended {{ id }}\n")
     assert b"mended n3\n" in body(site.ask("n3"))
     assert not site.service.failures
+
+
+def test_templates_that_never_end_are_not_run_again_until_something_changes(site: Site) -> None:
+    """Who is asked for again and again would have a worker, and its share of a core, nearly all the time."""
+    good = {name: body(site.ask(name)) for name in site.snapshot.nodes}
+    never = "{% if id in ('n2', 'n3', 'n4') %}" + BAD["loops"][0] + "{% endif %}"
+    site.put("base", "etc/bad.j2", never + "new {{ id }}\n")
+    bad = ("n2", "n3", "n4")
+    with ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(lambda name: body(site.ask(name)), bad)) == [good[name] for name in bad]
+    runs, ask = [], site.service._orders._crew.take
+
+    def take(**how: bool) -> object:
+        runs.append(how)
+        return ask(**how)
+
+    site.service._orders._crew.take = take  # type: ignore[method-assign, assignment]
+    for _ in range(20):
+        assert [body(site.ask(name)) for name in bad] == [good[name] for name in bad]
+    assert not runs
+    assert all(f"new {name}\n".encode() in body(site.ask(name)) for name in good if name not in bad)
+    assert set(site.service.failures) == {(name, "system") for name in bad}
+    site.put("base", "etc/bad.j2", "mended {{ id }}\n")
+    assert all(f"mended {name}\n".encode() in body(site.ask(name)) for name in good)
+    assert not site.service.failures
+
+
+def test_template_that_rested_is_run_behind_all_others_and_rests_longer(site: Site) -> None:
+    site.put("base", "etc/bad.j2", "{% if id == 'n3' %}" + BAD["loops"][0] + "{% endif %}")
+    site.ask("n1")
+    with pytest.raises(WwfastError, match="CPU time"):
+        site.ask("n3")
+    tried = site.service._orders._costly._tried
+    first = tried["n3", "system"]
+    first.until = 0.0
+    lows: list[bool] = []
+    take = site.service._orders._crew.take
+
+    def took(*, low: bool = False) -> Hand:
+        hand = take(low=low)
+        lows.append(hand.lowered and os.getpriority(os.PRIO_PROCESS, hand.pid) == 19)
+        return hand
+
+    site.service._orders._crew.take = took  # type: ignore[method-assign]
+    with pytest.raises(WwfastError, match="CPU time"):
+        site.ask("n3")
+    assert lows == [True]
+    assert tried["n3", "system"].rest >= 2 * first.rest
+    # Where all who are tried again are at work already, one more holds no worker.
+    tried["n3", "system"].until = 0.0
+    while site.service._orders._again.acquire(blocking=False):
+        pass
+    with pytest.raises(WwfastError, match="CPU time"):
+        site.ask("n3")
+    assert lows == [True]
+    site.ask("n2")
+    assert lows == [True, False]
+
+
+def test_node_that_stalls_in_a_batch_keeps_none_of_those_who_were_asked_for_with_it(paths: Paths) -> None:
+    nodes = "nodes:\n" + "".join(f"  n{n:03d}: {{system overlay: [base]}}\n" for n in range(120))
+    site = Site(paths, nodes=nodes, conf="ipaddr: 10.0.0.1/16\nwwfast: {template seconds: 4}\n")
+    site.put("base", "etc/name.j2", "{{ id }}\n")
+    site.ask("n000")
+    bad = {"n005", "n050", "n055"}
+    site.put("base", "etc/bad.j2", f"{{% if id in {sorted(bad)} %}}{BAD['loops'][0]}{{% endif %}}new {{{{ id }}}}\n")
+    waits: dict[str, float] = {}
+    start = time.monotonic()
+
+    def ask(name: str) -> None:
+        try:
+            assert f"new {name}\n".encode() in body(site.ask(name))
+            waits[name] = time.monotonic() - start
+        except WwfastError:
+            assert name in bad
+
+    with ThreadPoolExecutor(40) as pool:
+        list(pool.map(ask, site.snapshot.nodes))
+    assert waits.keys() == set(site.snapshot.nodes) - bad
+    assert max(waits.values()) < 4  # before the first of them was over
+    assert {name for name, _ in site.service.failures} == bad
 
 
 def test_template_limits_hold_for_the_command_too(site: Site) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
 import time
 from collections.abc import Callable
@@ -56,7 +57,7 @@ WRITE_SECONDS = 5.0  # a disk that takes longer must keep neither a successor no
 DRAIN_SECONDS = 60.0
 QUIET_SECONDS = 5.0  # on the way out a client without progress is not waited for longer: it is dead, or starts over
 REPLACED_SECONDS = 600.0  # with a successor at work, finishing what is under way is in nobody's way
-BUILDERS = 4  # threads that build overlays; one key is built once whatever the number
+BUILDERS = max(32, 4 * (os.cpu_count() or 1))  # threads that wait for workers: more than may be held up at once
 SAVING, TENDING = "saving boot phases", "giving back overlay space"
 LEASES = "writing down leases"
 OFFERING, HANDING_OVER = "offering the sockets to a successor", "handing over"

@@ -15,6 +15,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import chain
 from mmap import mmap
 from typing import Protocol
@@ -31,12 +32,15 @@ from wwfast.system import run
 PAGE = 4096
 HELD_UP = 0.5  # seconds after which a worker that answers nothing counts no more, and another one may be started
 MOST = 3  # times as many workers as wanted, with those that are held up
+NICE = 10  # of a server's workers, below the server: with one core an edit was taken in after 1.3 s
+NICEST = 19  # of one that is held up: it gets what others leave
 PATIENCE = 120.0  # seconds without an answer after which a worker is ended, whatever it waits for
 STARTING = 30.0  # seconds for the helper to answer
 
 
 class Died(Exception):
-    """A worker ended without an answer: by which signal (0: none), and which template it ran."""
+    """A worker ended without an answer: by which signal (0: none; -1: it was waited for too long), and which template
+    it ran."""
 
     def __init__(self, number: int, where: str) -> None:
         super().__init__(number, where)
@@ -56,7 +60,8 @@ class Forks(Protocol):
 class Direct:
     """Forks this very process, which must have no threads."""
 
-    def __init__(self, inherit: Callable[[Hand], Callable[[mmap], Worker]] | None = None) -> None:
+    def __init__(self, inherit: Callable[[Hand], Callable[[mmap], Worker]] | None = None, *, nice: int = 0) -> None:
+        self._nice = nice
         self._inherit = inherit  # tells a hand what its worker knows, and gives what makes that worker
         self._marks: dict[int, mmap] = {}
         self._ours: dict[int, tuple[int, int]] = {}  # our ends of the pipes of each
@@ -77,6 +82,7 @@ class Direct:
         try:
             for fd in (to, of, *chain.from_iterable(self._ours.values())):
                 os.close(fd)
+            os.nice(self._nice)
             worker.settle()
             worker.serve(source, sink, mark, make(mark) if make is not None else None)
             status = 0
@@ -161,7 +167,7 @@ class Helper:
 
 def help_others() -> int:
     """The helper: forks a worker for each packet that asks for one."""
-    forks = Direct()
+    forks = Direct(nice=NICE)
     while True:
         words = os.read(0, PAGE).split()
         try:
@@ -183,6 +189,12 @@ def said(mark: mmap) -> str:
     return mark[2 : min(length, PAGE - 2) + 2].decode(errors="replace")
 
 
+def _ready(fd: int, what: int, seconds: float) -> bool:
+    poll = select.poll()
+    poll.register(fd, what)
+    return bool(poll.poll(seconds * 1000))
+
+
 class Hand:
     """A worker as its service sees it, and what it was told."""
 
@@ -193,6 +205,7 @@ class Hand:
         self.nodes: dict[str, Node] = {}
         self.shared: dict[bytes, Shared] = {}
         self.since = 0.0  # monotonic seconds: asked, and no answer yet
+        self._nice: int | None = None  # what it was before it was lowered
         self.pid, self._to, self._of = forks.start(self)
         os.set_blocking(self._to, False)
         self._inbox = Inbox(self._of)
@@ -210,25 +223,51 @@ class Hand:
         except OSError as error:
             raise Died(*self.end()) from error
 
-    def hear(self) -> worker.Answer:
-        """The next answer. Raises Died."""
+    def hear(self, stalls: Callable[[], object] | None = None) -> worker.Answer:
+        """The next answer. What takes longer than HELD_UP gets only what others leave; it is told once. Raises Died."""
         try:
             while (data := self._inbox.whole()) is None:
-                self._wait(self._of, select.POLLIN)
+                if not _ready(self._of, select.POLLIN, HELD_UP):
+                    if stalls is not None:
+                        stalls()
+                        stalls = None
+                    self.lower()
+                    self._wait(self._of, select.POLLIN)
                 if not self._inbox.more():
                     raise Died(*self.end())
             self.since = time.monotonic()
             found: worker.Answer = worker.answers.decode(data)
             return found
+        except TimeoutError as error:
+            raise Died(-1, self.end()[1]) from error
         except (OSError, ValueError, msgspec.DecodeError) as error:
             raise Died(*self.end()) from error
 
     @staticmethod
     def _wait(fd: int, what: int) -> None:
-        poll = select.poll()
-        poll.register(fd, what)
-        if not poll.poll(PATIENCE * 1000):
+        if not _ready(fd, what, PATIENCE):
             raise TimeoutError
+
+    @property
+    def lowered(self) -> bool:
+        return self._nice is not None
+
+    def lower(self) -> None:
+        """Behind all others, until it is raised."""
+        if self._nice is None and self.pid >= 0:
+            with suppress(OSError):
+                before = os.getpriority(os.PRIO_PROCESS, self.pid)
+                os.setpriority(os.PRIO_PROCESS, self.pid, NICEST)
+                self._nice = before
+
+    def lift(self) -> None:
+        """As it was; one that may not (only root may) is ended."""
+        if self._nice is not None and self.pid >= 0:
+            try:
+                os.setpriority(os.PRIO_PROCESS, self.pid, self._nice)
+                self._nice = None
+            except OSError:
+                self.end()
 
     def end(self) -> tuple[int, str]:
         """Once only: by which signal it had ended by itself (0: it had not), and which template it ran."""
@@ -260,14 +299,21 @@ class Crew:
     def _new(self) -> Hand:
         return Hand(self._direct if self._direct is not None and threading.active_count() == 1 else Helper())
 
-    def take(self) -> Hand:
-        """Waits for one as long as it takes; every worker comes back, by its limits. Raises WwfastError."""
+    def take(self, *, low: bool = False) -> Hand:
+        """Waits for one as long as it takes; every worker comes back, by its limits. `low`: what it is for may take as
+        long as it may, and goes behind all others. Raises WwfastError."""
+        hand = self._take()
+        if low:
+            hand.lower()
+        return hand
+
+    def _take(self) -> Hand:
         with self._turn:
             while not self._free:
                 if self._closed:
                     raise WwfastError("the server ends")
                 now = time.monotonic()
-                working = sum(now - hand.since < HELD_UP for hand in self._busy) + self._starting
+                working = sum(not hand.lowered and now - hand.since < HELD_UP for hand in self._busy) + self._starting
                 if working < self.count and len(self._busy) + self._starting < MOST * self.count:
                     self._starting += 1
                     break
@@ -293,6 +339,7 @@ class Crew:
         """Back, alive or not."""
         with self._turn:
             self._busy.remove(hand)
+            hand.lift()
             if hand.pid >= 0 and not self._closed and len(self._free) < self.count:
                 self._free.append(hand)
             else:

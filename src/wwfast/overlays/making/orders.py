@@ -1,7 +1,7 @@
 """Having parts made by workers: each is told what it does not know yet, asked, and believed only by what it rests on.
 
-A template that takes too much ends with an error, or with its worker; that is the node's own failure. A worker that
-somebody killed is replaced, and its node asked for again.
+A template that takes too much ends with an error, or with its worker; that is the node's own failure, and it is not
+run again soon. A worker that somebody killed is replaced, and its node asked for again.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import gc
 import os
 import signal
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from wwfast.nodes.registry import Snapshot
 from wwfast.overlays.making import worker
 from wwfast.overlays.making.builder import Builder
 from wwfast.overlays.making.crew import Crew, Died, Direct, Hand
+from wwfast.overlays.making.crowd import Costly, Crowd, Wanted
 from wwfast.overlays.making.generation import Generation, Ground
 from wwfast.overlays.making.index import Record
 from wwfast.overlays.making.worker import (
@@ -51,6 +53,10 @@ FIRST = 0.5  # seconds that others wait for the first node of a plan, whose work
 Work = tuple[Node, str]
 
 
+class Stalled(Exception):
+    """Several nodes were asked for, and one of them keeps the others."""
+
+
 @contextmanager
 def uncollected() -> Iterator[None]:
     """No garbage collection: it would walk all nodes again and again, and copy the pages that forked children share."""
@@ -74,7 +80,11 @@ class Orders:
         self._lock = lock
         self._ignore_go = ignore_go_templates
         self._model: tuple[Generation, worker.Worker] | None = None
-        self._crew = Crew(os.cpu_count() or 1, Direct(self._inherit) if alone else None)
+        count = os.cpu_count() or 1
+        self._crew = Crew(count, Direct(self._inherit) if alone else None)
+        self._crowd = Crowd(count, BATCH)
+        self._costly = Costly()
+        self._again = threading.Semaphore(count)  # fewer than there may be workers: others always find one
 
     def close(self) -> None:
         self._crew.close()
@@ -90,13 +100,94 @@ class Orders:
             generation, ground = self._now(snapshot, node, context)
         if generation is None or ground is None:
             return None
+        with self._first(ground):
+            tried = self._costly.before(generation.number, (node.id, context))
+            if tried is None:
+                return self._in_turn(Wanted(snapshot, node, context))
+            if time.monotonic() < tried.until or not self._again.acquire(blocking=False):
+                raise tried.error()
+            try:
+                made = self.ask(snapshot, Make(node.id, context), node, context, low=True)
+            finally:
+                self._again.release()
+            return self._take_in(generation, node, context, made)
+
+    @contextmanager
+    def _first(self, ground: Ground) -> Iterator[None]:
+        """One has what the plan's nodes share made, others wait for it a while."""
         first = ground.shared is None and ground.first.acquire(timeout=FIRST)
+        if first and ground.shared is not None:  # made meanwhile: the others need not come one by one
+            ground.first.release()
+            first = False
         try:
-            made = self.ask(snapshot, Make(node.id, context), node, context)
+            yield
         finally:
             if first:
                 ground.first.release()
-        return self._take_in(generation, node, context, made)
+
+    def _in_turn(self, wanted: Wanted) -> Record | None:
+        self._crowd.join(wanted)
+        while not wanted.answered:
+            if batch := wanted.turn():
+                self._lead(batch)
+        if wanted.error is not None:
+            raise wanted.error
+        return wanted.record
+
+    def _lead(self, batch: Sequence[Wanted]) -> None:
+        """Have each answered; those that are not, since one of them stalls, are asked for alone."""
+        leading = [True]
+
+        def stalls() -> None:
+            if len(batch) > 1:
+                raise Stalled
+            leading.clear()
+            self._crowd.hand_on()
+
+        try:
+            if len(batch) > 1:
+                self._together(batch, stalls)
+            else:
+                self._single(batch[0], stalls)
+        except Exception as error:
+            for each in batch:
+                if not each.answered:
+                    each.answer(None, error)
+        finally:
+            if leading:
+                self._crowd.hand_on(each for each in reversed(batch) if not each.answered)
+
+    def _single(self, wanted: Wanted, stalls: Callable[[], None]) -> None:
+        generation, made = self._builder.generation, None
+        if generation is not None and generation.snapshot is wanted.snapshot:
+            node, context = wanted.node, wanted.context
+            made = self.ask(wanted.snapshot, Make(node.id, context), node, context, stalls)
+            wanted.answer(self._take_in(generation, node, context, made))
+        else:
+            wanted.answer(None)
+
+    def _together(self, batch: Sequence[Wanted], stalls: Callable[[], None]) -> None:
+        hand = self._crew.take()
+        try:
+            generation, began = self._builder.generation, time.monotonic()
+            if generation is None:
+                return
+            asked = [each for each in batch if each.snapshot is generation.snapshot]
+            for each in batch:
+                if each not in asked:
+                    each.answer(None)
+            self._tell(hand, generation, [(each.node, each.context) for each in asked])
+            for each in asked:
+                made = hand.hear(stalls)
+                if isinstance(made, Failed) and not made.again:
+                    each.answer(None, WwfastError(made.message, hint=made.hint))
+                else:
+                    each.answer(self._take_in(generation, each.node, each.context, made))
+            self._crowd.took(time.monotonic() - began, len(batch))
+        except (Died, Stalled):
+            hand.end()
+        finally:
+            self._crew.give(hand)
 
     def _now(self, snapshot: Snapshot, node: Node, context: str) -> tuple[Generation | None, Ground | None]:
         generation = self._builder.generation
@@ -111,26 +202,44 @@ class Orders:
             self._builder.look_again()
             return None
 
-    def ask(self, snapshot: Snapshot, question: Ask, node: Node, context: str) -> Answer:
-        """Raises WwfastError."""
+    def ask(
+        self,
+        snapshot: Snapshot,
+        question: Ask,
+        node: Node,
+        context: str,
+        stalls: Callable[[], None] | None = None,
+        *,
+        low: bool = False,
+    ) -> Answer:
+        """`stalls` is called once when it takes long; `low`: behind all others. Raises WwfastError."""
         for left in reversed(range(LIVES)):
-            hand = self._crew.take()
+            hand = self._crew.take(low=low)
+            began = time.monotonic()
             try:
                 generation = self._builder.generation
                 if generation is None or generation.snapshot is not snapshot:
                     return Failed("", None, again=True)
                 hand.tell(*self._news(hand, generation, node, context), question)
-                made = hand.hear()
-            except Died as error:
-                if error.number not in (0, signal.SIGKILL, signal.SIGTERM) or not left:
-                    raise self._death(error, node) from error
-                continue
+                tell, stalls = stalls, None
+                made = hand.hear(tell)
+                if isinstance(made, Failed) and not made.again:
+                    error = WwfastError(made.message, hint=made.hint)
+                    raise self._failed(generation, node, context, began, error)
+                return made
+            except Died as died:
+                if died.number not in (0, signal.SIGKILL, signal.SIGTERM) or not left:
+                    raise self._failed(generation, node, context, began, self._death(died, node)) from died
             finally:
                 self._crew.give(hand)
-            if isinstance(made, Failed) and not made.again:
-                raise WwfastError(made.message, hint=made.hint)
-            return made
         raise AssertionError
+
+    def _failed(
+        self, generation: Generation | None, node: Node, context: str, began: float, error: WwfastError
+    ) -> WwfastError:
+        if generation is not None:
+            self._costly.failed(generation.number, (node.id, context), time.monotonic() - began, error)
+        return error
 
     def _death(self, error: Died, node: Node) -> WwfastError:
         where = f"{error.where}, node {node.id}: " if error.where else f"node {node.id}: "
@@ -167,6 +276,10 @@ class Orders:
             if hand.shared.get(plan) is not ground.shared:
                 hand.shared[plan] = ground.shared
                 yield Use(plan, ground.shared)
+
+    def _tell(self, hand: Hand, generation: Generation, batch: Sequence[Work]) -> None:
+        news = [message for each in batch for message in self._news(hand, generation, *each)]
+        hand.tell(*news, *(Make(node.id, context) for node, context in batch))
 
     def _begin(self, generation: Generation) -> Begin:
         paths = {it.name: str(value) if (value := getattr(self._builder.paths, it.name)) else None
@@ -237,8 +350,7 @@ class Orders:
             generation = self._builder.generation
             if generation is None or generation.snapshot is not snapshot:
                 return left
-            news = [message for each in batch for message in self._news(hand, generation, *each)]
-            hand.tell(*news, *(Make(node.id, context) for node, context in batch))
+            self._tell(hand, generation, batch)
             for node, context in batch:
                 made = hand.hear()
                 if isinstance(made, Made):

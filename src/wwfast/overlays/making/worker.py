@@ -46,6 +46,7 @@ LEVEL = 3
 KEPT = 64  # parts that several nodes have: outputs that are the same for them are the very objects
 LARGEST = 1 << 30  # bytes of a message
 HOLD = 1 << 16  # bytes of answers that are sent together
+SOON = 0.02  # seconds that an answer is held for others at most, but for the one that is at work
 
 
 Key = tuple[tuple[str, ...], str]
@@ -445,6 +446,7 @@ def messages(inbox: Inbox, flush: Any) -> Iterator[Question]:
 def serve(source: int, sink: int, mark: mmap | bytearray, worker: Worker | None = None) -> None:
     """Answer what comes, until there is nobody any more."""
     held: list[bytes] = []
+    since = 0.0
 
     def flush() -> None:
         data = memoryview(b"".join(held))
@@ -468,8 +470,9 @@ def serve(source: int, sink: int, mark: mmap | bytearray, worker: Worker | None 
                 if fresh:
                     gc.freeze()
                     limit_memory(worker.memory)
+                since = since if held else time.monotonic()
                 held.append(framed(worker.answer(message)))
-                if sum(map(len, held)) > HOLD:
+                if sum(map(len, held)) > HOLD or time.monotonic() - since > SOON:
                     flush()
         fresh = not isinstance(message, Ask)
 
