@@ -92,7 +92,8 @@ def test_compat_profile_list_a_has_every_field_of_what_is_there(run: Run, paths:
     paths.nodes_conf.write_text(NODES)
     found = rows(run("profile list -a"))
     assert [row[1] for row in found if row[0] == "p"] == [
-        "Profiles", "Comment", "ClusterName", "ImageName", "Ipxe", "RuntimeOverlay", "SystemOverlay", "Init", "Root",
+        "Profiles", "Comment", "ClusterName", "Groups", "ImageName", "Ipxe", "RuntimeOverlay", "SystemOverlay",
+        "Init", "Root",
         *(f"NetDevs[eth].{field}" for field in (
             "Type", "OnBoot", "Device", "Hwaddr", "Ipaddr", "Netmask", "Gateway", "Ipaddr6", "PrefixLen6", "Gateway6",
             "MTU")),

@@ -45,6 +45,7 @@ ARGUMENTS = {
     "genconfig man": "ROOT/man",
     "genconfig warewulfconf print": "",
     "genconfig wwctl": "",
+    "group list": "",
     "image adopt": "--all",
     "image build": "tiny",
     "image copy": "tiny other",

@@ -19,6 +19,7 @@ nodeprofiles:
     comment: "This profile is automatically included: yes"
     profiles: []
     cluster name: north
+    groups: [compute, "010"]
     image name: rocky9
     ipxe template: default
     runtime overlay:
@@ -166,6 +167,7 @@ AssetKey -- 0042
 Profiles -- default
 Comment -- first of its kind
 ClusterName default north
+Groups default compute,010
 ImageName default rocky9
 Ipxe default default
 RuntimeOverlay default hosts,ssh.authorized_keys

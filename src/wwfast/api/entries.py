@@ -13,11 +13,12 @@ from wwfast.config import checks, yaml
 from wwfast.config.schema import shape
 from wwfast.config.yaml import Tree
 from wwfast.errors import ConfigError, NotFoundError, UsageError, WwfastError
-from wwfast.nodes import hostlist
+from wwfast.nodes import groups, hostlist
 from wwfast.nodes.edit import change
 from wwfast.nodes.edit.change import Request
 from wwfast.nodes.edit.store import Change, Draft, Key
 from wwfast.nodes.merge import SCHEMA
+from wwfast.nodes.registry import Snapshot
 from wwfast.nodes.text.source import NAMES, NODES, NOUN, PROFILES, Source
 
 Place = Callable[[str, tuple[str | int, ...]], str]  # an entry, and where in it -> `FILE:LINE: `
@@ -46,6 +47,8 @@ class Entries:
 
     def found(self, draft: Draft, names: Sequence[str]) -> list[str]:
         """The names that exist; the others are warned about. Raises NotFoundError when none does."""
+        if self.section == NODES:
+            names = groups.expand(names, lambda: Snapshot(draft.source), self.warn)
         there = [name for name in dict.fromkeys(names) if draft.has(self.section, name)]
         for name in dict.fromkeys(names):
             if name not in there:
@@ -94,7 +97,7 @@ class Entries:
 
         def edit(draft: Draft) -> None:
             for name in names:
-                if not draft.has(self.section, name) and not force:
+                if not (draft.has(self.section, name) or name.startswith(groups.MARK) or force):
                     raise NotFoundError(f"no {self.noun} '{name}'", hint="--force skips it")
             for name in self.found(draft, names):
                 change.unset(draft.get(self.section, name), request)

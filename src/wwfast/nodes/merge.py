@@ -20,6 +20,7 @@ from wwfast.nodes.model import Ipmi, Kernel, NetDev, Node, mac
 
 Own = dict[str, Any]
 SCHEMA = fields(Node)
+LEFT = "~all"  # of groups: which every node is in without saying so
 NO_DEVICE = "is none of its network devices, and it boots from"  # said of a primary network
 
 
@@ -124,6 +125,8 @@ def finish(key: str, value: Any) -> Any:
     """What happens to one key once all layers are merged."""
     if key in ("profiles", "runtime overlay", "system overlay"):
         return negate(value)
+    if key == "groups":
+        return negate(value) + [LEFT] * (LEFT in value)
     if key == "kernel" and "args" in value:
         return {**value, "args": negate(value["args"])}
     if key == "disks":

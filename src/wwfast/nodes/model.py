@@ -181,6 +181,16 @@ class Node(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, rename=spa
         str,
         Doc("Group the node is sorted and scheduled with.", "cluster", "c", title="ClusterName", check=checks.argument),
     ] = ""
+    groups: Annotated[
+        list[str],
+        Doc(
+            "Groups it is in, named as @GROUP; ~name takes one out.",
+            "groups",
+            "g",
+            title="Groups",
+            check=checks.reference,
+        ),
+    ] = []
     image_name: Annotated[
         str,
         Doc(

@@ -12,7 +12,7 @@ from wwfast.bmc.runner import Outcome
 from wwfast.cli.context import App
 from wwfast.cli.nodes.views import select
 from wwfast.errors import NotFoundError, WwfastError
-from wwfast.nodes import hostlist
+from wwfast.nodes import groups, hostlist
 from wwfast.nodes.model import Node
 
 
@@ -59,7 +59,7 @@ def chosen(app: App, patterns: Sequence[str]) -> tuple[list[Node], list[Outcome]
     nodes = select(snapshot, patterns)
     there = {node.id for node in nodes}
     missing = []
-    for name in dict.fromkeys(hostlist.expand(patterns)):
+    for name in dict.fromkeys(groups.expand(patterns, lambda: snapshot, lambda _: None)):
         if name in there or "*" in name or "?" in name:
             continue
         wrong = [problem.message for problem in snapshot.found_problems() if problem.id == name and problem.fatal]

@@ -9,10 +9,10 @@ from typing import Any
 
 import msgspec
 
-from wwfast.cli.output import table
+from wwfast.cli.output import table, warn
 from wwfast.config import yaml
 from wwfast.config.schema import Fields, Kind, fields
-from wwfast.nodes import hostlist, trace
+from wwfast.nodes import groups, trace
 from wwfast.nodes.merge import SCHEMA
 from wwfast.nodes.model import Ipmi, Node
 from wwfast.nodes.registry import Snapshot
@@ -27,7 +27,7 @@ def select(snapshot: Snapshot, patterns: Sequence[str]) -> list[Node]:
 def _matching(snapshot: Snapshot, patterns: Sequence[str]) -> Iterable[Node]:
     if not patterns:
         return snapshot.nodes.values()
-    wanted = hostlist.expand(patterns)
+    wanted = groups.expand(patterns, lambda: snapshot, warn)
     globs = [name for name in wanted if "*" in name or "?" in name]
     if globs:
         plain = set(wanted)

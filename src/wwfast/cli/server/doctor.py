@@ -75,13 +75,14 @@ def named(app: App, patterns: Sequence[str]) -> frozenset[str]:
     """Ids that the patterns mean, of usable entries or not. Raises UsageError for one that is no node's."""
     from fnmatch import fnmatchcase
 
+    from wwfast.cli.output import warn
     from wwfast.errors import UsageError
-    from wwfast.nodes.hostlist import expand
+    from wwfast.nodes import groups
     from wwfast.nodes.text.source import NODES
 
     there = app.registry.snapshot().source.trees[NODES]
     chosen: set[str] = set()
-    for name in dict.fromkeys(expand(patterns)):
+    for name in dict.fromkeys(groups.expand(patterns, app.registry.snapshot, warn)):
         meant = (
             [id for id in there if fnmatchcase(id, name)] if set(name) & set("*?") else [name] if name in there else []
         )

@@ -44,9 +44,10 @@ def status(
     Stage, bytes, last contact, last error and the seconds a node has stood still. With one node its boot is shown
     stage by stage. Exit status 1 when a shown node failed.
     """
-    from wwfast.nodes.hostlist import expand
+    from wwfast.cli.output import warn
+    from wwfast.nodes import groups
 
-    names = expand(pattern)
+    names = groups.expand(pattern, app.registry.snapshot, warn)
     while True:
         body = fetch(app, names[0] if len(names) == 1 else "")
         entries = [entry for entry in body["nodes"].values() if not names or entry["node name"] in names]
