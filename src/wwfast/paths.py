@@ -26,6 +26,7 @@ class Paths:
     run: Path
     warewulf_chroots: Path  # read only: images of an existing Warewulf
     warewulf_overlays: Path  # read only: site overlays of an existing Warewulf
+    warewulf_files: Path  # read only: what /files/ serves
     ipxe_source: Path | None = None  # `paths: ipxesource`; else boot.binaries searches
 
     @classmethod
@@ -41,6 +42,7 @@ class Paths:
             run=base / "run/wwfast",
             warewulf_chroots=base / "var/lib/warewulf/chroots",
             warewulf_overlays=base / "var/lib/warewulf/overlays",
+            warewulf_files=base / "var/lib/warewulf/files",
         )
 
     @classmethod

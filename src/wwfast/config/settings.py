@@ -40,9 +40,7 @@ class Warewulf(Section, frozen=True):
     port: Annotated[int, Doc("Port of the HTTP server.", check=checks.port)] = 9873
     tls_port: Annotated[int, Doc("Port of the HTTPS server.", check=checks.port)] = 9874
     secure: Annotated[bool, Doc("Give runtime overlays only to source ports below 1024.")] = True
-    secure_files: Annotated[
-        bool | None, Doc("The same for /files/; unset: as `secure`.", lacks="/files/ is not served")
-    ] = None
+    secure_files: Annotated[bool | None, Doc("The same for /files/; unset: as `secure`.")] = None
     tls: Annotated[
         bool,
         Doc("Serve HTTPS; runtime overlays then only over it.", lacks="TLS is not served: no start"),
@@ -59,6 +57,10 @@ class Warewulf(Section, frozen=True):
         Doc("Boot by shim and GRUB instead of iPXE.", lacks="nodes get iPXE, which Secure Boot refuses"),
     ] = False
     systemd_name: Annotated[str, Doc("Unit of the server.", lacks=NO_UNIT)] = ""
+
+    @property
+    def files_secured(self) -> bool:
+        return self.secure if self.secure_files is None else self.secure_files
 
 
 class Api(Section, frozen=True):
@@ -162,7 +164,7 @@ class Locations(Section, frozen=True):
     wwchrootdir: Annotated[str, place("Images of an existing Warewulf (read only).")] = "/var/lib/warewulf/chroots"
     wwprovisiondir: Annotated[str, unread("Never touched.")] = "/var/lib/warewulf/provision"
     wwclientdir: Annotated[str, unread("Directory of the client on nodes.")] = "/warewulf"
-    wwfilesdir: Annotated[str, unread("What /files/ serves.")] = "/var/lib/warewulf/files"
+    wwfilesdir: Annotated[str, place("What /files/ serves.")] = "/var/lib/warewulf/files"
 
 
 class Client(Section, frozen=True):
@@ -410,6 +412,7 @@ def locate(settings: Settings, paths: Paths) -> Paths:
         "cache": (said.cachedir, default.cachedir, "wwfast"),
         "warewulf_overlays": (said.wwoverlaydir, default.wwoverlaydir, ""),
         "warewulf_chroots": (said.wwchrootdir, default.wwchrootdir, ""),
+        "warewulf_files": (said.wwfilesdir, default.wwfilesdir, ""),
         "ipxe_source": (said.ipxesource, default.ipxesource, ""),
     }
     # Empty is as good as not written, as for every key.

@@ -22,6 +22,7 @@ from wwfast.boot.firmware import OPTIONAL_FILES
 from wwfast.boot.plan import Planner
 from wwfast.daemon.boot.addresses import Addresses
 from wwfast.daemon.boot.discovery import Discovery
+from wwfast.daemon.boot.files import SiteFiles
 from wwfast.daemon.boot.guard import Forgetful, Guard
 from wwfast.daemon.boot.making import Deriving, Making
 from wwfast.daemon.boot.routes import Routes
@@ -248,6 +249,7 @@ class Daemon:
             board=board,
             discovery=Discovery(self.registry, Store(self.paths), self.guard, self._alone[DISCOVERY]),
             binaries=self.files.get,
+            files=SiteFiles(self.paths.warewulf_files, self.settings.warewulf.files_secured),
             aside=self._alone[ASIDE],
             outlook=self.report.outlook,
         )

@@ -18,6 +18,7 @@ from wwfast.boot.plan import UNSEEN, Ask, BootPlan, Planner, refreshes
 from wwfast.boot.stages import Stage
 from wwfast.boot.standing import UnresolvedError
 from wwfast.daemon.boot.discovery import Discovery
+from wwfast.daemon.boot.files import SiteFiles
 from wwfast.daemon.boot.guard import Guard
 from wwfast.daemon.boot.identity import Neighbours, normal
 from wwfast.daemon.boot.making import Deriving, Making
@@ -101,6 +102,7 @@ class Routes:
         board: Board,
         discovery: Discovery,
         binaries: Callable[[str], bytes | None],
+        files: SiteFiles,
         aside: Executor,
         outlook: Callable[[str], tuple[int, float]],
         neighbour: Callable[[str], str] | None = None,
@@ -115,6 +117,7 @@ class Routes:
         self._board = board
         self._discovery = discovery
         self._binaries = binaries
+        self._files = files
         self._aside = aside
         self._outlook = outlook
         self._neighbour = neighbour or Neighbours()
@@ -127,6 +130,8 @@ class Routes:
             return self._status(request)
         if parts and parts[0] == "efiboot":
             return self._binary("/".join(parts[1:]))
+        if parts and parts[0] == "files":
+            return self._file("/".join(parts[1:]), request)
         told = parts[1] if len(parts) > 1 else request.query.get("wwid", "")
         wwid = tame(normal(told))
         if not wwid and _is_stage(parts):
@@ -311,6 +316,21 @@ class Routes:
         if data is None:
             return _refusal(404, f"no boot file {name}")
         return Response(status=200, body=data, content_type="application/efi", stage=Stage.EFIBOOT.value, sent=name)
+
+    async def _file(self, path: str, request: Request) -> Response:
+        """A file of the site. It is no stage of a boot: nothing is discovered, nothing waits for a turn."""
+        loop, query = asyncio.get_running_loop(), request.query
+        wwid = tame(normal(query.get("wwid", "")))
+        if not wwid:
+            wwid = await loop.run_in_executor(self._aside, self._neighbour, request.peer_ip)
+        node = self._registry.snapshot().by_mac(wwid) if wwid else None
+        refused = self._files.refuses(node, query.get("assetkey"), request.peer_port, render="render" in query)
+        if refused is not None:
+            return _refusal(*refused)
+        found = await loop.run_in_executor(self._aside, self._files.find, path)
+        if found is None:
+            return _refusal(404, "no such file")
+        return Response(status=200, body=found, content_type="application/octet-stream", waits=False)
 
     def _status(self, request: Request) -> Response | Awaitable[Response]:
         node = request.query.get("node", "")

@@ -1,0 +1,50 @@
+"""GET /files/PATH: files of the site, below `paths: wwfilesdir`, for nodes that are known and say who they are."""
+
+from __future__ import annotations
+
+import hmac
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from wwfast.archive.artefact import RAW, Artefact, Extent
+from wwfast.daemon.boot.guard import PRIVILEGED
+
+if TYPE_CHECKING:
+    from wwfast.nodes.model import Node
+
+
+@dataclass(frozen=True, slots=True)
+class SiteFiles:
+    """`secure`: only to source ports below 1024."""
+
+    folder: Path
+    secure: bool
+
+    def refuses(self, node: Node | None, assetkey: str | None, port: int, *, render: bool) -> tuple[int, str] | None:
+        """(status, reason), in the order of the real program's checks; None when the node may have what it asks for."""
+        if node is None:
+            return 401, "files are for nodes of this cluster"
+        if self.secure and port >= PRIVILEGED:
+            return 403, f"files are for privileged source ports, not {port}"
+        if node.asset_key and assetkey is None:
+            return 401, "files of a node with an asset key need it"
+        if node.asset_key and not hmac.compare_digest(node.asset_key.encode(), (assetkey or "").encode()):
+            return 403, "wrong asset key"
+        return (404, "files are not rendered: make it an overlay") if render else None
+
+    def find(self, path: str) -> Artefact | None:
+        """For a thread: a file as it is now, links followed; None where there is none."""
+        if not path or "\0" in path:
+            return None
+        file = self.folder / path
+        try:
+            found = file.stat()
+        except OSError:
+            return None
+        if not stat.S_ISREG(found.st_mode):
+            return None
+        digest = f"{found.st_dev:x}-{found.st_ino:x}-{found.st_mtime_ns:x}-{found.st_size:x}"
+        extents = (Extent(str(file), 0, found.st_size),) if found.st_size else ()
+        return Artefact(file.name, RAW, extents, digest, (RAW,), int(found.st_mtime))
