@@ -6,13 +6,19 @@ import gzip
 import io
 import shutil
 import tarfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import zstandard
 
 from support.overlays import NODES, Site, body, kept
 from wwfast.errors import WwfastError
+from wwfast.nodes.registry import Snapshot
 from wwfast.overlays.making import orders
+from wwfast.overlays.making import service as service_module
+from wwfast.overlays.making.generation import Generation
+from wwfast.overlays.making.worker import SYSTEM
 from wwfast.paths import Paths
 
 HOSTS = """\
@@ -266,3 +272,42 @@ def test_overlay_of_two_profiles_is_no_clash_with_itself(site: Site) -> None:
     )
     site.put("base", "etc/link.j2", '{% do softlink("a") %}\n')
     assert site.unpacked()["etc/link"] == b"-> a"
+
+
+def test_overlay_asked_before_an_edit_is_that_of_the_edit(site: Site) -> None:
+    """Requests of before and after an edit come mixed: what is known is not thrown away for each in turn."""
+    site.put("base", "etc/tag.j2", "{{ tags.rack }}\n")
+    text = "nodes:\n" + "".join(f"  n{n}: {{system overlay: [base], tags: {{rack: OLD}}}}\n" for n in range(1, 9))
+    site.nodes(text)
+    old = site.snapshot
+    site.ask("n1")
+    site.nodes(text.replace("OLD", "new"))
+    site.ask("n1")
+    service, now = site.service, site.service._builder.generation
+    for n in range(2, 9):
+        found = service.artefact(old, old.nodes[f"n{n}"], SYSTEM, "raw")
+        assert b"new\n" in body(found)
+        site.ask(f"n{n}")
+    assert service._builder.generation is now
+
+
+def test_overlay_is_begun_after_an_edit_that_is_taken_in_and_waits_for_none_that_is_stuck(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.ask("n1")
+    began = threading.Event()
+    prepare = site.service._builder.prepare
+
+    def prepared(snapshot: Snapshot) -> Generation:
+        began.set()
+        return prepare(snapshot)
+
+    monkeypatch.setattr(site.service._builder, "prepare", prepared)
+    with ThreadPoolExecutor(1) as pool:
+        with site.service.aside():
+            asked = pool.submit(site.ask, "n1")
+            assert not began.wait(0.2)
+        assert asked.result(10)
+        monkeypatch.setattr(service_module, "ASIDE", 0.1)
+        with site.service.aside():
+            assert pool.submit(site.ask, "n1").result(10)

@@ -157,7 +157,8 @@ class Daemon:
     async def _prepare(self) -> None:
         """All that can fail, with the sockets held and unread."""
         self.reached("reading nodes.conf")
-        self._follower = Follower(self.registry, self.paths, self.supervisor, self._alone[RELOAD], self._loaded)
+        alone, aside = self._alone[RELOAD], self.overlays.aside
+        self._follower = Follower(self.registry, self.paths, self.supervisor, alone, self._loaded, aside)
         await self._follower.load()
         self.reached("looking up what nodes boot with")
         await self.upkeep.load()

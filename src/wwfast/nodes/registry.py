@@ -12,6 +12,7 @@ import gc
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import count
 from typing import cast
 
 from wwfast._ext.accept import accepts
@@ -74,9 +75,12 @@ class NodeMap(Mapping[str, Node]):
 
 
 class Snapshot:
-    """One version of nodes.conf, resolved."""
+    """One version of nodes.conf, resolved. Of two that this process read, the newer has the higher `number`."""
+
+    _numbers = count()
 
     def __init__(self, source: Source, previous: Snapshot | None = None) -> None:
+        self.number = next(self._numbers)
         self.source = source
         self._lock = threading.RLock()
         self._problems: dict[tuple[str, str], list[Problem]] = {}

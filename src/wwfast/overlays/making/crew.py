@@ -99,7 +99,9 @@ class Direct:
             os.close(fd)
 
     def end(self, pid: int) -> tuple[int, str]:
-        mark = self._marks.pop(pid)
+        mark = self._marks.pop(pid, None)
+        if mark is None:  # of a helper before this one: its pipes are closed, so it ends by itself
+            return 0, ""
         self._ours.pop(pid, None)  # closed by who had them
         gone, status = os.waitpid(pid, os.WNOHANG)
         if not gone:

@@ -10,8 +10,8 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext, suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 
 TAR = "tar"
 LARGE = 256  # nodes of a build in which nothing is collected
+ASIDE = 2.0  # seconds; with 10,000 nodes and one core an edit took 0.7 to 1.4 s beside builds, alone 0.4
 TRIES = 20  # times that is looked again, where files change and what was kept is damaged
 
 Progress = Callable[[int, int], None]
@@ -86,6 +87,8 @@ class OverlayService:
         self._frozen = not settings.warewulf.autobuild_overlays
         self._lock = threading.RLock()
         self._orders = Orders(self._builder, self._lock, ignore_go_templates=ignore, alone=alone)
+        self._aside = threading.Condition()
+        self._asides, self._resume = 0, 0.0  # who wants nothing to be begun, and until when (monotonic seconds)
         self._flights: dict[tuple[str, str], threading.Event] = {}
         self.failures: dict[tuple[str, str], Failure] = {}
 
@@ -178,7 +181,9 @@ class OverlayService:
         """What is fresh, made if need be: by one who asks, while the others wait. Raises WwfastError, OSError."""
         key, memo = (node.id, context), None
         for _ in range(TRIES):
+            self._stand_aside()
             with self._lock:
+                snapshot, node = self._newest(snapshot, node)
                 self._builder.prepare(snapshot)
                 memo = self._known(node, context)
                 if memo is not None and self._builder.settled:
@@ -202,6 +207,35 @@ class OverlayService:
         if memo is not None:
             return memo
         raise WwfastError(f"node {node.id}: files of its {context} overlays keep changing while they are packed")
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Nothing more is begun meanwhile, for ASIDE seconds at most: an edit that is taken in comes first, and what is
+        made until then is made in vain. Any thread."""
+        with self._aside:
+            self._asides += 1
+            self._resume = time.monotonic() + ASIDE
+        try:
+            yield
+        finally:
+            with self._aside:
+                self._asides -= 1
+                self._aside.notify_all()
+
+    def _stand_aside(self) -> None:
+        if self._asides:
+            with self._aside:
+                while self._asides and (left := self._resume - time.monotonic()) > 0:
+                    self._aside.wait(left)
+
+    def _newest(self, snapshot: Snapshot, node: Node) -> tuple[Snapshot, Node]:
+        """Who asked before an edit gets what holds after it: workers would be told of all nodes to and fro."""
+        generation = self._builder.generation
+        if generation is not None and generation.snapshot.number > snapshot.number:
+            there = generation.snapshot.nodes.get(node.id)
+            if there is not None:
+                return generation.snapshot, there
+        return snapshot, node
 
     def _known(self, node: Node, context: str) -> Memo | None:
         try:
