@@ -123,13 +123,14 @@ cdef class Engine:
         free(self._table.buckets)
         free(self._sockets)
         free(self._reports)
-        if self.fileno >= 0:
-            close(self.fileno)
-        if self._wake >= 0:
-            close(self._wake)
-        if self._epoll >= 0:
-            close(self._epoll)
+        self._close()
         pthread_mutex_destroy(&self._lock)
+
+    cdef void _close(self) noexcept:
+        for descriptor in (self.fileno, self._wake, self._epoll):
+            if descriptor >= 0:
+                close(descriptor)
+        self._wake = self.fileno = self._epoll = -1
 
     # For the event loop's thread.
 
@@ -142,6 +143,10 @@ cdef class Engine:
         """End `serve`; transfers under way are forgotten."""
         self._stop = True
         self._poke()
+
+    def close(self):
+        """Close the descriptors that it wakes others by, once `serve` has ended; the counters stay. Safe to repeat."""
+        self._close()
 
     @property
     def live(self) -> int:

@@ -215,7 +215,7 @@ class FrameCache:
         try:
             files.replace(self.seen_file(tree), xxhash.xxh3_128_digest(seen) + seen, durable=False)  # torn: ignored
         except OSError as error:
-            log.warning("the digests of the files of %s are not kept: %s", tree, error)
+            log.warning("the digests of the files of %s are not kept: %s", tree, str(error))  # not what led to it
 
 
 def intact(frame: Frame) -> bool:

@@ -157,6 +157,7 @@ class TftpServer:
             self._loop = None
             self._engine.stop()
             self._thread.join()
+            self._engine.close()
         for sock in (*self._data, self._scratch):
             sock.close()
 
