@@ -1,7 +1,7 @@
 """Who waits for a worker, and what is not tried again soon (sans-IO: threads wait here, workers are asked elsewhere).
 
 As many lead as workers are wanted. Who leads asks one worker for several nodes at once, its own and those that wait
-behind it, and hands on: one message and one answer for each node alone cost 0.6 ms more than their templates.
+behind it, and hands on: a crowd costs few messages, not one for each node.
 """
 
 from __future__ import annotations
