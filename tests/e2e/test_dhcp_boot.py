@@ -93,7 +93,7 @@ def beside(lab: Laboratory, tmp_path: Path) -> Iterator[Laboratory]:
 
 def test_dhcp_proxy_boots_a_machine_that_another_server_leases_to(beside: Laboratory, tmp_path: Path) -> None:
     """The address from dnsmasq all the way, the boot files from us; UEFI asks for its own on port 4011."""
-    beside.wwfast("node", "add", "side1", "--hwaddr", hwaddr(32), "--yes")
+    beside.wwfast("node", "add", "side1", "--hwaddr", hwaddr(32), "--nettagadd", "ipv4_method=auto", "--yes")
     with beside.machine("side1", 32, firmware="uefi", ipaddr=LEASED) as vm:
         vm.wait(timeout=400)
         entry = beside.wait_stage("side1", ["runtime"], 120)
