@@ -100,7 +100,7 @@ def test_http_warewulfs_other_forms_of_a_route_answer_alike(server: Serving) -> 
         ("/efiboot/../../../etc/passwd", 400),
         ("/efiboot/nothing.efi", 404),
         (f"/image/{MAC}?compress=xz", 404),
-        (f"/image/{MAC}", 404),
+        (f"/image/{MAC}", 200),
         (f"/system/{MAC}?compress=xz", 404),
     ],
 )
@@ -148,13 +148,6 @@ def test_http_too_little_memory_is_refused_in_words(server: Serving) -> None:
     assert "needs" in body
     assert "64" in body
     assert "kernel --name" in server.get(f"/ipxe/{MAC}?memsize=65536")[1].decode()
-
-
-def test_http_a_format_not_built_names_the_command(server: Serving) -> None:
-    assert server.get(f"/image/{MAC}?compress=raw")[0] == 404
-    entry = server.status("n1")["nodes"]["n1"]
-    assert "wwfast image build" in entry["error"]
-    server.get(f"/image/{MAC}?compress=zst")
 
 
 def test_http_status_shows_no_secret(server: Serving) -> None:

@@ -247,6 +247,8 @@ ELSEWHERE = {
     "paths.ipxesource",
     "paths.wwoverlaydir",
     "paths.wwchrootdir",
+    "paths.wwfilesdir",
+    "warewulf.secure_files",
 }
 
 
