@@ -113,7 +113,7 @@ def test_replace_by_a_successor_of_another_version_is_refused(running: tuple[Sit
     [
         ({"ipaddr": "10.7.0.77"}, "10.7.0.77"),
         ({"dhcp": {"enabled": True, "range start": "10.7.0.200", "range end": "10.7.0.100"}}, "range"),
-        ({"network": ""}, "network"),
+        ({"network": "", "netmask": ""}, "network"),
         ({"tftp": {"enabled": True, "ipxe": {"00:07": "/nowhere/snponly.efi"}}}, "iPXE"),
         ({"warewulf": {"port": 9999}}, "cannot listen on"),
         ({"warewulf": {"port": PORT, "tls": True}}, "TLS"),
