@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from wwfast.net.dhcp import leases
-from wwfast.net.dhcp.journal import ROWS, Journal
+from wwfast.net.dhcp.journal import Journal
 from wwfast.net.dhcp.leases import LeaseTable
 from wwfast.net.dhcp.packet import Message, build, dotted, number, parse
 from wwfast.net.dhcp.responder import DhcpConfig, Reservation, Responder
 
 
 def test_dhcp_leases_of_a_storm_are_all_written_in_one_flush(tmp_path: Path) -> None:
-    count = 2 * ROWS + 3
+    count = 1003
     journal = Journal(tmp_path / "db")
     table = LeaseTable(1, 2 * count, journal=journal)
     for who in range(count):

@@ -9,8 +9,10 @@ Source: sqlite.org/wal.html, sqlite.org/pragma.html#pragma_synchronous.
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -20,7 +22,7 @@ LOG_BYTES = 4 << 20
 
 def connect(path: Path, schema: str, patience: float) -> sqlite3.Connection:
     """For any thread, one at a time. `patience`: seconds that others who write are waited for."""
-    database = sqlite3.connect(path, timeout=patience, check_same_thread=False)
+    database = sqlite3.connect(path, timeout=patience, check_same_thread=False, isolation_level=None)
     try:
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = NORMAL")
@@ -34,8 +36,15 @@ def connect(path: Path, schema: str, patience: float) -> sqlite3.Connection:
 
 def begin_log(database: sqlite3.Connection) -> None:
     """Write something, whatever it is: the first commit to a log waits for the disk, and nobody else's should."""
-    with database:
-        database.execute("PRAGMA user_version = 1")
+    database.execute("PRAGMA user_version = 1")
+
+
+def rows(database: sqlite3.Connection, statement: str, values: Sequence[object]) -> None:
+    """Give a statement its rows as `json_each(?)`: however many, one transaction in one call. Beside busy threads every
+    call waits for the interpreter anew (50 to 100 ms for a storm's writer), and inside a transaction others wait, too.
+    """
+    if values:
+        database.execute(statement, (json.dumps(values),))
 
 
 def settle(path: Path) -> None:

@@ -27,6 +27,10 @@ AGAIN_SECONDS = 5.0
 #: How long another writer (leases, a backup) may hold the file.
 BUSY_SECONDS = 1.0
 SCHEMA = "CREATE TABLE IF NOT EXISTS booting (mac TEXT PRIMARY KEY, at REAL NOT NULL)"
+DELETE = "DELETE FROM booting WHERE mac IN (SELECT value FROM json_each(?))"
+INSERT = """
+INSERT OR REPLACE INTO booting SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?)
+"""
 
 
 class PhaseStore:
@@ -125,16 +129,15 @@ class PhaseStore:
             self._database = None
 
     def _write(self, changed: dict[str, float | None]) -> bool:
-        """In one transaction; what cannot be written is kept, unless it has changed again."""
-        gone = [(mac,) for mac, at in changed.items() if at is None]
+        """What closed, then what opened; what cannot be written is kept, unless it has changed again."""
+        gone = [mac for mac, at in changed.items() if at is None]
         new = [(mac, at) for mac, at in changed.items() if at is not None]
         try:
             if changed:
                 if self._database is None:
                     self._database = wal.connect(self._path, SCHEMA, BUSY_SECONDS)
-                with self._database as database:
-                    database.executemany("DELETE FROM booting WHERE mac = ?", gone)
-                    database.executemany("INSERT OR REPLACE INTO booting VALUES (?, ?)", new)
+                wal.rows(self._database, DELETE, gone)
+                wal.rows(self._database, INSERT, new)
                 wal.settle(self._path)  # not inside the transaction: leases are written to the same file
         except Exception as error:  # whatever it is: this thread must not end, and what changed stays
             if self.error != str(error):

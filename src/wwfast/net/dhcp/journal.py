@@ -20,7 +20,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from wwfast.errors import WwfastError
-from wwfast.net.dhcp.packet import dotted, number
+from wwfast.net.dhcp.packet import number
 from wwfast.system import wal
 from wwfast.system.folders import folder
 
@@ -32,12 +32,19 @@ FLUSH_SECONDS = 0.1
 BACKOFF_SECONDS, MOST_BACKOFF_SECONDS = 0.2, 5.0
 #: For others who write to the same file.
 LOCK_SECONDS = 1.0
-#: Leases in one statement. SQLite lets go of the interpreter in each, and in a storm gets it back only after 5 ms.
-ROWS = 500
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS lease (
     mac TEXT PRIMARY KEY, address TEXT NOT NULL, expires REAL NOT NULL, hostname TEXT NOT NULL DEFAULT ''
 ) WITHOUT ROWID
+"""
+DELETE = "DELETE FROM lease WHERE mac IN (SELECT value FROM json_each(?))"
+INSERT = """
+INSERT OR REPLACE INTO lease SELECT
+    json_extract(value, '$[0]'),
+    (json_extract(value, '$[1]') >> 24) || '.' || (json_extract(value, '$[1]') >> 16 & 255) || '.' ||
+    (json_extract(value, '$[1]') >> 8 & 255) || '.' || (json_extract(value, '$[1]') & 255),
+    json_extract(value, '$[2]'), json_extract(value, '$[3]')
+FROM json_each(?)
 """
 
 #: (mac, address as a number, expires in Unix seconds, hostname)
@@ -171,8 +178,7 @@ class Journal:
         if self._database is None:
             self._connect()
             assert self._database is not None
-        with self._database:
-            yield self._database
+        yield self._database
 
     def _connect(self) -> None:
         self.path.touch(mode=0o600)
@@ -219,9 +225,5 @@ def _inode(path: Path) -> int:
 
 
 def _save(database: sqlite3.Connection, changed: dict[str, Row | None]) -> None:
-    database.executemany("DELETE FROM lease WHERE mac = ?", [(mac,) for mac, row in changed.items() if row is None])
-    kept = [(mac, dotted(address), expires, name) for mac, address, expires, name in filter(None, changed.values())]
-    for at in range(0, len(kept), ROWS):
-        rows = kept[at : at + ROWS]
-        places = ",".join(["(?,?,?,?)"] * len(rows))
-        database.execute(f"INSERT OR REPLACE INTO lease VALUES {places}", [value for row in rows for value in row])
+    wal.rows(database, DELETE, [mac for mac, row in changed.items() if row is None])
+    wal.rows(database, INSERT, [row for row in changed.values() if row is not None])
