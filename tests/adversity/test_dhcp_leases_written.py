@@ -241,7 +241,7 @@ def test_dhcp_leases_that_cannot_be_written_are_kept_and_written_later(
         assert soon(lambda: journal.trouble != "", 10.0), "it is told"
         mend()
         assert soon(lambda: len(saved(journal.path)) == 3001, 15.0)
-        assert journal.trouble == ""
+        assert soon(lambda: journal.trouble == ""), "told after it was written"
         began = time.monotonic()
         journal.put(("after", 2, 2e9, ""))
         assert soon(lambda: "after" in saved(journal.path)), "no pause after a write that succeeded"
