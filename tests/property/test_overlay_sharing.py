@@ -288,7 +288,7 @@ def edit(rng: random.Random, all_of_them: dict[str, dict[str, Any]]) -> None:
 def served(site: Site, service: OverlayService, name: str) -> dict[str, bytes]:
     raw = [body(service.artefact(site.snapshot, site.node(name), context, "raw")) for context in ("system", "runtime")]
     assert service.failures == {}
-    return {path: bytes(data) for each in raw for path, data in newc.contents(each).items()}
+    return {os.fsdecode(entry.name): entry.data for each in raw for entry in newc.entries(each)}
 
 
 def fresh(site: Site, names: Sequence[str], cache: Path) -> dict[str, dict[str, bytes]]:

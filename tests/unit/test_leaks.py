@@ -32,7 +32,7 @@ def test_leaks_of_descriptors_and_native_objects_are_found() -> None:
 
 @pytest.mark.parametrize("more", range(6))
 @pytest.mark.parametrize(
-    "make", [Pump, Engine, lambda: Crowd(0, 1, b"", b"", count=4)], ids=["Pump", "Engine", "Crowd"]
+    "make", [Pump, lambda: Engine(()), lambda: Crowd(0, 1, b"", b"", count=4)], ids=["Pump", "Engine", "Crowd"]
 )
 def test_leaks_are_none_where_descriptors_were_out_half_way(make: Callable[[], object], more: int) -> None:
     before = leaks.held()

@@ -40,6 +40,23 @@ def test_pack_newc_is_read_by_gnu_cpio(tmp_path: Path) -> None:
     assert (tmp_path / "etc/link").readlink() == Path("hostname")
 
 
+def test_pack_newc_is_read_back_as_it_was_packed() -> None:
+    raw = newc.archive(SAMPLE, trailer=False)
+    assert newc.entries(raw) == newc.entries(newc.archive(SAMPLE)) == SAMPLE
+    for end in range(1, len(raw)):
+        assert SAMPLE[: len(cut := whole(raw[:end]))] == cut
+    with pytest.raises(ValueError, match="no number"):
+        newc.entries(raw.replace(b"000041ED", b"000041eD"))
+
+
+def whole(raw: bytes) -> list[Entry]:
+    """The entries of what may be cut off; none then."""
+    try:
+        return newc.entries(raw)
+    except ValueError:
+        return []
+
+
 def test_pack_newc_only_the_last_part_has_a_trailer() -> None:
     first = newc.archive(SAMPLE[:1], trailer=False)
     assert b"TRAILER!!!" not in first

@@ -102,6 +102,10 @@ def circle(graph: dict[str, set[str]]) -> list[str]:
     return next((ring for module in sorted(graph) if (ring := visit(module))), [])
 
 
+def test_extensions_have_constants_that_c_knows() -> None:
+    assert [path.name for path in modules() if path.suffix == ".pyx" and "\nDEF " in path.read_text()] == []
+
+
 SOCKETS = ("server.py", "wire.py")
 
 

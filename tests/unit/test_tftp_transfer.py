@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support.tftp import Line, awful, fetch, perfect
-from wwfast._ext.tftp import Engine
+from wwfast._ext.transfers import Transfers
 from wwfast.net.tftp import packet
 from wwfast.net.tftp.packet import Terms, negotiate, parse_request
 from wwfast.net.tftp.transfer import GIVE_UP, Receiver, Sender
@@ -117,7 +117,7 @@ class Both:
 
     def __init__(self, sender: Sender) -> None:
         self.sender = sender
-        self.engine = Engine()
+        self.engine = Transfers()
 
     def _same(self, expected: list[bytes]) -> list[bytes]:
         assert [data for _, _, _, data in self.engine.take()] == expected
@@ -164,7 +164,7 @@ def test_tftp_native_engine_sends_what_the_specification_says(seed, window, size
 
 
 def test_tftp_engine_refuses_strangers_and_forgives_the_late() -> None:
-    engine = Engine()
+    engine = Transfers()
     engine.start(0, 1, 2, b"x" * 100, 512, 1, now=0.0)
     assert engine.take() == [(0, 1, 2, packet.data(1, b"x" * 100))]
     engine.feed(0, 1, 3, packet.ack(1), 0.001)
@@ -182,7 +182,7 @@ def test_tftp_engine_refuses_strangers_and_forgives_the_late() -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.binary(max_size=200)), max_size=60))
 def test_tftp_engine_takes_any_bytes(noise: list[tuple[int, bytes]]) -> None:
-    engine = Engine()
+    engine = Transfers()
     data = content(5000)
     for peer in range(3):
         engine.start(0, peer, 69, data, 512, 4, now=0.0)
@@ -194,7 +194,7 @@ def test_tftp_engine_takes_any_bytes(noise: list[tuple[int, bytes]]) -> None:
 
 
 def test_tftp_engine_runs_many_transfers_through_its_wheel() -> None:
-    engine = Engine()
+    engine = Transfers()
     data = content(100)
     for peer in range(2000):
         engine.start(0, peer, 69, data, 512, 1, now=peer / 100)

@@ -2,7 +2,6 @@
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.tuple cimport PyTuple_Check, PyTuple_GET_ITEM, PyTuple_GET_SIZE
-from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memchr, memcmp, memcpy, memset
 
@@ -110,22 +109,27 @@ def sound(list entries):
     return True
 
 
-def contents(bytes raw):
-    """Data by name of the entries of `raw`; of several with one name the last. ValueError for what is no newc."""
+def entries(bytes raw):
+    """The entries of `raw` as `pack` takes them, without a TRAILER. ValueError for what is no newc."""
     cdef const char *view = PyBytes_AS_STRING(raw)
-    cdef uint64_t size = PyBytes_GET_SIZE(raw), at = 0, start, length, name_length
-    cdef dict found = {}
+    cdef uint64_t size = PyBytes_GET_SIZE(raw), at = 0, start
+    cdef uint64_t field[13]
+    cdef int each
+    cdef bytes name
+    cdef list found = []
     while at < size:
         if at + NEWC_HEADER > size or memcmp(view + at, b"070701", 6) != 0:
             raise ValueError("no newc header")
-        length = hex8(view + at + 54)
-        name_length = hex8(view + at + 94)
-        start = at + newc_head_size(name_length - 1)
-        if name_length == 0 or start + length > size:
+        for each in range(13):
+            field[each] = hex8(view + at + 6 + 8 * each)
+        start = at + newc_head_size(field[11] - 1)
+        if field[11] == 0 or start + field[6] > size:
             raise ValueError("a newc entry is cut off")
-        name = PyUnicode_DecodeUTF8(view + at + NEWC_HEADER, name_length - 1, "surrogateescape")
-        found[name] = PyBytes_FromStringAndSize(view + start, length)
-        at = start + newc_padded(length)
+        name = PyBytes_FromStringAndSize(view + at + NEWC_HEADER, field[11] - 1)
+        if name != b"TRAILER!!!":
+            data = PyBytes_FromStringAndSize(view + start, field[6])
+            found.append((name, field[1], field[2], field[3], field[5], data, (field[9], field[10])))
+        at = start + newc_padded(field[6])
     return found
 
 

@@ -1,14 +1,25 @@
-"""The transfers of the TFTP engine: found by their peer in a hash table, by their deadline in a timer wheel."""
+"""The transfers of TFTP: found by their peer in a hash table, by their deadline in a timer wheel."""
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 
 from wwfast._ext.live cimport live_ended
+from wwfast._ext.outbox cimport Outbox
+from wwfast._ext.sockets cimport pthread_mutex_t
 
 cdef enum:
     SLOTS = 1024
     BUCKETS = 65536
     SLOTS_A_SECOND = 100
+    TEXT = 128        # of an ERROR's text this much is kept
+
+cdef struct Report:
+    uint64_t id
+    int outcome
+    int code
+    uint64_t sent
+    char text[TEXT]
+    Report *next
 
 cdef struct Sending:
     uint64_t id
@@ -24,6 +35,7 @@ cdef struct Sending:
     uint32_t window
     uint8_t *greeting
     size_t greeting_size
+    Report *reports       # room for what will be told of it: memory that runs out later keeps nothing back
     double timeout
     double progress
     double flight
@@ -104,7 +116,15 @@ cdef inline void wheel_take(Table *table, Sending *sending) noexcept nogil:
     sending.slot = -1
 
 
+cdef inline Report *report_free(Report *report) noexcept nogil:
+    cdef Report *following = report.next
+    free(report)
+    return following
+
+
 cdef inline void sending_free(Sending *sending) noexcept nogil:
+    while sending.reports != NULL:
+        sending.reports = report_free(sending.reports)
     free(sending.greeting)
     free(sending)
     live_ended(1)
@@ -119,3 +139,35 @@ cdef inline void table_remove(Table *table, Sending *sending) noexcept nogil:
     table.kept -= 1
     wheel_take(table, sending)
     sending_free(sending)
+
+
+cdef class Transfers:
+    cdef readonly uint64_t strangers, resent
+    cdef bint begun
+    cdef int most_local
+    cdef pthread_mutex_t lock
+    cdef Table table
+    cdef uint64_t next
+    cdef Report *first
+    cdef Report *last
+    cdef Sending *inbox
+    cdef Outbox box
+
+    cdef Sending *_made(self, uint64_t size, bytes oack, uint32_t blksize, uint32_t window) except NULL
+    cdef void _woken(self, double now) noexcept nogil
+    cdef void _told(self) noexcept nogil
+    cdef void _put(self, Sending *sending, double now) noexcept nogil
+    cdef void _unbox(self, double now) noexcept nogil
+    cdef void _drop(self, Sending *sending) noexcept nogil
+    cdef void _end(self, Sending *sending, int outcome, int code, const char *text) noexcept nogil
+    cdef void _report(self, Sending *sending, int outcome, int code, const char *text) noexcept nogil
+    cdef void _advance(self, double now) noexcept nogil
+    cdef void _expire(self, Sending *sending, double now) noexcept nogil
+    cdef void _take(
+        self, uint16_t local, uint32_t ip, uint16_t port, const uint8_t *data, size_t size, double now
+    ) noexcept nogil
+    cdef void _acknowledged(self, Sending *sending, uint32_t block, double now) noexcept nogil
+    cdef void _measure(self, Sending *sending, double now) noexcept nogil
+    cdef void _arm(self, Sending *sending, double now) noexcept nogil
+    cdef void _send(self, Sending *sending, double now) noexcept nogil
+    cdef void _window(self, Sending *sending, double now) noexcept nogil

@@ -17,6 +17,8 @@ typedef struct {
     char opaque[2048];
 } yaml_parser_t;
 
+enum { WW_MEMORY_ERROR = 1 }; /* of yaml_error_type_t */
+
 enum {
     WW_NO_EVENT, WW_STREAM_START, WW_STREAM_END, WW_DOCUMENT_START, WW_DOCUMENT_END,
     WW_ALIAS, WW_SCALAR, WW_SEQUENCE_START, WW_SEQUENCE_END, WW_MAPPING_START, WW_MAPPING_END

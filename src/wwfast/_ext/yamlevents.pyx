@@ -19,11 +19,13 @@ cdef extern from "yamlabi.h":
     ctypedef struct yaml_mark_t:
         size_t index, line, column
     ctypedef struct yaml_parser_t:
+        int error
         const char *problem
         yaml_mark_t problem_mark
         const char *context
         yaml_mark_t context_mark
     enum:
+        WW_MEMORY_ERROR
         WW_STREAM_START, WW_STREAM_END, WW_DOCUMENT_START, WW_DOCUMENT_END, WW_ALIAS, WW_SCALAR
         WW_SEQUENCE_START, WW_SEQUENCE_END, WW_MAPPING_START, WW_MAPPING_END
     ctypedef struct event_alias:
@@ -111,6 +113,8 @@ cdef class Loader:
         yaml_event_delete(&self.event)
         self.event.type = 0
         if not yaml_parser_parse(&self.parser, &self.event):
+            if self.parser.error == WW_MEMORY_ERROR:
+                raise MemoryError
             problem = self.parser.problem.decode("utf-8", "replace") if self.parser.problem != NULL else "cannot be read"
             if self.parser.context != NULL:
                 problem += " " + self.parser.context.decode("utf-8", "replace")

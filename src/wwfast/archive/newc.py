@@ -70,6 +70,6 @@ def archive(entries: Iterable[Entry], *, segment: int = 0, trailer: bool = True)
     return native.pack(listed, segment, trailer)
 
 
-def contents(raw: bytes) -> dict[str, bytes]:
-    """Data of files and targets of links by name. ValueError for what is no archive of ours."""
-    return native.contents(raw)
+def entries(raw: bytes) -> list[Entry]:
+    """The entries of an archive, or of a part of one, in order. ValueError for what is no archive of ours."""
+    return [Entry(*each) for each in native.entries(raw)]

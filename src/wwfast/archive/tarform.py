@@ -7,9 +7,9 @@ import stat
 import tarfile
 from collections.abc import Iterator
 
+from wwfast.archive import newc
 from wwfast.archive.newc import Entry
 
-HEADER = 110
 END = b"\0" * 1024
 
 
@@ -18,18 +18,9 @@ def entries(raw: bytes) -> Iterator[Entry]:
 
     The symbolic link that stands before each file (see plan.archive) is left out.
     """
-    at = 0
     link: Entry | None = None
-    while at < len(raw):
-        fields = [int(raw[at + 6 + 8 * n : at + 14 + 8 * n], 16) for n in range(13)]
-        size, namesize = fields[6], fields[11]
-        name = raw[at + HEADER : at + HEADER + namesize - 1]
-        start = at + (HEADER + namesize + 3 & ~3)
-        at = start + (size + 3 & ~3)
-        if name == b"TRAILER!!!":
-            break
-        entry = Entry(name, fields[1], fields[2], fields[3], fields[5], raw[start : start + size])
-        if link is not None and link.name != name:
+    for entry in newc.entries(raw):
+        if link is not None and link.name != entry.name:
             yield link
         link = entry if stat.S_ISLNK(entry.mode) else None
         if link is None:

@@ -28,7 +28,7 @@ from wwfast.net.transfer import Outcome, Transfer
 log = logging.getLogger(__name__)
 
 Peer = tuple[str, int]
-Report = tuple[int, str, int, int, str]  # of Engine.drain()
+Report = tuple[int, str, int, int, str]  # of Transfers.drain()
 PORT = 69
 #: Data ports for each served address.
 DATA_PORTS = 4
@@ -272,16 +272,20 @@ class TftpServer:
         if self._engine.kept >= 2 * self._places.limit or not self._places.take(peer[0]):
             return  # it asks again
         terms = packet.negotiate(request, len(running.data), max_blksize=self._max_blksize(peer))
-        begun = self._engine.start(
-            running.local,
-            _number(peer[0]),
-            peer[1],
-            running.data,
-            terms.blksize,
-            terms.windowsize,
-            terms.timeout,
-            packet.oack(terms.oack) if terms.oack else b"",
-        )
+        try:
+            begun = self._engine.start(
+                running.local,
+                _number(peer[0]),
+                peer[1],
+                running.data,
+                terms.blksize,
+                terms.windowsize,
+                terms.timeout,
+                packet.oack(terms.oack) if terms.oack else b"",
+            )
+        except MemoryError:
+            self._places.give(peer[0])
+            raise
         self._running[begun] = running
         self._alive.setdefault(id(running.data), running.data)
         if len(self._alive) > ALIVE:
