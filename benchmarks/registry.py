@@ -199,6 +199,26 @@ def commands(bench: Bench, root: Path, conf: Path, nodes: int) -> None:
         ours=lambda: wwfast(root, "node", "set", many, "--tagadd", f"x={next(count)}", "--yes"),
         target="<= 1",
     )
+    upgraded(bench, nodes)
+
+
+def upgraded(bench: Bench, nodes: int) -> None:
+    """A nodes.conf as Warewulf 4.5 wrote it, in place; each run on a file of its own."""
+    entries = "".join(
+        f"  n{number:05d}:\n    profiles: [default]\n    container name: el9\n    network devices:\n      default:\n"
+        f"        hwaddr: 52:54:00:{number >> 16:02x}:{number >> 8 & 255:02x}:{number & 255:02x}\n"
+        f'        ipcidr: 10.{number >> 16}.{number >> 8 & 255}.{number & 255}/8\n        primary: "true"\n'
+        for number in range(1, nodes + 1)
+    )
+    with tempfile.TemporaryDirectory(prefix="wwfast-upgrade-") as name:
+        file = Path(name) / "etc/warewulf/nodes.conf"
+        file.parent.mkdir(parents=True)
+
+        def once() -> float:
+            file.write_text(f"nodeprofiles:\n  default: {{kernel args: quiet}}\nnodes:\n{entries}")
+            return wwfast(Path(name), "upgrade", "nodes", "--yes")
+
+        bench.compare("7-upgrade", f"upgrade nodes, {nodes} nodes of 4.5", ours=once, target="<= 3")
 
 
 @contextlib.contextmanager

@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "ssh": ("bmc.ssh:ssh", ()),
     "storm": ("server.storm:storm", ()),
     "undo": ("nodes.undo:undo", ()),
+    "upgrade": ("server.upgrade:upgrade", ()),
     "version": ("version:version", ("vers",)),
 }
 SUMMARY = {
@@ -48,6 +49,7 @@ SUMMARY = {
     "ssh": "Run a command on nodes.",
     "storm": "Simulate the boot of thousands of nodes.",
     "undo": "Take back the last change of nodes.conf.",
+    "upgrade": "Bring the files of Warewulf 4.3 to 4.5 to the form of 4.6.",
     "version": "Print the version.",
 }
 

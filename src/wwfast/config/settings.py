@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import field
 
-from wwfast.config import checks, yaml
+from wwfast.config import checks, former, yaml
 from wwfast.config.schema import Cleaner, Doc, Kind, fields, shape
 from wwfast.errors import ConfigError
 from wwfast.paths import Paths
@@ -350,7 +350,9 @@ def parse(data: bytes, paths: Paths) -> Settings:
         raise ConfigError(f"{name}: must be a map of keys, not {shape(tree)}")
     cleaner = Cleaner()
     clean = cleaner.struct(tree or {}, fields(Settings), ())
-    said = [(issue, f"{name}:{yaml.locate(data, issue.path)}: {issue}") for issue in cleaner.issues]
+    said = [
+        (issue, f"{name}:{yaml.locate(data, issue.path)}: {issue}{former.hint(issue.path)}") for issue in cleaner.issues
+    ]
     wrong = [text for issue, text in said if issue.fatal or not issue.message.startswith("unknown key")]
     if wrong:
         raise ConfigError("\n".join(wrong), hint=f"correct {name}; `wwfast genconfig man` lists every key")

@@ -10,6 +10,7 @@ from wwfast.config.settings import lacking
 from wwfast.doctor.finding import ERROR, WARNING, Fault, Finding, Scene, grouped
 from wwfast.errors import ConfigError, WwfastError
 from wwfast.net.dhcp.network import require_range, require_written
+from wwfast.nodes import former
 from wwfast.overlays.files.sshkeys import has_host_keys
 
 # Which images an iPXE binary boots, by DHCP option 93; UEFI of x86-64 says 7 or 9.
@@ -88,7 +89,7 @@ def registry(scene: Scene) -> list[Finding]:
     profiles, faults = [], []
     for problem in scene.snapshot.problems:
         level = ERROR if problem.fatal else WARNING
-        fix = f"wwfast {problem.kind} edit {problem.id}"
+        fix = former.COMMAND if former.HINT in problem.message else f"wwfast {problem.kind} edit {problem.id}"
         if problem.kind == "profile":
             profiles.append(Finding(level, "nodes.conf", str(problem), fix))
         elif scene.asked(problem.id):

@@ -19,7 +19,7 @@ from wwfast._ext.accept import accepts
 from wwfast.config import checks
 from wwfast.config.schema import Cleaner, Issue, plan
 from wwfast.errors import WwfastError
-from wwfast.nodes import merge
+from wwfast.nodes import former, merge
 from wwfast.nodes.model import Node, Profile, mac
 from wwfast.nodes.text.source import NAMES, NODES, NOUN, PROFILES, Source
 from wwfast.paths import Paths
@@ -186,7 +186,8 @@ class Snapshot:
             cleaner.issues.clear()
             for issue in issues:
                 line = self.source.line(section, name, *issue.path)
-                self._say(NOUN[section], name, f"{self.source.name}:{line}: {issue}", issue.fatal)
+                said = f"{self.source.name}:{line}: {issue}{former.hint(issue.path, issue.message)}"
+                self._say(NOUN[section], name, said, issue.fatal)
                 if issue.fatal and section == PROFILES:
                     self._bad.add(name)
         return clean

@@ -1,0 +1,340 @@
+"""wwfast upgrade: what Warewulf 4.3 to 4.5 wrote, said as since 4.6; the expected files are written out."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from wwfast.cli.main import main
+from wwfast.config import former as settings
+from wwfast.config import yaml
+from wwfast.nodes import former
+from wwfast.nodes.registry import Registry
+from wwfast.paths import Paths
+
+Run = Callable[..., tuple[int, str, str]]
+SECONDS = 20.0  # for 10,000 nodes on a busy machine; 2 to 3 s alone
+
+
+@pytest.fixture
+def run(paths: Paths, capsys: pytest.CaptureFixture[str]) -> Run:
+    """A command with --root; -> status, stdout, stderr."""
+
+    def call(*words: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as caught:
+            main(["--root", str(paths.root), *map(str, words)])
+        out, err = capsys.readouterr()
+        assert "Traceback" not in err
+        return int(caught.value.code or 0), out, err
+
+    return call
+
+
+# One entry as it was, as it is.
+ENTRIES = {
+    "the image": ("container name: el9", "image name: el9"),
+    "an image under both names": ("container name: el8\nimage name: el9", "image name: el9"),
+    "kernel keys side by side": (
+        "kernel args: quiet ro\nkernel version: 5.14",
+        "kernel:\n  version: 5.14\n  args: [quiet, ro]",
+    ),
+    "arguments as text": (
+        "kernel: {args: 'quiet dyndbg=\"file a +p\"'}",
+        "kernel: {args: [quiet, 'dyndbg=\"file a +p\"']}",
+    ),
+    "a kernel by path": ("kernel: {override: /boot/vmlinuz-5.14}", "kernel: {version: /boot/vmlinuz-5.14}"),
+    "a kernel by version": ("kernel override: 5.14.0-70", "kernel: {version: 5.14.0-70}"),
+    "a version beside an override": ("kernel: {override: 5.14, version: 6.1}", "kernel: {version: 6.1}"),
+    "a BMC side by side": (
+        "ipmi username: admin\nipmi ipaddr: 10.1.0.1\nipmi write: 'true'",
+        "ipmi: {username: admin, ipaddr: 10.1.0.1, write: 'true'}",
+    ),
+    "a BMC in both forms": (
+        "ipmi username: old\nipmi port: '623'\nipmi: {username: new}",
+        "ipmi: {username: new, port: '623'}",
+    ),
+    "keys": ("keys: {rack: '7', row: a}\ntags: {row: b}", "tags: {row: b, rack: '7'}"),
+    "tags that were taken out": (
+        "tags: {a: x, b: y}\ntagsdel: [a]\nipmi: {tags: {c: z}, tagsdel: [c]}",
+        "tags: {b: y}\nipmi: {tags: {}}",
+    ),
+    "overlays as text": (
+        "runtime overlay: generic,site\nsystem overlay: wwinit",
+        "runtime overlay: [generic, site]\nsystem overlay: [wwinit]",
+    ),
+    "dracut": ("ipxe template: dracut", "ipxe template: default\ntags: {IPXEMenuEntry: dracut}"),
+    "a device with a prefix": (
+        "network devices: {eth0: {ipcidr: 10.0.0.1/22, prefix: x}}",
+        "network devices: {eth0: {ipaddr: 10.0.0.1, netmask: 255.255.252.0}}",
+    ),
+    "IPv6 of a device": (
+        "network devices: {eth0: {ip6addr: 'fd00::1/64'}, eth1: {ipaddr6: 'fd00::2'}}",
+        "network devices: {eth0: {ipaddr6: 'fd00::1', prefixlen6: '64'}, eth1: {ipaddr6: 'fd00::2'}}",
+    ),
+    "the primary device": (
+        "network devices: {eth0: {primary: 'false'}, eth1: {default: 'true'}}",
+        "network devices: {eth0: {}, eth1: {}}\nprimary network: eth1",
+    ),
+    "a primary network that was named": (
+        "network devices: {eth0: {primary: 'true'}}\nprimary network: eth1",
+        "network devices: {eth0: {}}\nprimary network: eth1",
+    ),
+    "what said nothing": ("disabled: 'false'\nid: n1\ncomment: c", "comment: c"),
+    "4.6": (
+        "image name: el9\nkernel: {args: [quiet], version: 6.1}\nruntime overlay: [hosts]\nsite: own",
+        "image name: el9\nkernel: {args: [quiet], version: 6.1}\nruntime overlay: [hosts]\nsite: own",
+    ),
+}
+
+
+def tree(text: str) -> yaml.Tree:
+    return yaml.load(text.encode(), "test")
+
+
+@pytest.mark.parametrize(("before", "after"), ENTRIES.values(), ids=ENTRIES)
+def test_upgrade_of_an_entry(before: str, after: str) -> None:
+    old = tree(before)
+    made = former.Upgrade().entries({"nodeprofiles": {}, "nodes": {"n1": old}})
+    assert made == {"nodeprofiles": {}, "nodes": {"n1": tree(after)}}
+    assert old == tree(before), "the tree that was read is left alone"
+    again = former.Upgrade()
+    assert again.entries(made) == made
+    assert not again.told, "what was upgraded needs no upgrade"
+
+
+def test_upgrade_replaces_the_two_overlays_that_did_everything() -> None:
+    run = former.Upgrade(replace_overlays=True)
+    entry = tree("system overlay: [hosts, wwinit, site]\nruntime overlay: [generic, syncuser]")
+    assert run.entry("nodes", "n1", entry) == {
+        "system overlay": [
+            *("hosts", "wwinit", "wwclient", "fstab", "hostname", "ssh.host_keys", "issue", "resolv", "udev.netname"),
+            *("systemd.netname", "ifcfg", "ifupdown", "NetworkManager", "wicked", "ignition", "site"),
+        ],
+        "runtime overlay": ["hosts", "ssh.authorized_keys", "syncuser"],
+    }
+
+
+def test_upgrade_adds_defaults_where_nothing_is_said() -> None:
+    sections = tree(
+        """
+nodeprofiles:
+  default: {init: /bin/own, kernel: {args: [ro]}}
+  net: {network devices: {eth0: {netmask: 255.0.0.0}, eth1: {}}}
+nodes: {a: {}, b: {profiles: [net]}, c: ~}
+"""
+    )
+    made = former.Upgrade(add_defaults=True).entries(sections)
+    default = made["nodeprofiles"]["default"]
+    assert (default["init"], default["root"], default["kernel"]) == ("/bin/own", "initramfs", {"args": ["ro"]})
+    assert default["ipmi"] == {"template": "ipmitool.tmpl"}
+    assert [line["file"] for line in default["resources"]["fstab"]] == ["/home", "/opt"]
+    assert made["nodeprofiles"]["net"]["network devices"] == {
+        "eth0": {"netmask": "255.0.0.0", "type": "ethernet"},
+        "eth1": {"netmask": "255.255.255.0", "type": "ethernet"},
+    }
+    assert made["nodes"] == {"a": {"profiles": ["default"]}, "b": {"profiles": ["net"]}, "c": {"profiles": ["default"]}}
+
+
+OLD = """\
+WW_INTERNAL: 45
+# our cluster
+nodeprofiles:
+  default:
+    container name: el9 # tried in May
+    asset key: nothing
+    kernel: {args: quiet}
+nodes:
+  n1:
+    profiles: [default]
+    network devices:
+      default: {hwaddr: "52:54:00:00:00:01", ipaddr: 10.0.0.1, primary: "true"}
+  n2: # spare
+    profiles: [default]
+"""
+NEW = """\
+WW_INTERNAL: 45
+# our cluster
+nodeprofiles:
+  default:
+    image name: el9
+    kernel: {args: [quiet]}
+nodes:
+  n1:
+    profiles: [default]
+    network devices:
+      default: {hwaddr: "52:54:00:00:00:01", ipaddr: 10.0.0.1}
+    primary network: default
+  n2: # spare
+    profiles: [default]
+"""
+
+
+def test_upgrade_nodes_in_place_and_back(paths: Paths, run: Run) -> None:
+    paths.nodes_conf.write_text(OLD)
+    status, out, _ = run("upgrade", "nodes", "--dry-run")
+    assert status == 0
+    assert "+    image name: el9" in out
+    assert paths.nodes_conf.read_text() == OLD
+    status, _, err = run("upgrade", "nodes", "--yes")
+    assert status == 0
+    assert "`asset key` had no effect in a profile and is gone" in err
+    assert paths.nodes_conf.read_text() == NEW
+    assert run("upgrade", "nodes")[1] == "no changes\n"
+    assert run("undo", "--yes")[0] == 0
+    assert paths.nodes_conf.read_text() == OLD
+
+
+def test_upgrade_nodes_asks(paths: Paths, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths.nodes_conf.write_text(OLD)
+    monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
+    status, out, _ = run("upgrade", "nodes")
+    assert status == 0
+    assert "upgraded" not in out
+    assert paths.nodes_conf.read_text() == OLD
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
+    assert "upgraded 2 entries" in run("upgrade", "nodes")[1]
+    assert paths.nodes_conf.read_text() == NEW
+
+
+def test_upgrade_nodes_from_and_to_other_files(paths: Paths, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "old").write_text(OLD)
+    status, out, _ = run("upgrade", "nodes", "-i", tmp_path / "old", "-o", "-")
+    assert (status, out) == (0, NEW)
+    assert run("upgrade", "nodes", "-i", tmp_path / "old", "-o", tmp_path / "new", "--yes")[0] == 0
+    assert (tmp_path / "new").read_text() == NEW
+    assert not paths.nodes_conf.exists()
+
+
+def test_upgrade_keeps_a_kernel_that_is_kept_apart() -> None:
+    entry = {"kernel": {"override": "lts"}}
+    assert former.Upgrade(kept={"lts"}.__contains__).entry("nodes", "n1", entry) == entry
+
+
+def test_upgrade_carries_nfs_mounts_into_the_default_profile(paths: Paths, run: Run) -> None:
+    paths.nodes_conf.write_text(OLD)
+    paths.conf.write_text(
+        """
+nfs:
+  export paths:
+  - {path: /home, mount: true, mount options: "defaults,_netdev"}
+  - {path: /opt, mount: false}
+"""
+    )
+    assert run("upgrade", "nodes", "--yes")[0] == 0
+    profile = yaml.load(paths.nodes_conf.read_bytes(), "nodes.conf")["nodeprofiles"]["default"]
+    assert profile["resources"]["fstab"] == [
+        {"spec": "warewulf:/home", "file": "/home", "vfstype": "nfs", "mntops": "defaults,_netdev"}
+    ]
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "container name: el9",
+        "kernel: {args: quiet}",
+        "runtime overlay: generic",
+        "ipmi username: admin",
+        "keys: {a: b}",
+        "network devices: {eth0: {ipcidr: 10.0.0.1/24}}",
+        "network devices: {eth0: {primary: 'true'}}",
+    ],
+)
+def test_upgrade_is_named_by_whatever_tells_of_an_old_file(paths: Paths, run: Run, entry: str) -> None:
+    paths.nodes_conf.write_text(yaml.dump({"nodes": {"n1": tree(entry)}}))
+    _, _, err = run("node", "list", "n1")
+    assert "wwfast upgrade nodes" in err
+    _, out, _ = run("doctor", "n1")
+    assert "\n    wwfast upgrade nodes\n" in out
+    assert run("upgrade", "nodes", "--yes")[0] == 0
+    assert not [it for it in Registry(paths).snapshot().problems if "upgrade" in it.message]
+
+
+CONF = """\
+WW_INTERNAL: 43
+ipaddr: 10.0.0.254 # ours
+ipv6net: fd00::fe/64
+warewulf: {port: 9873, syslog: false, datastore: /usr/share}
+tftp:
+  tftproot: /srv/tftp
+nfs:
+  exports:
+  - /home
+paths:
+  systemddir: /usr/lib/systemd/system
+container mounts:
+- source: /etc/hosts
+  dest: /etc/hosts
+"""
+
+
+def test_upgrade_config_keeps_what_wwctl_lost(paths: Paths, run: Run) -> None:
+    paths.conf.write_text(CONF)
+    assert run("upgrade", "config", "--dry-run")[0] == 0
+    assert paths.conf.read_text() == CONF
+    status, out, _ = run("upgrade", "config", "--yes")
+    assert status == 0
+    assert f"mv {paths.conf}-old {paths.conf}" in out
+    assert paths.conf.with_name(paths.conf.name + "-old").read_text() == CONF
+    text = paths.conf.read_text()
+    assert "ipaddr: 10.0.0.254 # ours\n" in text
+    assert yaml.load(text.encode(), "") == {
+        "ipaddr": "10.0.0.254",
+        "warewulf": {"port": "9873"},
+        "tftp": {"tftproot": "/srv/tftp"},
+        "nfs": {"export paths": [{"path": "/home"}]},
+        "paths": {"systemddir": "/usr/lib/systemd/system", "datadir": "/usr/share"},
+        "ipaddr6": "fd00::fe",
+        "prefixlen6": "64",
+        "image mounts": [{"source": "/etc/hosts", "dest": "/etc/hosts"}],
+    }
+    assert run("upgrade", "config")[1] == "no changes\n"
+
+
+def test_upgrade_config_never_overwrites_a_former_file(paths: Paths, run: Run) -> None:
+    for number in range(3):
+        paths.conf.write_text(f"WW_INTERNAL: {number}\n")
+        assert run("upgrade", "config", "--yes")[0] == 0
+    kept = sorted(paths.conf.parent.glob(f"{paths.conf.name}-old*"))
+    assert [path.read_text() for path in kept] == [f"WW_INTERNAL: {number}\n" for number in range(3)]
+
+
+def test_upgrade_config_is_named_where_an_old_key_is_told(paths: Paths, caplog: pytest.LogCaptureFixture) -> None:
+    from wwfast.config.settings import load
+
+    paths.conf.write_text(CONF)
+    warnings = load(paths).warnings
+    assert len(warnings) == 6
+    assert all("wwfast upgrade config" in line for line in warnings)
+    assert len(caplog.records) == 6
+
+
+@pytest.mark.parametrize("what", ["nodes", "config"])
+@pytest.mark.parametrize("bad", [b"- a\n", b"a: [", b"\xff\xfea", b"just text\n"])
+def test_upgrade_refuses_what_is_no_such_file(paths: Paths, run: Run, what: str, bad: bytes) -> None:
+    place = paths.nodes_conf if what == "nodes" else paths.conf
+    place.write_bytes(bad)
+    status, _, err = run("upgrade", what, "--yes")
+    assert status == 1
+    assert str(place) in err
+    assert place.read_bytes() == bad
+
+
+def test_upgrade_of_ten_thousand_nodes(paths: Paths, run: Run) -> None:
+    device = {"hwaddr": "52:54:00:00:00:01", "ipcidr": "10.0.0.1/16", "primary": "true"}
+    nodes = {
+        f"n{number:05d}": {"profiles": ["default"], "network devices": {"default": device}} for number in range(10_000)
+    }
+    paths.nodes_conf.write_text(yaml.dump({"nodeprofiles": {"default": {"container name": "x"}}, "nodes": nodes}))
+    began = time.process_time()
+    assert run("upgrade", "nodes", "--yes")[0] == 0
+    assert time.process_time() - began < SECONDS
+    assert len(Registry(paths).snapshot().nodes) == 10_000
+
+
+def test_upgrade_reads_mounts_of_nothing() -> None:
+    for conf in (None, [], {"nfs": None}, {"nfs": {"export paths": ["x", {"mount": "true"}]}}):
+        assert settings.mounts(conf) == []
