@@ -5,11 +5,12 @@ from __future__ import annotations
 import gc
 import weakref
 
+import msgspec
 import pytest
 
 from wwfast.config import settings
 from wwfast.errors import ConfigError
-from wwfast.nodes.registry import Registry
+from wwfast.nodes.registry import Registry, Snapshot
 from wwfast.nodes.text.source import Source
 from wwfast.paths import Paths
 
@@ -91,6 +92,71 @@ def test_reload_keeps_the_last_good_one(paths: Paths) -> None:
     assert registry.error is None
     assert fresh.nodes["n2"] is good.nodes["n2"]
     assert fresh.nodes["n1"].network_devices["default"].ipaddr == "10.0.0.7"
+
+
+LAYERS = """\
+nodeprofiles:
+  up: {kernel: {version: "5.1"}, tags: {up: u}}
+  base: {profiles: [up], comment: c, image name: rocky, resources: {a: 1}}
+  other: {image name: alma}
+nodes:
+  plain: {profiles: [base]}
+  tagged: {profiles: [base], tags: {own: o}, resources: {b: 2}}
+  devices: {profiles: [base], network devices: {eth: {hwaddr: 02:77:77:00:00:01, ipaddr: 10.0.0.1}}}
+  asset: {profiles: [base, other], asset key: "12", discoverable: true}
+  free: {init: /sbin/init}
+"""
+EDITS = [
+    ("image name: rocky", "image name: alma"),
+    ("image name: alma}", "init: /init}"),
+    ("resources: {a: 1}", "resources: {a: true}"),
+    ("resources: {a: true}", "resources: {a: 1.0}"),
+    ("resources: {a: 1.0}", "tags: {b: t}"),
+    ("resources: {b: 2}", "resources: {b: '2'}"),
+    ('version: "5.1"', 'args: [quiet], version: "6.1"'),
+    ("tags: {up: u}", "tags: {up: other}, network devices: {eth: {netmask: 255.0.0.0}}"),
+    ("comment: c", "primary network: eth, comment: d"),
+    ("comment: d", "asset key: ignored, discoverable: true"),
+    ("profiles: [up]", "profiles: []"),
+    ("  other: {init: /init}", "  other: {init: 1, nonsense: 2}"),
+    ("nonsense: 2", "profiles: [nowhere]"),
+    (", profiles: [nowhere]", ""),
+    ("  other: {init: 1}\n", ""),
+    ("[base, other]", "[base, ~up]"),
+    ("ipaddr: 10.0.0.1", "ipaddr: 10.0.0.2"),
+    ("  base: {", "  base: &base {"),
+    ("  free: {init: /sbin/init}", "  free: *base"),
+]
+
+
+def told(snapshot: Snapshot) -> object:
+    """All that a snapshot says, with types: for Python 1 and true are the same."""
+    nodes = {name: repr(msgspec.to_builtins(node)) for name, node in snapshot.nodes.items()}
+    found = snapshot.by_mac("02:77:77:00:00:01"), snapshot.by_ip("10.0.0.1"), snapshot.by_ip("10.0.0.2")
+    return nodes, [node.id if node is not None else None for node in found], set(map(str, snapshot.problems))
+
+
+def test_reload_after_each_edit_says_what_a_first_reading_says(paths: Paths) -> None:
+    """What did not change is taken over, also over other profiles; each edit stays for the next ones."""
+    write(paths, text := LAYERS)
+    registry = Registry(paths)
+    registry.reload()
+    for before, after in EDITS:
+        assert text.count(before) >= 1, before
+        write(paths, text := text.replace(before, after, 1))
+        assert told(registry.reload()) == told(Registry(paths).reload()), (before, after)
+        assert registry.error is None
+
+
+def test_reload_makes_only_what_an_edit_touches(paths: Paths) -> None:
+    write(paths, LAYERS)
+    registry = Registry(paths)
+    before = registry.reload().nodes
+    write(paths, LAYERS.replace("image name: rocky", "image name: alma"))
+    after = registry.reload().nodes
+    assert after["free"] is before["free"]
+    assert after["plain"].image_name == "alma"
+    assert after["devices"].network_devices["eth"] is before["devices"].network_devices["eth"]
 
 
 def test_no_file_is_an_empty_registry(paths: Paths) -> None:

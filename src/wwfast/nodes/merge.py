@@ -105,7 +105,7 @@ def free(before: Any, value: Any) -> Any:
 class Base:
     """All profiles of one list of profile names, merged: as trees, and as a node to copy that adds nothing."""
 
-    __slots__ = ("chain", "devices", "fresh", "raw")
+    __slots__ = ("chain", "devices", "fresh", "node", "raw")
 
     def __init__(self, chain: list[str], profiles: Mapping[str, Own]) -> None:
         self.chain = tuple(chain)
@@ -117,8 +117,15 @@ class Base:
             raw.pop(key, None)
         self.raw = raw
         node = msgspec.convert({key: finish(key, value) for key, value in raw.items()}, Node)
+        self.node = node
         self.fresh: Callable[[], Node] = cast(Any, node).__copy__
         self.devices: dict[str, Any] = finish("network devices", raw.get("network devices", {}))
+
+    def changed(self, before: Base) -> frozenset[str]:
+        """The keys that say something else than they did in `before`; 1 and true are not the same."""
+        encode = msgspec.msgpack.Encoder(enc_hook=str).encode
+        keys = {**self.raw, **before.raw}
+        return frozenset(key for key in keys if encode(self.raw.get(key)) != encode(before.raw.get(key)))
 
 
 def finish(key: str, value: Any) -> Any:
@@ -156,6 +163,20 @@ def finish(key: str, value: Any) -> Any:
 TAGS, LIST = Kind.TAGS, Kind.LIST
 PLAIN: dict[str, type[msgspec.Struct]] = {"ipmi": Ipmi, "kernel": Kernel}  # structs whose keys are their attributes
 TYPES = typing.get_type_hints(Node)
+
+
+BUILT = {"network devices", "primary network"}  # what is made of both, whether or not the node says something of it
+
+
+def rebased(node: Node, own: Own, base: Base, changed: frozenset[str]) -> Node | None:
+    """What `resolve` would give, of what it gave before `changed` of the base; None where both say something."""
+    if not changed.isdisjoint(own):
+        return None
+    fresh: Node = cast(Any, node).__copy__()
+    for key in changed:
+        attr = SCHEMA[key].attr
+        set_(fresh, attr, getattr(base.node, attr))
+    return fresh
 
 
 def resolve(name: str, own: Own, base: Base) -> Node:

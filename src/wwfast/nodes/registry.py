@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import count
-from typing import cast
+from typing import NamedTuple, cast
 
 from wwfast._ext.accept import accepts
 from wwfast.config import checks
@@ -52,6 +52,11 @@ class Problem:
         return f"{self.kind} {self.id if self.id.isprintable() else checks.shown(self.id)}: {self.message}"
 
 
+class Rebase(NamedTuple):
+    base: merge.Base
+    changed: frozenset[str]
+
+
 class NodeMap(Mapping[str, Node]):
     """Nodes by id. Looking one up resolves that one; iteration is by cluster name, then id."""
 
@@ -87,6 +92,7 @@ class Snapshot:
         self._cleaner = Cleaner()
         self._bases: dict[tuple[str, ...], merge.Base] = {}
         self._nodes: dict[str, Node | None] = {}
+        self._owns: dict[str, merge.Own] = {}  # what the entries of those say themselves
         self._sorted: list[str] | None = None
         self._indexed = False
         self._macs: dict[str, Node] = {}
@@ -155,7 +161,9 @@ class Snapshot:
 
     def own(self, section: str, name: str) -> merge.Own:
         """What the entry itself says, cleaned."""
-        return self._own_profiles[name] if section == PROFILES else self._clean(NODES, name)
+        if section == PROFILES:
+            return self._own_profiles[name]
+        return self._owns.get(name) or self._clean(NODES, name)
 
     def chain(self, name: str) -> tuple[str, ...]:
         """The profiles a node takes from, in merge order."""
@@ -215,7 +223,7 @@ class Snapshot:
         return node
 
     def _resolve(self, name: str) -> Node | None:
-        own = self._clean(NODES, name)
+        own = self._owns[name] = self._clean(NODES, name)
         base = self._base(own.get("profiles", ()))
         if not self._sound.issuperset(base.chain):
             for word in base.chain:
@@ -232,17 +240,29 @@ class Snapshot:
         return node
 
     def _inherit(self, previous: Snapshot) -> None:
-        """Take over the nodes whose own text and profiles did not change."""
-        if previous._own_profiles != self._own_profiles or previous._bad != self._bad:
+        """Take over the nodes whose own text did not change, but for what their profiles say now."""
+        if previous._bad != self._bad:
             return
-        for name in self.source.trees[NODES]:
+        rebased: dict[tuple[str, ...], Rebase | None] = {}
+        for name in self.source.unchanged(previous.source, NODES):
             node = previous._nodes.get(name)
-            if (
-                node is not None
-                and ("node", name) not in previous._problems
-                and self.source.same(previous.source, NODES, name)
-            ):
-                self._nodes[name] = node
+            if node is None or ("node", name) in previous._problems:
+                continue
+            own = previous._owns[name]
+            words = tuple(own.get("profiles", ()))
+            if words not in rebased:
+                rebased[words] = self._rebase(previous, words)
+            if (rebase := rebased[words]) is not None:
+                fresh = node if not rebase.changed else merge.rebased(node, own, *rebase)
+                if fresh is not None:
+                    self._nodes[name], self._owns[name] = fresh, own
+
+    def _rebase(self, previous: Snapshot, words: tuple[str, ...]) -> Rebase | None:
+        """What became of these profiles; None where nodes of theirs have to be resolved anew."""
+        base, before = self._base(words), previous._base(words)
+        changed = base.changed(before)
+        known = base.chain == before.chain and self._sound.issuperset(base.chain)
+        return Rebase(base, changed) if known and changed.isdisjoint(merge.BUILT) else None
 
     def _order(self) -> list[str]:
         """Resolve everything, once; ids in order."""
@@ -270,8 +290,9 @@ class Snapshot:
                 self._indexed = True
 
     def _index_left_out(self) -> None:
-        for name, tree in self.source.trees[NODES].items():
-            devices = tree.get("network devices") if self._nodes.get(name) is None and isinstance(tree, dict) else None
+        for name in self.source.trees[NODES]:
+            tree = self.source.trees[NODES][name] if self._nodes.get(name) is None else None
+            devices = tree.get("network devices") if isinstance(tree, dict) else None
             for device in devices.values() if isinstance(devices, dict) else ():
                 address = device.get("hwaddr") if isinstance(device, dict) else None
                 if isinstance(address, str) and mac(address) not in self._macs:
@@ -321,7 +342,7 @@ class Registry:
         """
         with self._lock:
             try:
-                source = Source.read(self.paths.nodes_conf)
+                source = Source.read(self.paths.nodes_conf, self._snapshot.source if self._snapshot else None)
                 if self._snapshot is None or self._snapshot.digest != source.digest:
                     fresh = Snapshot(source, self._snapshot)
                     fresh._index()

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import xxhash
 
 from wwfast._ext import yamlblocks
@@ -29,6 +30,8 @@ NAMES = {NODES: checks.hostname, PROFILES: checks.name}  # what ids may be
 Range = tuple[int, int]
 #: The end of a document behind a line break that libyaml knows besides LF: alone it ends well, in a file it does not.
 ENDS = re.compile(rb"(?:\r|\xc2\x85|\xe2\x80[\xa8\xa9])\.\.\.")
+
+_encode = msgspec.msgpack.Encoder(enc_hook=lambda quoted: [str(quoted)]).encode
 
 
 class Entries(Mapping[str, Tree]):
@@ -51,6 +54,10 @@ class Entries(Mapping[str, Tree]):
             return self.parsed[name]
         self.parsed[name] = found[0]
         return found[0]
+
+    def text(self, name: str) -> bytes:
+        start, end = self.ranges[name]
+        return self.data[start:end]
 
     def stands_alone(self, name: str) -> bool:
         """Parse one entry by libyaml; False when it is no YAML of its own or shares anchors."""
@@ -87,20 +94,20 @@ class Source:
     _counted: tuple[int, int] = (0, 0)  # a place in the text, and the line ends before it
 
     @classmethod
-    def parse(cls, data: bytes, name: str) -> Source:
+    def parse(cls, data: bytes, name: str, former: Source | None = None) -> Source:
         """Raises YamlError when the text is no YAML, ConfigError when it is not two maps of entries."""
-        return cls(name, data, cls.digest_of(data), cut(data, name) or whole(data, name))
+        return cls(name, data, cls.digest_of(data), cut(data, name, former) or whole(data, name))
 
     @classmethod
-    def read(cls, path: Path) -> Source:
-        """The file as it is now; an absent one is empty."""
+    def read(cls, path: Path, former: Source | None = None) -> Source:
+        """The file as it is now; an absent one is empty. What is in it as it was in `former` is not looked at again."""
         try:
             data = path.read_bytes()
         except FileNotFoundError:
             data = b""
         except OSError as error:
             raise ConfigError(f"{path}: {error.strerror}") from error
-        return cls.parse(data, str(path))
+        return cls.parse(data, str(path), former)
 
     @staticmethod
     def digest_of(data: bytes) -> str:
@@ -109,21 +116,28 @@ class Source:
     def fragment(self, section: str, name: str) -> bytes | None:
         """The text of an entry, if it stands alone."""
         entries = self.trees[section]
-        if not isinstance(entries, Entries) or name not in entries.ranges:
-            return None
-        start, end = entries.ranges[name]
-        return self.data[start:end]
+        return entries.text(name) if isinstance(entries, Entries) and name in entries.ranges else None
+
+    def unchanged(self, before: Source, section: str) -> Iterator[str]:
+        """The entries that say the same as in another version."""
+        mine, theirs = self.trees[section], before.trees[section]
+        if not isinstance(mine, Entries) or not isinstance(theirs, Entries):
+            yield from (name for name in mine if self.same(before, section, name))
+            return
+        data, former = self.data, before.data  # of 10,000 entries all but a few are the same: 4 ms, by `same` 30
+        for name, (start, end) in mine.ranges.items():
+            at = theirs.ranges.get(name)
+            if at is not None and (data[start:end] == former[at[0] : at[1]] or self.same(before, section, name)):
+                yield name
 
     def same(self, other: Source, section: str, name: str) -> bool:
         """Whether an entry says the same in two versions; cheap when its text is the same."""
         mine, theirs = self.fragment(section, name), other.fragment(section, name)
         if mine is not None and mine == theirs:
             return True
-        return (
-            name in self.trees[section]
-            and name in other.trees[section]
-            and self.trees[section][name] == other.trees[section][name]
-        )
+        # As bytes: of Python's own values 1, 1.0 and True are equal, and so are a quoted and a plain text.
+        there = name in self.trees[section] and name in other.trees[section]
+        return there and _encode(self.trees[section][name]) == _encode(other.trees[section][name])
 
     def rewrite(self, changes: Mapping[tuple[str, str], Tree], schema: Fields) -> bytes:
         """The text with entries (by section and id) changed, made, or, where None, taken out."""
@@ -178,7 +192,7 @@ class Source:
         return lines + yaml.locate(fragment, (name, *path))
 
 
-def cut(data: bytes, name: str) -> dict[str, Mapping[str, Tree]] | None:
+def cut(data: bytes, name: str, former: Source | None = None) -> dict[str, Mapping[str, Tree]] | None:
     """The sections as entries that stand alone; None when the text is not of that form."""
     found = yamlblocks.split(data)
     if found is None:
@@ -188,7 +202,11 @@ def cut(data: bytes, name: str) -> dict[str, Mapping[str, Tree]] | None:
         return None  # what nobody asks for is never parsed here, and may be no YAML
     sections = {section: Entries(name, data, ranges.get(section, {})) for section in SECTIONS}
     for section, entry in odd:
-        if section not in sections or not sections[section].stands_alone(entry):
+        if section not in sections:
+            return None
+        if former is not None and sections[section].text(entry) == former.fragment(section, entry):
+            continue
+        if not sections[section].stands_alone(entry):
             return None
     return dict(sections)
 
