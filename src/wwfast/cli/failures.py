@@ -9,9 +9,11 @@ import traceback
 from collections.abc import Iterable
 from pathlib import Path
 
+from wwfast import _ext
 from wwfast.errors import WwfastError, of_system
 from wwfast.system.work import PREFIX
 
+BUILD = "run `make setup` in the checkout, as after each update of it"
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -32,10 +34,22 @@ def worded(error: BaseException, places: Iterable[Path] = ()) -> WwfastError:
         return WwfastError("this machine has no memory left for that")
     if isinstance(error, UnicodeError):
         return WwfastError(f"a text is not UTF-8: {error}", hint="convert it, for example: iconv -f LATIN1 -t UTF-8")
-    return WwfastError(
-        f"unexpected {type(error).__name__}: {error}; this is a bug of wwfast",
-        hint="the same command with -d in front (`wwfast -d ...`) shows where: please report that with it",
-    )
+    if isinstance(error, ImportError) and (error.name or "").startswith(_ext.__name__):
+        return WwfastError(f"the native extensions do not fit this version: {error}", hint=BUILD)
+    report = "the same command with -d in front (`wwfast -d ...`) shows where: please report that with it"
+    if old := unbuilt():
+        report = f"{old} is older than its source: {BUILD}; if that does not help, {report}"
+    return WwfastError(f"unexpected {type(error).__name__}: {error}; this is a bug of wwfast", hint=report)
+
+
+def unbuilt() -> str:
+    """An extension that was built before its source changed, as after an update of a checkout; empty when none is."""
+    folder = Path(_ext.__file__).parent
+    for source in sorted(folder.glob("*.pyx")):
+        for built in folder.glob(f"{source.stem}.*.so"):
+            if built.stat().st_mtime_ns < source.stat().st_mtime_ns:
+                return built.name
+    return ""
 
 
 def _shown(name: object) -> str:

@@ -1,7 +1,7 @@
 """One TFTP transfer as a state machine: packets and times in, packets out. No sockets, no clock of its own.
 
-`Sender` is the server's side and the specification of the native engine (wwfast._ext.transfers), which does the same for
-ten thousand peers; `Receiver` is the client's, used by simulated nodes and tests. Blocks are counted without the
+`Sender` is the server's side and the specification of wwfast._ext.transfers, which does the same for ten thousand
+peers; `Receiver` is the client's, used by simulated nodes and tests. Blocks are counted without the
 16-bit rollover; the wire carries them modulo 65536.
 """
 
