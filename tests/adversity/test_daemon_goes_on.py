@@ -115,7 +115,7 @@ def test_builds_that_do_not_end_are_told_and_hold_up_nothing_else(
     with serving(ready) as server:
         try:
             for _ in range(2 * app.BUILDERS):
-                server.daemon._builders.submit(free.wait)
+                server.daemon.builders.submit(free.wait)
             until(lambda: "building overlays" in server.status()["troubles"])
             assert server.status()["troubles"]["building overlays"]["error"].startswith(
                 f"{app.BUILDERS} of {app.BUILDERS} threads"

@@ -152,7 +152,7 @@ def contexts(site: Site) -> Iterator[tuple[str, dict[str, Any], sandbox.Sandbox]
         "id": node.id, "tags": node.tags, "network_devices": node.network_devices, "stages": ["image"], "wait": 30,
         "message": ["no luck"], "kernel_args": "quiet", "root": "", "place": 0,
     }  # fmt: skip
-    yield "ipxe", ipxe, Scripts(site.paths)._sandbox
+    yield "ipxe", ipxe, Scripts(site.paths).sandbox
 
 
 def test_template_reaches_nothing_but_data(site: Site) -> None:
@@ -175,7 +175,7 @@ def test_template_reaches_nothing_but_data(site: Site) -> None:
             caught.append(value)
             return ""
 
-        env._callable |= {id(catch)}
+        env.called |= {id(catch)}
         "".join(made.root_render_func(Context(env, {**env.globals, "catch": catch}, "t", made.blocks)))
         assert len(caught) > 8
         space = env.from_string("{% set s = namespace(a=1) %}").make_module().s  # type: ignore[attr-defined]

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from support import pxe
 from support.netns import Namespace, Network, namespace_number, network
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(180)]
@@ -241,7 +242,7 @@ def test_dhcp_proxy_beside_a_dnsmasq_that_leases(files: Path) -> None:
         assert "dhcp" not in space.log("proxy")
         firmware = net.join("firmware", "10.7.0.66/24")
         code = (
-            "from wwfast.storm.pxe import ask_proxy; import sys\n"
+            f"import sys; sys.path.append({str(Path(pxe.__file__).parents[1])!r}); from support.pxe import ask_proxy\n"
             "for line in ask_proxy('eth0', '10.7.0.66', sys.argv[1]): print(*line)"
         )
         bios = firmware.run(PYTHON, "-c", code, "bios").splitlines()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from wwfast.demo.cluster import IMAGE, Cluster
 from wwfast.demo.debian import Tree
@@ -27,6 +29,10 @@ class Laboratory(Cluster):
         first.write_text("of the image\n")
         second.hardlink_to(first)
         self.wwfast("image", "build", image, timeout=300)
+
+    def wait_stage(self, node: str, stages: Sequence[str], timeout: float) -> dict[str, Any]:
+        """Wait until `node` is at one of `stages`; its entry."""
+        return self.wait_for(lambda: self.status(node), lambda entry: entry["stage"] in stages, timeout)
 
     def borrow(self, other: Cluster) -> None:
         """Use the images and kernels of another one, which must not change them while this one serves."""

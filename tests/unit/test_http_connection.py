@@ -30,8 +30,6 @@ class Passing:
 class Line:
     """A Wire that takes `room` bytes at once."""
 
-    local = "10.0.0.1"
-
     def __init__(self) -> None:
         self.taken = bytearray()
         self.room = 1 << 20

@@ -89,7 +89,7 @@ def test_overlay_permissions_name_files_that_exist(paths: Paths) -> None:
     for overlay in SHIPPED:
         found = model.find(paths, overlay)
         known = {item.path for item in found.items()}
-        assert set(found._permissions()) <= known, overlay
+        assert set(found.permissions()) <= known, overlay
 
 
 def one(paths: Paths, overlay: str, node: str) -> dict[str, File]:

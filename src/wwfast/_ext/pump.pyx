@@ -12,18 +12,13 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from wwfast._ext.live cimport *
+from wwfast._ext.sockets cimport *
 
 
 cdef extern from "pthread.h" nogil:
     ctypedef unsigned long pthread_t
-    ctypedef struct pthread_mutex_t:
-        pass
     int pthread_create(pthread_t *, void *, void *(*)(void *) noexcept nogil, void *)
     int pthread_join(pthread_t, void **)
-    int pthread_mutex_init(pthread_mutex_t *, void *)
-    int pthread_mutex_destroy(pthread_mutex_t *)
-    int pthread_mutex_lock(pthread_mutex_t *)
-    int pthread_mutex_unlock(pthread_mutex_t *)
 
 cdef extern from "signal.h" nogil:
     ctypedef struct sigset_t:
@@ -39,36 +34,9 @@ cdef extern from "sys/socket.h" nogil:
     ssize_t send(int, const void *, size_t, int)
     enum: MSG_MORE
     enum: MSG_NOSIGNAL
-    enum: MSG_DONTWAIT
 
 cdef extern from "sys/sendfile.h" nogil:
     ssize_t sendfile(int, int, off_t *, size_t)
-
-cdef extern from "sys/eventfd.h" nogil:
-    int eventfd(unsigned int, int)
-    enum: EFD_NONBLOCK
-    enum: EFD_CLOEXEC
-
-cdef extern from "sys/epoll.h" nogil:
-    ctypedef union epoll_data_t:
-        void *ptr
-    struct epoll_event:
-        unsigned int events
-        epoll_data_t data
-    int epoll_create1(int)
-    int epoll_ctl(int, int, int, epoll_event *)
-    int epoll_wait(int, epoll_event *, int, int)
-    enum: EPOLL_CLOEXEC
-    enum: EPOLL_CTL_ADD
-    enum: EPOLL_CTL_DEL
-    enum: EPOLLIN
-    enum: EPOLLOUT
-    unsigned int EPOLLET
-
-cdef extern from "unistd.h" nogil:
-    ssize_t read(int, void *, size_t)
-    ssize_t write(int, const void *, size_t)
-    int close(int)
 
 cdef enum:
     BATCH = 128
@@ -109,6 +77,33 @@ cdef struct Worker:
     pthread_mutex_t lock  # of inbox and outbox
     Job *inbox
     Job *outbox
+
+
+cdef struct Queue:       # of the jobs that could send at once, first in first out
+    Job *first
+    Job *last
+    int length
+
+
+cdef inline void queue_add(Queue *queue, Job *job) noexcept nogil:
+    job.queued = True
+    job.next = NULL
+    if queue.last == NULL:
+        queue.first = job
+    else:
+        queue.last.next = job
+    queue.last = job
+    queue.length += 1
+
+
+cdef inline Job *queue_take(Queue *queue) noexcept nogil:
+    cdef Job *job = queue.first
+    queue.first = job.next
+    if queue.first == NULL:
+        queue.last = NULL
+    queue.length -= 1
+    job.next = NULL
+    return job
 
 
 cdef enum Turn:
@@ -177,12 +172,11 @@ cdef void *work(void *argument) noexcept nogil:
     cdef Worker *worker = <Worker *>argument
     cdef epoll_event events[BATCH]
     cdef epoll_event event
-    cdef Job *first = NULL   # ready list, first in first out
-    cdef Job *last = NULL
+    cdef Queue ready = Queue(NULL, NULL, 0)
     cdef Job *job
     cdef Job *finished
     cdef Job *tail
-    cdef int count, index, ready = 0, rounds
+    cdef int count, index, rounds
     cdef uint64_t value
     cdef Turn outcome
     cdef bint tell
@@ -190,7 +184,7 @@ cdef void *work(void *argument) noexcept nogil:
     sigfillset(&every)
     pthread_sigmask(SIG_SETMASK, &every, NULL)
     while True:
-        count = epoll_wait(worker.epoll, events, BATCH, 0 if ready else -1)
+        count = epoll_wait(worker.epoll, events, BATCH, 0 if ready.length else -1)
         for index in range(count):
             job = <Job *>events[index].data.ptr
             if job == NULL:
@@ -208,41 +202,17 @@ cdef void *work(void *argument) noexcept nogil:
                     event.data.ptr = job
                     if epoll_ctl(worker.epoll, EPOLL_CTL_ADD, job.fd, &event) < 0:
                         job.error = errno
-                    job.queued = True
-                    job.next = NULL
-                    if last == NULL:
-                        first = job
-                    else:
-                        last.next = job
-                    last = job
-                    ready += 1
+                    queue_add(&ready, job)
                     job = tail
             elif not job.queued:
-                job.queued = True
-                job.next = NULL
-                if last == NULL:
-                    first = job
-                else:
-                    last.next = job
-                last = job
-                ready += 1
+                queue_add(&ready, job)
         finished = NULL
-        rounds = ready if ready < BATCH else BATCH
+        rounds = min(ready.length, BATCH)
         for index in range(rounds):
-            job = first
-            first = job.next
-            if first == NULL:
-                last = NULL
-            ready -= 1
-            job.next = NULL
+            job = queue_take(&ready)
             outcome = OVER if job.error else step(job, worker)
             if outcome == AGAIN:
-                if last == NULL:
-                    first = job
-                else:
-                    last.next = job
-                last = job
-                ready += 1
+                queue_add(&ready, job)
             elif outcome == BLOCKED:
                 job.queued = False
             else:

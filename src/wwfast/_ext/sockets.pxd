@@ -1,4 +1,4 @@
-"""The system calls of DHCP and TFTP. Declarations only."""
+"""The system calls of DHCP, TFTP and the send pump. Declarations only."""
 
 from libc.stdint cimport uint16_t, uint32_t
 
@@ -66,6 +66,7 @@ cdef extern from "poll.h" nogil:
 cdef extern from "sys/epoll.h" nogil:
     ctypedef union epoll_data_t:
         uint32_t u32
+        void *ptr
     struct epoll_event:
         unsigned int events
         epoll_data_t data
@@ -75,7 +76,10 @@ cdef extern from "sys/epoll.h" nogil:
     int epoll_pwait2(int, epoll_event *, int, const timespec *, const void *)
     enum: EPOLL_CLOEXEC
     enum: EPOLL_CTL_ADD
+    enum: EPOLL_CTL_DEL
     enum: EPOLLIN
+    enum: EPOLLOUT
+    unsigned int EPOLLET
 
 cdef extern from "sys/eventfd.h" nogil:
     int eventfd(unsigned int, int)

@@ -16,17 +16,10 @@ from libc.string cimport memcmp, memcpy, memset, strcmp
 from posix.unistd cimport close, read
 
 from wwfast._ext.files cimport *
+from wwfast._ext.newc cimport *
 from wwfast._ext.walk cimport *
 
 import os
-
-
-cdef extern from "newc.h" nogil:
-    ctypedef struct newc_fields:
-        uint32_t ino, mode, uid, gid, nlink, mtime, filesize, devmajor, devminor, rdevmajor, rdevminor, namesize
-    uint64_t newc_head(char *out, newc_fields *f, const char *name, uint64_t name_length)
-    uint64_t newc_head_size(uint64_t name_length)
-    uint64_t newc_padded(uint64_t length)
 
 
 cdef extern from "tree.h" nogil:

@@ -54,7 +54,7 @@ class Scripts:
 
     def __init__(self, paths: Paths, former: Scripts | None = None) -> None:
         self._site = paths.etc / "ipxe"
-        self._sandbox: Sandbox = former._sandbox if former is not None else Sandbox({}, finalize=printed)
+        self.sandbox: Sandbox = former.sandbox if former is not None else Sandbox({}, finalize=printed)
         self._go: Engine = former._go if former is not None else goscript.engine()
         self._compiled: dict[str, tuple[Path, Stamp, Program | goscript.Script | WwfastError]] = {}
         for folder in (SHARE / "ipxe", self._site):
@@ -70,7 +70,7 @@ class Scripts:
     def _compile(self, path: Path) -> Program | goscript.Script:
         where = f"iPXE template {path}"
         if path.name.endswith(SUFFIX):
-            return Program(self._sandbox, path.read_text(), where, ":{}", NODE)
+            return Program(self.sandbox, path.read_text(), where, ":{}", NODE)
         return goscript.Script(self._go, path.read_text(), where, NODE)
 
     def _take(self, path: Path, name: str, former: Scripts | None) -> None:
@@ -117,4 +117,4 @@ class Scripts:
         if isinstance(program, WwfastError):
             whom = f", node {node}" if node else ""
             raise ConfigError(program.message.replace(f", node {NODE}", whom), hint=program.hint)
-        return program.run({**self._sandbox.globals, **variables}, {}, node)
+        return program.run({**self.sandbox.globals, **variables}, {}, node)

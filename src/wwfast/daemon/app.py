@@ -90,7 +90,7 @@ class Daemon:
         self._offer: Offer | None = None
         self.replaced = asyncio.Event()
         self.supervisor = Supervisor()
-        self._builders = Threads(BUILDERS, "build")
+        self.builders = Threads(BUILDERS, "build")
         self._chores = Threads(CHORES, "chore")
         self._alone = {name: Threads(1, name) for name in (RELOAD, DISCOVERY, STANDING, LOOKING, ASIDE)}
         self.registry = Registry(paths)
@@ -217,7 +217,7 @@ class Daemon:
 
     def _watch_threads(self) -> None:
         self.supervisor.probe("overlay cache", self.overlays.trouble)
-        self.supervisor.probe("building overlays", self._builders.stuck)
+        self.supervisor.probe("building overlays", self.builders.stuck)
         self.supervisor.probe("the daemon's own work", self._chores.stuck)
         for name, threads in self._alone.items():
             self.supervisor.probe(f"{name} (thread)", threads.stuck)
@@ -244,8 +244,8 @@ class Daemon:
             planner=self.planner,
             upkeep=self.upkeep,
             peek=self.overlays.peek,
-            making=Making(self.overlays.artefact, self._builders),
-            deriving=Deriving(self._derive, self._builders),
+            making=Making(self.overlays.artefact, self.builders),
+            deriving=Deriving(self._derive, self.builders),
             guard=self.guard,
             board=board,
             discovery=Discovery(self.registry, Store(self.paths), self.guard, self._alone[DISCOVERY]),
@@ -387,7 +387,7 @@ class Daemon:
         self.upkeep.close()
         self._looking.close()
         await self._in_time("closing the cache of overlays", self.overlays.close)
-        for threads in (self._builders, self._chores, *self._alone.values()):
+        for threads in (self.builders, self._chores, *self._alone.values()):
             threads.shutdown(wait=False, cancel_futures=True)
 
     async def _tend_overlays(self) -> None:

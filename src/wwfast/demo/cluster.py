@@ -6,7 +6,7 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -131,10 +131,6 @@ class Cluster:
         body: dict[str, Any] = json.loads(self.fetch(f"/status?node={node}").stdout)
         entry: dict[str, Any] = body["nodes"].get(node, {"stage": "", "boot": []})
         return entry
-
-    def wait_stage(self, node: str, stages: Sequence[str], timeout: float) -> dict[str, Any]:
-        """Wait until `node` is at one of `stages`; its entry."""
-        return self.wait_for(lambda: self.status(node), lambda entry: entry["stage"] in stages, timeout)
 
     def wait_for(self, look: Callable[[], Seen], wanted: Callable[[Seen], bool], timeout: float) -> Seen:
         """Look again and again until what is seen is wanted. Raises WwfastError with the last sight."""

@@ -19,6 +19,7 @@ from wwfast.config import words, yaml
 from wwfast.nodes import hostlist
 from wwfast.nodes.edit import change
 from wwfast.nodes.edit.store import Change, Draft
+from wwfast.nodes.text.patch import alike
 from wwfast.nodes.text.source import NOUN
 
 Function = Callable[..., Any]
@@ -115,12 +116,7 @@ HUNK = re.compile(r"@@ -([0-9]+)(\S*) \+([0-9]+)(\S*) @@")
 def difference(before: bytes, after: bytes, name: str) -> str:
     """A unified diff of the file; only the part between the first and the last changed line is compared."""
     old, new = (data.decode(errors="replace").splitlines(keepends=True) for data in (before, after))
-    head = 0
-    while head < min(len(old), len(new)) and old[head] == new[head]:
-        head += 1
-    tail = 0
-    while tail < min(len(old), len(new)) - head and old[-1 - tail] == new[-1 - tail]:
-        tail += 1
+    head, tail = alike(old, new)
     start, keep = max(0, head - 3), max(0, tail - 3)
     lines = difflib.unified_diff(old[start : len(old) - keep], new[start : len(new) - keep], name, name)
     return "".join(shifted(line, start) for line in lines)

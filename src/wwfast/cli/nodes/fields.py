@@ -68,6 +68,13 @@ def spelled(flag: Flag) -> list[str]:
     return [f"--{flag.name}", *([f"-{flag.doc.short}"] if flag.doc.short else []), f"field_{flag.variable}"]
 
 
+def removing(name: str, flag: Flag) -> Callable[[Function], Function]:
+    """The option that takes keys out of a map of tags."""
+    return click.option(
+        name, f"del_{flag.variable}", multiple=True, metavar="K,...", help=f"Remove from: {flag.doc.help}"
+    )
+
+
 def set_options(*, profile: bool, adding: bool) -> Callable[[Function], Function]:
     """The options of add and set."""
 
@@ -85,15 +92,7 @@ def set_options(*, profile: bool, adding: bool) -> Callable[[Function], Function
                     )
                 )
                 if not adding:
-                    made.append(
-                        click.option(
-                            f"--{flag.name}del",
-                            f"del_{flag.variable}",
-                            multiple=True,
-                            metavar="K,...",
-                            help=f"Remove from: {flag.doc.help}",
-                        )
-                    )
+                    made.append(removing(f"--{flag.name}del", flag))
                 continue
             many = flag.kind is Kind.LIST
             metavar = "A,B,..." if many else "[=BOOL]" if flag.takes_bool else "TEXT"
@@ -137,15 +136,7 @@ def unset_options(*, profile: bool) -> Callable[[Function], Function]:
         made: list[Callable[[Function], Function]] = []
         for flag in chosen(profile):
             if flag.kind is Kind.TAGS:
-                made.append(
-                    click.option(
-                        f"--{flag.name}",
-                        f"del_{flag.variable}",
-                        multiple=True,
-                        metavar="K,...",
-                        help=f"Remove from: {flag.doc.help}",
-                    )
-                )
+                made.append(removing(f"--{flag.name}", flag))
             else:
                 made.append(click.option(*spelled(flag), is_flag=True, help=f"Clear: {flag.doc.help}"))
         for family in families():

@@ -89,7 +89,7 @@ def run_inside(room: Room, command: Sequence[str]) -> int:
         try:
             keeper = os.fork()
             if keeper == 0:
-                _child(lambda: _keep(room, mounts, command))
+                _child(lambda: keep(room, mounts, command))
             return _status(os.waitpid(keeper, 0)[1])
         finally:
             signal.signal(signal.SIGINT, before)
@@ -140,7 +140,7 @@ def _child(body: Callable[[], int]) -> NoReturn:
         os._exit(code)
 
 
-def _keep(room: Room, mounts: Sequence[Mount], command: Sequence[str]) -> int:
+def keep(room: Room, mounts: Sequence[Mount], command: Sequence[str]) -> int:
     libc.die_with_parent()
     libc.unshare(libc.CLONE_NEWNS | libc.CLONE_NEWUTS | libc.CLONE_NEWIPC | libc.CLONE_NEWPID)
     first = os.fork()

@@ -41,7 +41,6 @@ class Platform(msgspec.Struct, frozen=True):
 class Descriptor(msgspec.Struct, frozen=True):
     digest: str
     size: int
-    media_type: str = msgspec.field(default="", name="mediaType")
     platform: Platform | None = None
     annotations: dict[str, str] | None = None
     artifact_type: str = msgspec.field(default="", name="artifactType")
@@ -63,7 +62,6 @@ def familiar(name: str) -> str:
 class Manifest(msgspec.Struct, frozen=True):
     """An index (then `manifests`) or the manifest of one image (then `config` and `layers`)."""
 
-    media_type: str = msgspec.field(default="", name="mediaType")
     manifests: list[Descriptor] | None = None
     config: Descriptor | None = None
     layers: list[Descriptor] | None = None

@@ -71,7 +71,6 @@ class Connection:
         "begun",
         "deadline",
         "held",
-        "local",
         "on_closed",
         "peer",
         "port",
@@ -93,7 +92,6 @@ class Connection:
         self.wire = wire
         self.peer, self.port = peer, port
         self.on_closed = on_closed
-        self.local = ""
         self.reader = HeadReader(serving.limits.head_bytes)
         self.state = State.READING
         self.deadline = serving.clock() + serving.limits.head_seconds
@@ -197,9 +195,7 @@ class Connection:
     # --- answering -------------------------------------------------------------------------------------------
 
     def _handle(self, head: Head) -> None:
-        if not self.local:
-            self.local = self.wire.local
-        request = Request(head.method, head.path, head.query, head.headers, self.peer, self.port, self.local)
+        request = Request(head.method, head.path, head.query, head.headers, self.peer, self.port)
         try:
             result = self.serving.handler(request)
         except Exception as error:

@@ -30,7 +30,6 @@ class Request(NamedTuple):
     headers: Mapping[str, str]
     peer_ip: str = ""
     peer_port: int = 0
-    local_ip: str = ""
 
     @property
     def is_head(self) -> bool:

@@ -28,10 +28,6 @@ class Sending(Protocol):
 class Wire(Protocol):
     """One peer. Nothing here waits."""
 
-    @property
-    def local(self) -> str:
-        """The address of ours that the peer reached."""
-
     def receive(self, limit: int) -> bytes | None:
         """What has come; nothing (b"") when the peer sends no more or has gone, None when there is nothing yet."""
 
@@ -64,10 +60,6 @@ class SocketWire:
         self._poller = poller
         self._pump = pump
         self._watched = False
-
-    @property
-    def local(self) -> str:
-        return str(self.sock.getsockname()[0]).removeprefix("::ffff:")
 
     def receive(self, limit: int) -> bytes | None:
         try:

@@ -70,6 +70,16 @@ def rewrite(text: str, old: Tree, new: Tree, schema: Fields | None = None, depth
     return "".join(lines)
 
 
+def alike(old: Sequence[Any], new: Sequence[Any]) -> tuple[int, int]:
+    """How many items at the start, and of the others at the end, are the same."""
+    head = tail = 0
+    while head < min(len(old), len(new)) and old[head] == new[head]:
+        head += 1
+    while tail < min(len(old), len(new)) - head and old[-1 - tail] == new[-1 - tail]:
+        tail += 1
+    return head, tail
+
+
 def last(mark: Mark) -> int:
     """The last line that belongs to a value, comments and blank lines behind it not counted."""
     if mark.kind == "map" and not mark.flow:
@@ -147,12 +157,7 @@ class Patch:
         items = [Mark(*item) for item in mark.value]
         if any(self.lines[item.line][: item.column].strip() != "-" for item in items):
             raise Awkward
-        head = 0
-        while head < min(len(old), len(new)) and old[head] == new[head]:
-            head += 1
-        tail = 0
-        while tail < min(len(old), len(new)) - head and old[-1 - tail] == new[-1 - tail]:
-            tail += 1
+        head, tail = alike(old, new)
         gone, come = items[head : len(items) - tail], new[head : len(new) - tail]
         for item in gone:
             self.edits.append(Edit(item.line, last(item) + 1, []))

@@ -125,7 +125,7 @@ class Overlay:
 
     def items(self) -> list[Item]:
         """All entries, each directory before its content, in the order of their names."""
-        return list(self._walk(self.rootfs, "", self._permissions()))
+        return list(self._walk(self.rootfs, "", self.permissions()))
 
     def _walk(self, directory: Path, prefix: str, permissions: dict[str, tuple[int, int, int]]) -> Iterator[Item]:
         nobody = os.geteuid()
@@ -154,7 +154,7 @@ class Overlay:
             if kind == DIRECTORY:
                 yield from self._walk(Path(entry.path), path + "/", permissions)
 
-    def _permissions(self) -> dict[str, tuple[int, int, int]]:
+    def permissions(self) -> dict[str, tuple[int, int, int]]:
         """The `permissions` file of a distribution overlay: path -> mode, uid, gid."""
         file = self.path / PERMISSIONS
         if not self.distribution or not file.is_file() or self.rootfs == self.path:

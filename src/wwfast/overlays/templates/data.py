@@ -175,7 +175,6 @@ class Cluster:
 # Fields of the node, fields of others, and other names.
 Note = tuple[frozenset[str], frozenset[str], frozenset[str]]
 NAMED = {**{name: name for name in FIELDS}, **ALIASES}
-_NOTHING: Note = (frozenset(), frozenset(), frozenset())
 FACTS = frozenset({"build_time", "build_time_unix"})
 
 

@@ -130,7 +130,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
             vars(self)["tests"].update(
                 {name: attributes.Plain(it) for name, it in self.tests.items() if name not in HERE}
             )
-        self._callable = frozenset(map(id, self.globals.values()))
+        self.called = frozenset(map(id, self.globals.values()))
 
         def undefined(obj: Any, name: str) -> Any:
             return Missing(None, obj, name)
@@ -174,7 +174,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     def calling(self, context: Any, obj: Any, *args: Any, **kwargs: Any) -> Any:
         """Call what was listed, or what `attribute` gave."""
-        if not (id(obj) in self._callable or isinstance(obj, CALLED) or self._method(obj)):
+        if not (id(obj) in self.called or isinstance(obj, CALLED) or self._method(obj)):
             raise SecurityError("this cannot be called")
         return context.call(obj, *args, **kwargs)
 
