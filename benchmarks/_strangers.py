@@ -99,8 +99,9 @@ def boots(server: str, port: int, nodes: int, rate: float, seconds: float) -> di
                 if outcome is not None:
                     got.append((key.data, outcome))
             now = time.monotonic()
-            got += [(key.data, False) for key in poll.get_map().values() if now - key.data.due > WAIT]
-            for boot, good in got:
+            done = {boot for boot, _ in got}
+            late = [key.data for key in poll.get_map().values() if now - key.data.due > WAIT and key.data not in done]
+            for boot, good in [*got, *((boot, False) for boot in late)]:
                 poll.unregister(boot.sock)
                 boot.sock.close()
                 came += good

@@ -20,7 +20,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from wwfast.errors import WwfastError
-from wwfast.net.dhcp.packet import number
+from wwfast.net.dhcp.packet import dotted, number
 from wwfast.system import wal
 from wwfast.system.folders import folder
 
@@ -40,10 +40,7 @@ CREATE TABLE IF NOT EXISTS lease (
 DELETE = "DELETE FROM lease WHERE mac IN (SELECT value FROM json_each(?))"
 INSERT = """
 INSERT OR REPLACE INTO lease SELECT
-    json_extract(value, '$[0]'),
-    (json_extract(value, '$[1]') >> 24) || '.' || (json_extract(value, '$[1]') >> 16 & 255) || '.' ||
-    (json_extract(value, '$[1]') >> 8 & 255) || '.' || (json_extract(value, '$[1]') & 255),
-    json_extract(value, '$[2]'), json_extract(value, '$[3]')
+    json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'), json_extract(value, '$[3]')
 FROM json_each(?)
 """
 
@@ -225,5 +222,6 @@ def _inode(path: Path) -> int:
 
 
 def _save(database: sqlite3.Connection, changed: dict[str, Row | None]) -> None:
+    kept = [row for row in changed.values() if row is not None]
     wal.rows(database, DELETE, [mac for mac, row in changed.items() if row is None])
-    wal.rows(database, INSERT, [row for row in changed.values() if row is not None])
+    wal.rows(database, INSERT, [(mac, dotted(address), expires, name) for mac, address, expires, name in kept])
