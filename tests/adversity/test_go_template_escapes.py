@@ -19,12 +19,15 @@ from wwfast.config.settings import load
 from wwfast.errors import WwfastError
 from wwfast.overlays.files.images import Images
 from wwfast.overlays.templates import data, environment
-from wwfast.overlays.templates.go import compiler, render, structs, values
 from wwfast.overlays.templates.go import data as godata
+from wwfast.overlays.templates.go import render, structs, values
+from wwfast.overlays.templates.go.language import compiler
+from wwfast.overlays.templates.go.language.functions import KINDS
+from wwfast.overlays.templates.go.language.parser import parse
 from wwfast.overlays.templates.go.library.builtin import REFUSED, SPRIG
 from wwfast.overlays.templates.go.library.dates import Time
 from wwfast.overlays.templates.go.library.site import Event, functions
-from wwfast.overlays.templates.go.parser import parse
+from wwfast.overlays.templates.go.library.versions import Version
 from wwfast.overlays.templates.sources import Sources
 from wwfast.paths import Paths
 
@@ -43,8 +46,8 @@ nodes:
   n2: {}
 """
 DATA = (str, int, float, bool, type(None), list, dict)
-OBJECTS = (values.Struct, values.Null, values.Flag, values.Address, values.Word, Time, godata.Top, godata.NodeView,
-           goscript.Variables)  # fmt: skip
+OBJECTS = (values.Struct, values.Null, values.Flag, values.Address, values.Word, Time, Version, godata.Top,
+           godata.NodeView, goscript.Variables)  # fmt: skip
 NAMES = {
     *dir(object),
     *dir(type),
@@ -309,5 +312,5 @@ def test_go_template_functions_have_types() -> None:
     """By construction: each parameter has a kind, and what a function gives is data."""
     known = {**SPRIG, **functions(None)}  # type: ignore[arg-type]
     for name, function in known.items():
-        assert {*function.parameters, *function.rest} <= compiler.KINDS.keys(), name
+        assert {*function.parameters, *function.rest} <= KINDS.keys(), name
     assert Event("F", "x").kind == "F"

@@ -1,6 +1,9 @@
 """Writes the cases that recorder/ records: every function, the semantics, random templates (seeded) and site overlays.
 
     python cases.py | (cd recorder && TZ=UTC go run .) > recorded.json
+    python cases.py booted | (cd recorder && TZ=UTC go run .) > booted/recorded.json
+
+`booted` is a site of its own: the overlays for the nodes that tests/e2e/test_boot.py boots.
 
 A case is a template and the node it is rendered for. What a case says is not decided here but by Go.
 """
@@ -12,7 +15,7 @@ import random
 import re
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +39,7 @@ FILES = {
 UNSTEADY = {"ago", "now", "keys", "values", "IgnitionJson", "ImportLink", "readlink", "abort"}
 PER_FUNCTION = 14
 RANDOM = 520
+PATTERNS = 400
 
 STRINGS = (
     '""', '"abc"', '"Hello World"', '"a,b,,c"', '"  x y\\t"', '"héllo wörld"', '"foo_bar-Baz"', '"10"', '"0x1F"',
@@ -210,6 +214,8 @@ def of_functions() -> Iterator[tuple[str, str]]:
             "dateInZone",
             "date_in_zone",
             "durationRound",
+            "semver",
+            "semverCompare",
         ):
             continue
         one = known[name]
@@ -233,18 +239,57 @@ def every() -> Iterator[dict[str, str]]:
     writer = Writer(4711)
     for number in range(RANDOM):
         yield {"name": f"random-{number}", "node": NODES[number % 4], "template": writer.template()}
+    yield from of_overlays(NODES)
+    yield from of_patterns()
+
+
+def of_patterns() -> Iterator[dict[str, str]]:
+    """Random patterns, with repeats in repeats, on texts of few letters: all that is found, and by which groups."""
+    chance = random.Random(2)
+
+    def pattern(depth: int) -> str:
+        roll = chance.random()
+        if depth > 3 or roll < 0.4:
+            return chance.choice(("a", "b", "[ab]", "[^a]", ".", "a", "^", "$", "\\b", "", "ab", "é"))
+        if roll < 0.6:
+            return pattern(depth + 1) + pattern(depth + 1)
+        if roll < 0.75:
+            return f"({chance.choice(('', '?:', '?i:'))}{pattern(depth + 1)}|{pattern(depth + 1)})"
+        inner = chance.choice(("(", "(?:")) + pattern(depth + 1) + ")"
+        return inner + chance.choice(("*", "+", "?", "*?", "+?", "??", "{2}", "{0,2}", "{1,}", "{2,3}?", "{0}"))
+
+    for number in range(PATTERNS):
+        text = "".join(chance.choice("aaabbAB-é\n") for _ in range(chance.randint(0, 12)))
+        made, shown = pattern(0).replace("`", ""), json.dumps(text, ensure_ascii=False)
+        yield {
+            "name": f"pattern-{number}",
+            "node": "c1",
+            "template": f"{{{{ regexFindAll `{made}` {shown} -1 | toJson }}}} "
+            f"{{{{ regexReplaceAll `{made}` {shown} `<$0|$1|$2|$3>` }}}} "
+            f"{{{{ regexSplit `{made}` {shown} 3 | toJson }}}}",
+        }
+
+
+def of_overlays(nodes: Sequence[str]) -> Iterator[dict[str, str]]:
     for path in sorted((HERE / "overlays").glob("*.ww")):
-        for node in NODES:
+        for node in nodes:
             yield {"name": f"overlay-{path.name}-{node}", "node": node, "template": path.read_text()}
 
 
-def site() -> dict[str, Any]:
-    """Nodes and settings as the recorder reads them."""
+def spelled(node: dict[str, Any]) -> dict[str, Any]:
+    """With the names that Go's structs have in JSON."""
+    for device in node.get("network devices", {}).values():
+        device["onbot"] = device.pop("onboot", "")
+    return node
+
+
+def site(at: Path) -> dict[str, Any]:
+    """Nodes and settings of a directory as the recorder reads them."""
     with tempfile.TemporaryDirectory() as root:
         paths = Paths.at(Path(root))
         paths.etc.mkdir(parents=True)
         for name in ("nodes.conf", "warewulf.conf"):
-            (paths.etc / name).write_text((HERE / name).read_text())
+            (paths.etc / name).write_text((at / name).read_text())
         settings, nodes = load(paths), Registry(paths).snapshot().nodes
         conf = {
             name: getattr(settings, name)
@@ -254,11 +299,13 @@ def site() -> dict[str, Any]:
         for name in ("warewulf", "dhcp", "paths", "ssh"):
             conf[name] = {key: getattr(conf[name], key) for key in conf[name].__struct_fields__}
         return {
-            "nodes": [{"id": node.id, "node": msgspec.to_builtins(node)} for node in nodes.values()],
+            "nodes": [{"id": node.id, "node": spelled(msgspec.to_builtins(node))} for node in nodes.values()],
             "conf": conf,
             "files": FILES,
         }
 
 
 if __name__ == "__main__":
-    json.dump({**site(), "cases": list(every())}, sys.stdout, indent=1)
+    data = site(HERE.joinpath(*sys.argv[1:]))
+    cases = of_overlays([node["id"] for node in data["nodes"]]) if sys.argv[1:] else every()
+    json.dump({**data, "cases": list(cases)}, sys.stdout, indent=1)

@@ -47,35 +47,35 @@ func (b WWbool) Bool() bool            { return b.truth(false) }
 func (b WWbool) BoolDefaultTrue() bool { return b.truth(true) }
 
 type KernelConf struct {
-	Version string   `json:"version"`
-	Args    []string `json:"args"`
+	Version string   `json:"version,omitempty"`
+	Args    []string `json:"args,omitempty"`
 }
 type IpmiConf struct {
-	UserName   string            `json:"username"`
-	Password   string            `json:"password"`
-	Ipaddr     net.IP            `json:"ipaddr"`
-	Gateway    net.IP            `json:"gateway"`
-	Netmask    net.IP            `json:"netmask"`
-	Port       string            `json:"port"`
-	Interface  string            `json:"interface"`
-	EscapeChar string            `json:"escapechar"`
-	Write      WWbool            `json:"write"`
-	Template   string            `json:"template"`
-	Tags       map[string]string `json:"tags"`
+	UserName   string            `json:"username,omitempty"`
+	Password   string            `json:"password,omitempty"`
+	Ipaddr     net.IP            `json:"ipaddr,omitempty"`
+	Gateway    net.IP            `json:"gateway,omitempty"`
+	Netmask    net.IP            `json:"netmask,omitempty"`
+	Port       string            `json:"port,omitempty"`
+	Interface  string            `json:"interface,omitempty"`
+	EscapeChar string            `json:"escapechar,omitempty"`
+	Write      WWbool            `json:"write,omitempty"`
+	Template   string            `json:"template,omitempty"`
+	Tags       map[string]string `json:"tags,omitempty"`
 }
 type NetDev struct {
-	Type       string            `json:"type"`
-	OnBoot     WWbool            `json:"onboot"`
-	Device     string            `json:"device"`
-	Hwaddr     string            `json:"hwaddr"`
-	Ipaddr     net.IP            `json:"ipaddr"`
-	Netmask    net.IP            `json:"netmask"`
-	Gateway    net.IP            `json:"gateway"`
-	Ipaddr6    net.IP            `json:"ipaddr6"`
-	PrefixLen6 string            `json:"prefixlen6"`
-	Gateway6   net.IP            `json:"gateway6"`
-	MTU        string            `json:"mtu"`
-	Tags       map[string]string `json:"tags"`
+	Type       string            `json:"type,omitempty"`
+	OnBoot     WWbool            `json:"onbot,omitempty"`
+	Device     string            `json:"device,omitempty"`
+	Hwaddr     string            `json:"hwaddr,omitempty"`
+	Ipaddr     net.IP            `json:"ipaddr,omitempty"`
+	Netmask    net.IP            `json:"netmask,omitempty"`
+	Gateway    net.IP            `json:"gateway,omitempty"`
+	Ipaddr6    net.IP            `json:"ipaddr6,omitempty"`
+	PrefixLen6 string            `json:"prefixlen6,omitempty"`
+	Gateway6   net.IP            `json:"gateway6,omitempty"`
+	MTU        string            `json:"mtu,omitempty"`
+	Tags       map[string]string `json:"tags,omitempty"`
 	primary    bool
 }
 
@@ -96,26 +96,30 @@ func (d *NetDev) IpCIDR6() string {
 }
 
 type Partition struct {
-	Number             string `json:"number"`
-	SizeMiB            string `json:"size_mib"`
-	StartMiB           string `json:"start_mib"`
-	TypeGuid           string `json:"type_guid"`
-	Guid               string `json:"guid"`
-	WipePartitionEntry *bool  `json:"wipe_partition_entry"`
-	ShouldExist        *bool  `json:"should_exist"`
-	Resize             *bool  `json:"resize"`
-	id                 string
+	Number              string `json:"number,omitempty"`
+	SizeMiB             string `json:"size_mib,omitempty"`
+	StartMiB            string `json:"start_mib,omitempty"`
+	TypeGuid            string `json:"type_guid,omitempty"`
+	Guid                string `json:"guid,omitempty"`
+	WipePartitionEntryP *bool  `json:"wipe_partition_entry,omitempty"`
+	ShouldExistP        *bool  `json:"should_exist,omitempty"`
+	ResizeP             *bool  `json:"resize,omitempty"`
+	id                  string
 }
 
-func (p *Partition) Id() string { return p.id }
+func (p *Partition) Id() string               { return p.id }
+func (p *Partition) WipePartitionEntry() bool { return says(p.WipePartitionEntryP) }
+func (p *Partition) ShouldExist() bool        { return says(p.ShouldExistP) }
+func (p *Partition) Resize() bool             { return says(p.ResizeP) }
 
 type Disk struct {
-	WipeTable  *bool                 `json:"wipe_table"`
-	Partitions map[string]*Partition `json:"partitions"`
+	WipeTableP *bool                 `json:"wipe_table,omitempty"`
+	Partitions map[string]*Partition `json:"partitions,omitempty"`
 	id         string
 }
 
-func (d *Disk) Id() string { return d.id }
+func (d *Disk) Id() string      { return d.id }
+func (d *Disk) WipeTable() bool { return says(d.WipeTableP) }
 func (d *Disk) PartitionList() (list []*Partition) {
 	for _, each := range d.Partitions {
 		list = append(list, each)
@@ -137,39 +141,42 @@ func (d *Disk) PartitionList() (list []*Partition) {
 }
 
 type FileSystem struct {
-	Format         string   `json:"format"`
-	Path           string   `json:"path"`
-	WipeFileSystem *bool    `json:"wipe_filesystem"`
-	Label          string   `json:"label"`
-	Uuid           string   `json:"uuid"`
-	Options        []string `json:"options"`
-	MountOptions   string   `json:"mount_options"`
-	id             string
+	Format          string   `json:"format,omitempty"`
+	Path            string   `json:"path,omitempty"`
+	WipeFileSystemP *bool    `json:"wipe_filesystem,omitempty"`
+	Label           string   `json:"label,omitempty"`
+	Uuid            string   `json:"uuid,omitempty"`
+	Options         []string `json:"options,omitempty"`
+	MountOptions    string   `json:"mount_options,omitempty"`
+	id              string
 }
 
-func (f *FileSystem) Id() string { return f.id }
+func (f *FileSystem) Id() string           { return f.id }
+func (f *FileSystem) WipeFileSystem() bool { return says(f.WipeFileSystemP) }
+
+func says(b *bool) bool { return b != nil && *b }
 
 type Node struct {
 	id             string
-	Discoverable   WWbool                 `json:"discoverable"`
-	AssetKey       string                 `json:"asset key"`
-	Profiles       []string               `json:"profiles"`
-	Comment        string                 `json:"comment"`
-	ClusterName    string                 `json:"cluster name"`
-	ImageName      string                 `json:"image name"`
-	Ipxe           string                 `json:"ipxe template"`
-	RuntimeOverlay []string               `json:"runtime overlay"`
-	SystemOverlay  []string               `json:"system overlay"`
-	Kernel         *KernelConf            `json:"kernel"`
-	Ipmi           *IpmiConf              `json:"ipmi"`
-	Init           string                 `json:"init"`
-	Root           string                 `json:"root"`
-	NetDevs        map[string]*NetDev     `json:"network devices"`
-	Tags           map[string]string      `json:"tags"`
-	PrimaryNetDev  string                 `json:"primary network"`
-	Disks          map[string]*Disk       `json:"disks"`
-	FileSystems    map[string]*FileSystem `json:"filesystems"`
-	Resources      map[string]interface{} `json:"resources"`
+	Discoverable   WWbool                 `json:"discoverable,omitempty"`
+	AssetKey       string                 `json:"asset key,omitempty"`
+	Profiles       []string               `json:"profiles,omitempty"`
+	Comment        string                 `json:"comment,omitempty"`
+	ClusterName    string                 `json:"cluster name,omitempty"`
+	ImageName      string                 `json:"image name,omitempty"`
+	Ipxe           string                 `json:"ipxe template,omitempty"`
+	RuntimeOverlay []string               `json:"runtime overlay,omitempty"`
+	SystemOverlay  []string               `json:"system overlay,omitempty"`
+	Kernel         *KernelConf            `json:"kernel,omitempty"`
+	Ipmi           *IpmiConf              `json:"ipmi,omitempty"`
+	Init           string                 `json:"init,omitempty"`
+	Root           string                 `json:"root,omitempty"`
+	NetDevs        map[string]*NetDev     `json:"network devices,omitempty"`
+	Tags           map[string]string      `json:"tags,omitempty"`
+	PrimaryNetDev  string                 `json:"primary network,omitempty"`
+	Disks          map[string]*Disk       `json:"disks,omitempty"`
+	FileSystems    map[string]*FileSystem `json:"filesystems,omitempty"`
+	Resources      map[string]interface{} `json:"resources,omitempty"`
 }
 
 func (n *Node) Id() string { return n.id }

@@ -44,6 +44,10 @@ class NodeView(Object):
             self._kept[name] = made
         return made
 
+    def json(self) -> list[tuple[str, Any]]:
+        """Without what is empty."""
+        return [(key, value) for name, key in structs.NODE_KEYS if (value := self.member(name))]
+
 
 class Data:
     """What all Go templates of a generation share."""

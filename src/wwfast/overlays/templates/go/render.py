@@ -17,13 +17,14 @@ from wwfast.overlays.templates.data import Names
 from wwfast.overlays.templates.environment import Abort, Environment, Slots, encode
 from wwfast.overlays.templates.faults import Refused
 from wwfast.overlays.templates.go import data, printing
-from wwfast.overlays.templates.go.compiler import RUNTIME, Doubt, Known, compiled
-from wwfast.overlays.templates.go.lexer import Places, SyntaxFault
+from wwfast.overlays.templates.go.language.compiler import RUNTIME, Doubt, compiled
+from wwfast.overlays.templates.go.language.functions import Known
+from wwfast.overlays.templates.go.language.lexer import Places, SyntaxFault
+from wwfast.overlays.templates.go.language.parser import parse
 from wwfast.overlays.templates.go.library import site
 from wwfast.overlays.templates.go.library.builtin import REFUSED, SPRIG
 from wwfast.overlays.templates.go.library.lists import CHANGING
 from wwfast.overlays.templates.go.library.site import BACKUP, FILE, Event, Run
-from wwfast.overlays.templates.go.parser import parse
 from wwfast.overlays.templates.go.shapes import Shape
 from wwfast.overlays.templates.go.values import Object
 

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from wwfast.nodes.model import truth
 from wwfast.overlays.templates.go.values import (
     FLAGS,
+    NoStrings,
     StringMap,
     Strings,
     Struct,
@@ -38,11 +39,26 @@ def word(name: str) -> Member:
 
 
 def flag(name: str) -> Member:
+    """A yes/no that may be unset, which Go has as a pointer under a name with a P."""
     return lambda raw: FLAGS[getattr(raw, name)]
 
 
+def says(name: str) -> Member:
+    """The method beside it: unset is no."""
+    return lambda raw: bool(getattr(raw, name))
+
+
+def keys(*names: str, **others: str) -> tuple[tuple[str, str], ...]:
+    """Names of encoding/json, in the order of Go's structs: mostly the same in lower case."""
+    return (*((name, name.lower()) for name in names), *others.items())
+
+
+def several(raw: Any) -> Strings:
+    return Strings(raw) or NoStrings()
+
+
 def texts(name: str) -> Member:
-    return lambda raw: Strings(getattr(raw, name))
+    return lambda raw: several(getattr(raw, name))
 
 
 def tags(name: str) -> Member:
@@ -68,6 +84,7 @@ class Kernel(Struct):
     __slots__ = ()
     GO = "node.KernelConf"
     MEMBERS: ClassVar[Mapping[str, Member]] = {"Version": plain("version"), "Args": texts("args")}
+    KEYS = keys(*MEMBERS)
 
 
 class Ipmi(Struct):
@@ -86,6 +103,7 @@ class Ipmi(Struct):
         "Template": plain("template"),
         "Tags": tags("tags"),
     }
+    KEYS = keys(*MEMBERS)
 
 
 class NetDev(Struct):
@@ -108,6 +126,10 @@ class NetDev(Struct):
         "IpCIDR": plain("ip_cidr"),
         "IpCIDR6": plain("ip_cidr6"),
     }
+    KEYS = (
+        *keys("Type", OnBoot="onbot"),
+        *keys("Device", "Hwaddr", "Ipaddr", "Netmask", "Gateway", "Ipaddr6", "PrefixLen6", "Gateway6", "MTU", "Tags"),
+    )
 
 
 class TopNetDev(NetDev):
@@ -127,10 +149,23 @@ class Partition(Struct):
         "StartMiB": plain("start_mib"),
         "TypeGuid": plain("type_guid"),
         "Guid": plain("guid"),
-        "WipePartitionEntry": flag("wipe_partition_entry"),
-        "ShouldExist": flag("should_exist"),
-        "Resize": flag("resize"),
+        "WipePartitionEntry": says("wipe_partition_entry"),
+        "WipePartitionEntryP": flag("wipe_partition_entry"),
+        "ShouldExist": says("should_exist"),
+        "ShouldExistP": flag("should_exist"),
+        "Resize": says("resize"),
+        "ResizeP": flag("resize"),
     }
+    KEYS = keys(
+        "Number",
+        SizeMiB="size_mib",
+        StartMiB="start_mib",
+        TypeGuid="type_guid",
+        Guid="guid",
+        WipePartitionEntryP="wipe_partition_entry",
+        ShouldExistP="should_exist",
+        ResizeP="resize",
+    )
 
 
 class Disk(Struct):
@@ -138,10 +173,12 @@ class Disk(Struct):
     GO = "node.Disk"
     MEMBERS: ClassVar[Mapping[str, Member]] = {
         "Id": plain("id"),
-        "WipeTable": flag("wipe_table"),
+        "WipeTable": says("wipe_table"),
+        "WipeTableP": flag("wipe_table"),
         "Partitions": named("partitions", Partition),
         "PartitionList": lambda raw: [Partition(each) for each in raw.partition_list],
     }
+    KEYS = keys(WipeTableP="wipe_table", Partitions="partitions")
 
 
 class FileSystem(Struct):
@@ -151,12 +188,17 @@ class FileSystem(Struct):
         "Id": plain("id"),
         "Format": plain("format"),
         "Path": plain("path"),
-        "WipeFileSystem": flag("wipe_filesystem"),
+        "WipeFileSystem": says("wipe_filesystem"),
+        "WipeFileSystemP": flag("wipe_filesystem"),
         "Label": plain("label"),
         "Uuid": plain("uuid"),
         "Options": texts("options"),
         "MountOptions": plain("mount_options"),
     }
+    KEYS = (
+        *keys("Format", "Path", WipeFileSystemP="wipe_filesystem"),
+        *keys("Label", "Uuid", "Options", MountOptions="mount_options"),
+    )
 
 
 def without_id(kind: type[Struct]) -> type[Struct]:
@@ -213,14 +255,14 @@ class Shared:
 NODE: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "Discoverable": ("discoverable", Word),
     "AssetKey": ("asset_key", str),
-    "Profiles": ("profiles", Strings),
+    "Profiles": ("profiles", several),
     "Comment": ("comment", str),
     "ClusterName": ("cluster_name", str),
     "ImageName": ("image_name", str),
     "ContainerName": ("image_name", str),
     "Ipxe": ("ipxe_template", str),
-    "RuntimeOverlay": ("runtime_overlay", Strings),
-    "SystemOverlay": ("system_overlay", Strings),
+    "RuntimeOverlay": ("runtime_overlay", several),
+    "SystemOverlay": ("system_overlay", several),
     "Kernel": ("kernel", Kernel),
     "Ipmi": ("ipmi", Ipmi),
     "Init": ("init", str),
@@ -235,6 +277,12 @@ NODE: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "DiskList": ("disks", lambda raw: [Disk(raw[name]) for name in sorted(raw)]),
     "FileSystemList": ("filesystems", lambda raw: [FileSystem(raw[name]) for name in sorted(raw)]),
 }
+# Those of encoding/json: names in Go, and keys.
+NODE_KEYS = tuple(
+    (name, field.replace("_", " "))
+    for name, (field, _) in NODE.items()
+    if name not in ("ContainerName", "Id", "DiskList", "FileSystemList")
+)
 # The top level has a copy of the node, and names of its own.
 TOP: dict[str, tuple[str, Callable[[Any], Any]]] = {
     **{name: pair for name, pair in NODE.items() if name not in ("DiskList", "FileSystemList")},

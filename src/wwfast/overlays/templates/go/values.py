@@ -3,7 +3,7 @@
 | Go | here |
 |---|---|
 | string, bool, int, float64 | str, bool, int, float |
-| int64, uint8 | Int64, Byte |
+| int64, uint64, uint8 | Int64, UInt64, Byte |
 | []interface {}, []string, []int | list, Strings, Ints |
 | map[string]interface {}, map[string]string, maps of structs | dict, StringMap, StructMap |
 | no value, nil interface | None |
@@ -27,12 +27,20 @@ class Int64(int):
     """What sprig's arithmetic gives."""
 
 
+class UInt64(int):
+    """A number of a version."""
+
+
 class Byte(int):
     """One byte of a text or an address."""
 
 
 class Strings(list[str]):
     """[]string."""
+
+
+class NoStrings(Strings):
+    """The nil of it: as an empty one, but for JSON and `kindIs`."""
 
 
 class Ints(list[int]):
@@ -57,6 +65,10 @@ class Object:
     def member(self, name: str) -> Any:
         raise Refused(f"can't evaluate field {{}} in type {self.GO}", name)
 
+    def json(self) -> str | list[tuple[str, Any]]:
+        """What encoding/json makes of it: a text, or names and values."""
+        raise Refused(f"toJson: a value of type {self.GO} is not supported", hint="name its fields: dict KEY VALUE ...")
+
     def call(self, name: str, arguments: tuple[Any, ...]) -> Any:
         """A method with arguments."""
         self.member(name)
@@ -68,9 +80,17 @@ class Struct(Object):
 
     __slots__ = ("raw",)
     MEMBERS: ClassVar[Mapping[str, Callable[[Any], Any]]]
+    KEYS: ClassVar[tuple[tuple[str, str], ...]] = ()  # of JSON
 
     def __init__(self, raw: Any) -> None:
         self.raw = raw
+
+    def json(self) -> str | list[tuple[str, Any]]:
+        """Without what is empty."""
+        if not self.KEYS:
+            return super().json()
+        found = [(key, self.MEMBERS[name](self.raw)) for name, key in self.KEYS]
+        return [(key, value) for key, value in found if value]
 
     def member(self, name: str) -> Any:
         try:
@@ -199,9 +219,11 @@ TYPES: dict[type, str] = {
     int: "int",
     float: "float64",
     Int64: "int64",
+    UInt64: "uint64",
     Byte: "uint8",
     list: "[]interface {}",
     Strings: "[]string",
+    NoStrings: "[]string",
     Ints: "[]int",
     dict: "map[string]interface {}",
     StringMap: "map[string]string",
@@ -227,10 +249,6 @@ def kind_of(value: object) -> str:
         return value.NUMBER
     name = TYPES[type(value)]
     return KINDS.get(name[0], name)
-
-
-# The kinds that can be compared by order.
-NUMBERS = {"int": "int", "int64": "int", "uint8": "uint", "float64": "float", "string": "string", "bool": "bool"}
 
 
 def field(value: Any, name: str) -> Any:
@@ -343,139 +361,6 @@ def length(value: Any) -> int:
     raise Refused("len of nil pointer" if value is None or type(value) is Null else f"len of type {told(value)}")
 
 
-# -- comparison --------------------------------------------------------------------------------------------------------
-
-
-def _comparable(value: Any) -> tuple[str, Any]:
-    """Its kind for comparisons, and what is compared."""
-    if type(value) is Word:
-        return "string", value.text
-    if isinstance(value, Object):
-        return "", value
-    return NUMBERS.get(TYPES[type(value)], ""), value
-
-
-def eq(first: Any, *others: Any) -> bool:
-    if not others:
-        raise Refused("missing argument for comparison")
-    return any(equal(first, other) for other in others)
-
-
-def equal(a: Any, b: Any) -> bool:
-    """`eq` of two."""
-    if type(a) is str and type(b) is str:
-        return a == b
-    kind, a = _comparable(a)
-    other, b = _comparable(b)
-    if kind != other:
-        if {kind, other} == {"int", "uint"}:
-            return bool(a == b)
-        if a is not None and b is not None:
-            raise Refused(f"incompatible types for comparison: {told(a)} and {told(b)}")
-        return False
-    if kind:
-        return bool(a == b)
-    return _same(a, b)
-
-
-NIL = ("slice", "map", "ptr")
-
-
 def is_nil(value: Any) -> bool:
     """Nothing, or the nil of its type."""
-    return value is None or type(value) is Null or value is EMPTY
-
-
-def _same(a: Any, b: Any) -> bool:
-    """Values that are neither text nor number nor yes and no."""
-    if a is not None and b is not None and kind_of(a) != kind_of(b):
-        raise Refused(f"non-comparable types {told(a)} and {told(b)}")
-    if is_nil(a) or is_nil(b):
-        return is_nil(a) == is_nil(b)
-    if kind_of(b) != "ptr" and not isinstance(b, Struct):
-        raise Refused(f"non-comparable type {told(b)}")
-    return a is b
-
-
-def ne(a: Any, b: Any) -> bool:
-    return not equal(a, b)
-
-
-def lt(a: Any, b: Any) -> bool:
-    kind, a = _comparable(a)
-    other, b = _comparable(b)
-    if not kind or not other:
-        raise Refused("invalid type for comparison")
-    if kind != other and {kind, other} != {"int", "uint"}:
-        raise Refused(f"incompatible types for comparison: {told(a)} and {told(b)}")
-    if kind == "bool":
-        raise Refused("invalid type for comparison")
-    if kind == "string" and not (a.isascii() and b.isascii()):
-        a, b = a.encode("utf-8", "surrogateescape"), b.encode("utf-8", "surrogateescape")
-    return bool(a < b)
-
-
-def le(a: Any, b: Any) -> bool:
-    return lt(a, b) or equal(a, b)
-
-
-def gt(a: Any, b: Any) -> bool:
-    return not le(a, b)
-
-
-def ge(a: Any, b: Any) -> bool:
-    return not lt(a, b)
-
-
-def deep_equal(a: Any, b: Any) -> bool:
-    """reflect.DeepEqual: types count, all the way down."""
-    if type(a) is not type(b):
-        return False
-    if isinstance(a, list):
-        return len(a) == len(b) and all(map(deep_equal, a, b))
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(deep_equal(value, b[key]) for key, value in a.items())
-    return bool(a == b)
-
-
-# -- what functions take -----------------------------------------------------------------------------------------------
-
-
-def wrong(wanted: str, value: Any) -> Refused:
-    if value is None:
-        return Refused(f"invalid value; expected {wanted}", hint='say what holds when it is not set: default "" VALUE')
-    return Refused(f"wrong type for value; expected {wanted}; got {told(value)}")
-
-
-def string(value: Any) -> str:
-    if type(value) is str:
-        return value
-    raise wrong("string", value)
-
-
-def integer(value: Any) -> int:
-    if type(value) is int:
-        return value
-    raise wrong("int", value)
-
-
-def boolean(value: Any) -> bool:
-    if type(value) is bool:
-        return value
-    if type(value) is Flag:
-        return value.says
-    raise wrong("bool", value)
-
-
-def real(value: Any) -> float:
-    if type(value) is float:
-        return value
-    raise wrong("float64", value)
-
-
-def mapping(value: Any) -> dict[str, Any]:
-    if type(value) is dict:
-        return value
-    if value is None:
-        return {}
-    raise wrong("map[string]any", value)
+    return value is None or value is EMPTY or type(value) in (Null, NoStrings)

@@ -17,9 +17,9 @@ from wwfast.overlays.files.stack import Output
 from wwfast.overlays.templates import environment
 from wwfast.overlays.templates.data import Cluster, Names, Server
 from wwfast.overlays.templates.go import render as go
-from wwfast.overlays.templates.go.lexer import Places, SyntaxFault
+from wwfast.overlays.templates.go.language.lexer import Places, SyntaxFault
+from wwfast.overlays.templates.go.language.parser import parse
 from wwfast.overlays.templates.go.library.builtin import REFUSED
-from wwfast.overlays.templates.go.parser import parse
 from wwfast.overlays.templates.porting.convert import converted
 from wwfast.overlays.templates.render import Template
 from wwfast.overlays.templates.sources import Sources

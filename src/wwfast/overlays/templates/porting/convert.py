@@ -13,9 +13,8 @@ from collections.abc import Sequence
 from wwfast.overlays.templates.data import FIELDS
 from wwfast.overlays.templates.go import structs
 from wwfast.overlays.templates.go.data import SHAPE
-from wwfast.overlays.templates.go.lexer import SyntaxFault
-from wwfast.overlays.templates.go.shapes import Shape
-from wwfast.overlays.templates.go.tree import (
+from wwfast.overlays.templates.go.language.lexer import SyntaxFault
+from wwfast.overlays.templates.go.language.tree import (
     Action,
     Branch,
     Chain,
@@ -32,6 +31,7 @@ from wwfast.overlays.templates.go.tree import (
     Tree,
     Variable,
 )
+from wwfast.overlays.templates.go.shapes import Shape
 
 NAMES = {
     **{name: pair[0] for name, pair in structs.NODE.items()},

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from wwfast.overlays.templates.faults import Refused
-from wwfast.overlays.templates.go import printing, values
-from wwfast.overlays.templates.go.compiler import Known
-from wwfast.overlays.templates.go.library import dates, encodings, lists, numbers, patterns, strings
+from wwfast.overlays.templates.go import comparing, printf, printing, values
+from wwfast.overlays.templates.go.language.functions import Known
+from wwfast.overlays.templates.go.library import dates, encodings, lists, numbers, patterns, strings, versions
 
 
 def fail(message: str) -> str:
@@ -22,16 +22,16 @@ OWN: dict[str, Known] = {
     "and": Known(_and, "a", "a"),
     "or": Known(_and, "a", "a"),
     "not": Known(_and, "a"),
-    "eq": Known(values.eq, "a", "a"),
-    "ge": Known(values.ge, "aa"),
-    "gt": Known(values.gt, "aa"),
-    "le": Known(values.le, "aa"),
-    "lt": Known(values.lt, "aa"),
-    "ne": Known(values.ne, "aa"),
+    "eq": Known(comparing.eq, "a", "a"),
+    "ge": Known(comparing.ge, "aa"),
+    "gt": Known(comparing.gt, "aa"),
+    "le": Known(comparing.le, "aa"),
+    "lt": Known(comparing.lt, "aa"),
+    "ne": Known(comparing.ne, "aa"),
     "index": Known(values.index, "a", "a"),
     "len": Known(values.length, "a"),
     "print": Known(printing.print_, "", "a"),
-    "printf": Known(printing.printf, "s", "a"),
+    "printf": Known(printf.printf, "s", "a"),
     "println": Known(printing.println, "", "a"),
     "fail": Known(fail, "s"),
 }
@@ -43,6 +43,7 @@ SPRIG: dict[str, Known] = {
     **dates.FUNCTIONS,
     **encodings.FUNCTIONS,
     **patterns.FUNCTIONS,
+    **versions.FUNCTIONS,
     **OWN,
 }
 
@@ -62,6 +63,5 @@ REFUSED: dict[str, str] = {
         ),
         _KEYS,
     ),
-    **dict.fromkeys(("semver", "semverCompare"), "versions are not compared here"),
     "call": "there are no values that are functions",
 }  # fmt: skip

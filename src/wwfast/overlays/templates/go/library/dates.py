@@ -9,7 +9,7 @@ import zoneinfo
 from typing import Any
 
 from wwfast.overlays.templates.faults import Refused
-from wwfast.overlays.templates.go.compiler import Known
+from wwfast.overlays.templates.go.language.functions import Known
 from wwfast.overlays.templates.go.values import Int64, Object
 
 UTC = datetime.UTC

@@ -13,7 +13,7 @@ import zlib
 from typing import Any
 
 from wwfast.overlays.templates.faults import Refused
-from wwfast.overlays.templates.go.compiler import Known
+from wwfast.overlays.templates.go.language.functions import Known
 from wwfast.overlays.templates.go.library.dates import Time
 from wwfast.overlays.templates.go.library.strings import data, undo
 from wwfast.overlays.templates.go.printing import plain, print_, shortest
@@ -65,18 +65,17 @@ def encoded(value: Any, *, html: bool = True, indent: str = "", level: str = "")
         return "true" if value.says else "false"
     if isinstance(value, Time):
         return f'"{value.format("2006-01-02T15:04:05.999999999Z07:00")}"'
+    pairs = value.json() if isinstance(value, Object) else sorted(value.items()) if isinstance(value, dict) else None
+    if isinstance(pairs, str):
+        return json_text(pairs, html=html)
     inner = level + indent
-    if isinstance(value, dict):
+    if pairs is not None:
         colon = ": " if indent else ":"
         made = [
             json_text(key, html=html) + colon + encoded(item, html=html, indent=indent, level=inner)
-            for key, item in sorted(value.items())
+            for key, item in pairs
         ]
         return _laid(made, "{}", indent, level)
-    if isinstance(value, Object):
-        raise Refused(
-            f"toJson: a value of type {value.GO} is not supported", hint="name its fields: dict KEY VALUE ..."
-        )
     return _laid([encoded(item, html=html, indent=indent, level=inner) for item in value], "[]", indent, level)
 
 

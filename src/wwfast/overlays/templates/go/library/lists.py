@@ -6,13 +6,13 @@ import math
 from typing import Any
 
 from wwfast.overlays.templates.faults import Refused
-from wwfast.overlays.templates.go.compiler import Known
+from wwfast.overlays.templates.go.comparing import deep_equal
+from wwfast.overlays.templates.go.language.functions import Known
 from wwfast.overlays.templates.go.library.numbers import to_int
 from wwfast.overlays.templates.go.printing import text
 from wwfast.overlays.templates.go.values import (
     Strings,
     Struct,
-    deep_equal,
     elements,
     kind_of,
     type_of,

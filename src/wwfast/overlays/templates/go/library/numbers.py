@@ -8,7 +8,7 @@ from decimal import Decimal, DivisionByZero, InvalidOperation, localcontext
 from typing import Any
 
 from wwfast.overlays.templates.faults import Refused
-from wwfast.overlays.templates.go.compiler import Known
+from wwfast.overlays.templates.go.language.functions import Known
 from wwfast.overlays.templates.go.printing import text
 from wwfast.overlays.templates.go.values import Int64, Ints
 

@@ -6,19 +6,19 @@ import re
 from collections.abc import Callable, Iterator
 
 from wwfast.overlays.templates.faults import Refused
-from wwfast.overlays.templates.go.compiler import Known
-from wwfast.overlays.templates.go.library.re2 import Pattern, compiled
-from wwfast.overlays.templates.go.values import Strings
+from wwfast.overlays.templates.go.language.functions import Known
+from wwfast.overlays.templates.go.library.matching import Found, Pattern, compiled
+from wwfast.overlays.templates.go.values import NoStrings, Strings
 
 _NAMED = re.compile(r"\$(?:(\$)|\{(\w+)\}|(\w+))", re.ASCII)
 _META = re.compile(r"[\\.+*?()|\[\]{}^$]")
 
 
-def matches(pattern: Pattern, value: str, count: int = -1) -> Iterator[re.Match[str]]:
+def matches(pattern: Pattern, value: str, count: int = -1) -> Iterator[Found]:
     """All of them that do not overlap; an empty one right after another does not count."""
     at, before = 0, -1
     while count != 0 and at <= len(value):
-        match = pattern.python.search(value, at)
+        match = pattern.search(value, at)
         if match is None:
             return
         empty = match.end() == match.start()
@@ -33,25 +33,25 @@ def matches(pattern: Pattern, value: str, count: int = -1) -> Iterator[re.Match[
 def match(pattern: str, value: str) -> bool:
     """What is no pattern matches nothing, as in sprig."""
     try:
-        return compiled(pattern).python.search(value) is not None
+        return compiled(pattern).search(value, 0) is not None
     except Refused:
         return False
 
 
 def must_match(pattern: str, value: str) -> bool:
-    return compiled(pattern).python.search(value) is not None
+    return compiled(pattern).search(value, 0) is not None
 
 
 def find(pattern: str, value: str) -> str:
-    found = compiled(pattern).python.search(value)
-    return found[0] if found is not None else ""
+    found = compiled(pattern).search(value, 0)
+    return found.text() if found is not None else ""
 
 
 def find_all(pattern: str, value: str, count: int) -> Strings:
-    return Strings(found[0] for found in matches(compiled(pattern), value, count))
+    return Strings(found.text() for found in matches(compiled(pattern), value, count)) or NoStrings()
 
 
-def replaced(pattern: str, value: str, by: Callable[[Pattern, re.Match[str]], str]) -> str:
+def replaced(pattern: str, value: str, by: Callable[[Pattern, Found], str]) -> str:
     """regexp.ReplaceAll: an empty match right after another is left out, too."""
     known = compiled(pattern)
     made: list[str] = []
@@ -63,13 +63,13 @@ def replaced(pattern: str, value: str, by: Callable[[Pattern, re.Match[str]], st
 
 
 def replace(pattern: str, value: str, by: str) -> str:
-    def expand(known: Pattern, found: re.Match[str]) -> str:
+    def expand(known: Pattern, found: Found) -> str:
         def one(match: re.Match[str]) -> str:
             if match[1]:
                 return "$"
             name = match[2] or match[3]
             number = int(name) if name.isdigit() and (name == "0" or name[0] != "0") else known.names.get(name, -1)
-            return (found[number] or "") if 0 <= number <= known.python.groups else ""
+            return found.text(number) if 0 <= number <= known.groups else ""
 
         return _NAMED.sub(one, by)
 
@@ -79,7 +79,7 @@ def replace(pattern: str, value: str, by: str) -> str:
 def split(pattern: str, value: str, count: int) -> Strings:
     """regexp.Split."""
     if count == 0:
-        return Strings()
+        return NoStrings()
     known = compiled(pattern)
     if pattern and not value:
         return Strings([""])

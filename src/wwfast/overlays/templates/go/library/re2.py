@@ -1,7 +1,7 @@
-"""Patterns as RE2 and Go's regexp/syntax understand them, told to Python's `re`; what RE2 refuses is refused.
+"""Patterns as RE2 and Go's regexp/syntax read them, as a tree; what RE2 refuses is refused.
 
 No look-around, back-references or possessive repeats; `\\d`, `\\w`, `\\s`, `\\b` are ASCII; `$` is the end of the text
-and not the place before a final newline. Both prefer the first alternative, so what matches is the same.
+and not the place before a final newline. `matching` says how a tree is looked for.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 import sys
 import unicodedata
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from wwfast.overlays.templates.faults import Refused
 
@@ -47,11 +47,36 @@ _FLAGS = re.compile(r"\(\?([imsU]*)(?:-([imsU]+))?([:)])")
 _NAME = re.compile(r"\(\?P?<(\w+)>", re.ASCII)
 
 
-class Pattern(NamedTuple):
-    """`names` are of groups by their numbers."""
+class One(NamedTuple):
+    """A character, or (not `wide`) a place between two; `python` is its spelling in Python's `re`."""
 
-    python: re.Pattern[str]
-    names: dict[str, int]
+    python: str
+    wide: bool = True
+
+
+class Sequence(NamedTuple):
+    parts: tuple[Tree, ...] = ()
+
+
+class Either(NamedTuple):
+    parts: tuple[Tree, ...]
+
+
+class Repeat(NamedTuple):
+    """`most` is None without an end; one that is not `greedy` prefers fewer."""
+
+    of: Tree
+    least: int
+    most: int | None
+    greedy: bool
+
+
+class Group(NamedTuple):
+    number: int
+    of: Tree
+
+
+Tree: TypeAlias = One | Sequence | Either | Repeat | Group
 
 
 class _State(NamedTuple):
@@ -100,38 +125,37 @@ class Reader:
     def wrong(self, said: str) -> Refused:
         return Refused(f"regular expression: {said}: {{}}", self.text)
 
-    def whole(self) -> str:
+    def whole(self) -> Tree:
         made, _ = self.alternatives()
         if self.at < len(self.text):
             raise self.wrong("unexpected )")
         return made
 
-    def alternatives(self) -> tuple[str, int]:
-        """The pattern for Python, and how often its repeats multiply."""
+    def alternatives(self) -> tuple[Tree, int]:
+        """A tree, and how often its repeats multiply."""
         self.depth += 1
         if self.depth > DEEPEST:
             raise self.wrong("nested too deeply")
-        parts: list[str] = [""]
+        parts: list[list[Tree]] = [[]]
         most = 1
         while self.at < len(self.text) and self.text[self.at] != ")":
             if self.text[self.at] == "|":
                 self.at += 1
-                parts.append("")
+                parts.append([])
                 continue
             made, times = self.repeated()
             parts[-1] += made
             most = max(most, times)
         self.depth -= 1
-        return "|".join(parts), most
+        trees: list[Tree] = [each[0] if len(each) == 1 else Sequence(tuple(each)) for each in parts]
+        return trees[0] if len(trees) == 1 else Either(tuple(trees)), most
 
-    def repeated(self) -> tuple[str, int]:
-        before = self.at
-        atom, times = self.atom()
-        if atom is None:
-            return "", 1
+    def repeated(self) -> tuple[list[Tree], int]:
+        """What stands next; a repeat is of the last of it."""
+        atoms, times = self.atom()
         least, most, end = self.operator()
-        if end == self.at:
-            return atom, times
+        if end == self.at or not atoms:
+            return atoms, times
         self.at = end
         lazy = self.text.startswith("?", end)
         self.at += lazy
@@ -140,12 +164,7 @@ class Reader:
         count = max(least, most or 0)
         if count > REPEAT or times * max(count, 1) > REPEAT:
             raise self.wrong("invalid repeat count")
-        sign = {(0, None): "*", (1, None): "+", (0, 1): "?"}.get((least, most))
-        if sign is None:
-            sign = f"{{{least},{'' if most is None else most}}}"
-        mark = "?" if lazy != self.state.U else ""
-        assert before < self.at
-        return f"(?:{atom}){sign}{mark}", times * max(count, 1)
+        return [*atoms[:-1], Repeat(atoms[-1], least, most, lazy == self.state.U)], times * max(count, 1)
 
     def operator(self) -> tuple[int, int | None, int]:
         """Least and most, and where the operator ends; here when there is none."""
@@ -161,7 +180,7 @@ class Reader:
             raise self.wrong("invalid repeat count")
         return least, most, match.end()
 
-    def atom(self) -> tuple[str | None, int]:
+    def atom(self) -> tuple[list[Tree], int]:
         letter = self.text[self.at]
         if letter in "*+?":
             raise self.wrong("missing argument to repetition operator")
@@ -169,7 +188,7 @@ class Reader:
             case "(":
                 return self.group()
             case "[":
-                return self.cased(self.bracket()), 1
+                return [self.cased(self.bracket())], 1
             case "\\":
                 return self.escape(), 1
         if letter == "{" and _REPEAT.match(self.text, self.at):
@@ -177,61 +196,59 @@ class Reader:
         self.at += 1
         match letter:
             case ".":
-                return ("[\\s\\S]" if self.state.s else "[^\\n]"), 1
+                return [One("[\\s\\S]" if self.state.s else "[^\\n]")], 1
             case "^":
-                return ("(?m:^)" if self.state.m else "\\A"), 1
+                return [One("(?m:^)" if self.state.m else "\\A", wide=False)], 1
             case "$":
-                return ("(?m:$)" if self.state.m else "\\Z"), 1
-        return self.cased(re.escape(letter)), 1
+                return [One("(?m:$)" if self.state.m else "\\Z", wide=False)], 1
+        return [self.cased(re.escape(letter))], 1
 
-    def cased(self, made: str) -> str:
-        return f"(?i:{made})" if self.state.i else made
+    def cased(self, made: str) -> One:
+        return One(f"(?i:{made})" if self.state.i else made)
 
-    def group(self) -> tuple[str | None, int]:
+    def group(self) -> tuple[list[Tree], int]:
         before = self.state
         flags = _FLAGS.match(self.text, self.at)
         name = _NAME.match(self.text, self.at)
-        opened = "("
+        number = 0
         if flags is not None and (flags[1] or flags[2] or flags[3] == ":"):
             on, off = flags[1], flags[2] or ""
             self.state = self.state._replace(**dict.fromkeys(on, True), **dict.fromkeys(off, False))
             self.at = flags.end()
             if flags[3] == ")":
-                return None, 1
-            opened = "(?:"
-        elif name is not None:
-            self.groups += 1
-            self.names.setdefault(name[1], self.groups)
-            self.at = name.end()
-        elif self.text.startswith("(?", self.at):
+                return [], 1
+        elif name is None and self.text.startswith("(?", self.at):
             raise self.wrong("invalid or unsupported Perl syntax")
         else:
             self.groups += 1
-            self.at += 1
+            number = self.groups
+            if name is not None:
+                self.names.setdefault(name[1], number)
+            self.at = name.end() if name is not None else self.at + 1
         made, times = self.alternatives()
         if self.at >= len(self.text):
             raise self.wrong("missing closing )")
         self.at += 1
         self.state = before
-        return f"{opened}{made})", times
+        return [Group(number, made) if number else made], times
 
-    def escape(self) -> str:
+    def escape(self) -> list[Tree]:
         letter = self.text[self.at + 1 : self.at + 2]
         if not letter:
             raise self.wrong("trailing backslash at end of expression")
         fixed = {"A": "\\A", "z": "\\Z", "b": EDGE, "B": NO_EDGE}.get(letter)
         if fixed is not None:
             self.at += 2
-            return fixed
+            return [One(fixed, wide=False)]
         if letter == "Q":
             end = self.text.find("\\E", self.at + 2)
             inner = self.text[self.at + 2 : end if end >= 0 else len(self.text)]
             self.at += 2 + len(inner) + (2 if end >= 0 else 0)
-            return "".join(self.cased(re.escape(each)) for each in inner)
+            return [self.cased(re.escape(each)) for each in inner]
         ranges = self.class_escape()
         if ranges is not None:
-            return self.cased(spelled(ranges))
-        return self.cased(re.escape(chr(self.rune())))
+            return [self.cased(spelled(ranges))]
+        return [self.cased(re.escape(chr(self.rune())))]
 
     def class_escape(self) -> Ranges | None:
         """`\\d`, `\\pL`, `\\p{Lu}` and their opposites."""
@@ -315,14 +332,3 @@ def spelled(ranges: Ranges, *, negative: bool = False) -> str:
         return "[\\s\\S]" if negative else "(?!)"
     inner = "".join(f"\\U{low:08x}" + (f"-\\U{high:08x}" if high > low else "") for low, high in sorted(set(ranges)))
     return f"[{'^' if negative else ''}{inner}]"
-
-
-@lru_cache(1024)
-def compiled(pattern: str) -> Pattern:
-    """Raises Refused for what RE2 refuses."""
-    reader = Reader(pattern)
-    try:
-        made = reader.whole()
-        return Pattern(re.compile(made), reader.names)
-    except (re.error, RecursionError, OverflowError) as error:
-        raise reader.wrong("it cannot be used") from error

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from wwfast.overlays.templates import filters
 from wwfast.overlays.templates.environment import Abort, place
 from wwfast.overlays.templates.faults import Refused
-from wwfast.overlays.templates.go.compiler import Known
+from wwfast.overlays.templates.go.language.functions import Known
 from wwfast.overlays.templates.go.library.encodings import base
 from wwfast.overlays.templates.ignition import ignition_json
 from wwfast.overlays.templates.sources import Sources

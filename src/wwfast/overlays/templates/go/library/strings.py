@@ -7,7 +7,7 @@ import unicodedata
 from typing import Any
 
 from wwfast.overlays.templates.faults import Refused
-from wwfast.overlays.templates.go.compiler import Known
+from wwfast.overlays.templates.go.language.functions import Known
 from wwfast.overlays.templates.go.printing import quote, text
 from wwfast.overlays.templates.go.values import StringMap, Strings, elements
 
@@ -25,7 +25,7 @@ def undo(value: bytes) -> str:
 
 def strings(value: Any) -> list[str]:
     """The texts of a list, what is nil left out; of anything else its own text."""
-    if type(value) is Strings:
+    if isinstance(value, Strings):
         return list(value)
     found = elements(value)
     if found is not None:

@@ -6,8 +6,8 @@ import ast
 import re
 from collections.abc import Collection, Mapping
 
-from wwfast.overlays.templates.go.lexer import Kind, SyntaxFault, Token, tokens
-from wwfast.overlays.templates.go.tree import (
+from wwfast.overlays.templates.go.language.lexer import Kind, SyntaxFault, Token, tokens
+from wwfast.overlays.templates.go.language.tree import (
     Action,
     Branch,
     Call,

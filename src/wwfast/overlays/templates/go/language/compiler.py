@@ -8,14 +8,14 @@ is sure to fail when it is reached (`lower 1`) is compiled to failing there, as 
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import CodeType
 from typing import Any, NamedTuple
 
-from wwfast.overlays.templates.go import values
-from wwfast.overlays.templates.go.lexer import Places
-from wwfast.overlays.templates.go.shapes import Shape
-from wwfast.overlays.templates.go.tree import (
+from wwfast.overlays.templates.go import comparing, values
+from wwfast.overlays.templates.go.language.functions import CHECKS, KINDS, Known
+from wwfast.overlays.templates.go.language.lexer import Places
+from wwfast.overlays.templates.go.language.tree import (
     Action,
     Branch,
     Call,
@@ -34,40 +34,11 @@ from wwfast.overlays.templates.go.tree import (
     Tree,
     Variable,
 )
+from wwfast.overlays.templates.go.shapes import Shape
 
-
-class Known(NamedTuple):
-    """A function of templates: `parameters` and `rest` (if it takes more) are letters of KINDS.
-
-    One that is `placed` gets the run as its first argument: it acts where it stands in the output.
-    """
-
-    call: Callable[..., Any]
-    parameters: str = ""
-    rest: str = ""
-    placed: bool = False
-
-
-class Type(NamedTuple):
-    """A type of parameters: its name in Go, what lets a value in, and which literals it takes."""
-
-    name: str
-    check: Callable[[Any], Any] | None
-    literal: Callable[[Literal], bool]
-
-
-KINDS: dict[str, Type] = {
-    "a": Type("any", None, lambda it: True),
-    "s": Type("string", values.string, lambda it: type(it.value) is str),
-    "i": Type("int", values.integer, lambda it: it.exact is not None),
-    "b": Type("bool", values.boolean, lambda it: type(it.value) is bool),
-    "f": Type("float64", values.real, lambda it: type(it.value) in (int, float)),
-    "m": Type("map[string]any", values.mapping, lambda it: False),
-}
-CHECKS = {f"to_{letter}": kind.check for letter, kind in KINDS.items() if kind.check is not None}
 RUNTIME: dict[str, Any] = {
     **CHECKS,
-    "equal": values.equal,
+    "equal": comparing.equal,
     "field": values.field,
     "method": values.method,
     "one": values.one,
