@@ -65,7 +65,7 @@ OFFERING, HANDING_OVER = "offering the sockets to a successor", "handing over"
 CHORES = 4  # threads of the daemon's own work
 #: What has a queue and a thread of its own, so that nothing that is slow or stuck elsewhere keeps it.
 RELOAD, DISCOVERY, STANDING = "reading nodes.conf", "discovery", "looking up images"
-LOOKING, ASIDE = "looking at overlays", "asking the kernel"
+LOOKING, ASIDE, RENDERING = "looking at overlays", "asking the kernel", "rendering files"
 
 
 class Daemon:
@@ -92,7 +92,7 @@ class Daemon:
         self.supervisor = Supervisor()
         self.builders = Threads(BUILDERS, "build")
         self._chores = Threads(CHORES, "chore")
-        self._alone = {name: Threads(1, name) for name in (RELOAD, DISCOVERY, STANDING, LOOKING, ASIDE)}
+        self._alone = {name: Threads(1, name) for name in (RELOAD, DISCOVERY, STANDING, LOOKING, ASIDE, RENDERING)}
         self.registry = Registry(paths)
         self.overlays = OverlayService(paths, settings, ignore_go_templates=ignore_go_templates)
         self.planner = Planner(settings)
@@ -251,6 +251,8 @@ class Daemon:
             discovery=Discovery(self.registry, Store(self.paths), self.guard, self._alone[DISCOVERY]),
             binaries=self.files.get,
             files=SiteFiles(self.paths.warewulf_files, self.settings.warewulf.files_secured),
+            render_file=self.overlays.render_file,
+            rendering=self._alone[RENDERING],
             aside=self._alone[ASIDE],
             outlook=self.report.outlook,
         )

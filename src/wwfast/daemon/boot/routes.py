@@ -103,6 +103,8 @@ class Routes:
         discovery: Discovery,
         binaries: Callable[[str], bytes | None],
         files: SiteFiles,
+        render_file: Callable[[Snapshot, Node, str], bytes],
+        rendering: Executor,
         aside: Executor,
         outlook: Callable[[str], tuple[int, float]],
         neighbour: Callable[[str], str] | None = None,
@@ -118,6 +120,7 @@ class Routes:
         self._discovery = discovery
         self._binaries = binaries
         self._files = files
+        self._render_file, self._rendering = render_file, rendering
         self._aside = aside
         self._outlook = outlook
         self._neighbour = neighbour or Neighbours()
@@ -323,14 +326,29 @@ class Routes:
         wwid = tame(normal(query.get("wwid", "")))
         if not wwid:
             wwid = await loop.run_in_executor(self._aside, self._neighbour, request.peer_ip)
-        node = self._registry.snapshot().by_mac(wwid) if wwid else None
-        refused = self._files.refuses(node, query.get("assetkey"), request.peer_port, render="render" in query)
-        if refused is not None:
-            return _refusal(*refused)
+        snapshot = self._registry.snapshot()
+        node = snapshot.by_mac(wwid) if wwid else None
+        refused = self._files.refuses(node, query.get("assetkey"), request.peer_port, query.get("render"))
+        if refused is not None or node is None:
+            return _refusal(*(refused or (401, "")))
+        if "render" in query:
+            return await loop.run_in_executor(self._rendering, self._render, snapshot, node, path)
         found = await loop.run_in_executor(self._aside, self._files.find, path)
         if found is None:
             return _refusal(404, "no such file")
         return Response(status=200, body=found, content_type="application/octet-stream", waits=False)
+
+    def _render(self, snapshot: Snapshot, node: Node, path: str) -> Response:
+        """For a thread."""
+        template = self._files.template(path)
+        if not isinstance(template, str):
+            return _refusal(*template)
+        try:
+            text = self._render_file(snapshot, node, template)
+        except WwfastError as error:  # in words that hold no value: who writes templates sees them at once
+            said = error.message.encode() + b"\n"
+            return Response(status=500, body=said, content_type="text/plain; charset=utf-8", waits=False)
+        return Response(status=200, body=text, content_type="application/octet-stream", waits=False)
 
     def _status(self, request: Request) -> Response | Awaitable[Response]:
         node = request.query.get("node", "")

@@ -61,6 +61,12 @@ class Item:
     signature: Signature
     target: str = ""
 
+    @classmethod
+    def alone(cls, folder: Path, path: str) -> Item:
+        """A file of `folder`, which is no overlay. Raises OSError."""
+        file = folder / path
+        return cls(path, FILE, 0o644, 0, 0, file, Signature.of(file.stat()))
+
     @property
     def template(self) -> bool:
         return self.kind == FILE and self.path.endswith(TEMPLATES)

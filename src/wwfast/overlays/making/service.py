@@ -24,7 +24,7 @@ from wwfast.config.settings import Settings
 from wwfast.errors import NotFoundError, UsageError, WwfastError
 from wwfast.nodes.model import Node
 from wwfast.nodes.registry import Snapshot
-from wwfast.overlays.files.model import Item
+from wwfast.overlays.files.model import FILE, Item
 from wwfast.overlays.files.stack import Output, Stack
 from wwfast.overlays.making import formats
 from wwfast.overlays.making.builder import Builder, Memo
@@ -362,6 +362,17 @@ class OverlayService:
             if isinstance(made, Rendered) and made.path in items:
                 return items[made.path], tuple(made.outputs)
         raise WwfastError(f"overlay {overlay}: its files keep changing")
+
+    def render_file(self, snapshot: Snapshot, node: Node, path: str) -> bytes:
+        """A template of /files/ for one node, behind all that nodes wait for. Raises WwfastError."""
+        for _ in range(TRIES):
+            with self._lock:
+                snapshot, node = self._newest(snapshot, node)
+                self._builder.prepare(snapshot)
+            made = self._orders.ask(snapshot, Render(node.id, "", path), node, CONTEXTS[0], low=True)
+            if isinstance(made, Rendered):
+                return next((it.content for it in made.outputs if it.path == made.path and it.kind == FILE), b"")
+        raise WwfastError(f"{path}: it keeps changing")
 
     def rehearse(self, snapshot: Snapshot, node: Node, context: str) -> None:
         """Go the way of `artefact` as far as something can fail, and hand nothing out. Raises WwfastError where a node

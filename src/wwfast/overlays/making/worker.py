@@ -97,7 +97,7 @@ class Make(Message):
 
 
 class Render(Message):
-    """One template for one node, without building anything."""
+    """One template for one node, without building anything; of no overlay ("") it is one of /files/."""
 
     node: str
     overlay: str
@@ -196,6 +196,7 @@ class Worker:
         self._mark = mark  # which template runs: seen by whoever asks why this process ended
         self._nodes = dict(cluster.nodes) if cluster is not None else {}
         self._conf = begin.conf
+        self._files = paths.warewulf_files
         self._images = Images(paths)
         self._sources = Sources(paths, tuple(begin.conf.wwfast.include), self._images.rootfs)
         self._overlays = Overlays(paths, None, ignore_go_templates=begin.ignore_go_templates)
@@ -363,6 +364,8 @@ class Worker:
 
     def render(self, ask: Render) -> Rendered:
         wanted = model.clean(ask.path)
+        if not ask.overlay:
+            return self._render_alone(Item.alone(self._files, wanted), ask.node)
         for item in self._overlays.items(ask.overlay):
             if item.template and wanted in (item.path, item.output):
                 node = self._nodes[ask.node]
@@ -372,6 +375,13 @@ class Worker:
             f"overlay {ask.overlay} has no template {wanted}",
             hint=f"wwfast overlay list -a {ask.overlay} shows its files",
         )
+
+    def _render_alone(self, item: Item, node: str) -> Rendered:
+        """Read anew each time, and kept nowhere: nobody tells when it changes."""
+        self._says(str(item.source).encode())
+        template = Template(self._env, "", item)
+        self._names.begin(self._nodes[node])
+        return Rendered(item.output, list(template.run(self._names, node, memory=self.memory, output=self.output)))
 
     def lay(self, ask: Lay) -> Laid:
         node = self._nodes[ask.node]

@@ -138,14 +138,14 @@ def parse(env: jinja2.Environment, source: str, name: str, at: str = ", line {}"
 
 
 class Template:
-    """A `.j2` or `.ww` file of an overlay, as its bytes were when it was read."""
+    """A `.j2` or `.ww` file of an overlay, or of none (""), as its bytes were when it was read."""
 
     def __init__(self, env: Environment, overlay: str, item: Item) -> None:
         data = item.read()
         self.overlay = overlay
         self.item = item
         self.content = xxhash.xxh3_128_digest(data)
-        self.where = where = f"overlay {overlay}, {item.path}"
+        self.where = where = f"overlay {overlay}, {item.path}" if overlay else str(item.source)
         self.said = where.encode()
         try:
             source = data.decode()
