@@ -9,7 +9,7 @@ from wwfast.boot.stages import Stage
 from wwfast.demo.cluster import IMAGE, hwaddr
 from wwfast.paths import SHARE
 
-FIRST_DOWNLOAD = "{% for stage in stages -%}\ninitrd"
+FIRST_DOWNLOAD = "{% for stage in stages -%}\n"
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -20,7 +20,7 @@ def test_boot_without_its_image_ends_at_kernel(lab: Laboratory) -> None:
     assert FIRST_DOWNLOAD in script
     templates = lab.paths.etc / "ipxe"
     templates.mkdir()
-    (templates / "late.ipxe.j2").write_text(script.replace(FIRST_DOWNLOAD, f"sleep 15\n{FIRST_DOWNLOAD}"))
+    (templates / "late.ipxe.j2").write_text(script.replace(FIRST_DOWNLOAD, f"sleep 15\n{FIRST_DOWNLOAD}", 1))
     lab.add_node("lost", 5, "--ipxe", "late")
     built = lab.paths.images / IMAGE
     with lab.machine("lost", 5) as vm:

@@ -6,42 +6,17 @@ import os
 import socket
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from support.healthy import Healthy, elf, put
-from support.overlays import OPEN
+from support.scenes import CONF, scene
 from wwfast.boot import binaries
-from wwfast.boot.paper import Paper
 from wwfast.cli import output
-from wwfast.config.settings import load
 from wwfast.doctor import boots, examine, machine, ports, site
 from wwfast.doctor.finding import Finding, Scene
 from wwfast.doctor.running import service
-from wwfast.nodes.registry import Registry
-from wwfast.overlays.making.service import OverlayService
 from wwfast.paths import Paths
-
-CONF = """
-ipaddr: 127.0.0.1
-netmask: 255.0.0.0
-network: 127.0.0.0
-warewulf: {port: PORT}
-dhcp: {enabled: false}
-tftp: {enabled: false}
-"""
-
-
-def scene(paths: Paths, conf: str = CONF.replace("PORT", "19873"), nodes: str = "", **more: Any) -> Scene:
-    paths.conf.write_text(conf)
-    paths.nodes_conf.write_text(nodes or "nodes: {}\nnodeprofiles: {}\n")
-    settings = load(paths)
-    paths = settings.locations
-    overlays = OverlayService(paths, settings, writing=False)
-    OPEN.append(overlays)
-    snapshot = Registry(paths).snapshot()
-    return Scene(paths, settings, snapshot, Paper(paths, settings, overlays, snapshot), **more)
 
 
 def test_a_port_in_use_names_its_holder(paths: Paths) -> None:

@@ -29,6 +29,8 @@ CHECKS: tuple[Check, ...] = (
     site.keys,
     site.unserved,
     site.templates,
+    site.scripts,
+    site.members,
 )
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 
 from wwfast.boot import binaries
 from wwfast.config.settings import lacking
@@ -82,6 +84,60 @@ def templates(scene: Scene) -> Iterator[Finding]:
             yield Finding(
                 WARNING, "templates", why, f"what it did, as an iPXE script: {scene.paths.etc}/ipxe/NAME.ipxe"
             )
+
+
+INSTALLED = ("default", "localdisk", "unconfigured")  # scripts that Warewulf brings, and we have, too
+TOGETHER = 60.0  # seconds between files of one installation, at most
+MENU = ("", "initrd", "initrd_nocompress", "imgextract", "shell")
+
+
+def scripts(scene: Scene) -> list[Finding]:
+    """What of a site's way of booting by iPXE nodes do not get: a script of Warewulf that the site changed, for which
+    there is ours; an entry of the menu that has two stages."""
+    faults = []
+    changed = _changed(scene.paths.etc / "ipxe")
+    for node in scene.nodes:
+        name = node.ipxe_template or "default"
+        if name in changed:
+            theirs = f"{scene.paths.etc}/ipxe/{name}.ipxe"
+            why = f"boots by a script of wwfast's own, not by {theirs}, which the site changed"
+            fix = f"mv {name}.ipxe OTHER.ipxe, wwfast node set {node.id} --ipxe OTHER; or the change in {name}.ipxe.j2"
+            faults.append(Fault(node.id, WARNING, "templates", why, fix))
+        if name == "default" and (entry := node.tags.get("IPXEMenuEntry", "")) not in MENU:
+            why = f"has the tag IPXEMenuEntry={entry}, which is not served: its image and overlays come in one stage"
+            fix = f"wwfast node set {node.id} --tagdel IPXEMenuEntry"
+            faults.append(Fault(node.id, WARNING, "templates", why, fix))
+    return grouped(faults)
+
+
+def _changed(folder: Path) -> set[str]:
+    """Of the scripts that Warewulf installs together, those that are newer than another, or alone."""
+    times = {}
+    for name in INSTALLED:
+        with suppress(OSError):
+            times[name] = (folder / f"{name}.ipxe").stat().st_mtime
+    whole = len(times) == len(INSTALLED)
+    return {
+        name
+        for name, at in times.items()
+        if (not whole or at > min(times.values()) + TOGETHER) and not (folder / f"{name}.ipxe.j2").exists()
+    }
+
+
+def members(scene: Scene) -> list[Finding]:
+    """Devices that are of a bond by their type, which older versions of Warewulf had, and of none by their tags."""
+    return grouped(
+        Fault(
+            node.id,
+            WARNING,
+            "network",
+            f"its device {name} is of type bond-slave and has no tag master, so it is of no bond",
+            f"wwfast node set {node.id} --netname {name} --nettagadd master=BOND",
+        )
+        for node in scene.nodes
+        for name, device in node.network_devices.items()
+        if device.type.lower() == "bond-slave" and not device.tags.get("master")
+    )
 
 
 def registry(scene: Scene) -> list[Finding]:

@@ -21,7 +21,7 @@ def follow(text: str, mac: str) -> Sequence[Step]:
         words = line.strip().split()
         if len(words) >= 3 and words[0] == "set":
             known[words[1]] = expand(" ".join(words[2:]), known)
-        elif words and words[0] in FETCH:
+        elif words and expand(words[0], known) in FETCH:
             url = next((word for word in (expand(word, known) for word in words[1:]) if "://" in word), "")
             if url and url not in seen:
                 seen.add(url)
