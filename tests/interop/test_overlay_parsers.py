@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from support.shipped import NODES, File, lay, write
+from support.shipped import BONDS, NODES, File, lay, write
 from wwfast.demo.debian import cache, locked
 from wwfast.paths import Paths
 from wwfast.system.run import run
@@ -108,23 +108,37 @@ def test_overlay_netplan_is_taken_by_netplan(paths: Paths, programs: Programs) -
 def test_overlay_networkmanager_is_taken_by_its_keyfile_reader(paths: Paths, programs: Programs) -> None:
     for node, files in lay(paths, ["NetworkManager"]).items():
         for path, file in files.items():
-            if not path.endswith(".nmconnection"):
+            if path.endswith(".nmconnection"):
+                taken(programs, file, f"{node}: {path}")
+
+
+@pytest.mark.parametrize("case", BONDS)
+def test_overlay_networkmanager_takes_bonds_of_any_device(paths: Paths, programs: Programs, case: str) -> None:
+    """`nmcli --offline` refuses a type that is none, and leaves out keys that it does not know."""
+    files = lay(paths, ["NetworkManager"], {"n1": {"network devices": {"default": BONDS[case]}}})["n1"]
+    (connection,) = [file for path, file in files.items() if path.endswith(".nmconnection")]
+    taken(programs, connection, case)
+    wrong = connection.data.replace(b"\ntype=", b"\ntype=bond-slave-")
+    assert programs.run(*NMCLI, stdin=wrong, check=False).returncode != 0
+
+
+NMCLI = ("/usr/bin/nmcli", "--offline", "connection", "modify", "connection.zone", "read")
+
+
+def taken(programs: Programs, file: File, where: str) -> None:
+    """NetworkManager reads a keyfile, and finds all of it."""
+    assert file.mode == 0o600, "NetworkManager leaves alone what others can read"
+    ours, theirs = keyfile(file.text), keyfile(programs.run(*NMCLI, stdin=file.data).stdout)
+    for section, values in ours.items():
+        for key, value in values.items():
+            if (section, key) == ("connection", "autoconnect") and value == "true":
                 continue
-            assert file.mode == 0o600, "NetworkManager leaves alone what others can read"
-            done = programs.run(
-                "/usr/bin/nmcli", "--offline", "connection", "modify", "connection.zone", "read", stdin=file.data
-            )
-            ours, theirs = keyfile(file.text), keyfile(done.stdout)
-            for section, values in ours.items():
-                for key, value in values.items():
-                    if (section, key) == ("connection", "autoconnect") and value == "true":
-                        continue
-                    if key == "gateway":  # NetworkManager writes it behind the first address
-                        assert theirs[section]["address1"].endswith(f",{value}"), (node, path)
-                    elif key == "address1":
-                        assert theirs[section][key].split(",")[0] == value, (node, path)
-                    else:
-                        assert theirs[section][key].lower() == value.lower(), (node, path, section, key)
+            if key == "gateway":  # NetworkManager writes it behind the first address
+                assert theirs[section]["address1"].endswith(f",{value}"), where
+            elif key == "address1":
+                assert theirs[section][key].split(",")[0] == value, where
+            else:
+                assert theirs[section][key].lower() == value.lower(), (where, section, key)
 
 
 def keyfile(text: str) -> dict[str, dict[str, str]]:

@@ -163,6 +163,29 @@ NODES: dict[str, dict[str, Any]] = {
     },
 }
 
+# Devices of a bond, by every way to say so.
+BONDS: dict[str, dict[str, Any]] = {
+    name: {"ipaddr": "10.0.1.1", "netmask": "255.255.0.0", **device}
+    for name, device in {
+        "bond": {"type": "Bond", "device": "bond0", "tags": {"mode": "active-backup"}},
+        "bond of infiniband": {
+            "type": "Bond",
+            "device": "bond0",
+            "mtu": "2044",
+            "tags": {"type": "infiniband", "mode": "active-backup"},
+        },
+        "infiniband member": {"type": "infiniband", "device": "ib0", "hwaddr": IB, "tags": {"master": "bond0"}},
+        "bond-slave": {
+            "type": "bond-slave",
+            "device": "eth1",
+            "hwaddr": "52:54:00:00:00:01",
+            "tags": {"master": "bond0"},
+        },
+        "bond-slave of none": {"type": "bond-slave", "device": "eth2", "hwaddr": "52:54:00:00:00:02"},
+        "vlan": {"type": "vlan", "device": "eth0.100"},
+    }.items()
+}
+
 
 @dataclass(frozen=True)
 class File:
