@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from support.escapes import SECRET, tempting
 from support.overlays import Site
 from wwfast.boot import goscript
 from wwfast.config.settings import load
@@ -31,20 +32,6 @@ from wwfast.overlays.templates.go.library.versions import Version
 from wwfast.overlays.templates.sources import Sources
 from wwfast.paths import Paths
 
-SECRET = "s3cr3t-of-the-server"
-NODES = """\
-nodes:
-  n1:
-    system overlay: [o]
-    kernel: {version: 6.1.0, args: [quiet]}
-    ipmi: {username: admin, password: hunter2, tags: {vlan: "7"}}
-    tags: {a: "1", q: "010"}
-    network devices: {eth0: {device: eth0, ipaddr: 10.0.1.1, netmask: 255.255.0.0, tags: {DNS: 10.0.0.2}}}
-    disks: {/dev/sda: {wipe_table: true, partitions: {root: {number: "1"}}}}
-    filesystems: {/dev/x: {format: ext4, path: /, options: [-L, x]}}
-    resources: {fstab: [{spec: "server:/home"}], deep: {flag: true, number: 3, half: 0.5, none: null}}
-  n2: {}
-"""
 DATA = (str, int, float, bool, type(None), list, dict)
 OBJECTS = (values.Struct, values.Null, values.Flag, values.Address, values.Word, Time, Version, godata.Top,
            godata.NodeView, goscript.Variables)  # fmt: skip
@@ -85,15 +72,7 @@ NAMES = {
 
 @pytest.fixture
 def site(paths: Paths) -> Site:
-    made = Site(paths, nodes=NODES)
-    (paths.root / "etc/shadow").write_text(SECRET)
-    (paths.root / "secret").write_text(SECRET)
-    (paths.etc / "note").write_text("note\n")
-    (paths.etc / "up").symlink_to("../shadow")
-    (paths.etc / "absolute").symlink_to(paths.root / "secret")
-    (paths.etc / "proc").symlink_to("/proc/self/environ")
-    (paths.etc / "root").symlink_to("/")
-    return made
+    return tempting(paths)
 
 
 class Ready:

@@ -19,6 +19,7 @@ import pytest
 from jinja2 import Undefined
 from jinja2.runtime import Context, LoopContext, Macro
 
+from support.escapes import SECRET, tempting
 from support.overlays import Site
 from wwfast._ext.attributes import Method, Place, View
 from wwfast.boot.script import Scripts
@@ -32,20 +33,6 @@ from wwfast.overlays.templates.render import Template
 from wwfast.overlays.templates.sources import Sources
 from wwfast.paths import Paths
 
-SECRET = "s3cr3t-of-the-server"
-NODES = """\
-nodes:
-  n1:
-    system overlay: [o]
-    kernel: {version: 6.1.0, args: [quiet]}
-    ipmi: {username: admin, password: hunter2, tags: {vlan: "7"}}
-    tags: {a: "1", q: "010"}
-    network devices: {eth0: {device: eth0, ipaddr: 10.0.1.1, netmask: 255.255.0.0, tags: {DNS: 10.0.0.2}}}
-    disks: {/dev/sda: {wipe_table: true, partitions: {root: {number: "1"}}}}
-    filesystems: {/dev/x: {format: ext4, path: /, options: [-L, x]}}
-    resources: {fstab: [{spec: "server:/home"}], deep: {flag: true, number: 3, half: 0.5, none: null}}
-  n2: {}
-"""
 SCALARS = (str, int, float, bool, type(None))
 # What a template may call, by where it comes from; everything else that is callable is a hole.
 FUNCTIONS = {
@@ -57,15 +44,7 @@ FUNCTIONS = {
 
 @pytest.fixture
 def site(paths: Paths) -> Site:
-    made = Site(paths, nodes=NODES)
-    (paths.root / "etc/shadow").write_text(SECRET)
-    (paths.root / "secret").write_text(SECRET)
-    (paths.etc / "note").write_text("note\n")
-    (paths.etc / "up").symlink_to("../shadow")
-    (paths.etc / "absolute").symlink_to(paths.root / "secret")
-    (paths.etc / "proc").symlink_to("/proc/self/environ")
-    (paths.etc / "root").symlink_to("/")
-    return made
+    return tempting(paths)
 
 
 # -- what can be reached ---------------------------------------------------------------------------------------------

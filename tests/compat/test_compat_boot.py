@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from support.daemon import MAC, NODES, overlay, serving, tiny_image, write_conf
+from support.daemon import MAC, NODES, overlay, serving, tiny_site, write_conf
 from support.planner import Fresh
 from wwfast.boot.plan import Ask
 from wwfast.boot.stages import Stage
@@ -17,7 +17,6 @@ from wwfast.config.settings import load
 from wwfast.daemon.boot import routes
 from wwfast.daemon.boot.guard import Guard
 from wwfast.daemon.state.timeline import Timeline
-from wwfast.images import building
 from wwfast.net.transfer import Outcome, Transfer
 from wwfast.nodes.registry import Registry
 from wwfast.paths import Paths
@@ -28,12 +27,7 @@ CURL = {"user-agent": "curl/7.88.1"}
 
 @pytest.fixture
 def site(paths: Paths) -> Paths:
-    tiny_image(paths)
-    building.build(paths, "tiny")
-    overlay(paths)
-    write_conf(paths)
-    paths.nodes_conf.write_text(NODES)
-    return paths
+    return tiny_site(paths)
 
 
 def script(paths: Paths, **conf: Any) -> str:

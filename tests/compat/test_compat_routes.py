@@ -9,8 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import zstandard
 
-from support.daemon import MAC, NODES, Serving, overlay, serving, tiny_image, write_conf
-from wwfast.images import building
+from support.daemon import MAC, Serving, serving, tiny_site
 from wwfast.pack import derive
 from wwfast.paths import Paths
 
@@ -49,14 +48,7 @@ ROUTES = [
 
 @pytest.fixture(scope="module")
 def at(tmp_path_factory: pytest.TempPathFactory) -> Paths:
-    paths = Paths.at(tmp_path_factory.mktemp("site"))
-    paths.etc.mkdir(parents=True)
-    tiny_image(paths)
-    building.build(paths, "tiny")
-    overlay(paths)
-    write_conf(paths)
-    paths.nodes_conf.write_text(NODES)
-    return paths
+    return tiny_site(Paths.at(tmp_path_factory.mktemp("site")))
 
 
 @pytest.fixture(scope="module")
@@ -93,11 +85,7 @@ def test_compat_image_comes_in_every_form_and_each_is_the_same(server: Serving) 
 
 
 def test_compat_image_form_is_made_once_for_all_who_ask(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
-    tiny_image(paths)
-    building.build(paths, "tiny")
-    overlay(paths)
-    write_conf(paths)
-    paths.nodes_conf.write_text(NODES)
+    tiny_site(paths)
     made, calls = derive.make, []
     monkeypatch.setattr(derive, "make", lambda dest, fmt: (calls.append(fmt), made(dest, fmt)))
     with serving(paths) as running, ThreadPoolExecutor(8) as clients:

@@ -17,6 +17,7 @@ import uvloop
 from support import leaks
 from wwfast.config.settings import load
 from wwfast.daemon.app import Daemon
+from wwfast.images import building
 from wwfast.net.http.server import listen
 from wwfast.paths import Paths
 
@@ -65,6 +66,17 @@ def write_conf(paths: Paths, **changes: Any) -> None:
         "tftp": {"enabled": False},
     }
     paths.conf.write_text(json.dumps(sections | changes))
+
+
+def tiny_site(paths: Paths) -> Paths:
+    """A site whose node boots: image, overlays, warewulf.conf, nodes.conf."""
+    paths.etc.mkdir(parents=True, exist_ok=True)
+    tiny_image(paths)
+    building.build(paths, "tiny")
+    overlay(paths)
+    write_conf(paths)
+    paths.nodes_conf.write_text(NODES)
+    return paths
 
 
 class Serving:

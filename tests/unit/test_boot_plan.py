@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from support.daemon import MAC, NODES, overlay, tiny_image, write_conf
+from support.daemon import MAC, NODES, tiny_image, tiny_site
 from support.planner import Fresh
 from wwfast.boot import plan, standing
 from wwfast.boot.plan import Ask, Planner
@@ -34,12 +34,7 @@ OURS = {
 
 @pytest.fixture
 def site(paths: Paths) -> Paths:
-    tiny_image(paths)
-    building.build(paths, "tiny")
-    overlay(paths)
-    write_conf(paths)
-    paths.nodes_conf.write_text(NODES)
-    return paths
+    return tiny_site(paths)
 
 
 @pytest.mark.parametrize("module", [plan, standing])

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from support.daemon import MAC, NODES, Serving, overlay, serving, tiny_image, write_conf
+from support.daemon import MAC, NODES, Serving, overlay, serving, tiny_image, tiny_site, write_conf
 from wwfast.daemon import app
 from wwfast.images import building
 from wwfast.overlays.making import store
@@ -27,14 +27,7 @@ DASHED = MAC.replace(":", "-").upper()
 
 @pytest.fixture(scope="module")
 def at(tmp_path_factory: pytest.TempPathFactory) -> Paths:
-    paths = Paths.at(tmp_path_factory.mktemp("site"))
-    paths.etc.mkdir(parents=True)
-    tiny_image(paths)
-    building.build(paths, "tiny")
-    overlay(paths)
-    write_conf(paths)
-    paths.nodes_conf.write_text(NODES)
-    return paths
+    return tiny_site(Paths.at(tmp_path_factory.mktemp("site")))
 
 
 @pytest.fixture(scope="module")

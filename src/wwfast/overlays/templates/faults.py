@@ -67,6 +67,13 @@ class Exceeded(BaseException):
         self.hint = f"an endless loop or expression? if not: warewulf.conf, wwfast: {{{key}: NUMBER}}"
 
 
+def limited(error: BaseException, memory: float) -> BaseException:
+    """The same, or in its place that `memory` MiB (0: no limit) were not enough."""
+    if memory and isinstance(error, MemoryError):
+        return Exceeded("memory", memory).with_traceback(error.__traceback__)
+    return error
+
+
 class Missing(jinja2.StrictUndefined):
     """What is not there; using it is refused in words that do not depend on Jinja2's."""
 

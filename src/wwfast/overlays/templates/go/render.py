@@ -122,9 +122,7 @@ class Program:
             raise
         except (Exception, faults.Exceeded) as error:
             # From None: a traceback would quote the error, and with it values.
-            if memory and isinstance(error, MemoryError):
-                error = faults.Exceeded("memory", memory).with_traceback(error.__traceback__)
-            raise self.failure(error, node) from None
+            raise self.failure(faults.limited(error, memory), node) from None
         return run.out
 
     def outputs(

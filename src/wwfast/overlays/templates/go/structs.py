@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from operator import attrgetter
 from typing import Any, ClassVar
 
@@ -19,10 +19,36 @@ from wwfast.overlays.templates.go.values import (
 )
 
 Member = Callable[[Any], Any]
+Kind = Callable[[str], Member]
 Word.METHODS = {
     "Bool": lambda text: truth(text),
     "BoolDefaultTrue": lambda text: truth(text, default=True),
 }
+# Our names of fields that are not Go's in lower case.
+SPELLED = {
+    **{name + end: field for end in ("", "P") for name, field in {
+        "WipeTable": "wipe_table", "WipePartitionEntry": "wipe_partition_entry", "ShouldExist": "should_exist",
+        "Resize": "resize", "WipeFileSystem": "wipe_filesystem",
+    }.items()},
+    "IpCIDR": "ip_cidr", "IpCIDR6": "ip_cidr6", "SizeMiB": "size_mib", "StartMiB": "start_mib",
+    "TypeGuid": "type_guid", "MountOptions": "mount_options", "PartitionList": "partition_list",
+    "ExportOptions": "export_options", "ExportsExtended": "export_paths", "KeyTypes": "key_types",
+    "RangeStart": "range_start", "RangeEnd": "range_end", "Range6Start": "range6_start", "Range6End": "range6_end",
+    "SystemdName": "systemd_name", "TLSPort": "tls_port", "TLSEnabled": "tls", "SecureFiles": "files_secured",
+    "UpdateInterval": "update_interval", "AutobuildOverlays": "autobuild_overlays",
+    "EnableHostOverlay": "host_overlay", "IpxeBinaries": "ipxe",
+}  # fmt: skip
+JSON = {"OnBoot": "onbot"}  # and there where encoding/json has another
+
+
+def members(**kinds: Kind) -> dict[str, Member]:
+    """Fields and methods of a struct, in Go's order, by what each is."""
+    return {name: kind(SPELLED.get(name, name.lower())) for name, kind in kinds.items()}
+
+
+def keys(names: Iterable[str], *methods: str) -> tuple[tuple[str, str], ...]:
+    """Names of encoding/json for the fields among these."""
+    return tuple((name, JSON.get(name) or SPELLED.get(name, name.lower())) for name in names if name not in methods)
 
 
 def plain(name: str) -> Member:
@@ -48,11 +74,6 @@ def says(name: str) -> Member:
     return lambda raw: bool(getattr(raw, name))
 
 
-def keys(*names: str, **others: str) -> tuple[tuple[str, str], ...]:
-    """Names of encoding/json, in the order of Go's structs: mostly the same in lower case."""
-    return (*((name, name.lower()) for name in names), *others.items())
-
-
 def several(raw: Any) -> Strings:
     return Strings(raw) or NoStrings()
 
@@ -65,71 +86,46 @@ def tags(name: str) -> Member:
     return lambda raw: StringMap(getattr(raw, name))
 
 
-def struct(name: str, kind: type[Struct]) -> Member:
-    return lambda raw: kind(getattr(raw, name))
-
-
 class Named(StructMap):
     """A map of structs, which `index` gives a nil pointer of where there is no such key."""
 
     to: str = "*struct"
 
 
-def named(name: str, kind: type[Struct]) -> Member:
+def named(kind: type[Struct]) -> Kind:
     made = type(f"{kind.__name__}s", (Named,), {"to": "*" + kind.GO})
-    return lambda raw: made((key, kind(item)) for key, item in getattr(raw, name).items())
+    return lambda name: lambda raw: made((key, kind(item)) for key, item in getattr(raw, name).items())
+
+
+def listed(kind: type[Struct]) -> Kind:
+    return lambda name: lambda raw: [kind(each) for each in getattr(raw, name)]
 
 
 class Kernel(Struct):
     __slots__ = ()
     GO = "node.KernelConf"
-    MEMBERS: ClassVar[Mapping[str, Member]] = {"Version": plain("version"), "Args": texts("args")}
-    KEYS = keys(*MEMBERS)
+    MEMBERS: ClassVar[Mapping[str, Member]] = members(Version=plain, Args=texts)
+    KEYS = keys(MEMBERS)
 
 
 class Ipmi(Struct):
     __slots__ = ()
     GO = "node.IpmiConf"
-    MEMBERS: ClassVar[Mapping[str, Member]] = {
-        "UserName": plain("username"),
-        "Password": plain("password"),
-        "Ipaddr": ip("ipaddr"),
-        "Gateway": ip("gateway"),
-        "Netmask": ip("netmask"),
-        "Port": plain("port"),
-        "Interface": plain("interface"),
-        "EscapeChar": plain("escapechar"),
-        "Write": word("write"),
-        "Template": plain("template"),
-        "Tags": tags("tags"),
-    }
-    KEYS = keys(*MEMBERS)
+    MEMBERS: ClassVar[Mapping[str, Member]] = members(
+        UserName=plain, Password=plain, Ipaddr=ip, Gateway=ip, Netmask=ip, Port=plain, Interface=plain,
+        EscapeChar=plain, Write=word, Template=plain, Tags=tags,
+    )  # fmt: skip
+    KEYS = keys(MEMBERS)
 
 
 class NetDev(Struct):
     __slots__ = ()
     GO = "node.NetDev"
-    MEMBERS: ClassVar[Mapping[str, Member]] = {
-        "Type": plain("type"),
-        "OnBoot": word("onboot"),
-        "Device": plain("device"),
-        "Hwaddr": plain("hwaddr"),
-        "Ipaddr": ip("ipaddr"),
-        "Netmask": ip("netmask"),
-        "Gateway": ip("gateway"),
-        "Ipaddr6": ip("ipaddr6"),
-        "PrefixLen6": plain("prefixlen6"),
-        "Gateway6": ip("gateway6"),
-        "MTU": plain("mtu"),
-        "Tags": tags("tags"),
-        "Primary": plain("primary"),
-        "IpCIDR": plain("ip_cidr"),
-        "IpCIDR6": plain("ip_cidr6"),
-    }
-    KEYS = (
-        *keys("Type", OnBoot="onbot"),
-        *keys("Device", "Hwaddr", "Ipaddr", "Netmask", "Gateway", "Ipaddr6", "PrefixLen6", "Gateway6", "MTU", "Tags"),
-    )
+    MEMBERS: ClassVar[Mapping[str, Member]] = members(
+        Type=plain, OnBoot=word, Device=plain, Hwaddr=plain, Ipaddr=ip, Netmask=ip, Gateway=ip, Ipaddr6=ip,
+        PrefixLen6=plain, Gateway6=ip, MTU=plain, Tags=tags, Primary=plain, IpCIDR=plain, IpCIDR6=plain,
+    )  # fmt: skip
+    KEYS = keys(MEMBERS, "Primary", "IpCIDR", "IpCIDR6")
 
 
 class TopNetDev(NetDev):
@@ -142,63 +138,30 @@ class TopNetDev(NetDev):
 class Partition(Struct):
     __slots__ = ()
     GO = "node.Partition"
-    MEMBERS: ClassVar[Mapping[str, Member]] = {
-        "Id": plain("id"),
-        "Number": plain("number"),
-        "SizeMiB": plain("size_mib"),
-        "StartMiB": plain("start_mib"),
-        "TypeGuid": plain("type_guid"),
-        "Guid": plain("guid"),
-        "WipePartitionEntry": says("wipe_partition_entry"),
-        "WipePartitionEntryP": flag("wipe_partition_entry"),
-        "ShouldExist": says("should_exist"),
-        "ShouldExistP": flag("should_exist"),
-        "Resize": says("resize"),
-        "ResizeP": flag("resize"),
-    }
-    KEYS = keys(
-        "Number",
-        SizeMiB="size_mib",
-        StartMiB="start_mib",
-        TypeGuid="type_guid",
-        Guid="guid",
-        WipePartitionEntryP="wipe_partition_entry",
-        ShouldExistP="should_exist",
-        ResizeP="resize",
-    )
+    MEMBERS: ClassVar[Mapping[str, Member]] = members(
+        Id=plain, Number=plain, SizeMiB=plain, StartMiB=plain, TypeGuid=plain, Guid=plain, WipePartitionEntryP=flag,
+        ShouldExistP=flag, ResizeP=flag, WipePartitionEntry=says, ShouldExist=says, Resize=says,
+    )  # fmt: skip
+    KEYS = keys(MEMBERS, "Id", "WipePartitionEntry", "ShouldExist", "Resize")
 
 
 class Disk(Struct):
     __slots__ = ()
     GO = "node.Disk"
-    MEMBERS: ClassVar[Mapping[str, Member]] = {
-        "Id": plain("id"),
-        "WipeTable": says("wipe_table"),
-        "WipeTableP": flag("wipe_table"),
-        "Partitions": named("partitions", Partition),
-        "PartitionList": lambda raw: [Partition(each) for each in raw.partition_list],
-    }
-    KEYS = keys(WipeTableP="wipe_table", Partitions="partitions")
+    MEMBERS: ClassVar[Mapping[str, Member]] = members(
+        Id=plain, WipeTableP=flag, Partitions=named(Partition), PartitionList=listed(Partition), WipeTable=says
+    )
+    KEYS = keys(MEMBERS, "Id", "PartitionList", "WipeTable")
 
 
 class FileSystem(Struct):
     __slots__ = ()
     GO = "node.FileSystem"
-    MEMBERS: ClassVar[Mapping[str, Member]] = {
-        "Id": plain("id"),
-        "Format": plain("format"),
-        "Path": plain("path"),
-        "WipeFileSystem": says("wipe_filesystem"),
-        "WipeFileSystemP": flag("wipe_filesystem"),
-        "Label": plain("label"),
-        "Uuid": plain("uuid"),
-        "Options": texts("options"),
-        "MountOptions": plain("mount_options"),
-    }
-    KEYS = (
-        *keys("Format", "Path", WipeFileSystemP="wipe_filesystem"),
-        *keys("Label", "Uuid", "Options", MountOptions="mount_options"),
-    )
+    MEMBERS: ClassVar[Mapping[str, Member]] = members(
+        Id=plain, Format=plain, Path=plain, WipeFileSystemP=flag, Label=plain, Uuid=plain, Options=texts,
+        MountOptions=plain, WipeFileSystem=says,
+    )  # fmt: skip
+    KEYS = keys(MEMBERS, "Id", "WipeFileSystem")
 
 
 def without_id(kind: type[Struct]) -> type[Struct]:
@@ -300,75 +263,32 @@ class Section(Struct):
     __slots__ = ()
 
 
-def section(name: str, **members: Member) -> type[Section]:
-    return type(name, (Section,), {"__slots__": (), "GO": f"config.{name}", "MEMBERS": members})
+def section(name: str, **kinds: Kind) -> type[Section]:
+    return type(name, (Section,), {"__slots__": (), "GO": f"config.{name}", "MEMBERS": members(**kinds)})
 
 
-Export = section("NFSExport", Path=plain("path"), ExportOptions=plain("export_options"))
+def or_server(name: str) -> Member:
+    return lambda raw: getattr(raw, name) or "warewulfd"
+
+
+PATHS = (
+    "Bindir", "Sysconfdir", "Localstatedir", "Cachedir", "Ipxesource", "Srvdir", "Firewallddir", "Systemddir",
+    "Datadir", "WWOverlaydir", "WWChrootdir", "WWProvisiondir", "WWClientdir", "WWFilesdir",
+)  # fmt: skip
+Export = section("NFSExport", Path=plain, ExportOptions=plain)
 SECTIONS: dict[str, tuple[str, type[Section]]] = {
-    "Dhcp": (
-        "dhcp",
-        section(
-            "DHCPConf",
-            Enabled=plain("enabled"),
-            Template=plain("template"),
-            RangeStart=plain("range_start"),
-            RangeEnd=plain("range_end"),
-            Range6Start=plain("range6_start"),
-            Range6End=plain("range6_end"),
-            SystemdName=plain("systemd_name"),
-        ),
-    ),
-    "Nfs": (
-        "nfs",
-        section(
-            "NFSConf",
-            Enabled=plain("enabled"),
-            ExportsExtended=lambda raw: [Export(each) for each in raw.export_paths],
-            SystemdName=plain("systemd_name"),
-        ),
-    ),
-    "Ssh": ("ssh", section("SSHConf", KeyTypes=texts("key_types"))),
-    "Warewulf": (
-        "warewulf",
-        section(
-            "WarewulfConf",
-            Port=plain("port"),
-            TLSPort=plain("tls_port"),
-            Secure=plain("secure"),
-            SecureFiles=lambda raw: raw.secure if raw.secure_files is None else raw.secure_files,
-            TLSEnabled=plain("tls"),
-            UpdateInterval=plain("update_interval"),
-            AutobuildOverlays=plain("autobuild_overlays"),
-            EnableHostOverlay=plain("host_overlay"),
-            GrubBoot=plain("grubboot"),
-            SystemdName=lambda raw: raw.systemd_name or "warewulfd",
-        ),
-    ),
-    "Tftp": (
-        "tftp",
-        section(
-            "TFTPConf",
-            Enabled=plain("enabled"),
-            TftpRoot=plain("tftproot"),
-            SystemdName=plain("systemd_name"),
-            IpxeBinaries=tags("ipxe"),
-        ),
-    ),
-    "Paths": (
-        "paths",
-        section(
-            "BuildConfig",
-            **{
-                name: plain(name.lower())
-                for name in (
-                    "Bindir", "Sysconfdir", "Localstatedir", "Cachedir", "Ipxesource", "Srvdir", "Firewallddir",
-                    "Systemddir", "Datadir", "WWOverlaydir", "WWChrootdir", "WWProvisiondir", "WWClientdir",
-                    "WWFilesdir",
-                )
-            },
-        ),
-    ),
+    "Dhcp": ("dhcp", section(
+        "DHCPConf", Enabled=plain, Template=plain, RangeStart=plain, RangeEnd=plain, Range6Start=plain,
+        Range6End=plain, SystemdName=plain,
+    )),
+    "Nfs": ("nfs", section("NFSConf", Enabled=plain, ExportsExtended=listed(Export), SystemdName=plain)),
+    "Ssh": ("ssh", section("SSHConf", KeyTypes=texts)),
+    "Warewulf": ("warewulf", section(
+        "WarewulfConf", Port=plain, TLSPort=plain, Secure=plain, SecureFiles=plain, TLSEnabled=plain,
+        UpdateInterval=plain, AutobuildOverlays=plain, EnableHostOverlay=plain, GrubBoot=plain, SystemdName=or_server,
+    )),
+    "Tftp": ("tftp", section("TFTPConf", Enabled=plain, TftpRoot=plain, SystemdName=plain, IpxeBinaries=tags)),
+    "Paths": ("paths", section("BuildConfig", **dict.fromkeys(PATHS, plain))),
 }  # fmt: skip
 SERVER: dict[str, str] = {
     "BuildHost": "build_host",

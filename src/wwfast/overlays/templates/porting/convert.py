@@ -13,24 +13,8 @@ from collections.abc import Sequence
 from wwfast.overlays.templates.data import FIELDS
 from wwfast.overlays.templates.go import structs
 from wwfast.overlays.templates.go.data import SHAPE
+from wwfast.overlays.templates.go.language import tree as syntax
 from wwfast.overlays.templates.go.language.lexer import SyntaxFault
-from wwfast.overlays.templates.go.language.tree import (
-    Action,
-    Branch,
-    Chain,
-    Command,
-    Dot,
-    Fields,
-    Function,
-    Jump,
-    Literal,
-    Operand,
-    Part,
-    Pipeline,
-    Text,
-    Tree,
-    Variable,
-)
 from wwfast.overlays.templates.go.shapes import Shape
 
 NAMES = {
@@ -79,7 +63,7 @@ SOFT = frozenset(
 _PRINTF = re.compile(r"%(?:[-0]?\d*[sdv]|%)")
 
 
-def converted(tree: Tree) -> str:
+def converted(tree: syntax.Tree) -> str:
     """The template in Jinja2. Raises SyntaxFault, with the place, for what has no counterpart."""
     if tree.defined:
         raise SyntaxFault(0, "it defines templates: a macro takes their place")
@@ -111,18 +95,18 @@ class Converter:
                 out.append(f"{start} {what} {'+%}' if after.startswith(chr(10)) else '%}'}")
         return "".join(out)
 
-    def parts(self, parts: Sequence[Part]) -> None:
+    def parts(self, parts: Sequence[syntax.Part]) -> None:
         for part in parts:
             match part:
-                case Text():
+                case syntax.Text():
                     self._made.append(("text", part.text))
-                case Action():
+                case syntax.Action():
                     self._action(part)
-                case Branch(word="range"):
+                case syntax.Branch(word="range"):
                     self._range(part)
-                case Branch():
+                case syntax.Branch():
                     self._branch(part)
-                case Jump():
+                case syntax.Jump():
                     self._made.append(("block", part.word))
                 case _:
                     raise SyntaxFault(part.at, "another template is called here")
@@ -130,14 +114,14 @@ class Converter:
     def _block(self, text: str) -> None:
         self._made.append(("block", text))
 
-    def _action(self, part: Action) -> None:
+    def _action(self, part: syntax.Action) -> None:
         value = self.pipeline(part.pipeline)
         if part.pipeline.variables:
             self._set(part.pipeline, value, part.at)
         else:
             self._made.append(("value", value))
 
-    def _set(self, pipeline: Pipeline, value: str, at: int) -> None:
+    def _set(self, pipeline: syntax.Pipeline, value: str, at: int) -> None:
         for name in pipeline.variables:
             known = self._variables.get(name)
             if not pipeline.declares and known is not None and known[2] != self._loops:
@@ -150,7 +134,7 @@ class Converter:
         name = variable[1:] or "root"
         return name + "_" if name in FIELDS or name in NAMES.values() or name in ("loop", "range", "dict") else name
 
-    def _branch(self, part: Branch) -> None:
+    def _branch(self, part: syntax.Branch) -> None:
         before = self._dot, dict(self._variables)
         value = self.pipeline(part.pipeline, soft=True)
         if part.pipeline.variables:
@@ -171,7 +155,7 @@ class Converter:
         self._block("endif")
         self._variables = before[1]
 
-    def _range(self, part: Branch) -> None:
+    def _range(self, part: syntax.Branch) -> None:
         before = self._dot, dict(self._variables)
         over = self.pipeline(part.pipeline)
         held = self._shape(part.pipeline)
@@ -211,19 +195,19 @@ class Converter:
 
     # -- expressions -------------------------------------------------------------------------------------------
 
-    def pipeline(self, pipeline: Pipeline, *, soft: bool = False) -> str:
+    def pipeline(self, pipeline: syntax.Pipeline, *, soft: bool = False) -> str:
         """`soft` where only is asked whether it is there."""
         value: str | None = None
         for command, after in zip(pipeline.commands, [*pipeline.commands[1:], None], strict=True):
             asked = after.operands[0] if after is not None else None
-            softly = asked.name in SOFT if isinstance(asked, Function) else soft and after is None
+            softly = asked.name in SOFT if isinstance(asked, syntax.Function) else soft and after is None
             value = self._command(command, value, soft=softly)
         assert value is not None
         return value
 
-    def _command(self, command: Command, final: str | None, *, soft: bool) -> str:
+    def _command(self, command: syntax.Command, final: str | None, *, soft: bool) -> str:
         first, *rest = command.operands
-        if not isinstance(first, Function):
+        if not isinstance(first, syntax.Function):
             if rest or final is not None:
                 raise SyntaxFault(first.at, "a method with arguments")
             return self._operand(first, soft=soft)
@@ -235,7 +219,7 @@ class Converter:
             arguments.append(final)
         return self._function(first, arguments)
 
-    def _function(self, function: Function, arguments: list[str]) -> str:
+    def _function(self, function: syntax.Function, arguments: list[str]) -> str:
         name = function.name
         if name in PLAIN:
             made = PLAIN[name].replace("{*}", ", ".join(arguments))
@@ -262,27 +246,27 @@ class Converter:
                 return f"{re.sub('v', 's', pattern) if '%v' in pattern else pattern} % ({', '.join(values)},)"
         raise SyntaxFault(function.at, f"{name} has no counterpart here")
 
-    def _operand(self, operand: Operand, *, soft: bool = False) -> str:
+    def _operand(self, operand: syntax.Operand, *, soft: bool = False) -> str:
         match operand:
-            case Literal(value=bool()):
+            case syntax.Literal(value=bool()):
                 return "true" if operand.value else "false"
-            case Literal(value=str()):
+            case syntax.Literal(value=str()):
                 return json.dumps(operand.value, ensure_ascii=False)
-            case Literal():
+            case syntax.Literal():
                 return repr(operand.value)
-            case Pipeline():
+            case syntax.Pipeline():
                 inner = self.pipeline(operand, soft=soft)
                 return inner if re.fullmatch(r"[\w.\[\]\"]+|\(.*\)", inner) else f"({inner})"
-            case Dot():
+            case syntax.Dot():
                 return self._named(self._dot[0], operand.at)
-            case Fields():
+            case syntax.Fields():
                 return self._path(*self._dot, operand.names, operand.at, soft=soft)
-            case Variable():
+            case syntax.Variable():
                 name, shape, _ = self._variables[operand.name]
                 return self._path(name, shape, operand.names, operand.at, soft=soft)
-            case Chain(inner=Pipeline() as inner):
+            case syntax.Chain(inner=syntax.Pipeline() as inner):
                 return self._path(self._operand(inner), self._shape(inner), operand.names, operand.at, soft=soft)
-            case Function():
+            case syntax.Function():
                 return self._function(operand, [])
         raise SyntaxFault(operand.at, "this has no counterpart here")
 
@@ -307,23 +291,23 @@ class Converter:
             shape = shape.walk([name])[0] if shape is not None else None
         return owner
 
-    def _shape(self, pipeline: Pipeline) -> Shape | None:
+    def _shape(self, pipeline: syntax.Pipeline) -> Shape | None:
         command = pipeline.commands[0]
         if len(pipeline.commands) > 1:
             return None
         first = command.operands[0]
-        if isinstance(first, Function) and first.name == "index" and len(command.operands) == 3:
-            held = self._shape(Pipeline([Command([command.operands[1]], first.at)], first.at))
+        if isinstance(first, syntax.Function) and first.name == "index" and len(command.operands) == 3:
+            held = self._shape(syntax.Pipeline([syntax.Command([command.operands[1]], first.at)], first.at))
             return held.element if held is not None else None
         if len(command.operands) > 1:
             return None
         owner: Shape | None = None
         names: list[str] = []
-        if isinstance(first, Pipeline):
+        if isinstance(first, syntax.Pipeline):
             return self._shape(first)
-        if isinstance(first, Dot | Fields):
-            owner, names = self._dot[1], first.names if isinstance(first, Fields) else []
-        elif isinstance(first, Variable):
+        if isinstance(first, syntax.Dot | syntax.Fields):
+            owner, names = self._dot[1], first.names if isinstance(first, syntax.Fields) else []
+        elif isinstance(first, syntax.Variable):
             owner, names = self._variables[first.name][1], first.names
         return owner.walk(names)[0] if owner is not None else None
 

@@ -13,27 +13,9 @@ from types import CodeType
 from typing import Any, NamedTuple
 
 from wwfast.overlays.templates.go import comparing, values
+from wwfast.overlays.templates.go.language import tree as syntax
 from wwfast.overlays.templates.go.language.functions import CHECKS, KINDS, Known
 from wwfast.overlays.templates.go.language.lexer import Places
-from wwfast.overlays.templates.go.language.tree import (
-    Action,
-    Branch,
-    Call,
-    Chain,
-    Command,
-    Dot,
-    Fields,
-    Function,
-    Jump,
-    Literal,
-    Nil,
-    Operand,
-    Part,
-    Pipeline,
-    Text,
-    Tree,
-    Variable,
-)
 from wwfast.overlays.templates.go.shapes import Shape
 
 RUNTIME: dict[str, Any] = {
@@ -69,7 +51,9 @@ class Scope:
         return self.names.get(name) or (self.outer.find(name) if self.outer else None)
 
 
-def compiled(tree: Tree, source: str, where: str, functions: Mapping[str, Known], top: Shape | None = None) -> Compiled:
+def compiled(
+    tree: syntax.Tree, source: str, where: str, functions: Mapping[str, Known], top: Shape | None = None
+) -> Compiled:
     """A code object that defines `main(run, dot)`; `top` tells what the dot of the top level has."""
     maker = Compiler(tree, source, functions, top)
     module = ast.Module(maker.functions(), [])
@@ -77,7 +61,7 @@ def compiled(tree: Tree, source: str, where: str, functions: Mapping[str, Known]
 
 
 class Compiler:
-    def __init__(self, tree: Tree, source: str, functions: Mapping[str, Known], top: Shape | None) -> None:
+    def __init__(self, tree: syntax.Tree, source: str, functions: Mapping[str, Known], top: Shape | None) -> None:
         self._tree, self._functions, self._top = tree, functions, top
         self._places = Places(source)
         self._templates = {name: f"t_{number}" for number, name in enumerate(tree.defined)}
@@ -93,7 +77,7 @@ class Compiler:
         made: list[ast.stmt] = [self._function("main", self._tree.body, whole=True)]
         return made + [self._function(self._templates[name], body) for name, body in self._tree.defined.items()]
 
-    def _function(self, name: str, body: list[Part], *, whole: bool = False) -> ast.stmt:
+    def _function(self, name: str, body: list[syntax.Part], *, whole: bool = False) -> ast.stmt:
         self._scope, self._dot = Scope(), "d"
         self._scope.names["$"] = "d"
         self._shapes = {"d": self._top if whole else None}
@@ -136,46 +120,46 @@ class Compiler:
 
     # -- parts -------------------------------------------------------------------------------------------------
 
-    def _parts(self, parts: list[Part]) -> list[ast.stmt]:
+    def _parts(self, parts: list[syntax.Part]) -> list[ast.stmt]:
         """Statements, at least one."""
         made: list[ast.stmt] = []
         for part in parts:
             match part:
-                case Text():
+                case syntax.Text():
                     made.append(self._write(self._const(part.text, part.at), part.at))
-                case Action():
+                case syntax.Action():
                     value = self._pipeline(part.pipeline)
                     made.append(
                         ast.Expr(value, **self._at(part.at))
                         if part.pipeline.variables
                         else self._write(self._shown(value, part), part.at)
                     )
-                case Branch(word="range"):
+                case syntax.Branch(word="range"):
                     made += self._range(part)
-                case Branch():
+                case syntax.Branch():
                     made.append(self._branch(part))
-                case Jump():
+                case syntax.Jump():
                     made.append((ast.Break if part.word == "break" else ast.Continue)(**self._at(part.at)))
-                case Call():
+                case syntax.Call():
                     made.append(ast.Expr(self._template(part), **self._at(part.at)))
         return made or [ast.Pass(**self._at(0))]
 
     def _write(self, value: ast.expr, at: int) -> ast.stmt:
         return ast.Expr(self._call("w", [value], at), **self._at(at))
 
-    def _shown(self, value: ast.expr, action: Action) -> ast.expr:
+    def _shown(self, value: ast.expr, action: syntax.Action) -> ast.expr:
         if isinstance(value, ast.Constant) and type(value.value) is str:
             return value
         return self._call("show", [value], action.at)
 
-    def _inside(self, parts: list[Part], dot: str) -> list[ast.stmt]:
+    def _inside(self, parts: list[syntax.Part], dot: str) -> list[ast.stmt]:
         before = self._scope, self._dot
         self._scope, self._dot = Scope(self._scope), dot
         made = self._parts(parts)
         self._scope, self._dot = before
         return made
 
-    def _branch(self, part: Branch) -> ast.stmt:
+    def _branch(self, part: syntax.Branch) -> ast.stmt:
         outer = self._scope
         self._scope = Scope(outer)
         test = self._pipeline(part.pipeline)
@@ -190,7 +174,7 @@ class Compiler:
         self._scope = outer
         return ast.If(test, body, otherwise, **self._at(part.at))
 
-    def _range(self, part: Branch) -> list[ast.stmt]:
+    def _range(self, part: syntax.Branch) -> list[ast.stmt]:
         outer, at = self._scope, part.at
         self._scope = Scope(outer)
         variables = part.pipeline.variables
@@ -224,7 +208,7 @@ class Compiler:
         self._scope = outer
         return made
 
-    def _template(self, part: Call) -> ast.expr:
+    def _template(self, part: syntax.Call) -> ast.expr:
         dot = self._pipeline(part.pipeline) if part.pipeline is not None else self._const(None, part.at)
         if part.name not in self._templates:
             return self._fail(f"template {part.name!r} is not defined", part.at)
@@ -232,7 +216,7 @@ class Compiler:
 
     # -- expressions -------------------------------------------------------------------------------------------
 
-    def _pipeline(self, pipeline: Pipeline) -> ast.expr:
+    def _pipeline(self, pipeline: syntax.Pipeline) -> ast.expr:
         value: ast.expr | None = None
         for command in pipeline.commands:
             value = self._command(command, value)
@@ -249,76 +233,78 @@ class Compiler:
             value = self._bind(target, value, pipeline.at)
         return value
 
-    def _shape(self, pipeline: Pipeline) -> Shape | None:
+    def _shape(self, pipeline: syntax.Pipeline) -> Shape | None:
         """What is known of its value: where it is a field, a variable, or an element by `index`."""
         if len(pipeline.commands) > 1:
             return None
         first, *rest = pipeline.commands[0].operands
-        if isinstance(first, Function) and first.name == "index" and len(rest) == 2:
-            held = self._shape(Pipeline([Command(rest[:1], first.at)], first.at))
+        if isinstance(first, syntax.Function) and first.name == "index" and len(rest) == 2:
+            held = self._shape(syntax.Pipeline([syntax.Command(rest[:1], first.at)], first.at))
             return held.element if held is not None else None
         if rest:
             return None
         match first:
-            case Pipeline():
+            case syntax.Pipeline():
                 return self._shape(first)
-            case Dot():
+            case syntax.Dot():
                 return self._shapes.get(self._dot)
-            case Fields():
+            case syntax.Fields():
                 owner, names = self._shapes.get(self._dot), first.names
-            case Variable():
+            case syntax.Variable():
                 owner, names = self._shapes.get(self._scope.find(first.name) or ""), first.names
-            case Chain(inner=Pipeline() as inner):
+            case syntax.Chain(inner=syntax.Pipeline() as inner):
                 owner, names = self._shape(inner), first.names
             case _:
                 return None
         return owner.walk(names)[0] if owner is not None else None
 
-    def _command(self, command: Command, final: ast.expr | None) -> ast.expr:
+    def _command(self, command: syntax.Command, final: ast.expr | None) -> ast.expr:
         first, *rest = command.operands
         match first:
-            case Function():
+            case syntax.Function():
                 return self._apply(first, rest, final)
-            case Fields() | Variable(names=[_, *_]) | Chain():
+            case syntax.Fields() | syntax.Variable(names=[_, *_]) | syntax.Chain():
                 if rest or final is not None:
                     return self._method(first, rest, final)
                 return self._operand(first)
         if rest or final is not None:
             return self._fail("can't give argument to non-function", first.at)
-        if isinstance(first, Nil):
+        if isinstance(first, syntax.Nil):
             return self._fail("nil is not a command", first.at)
         return self._operand(first)
 
-    def _operand(self, operand: Operand) -> ast.expr:
+    def _operand(self, operand: syntax.Operand) -> ast.expr:
         match operand:
-            case Literal():
+            case syntax.Literal():
                 return self._const(operand.value, operand.at)
-            case Nil():
+            case syntax.Nil():
                 return self._const(None, operand.at)
-            case Dot():
+            case syntax.Dot():
                 return self._name(self._dot, operand.at)
-            case Pipeline():
+            case syntax.Pipeline():
                 return self._pipeline(operand)
-            case Function():
+            case syntax.Function():
                 return self._apply(operand, [], None)
         owner, names = self._owner(operand)
         return self._fields(owner, names, operand)
 
-    def _owner(self, operand: Fields | Variable | Chain) -> tuple[ast.expr, list[str]]:
+    def _owner(self, operand: syntax.Fields | syntax.Variable | syntax.Chain) -> tuple[ast.expr, list[str]]:
         match operand:
-            case Fields():
+            case syntax.Fields():
                 return self._name(self._dot, operand.at), operand.names
-            case Variable():
+            case syntax.Variable():
                 name = self._scope.find(operand.name)
                 if name is None:
                     return self._fail(f"undefined variable {operand.name!r}", operand.at), operand.names
                 return self._name(name, operand.at), operand.names
-            case Chain():
+            case syntax.Chain():
                 return self._operand(operand.inner), operand.names
 
-    def _fields(self, owner: ast.expr, names: list[str], operand: Fields | Variable | Chain) -> ast.expr:
+    def _fields(
+        self, owner: ast.expr, names: list[str], operand: syntax.Fields | syntax.Variable | syntax.Chain
+    ) -> ast.expr:
         known = self._shapes.get(owner.id) if isinstance(owner, ast.Name) else None
-        if isinstance(operand, Chain) and isinstance(operand.inner, Pipeline):
+        if isinstance(operand, syntax.Chain) and isinstance(operand.inner, syntax.Pipeline):
             known = self._shape(operand.inner)
         if known is not None and (said := known.walk(names)[1]):
             self.doubts.append(Doubt(operand.at, said))
@@ -334,13 +320,15 @@ class Compiler:
             known = known.walk([name])[0] if known is not None else None
         return owner
 
-    def _method(self, first: Fields | Variable | Chain, rest: list[Operand], final: ast.expr | None) -> ast.expr:
+    def _method(
+        self, first: syntax.Fields | syntax.Variable | syntax.Chain, rest: list[syntax.Operand], final: ast.expr | None
+    ) -> ast.expr:
         owner, names = self._owner(first)
         arguments = [self._operand(each) for each in rest] + ([final] if final is not None else [])
         inner = self._fields(owner, names[:-1], first)
         return self._call("method", [inner, self._const(names[-1], first.at), *arguments], first.at)
 
-    def _apply(self, function: Function, rest: list[Operand], final: ast.expr | None) -> ast.expr:
+    def _apply(self, function: syntax.Function, rest: list[syntax.Operand], final: ast.expr | None) -> ast.expr:
         name, at = function.name, function.at
         known = self._functions[name]
         count = len(rest) + (final is not None)
@@ -363,9 +351,9 @@ class Compiler:
             arguments.insert(0, self._name("run", at))
         return self._call(f"f_{name}", arguments, at)
 
-    def _argument(self, operand: Operand, letter: str) -> ast.expr:
+    def _argument(self, operand: syntax.Operand, letter: str) -> ast.expr:
         kind = KINDS[letter]
-        if isinstance(operand, Literal):
+        if isinstance(operand, syntax.Literal):
             if not kind.literal(operand):
                 return self._fail(f"expected {kind.name}; found {operand.value!r}", operand.at)
             value = operand.value
@@ -374,7 +362,7 @@ class Compiler:
             elif letter == "f":
                 value = float(operand.value)
             return self._const(value, operand.at)
-        if isinstance(operand, Nil) and letter in "sibf":
+        if isinstance(operand, syntax.Nil) and letter in "sibf":
             return self._fail(f"cannot assign nil to {kind.name}", operand.at)
         return self._checked(self._operand(operand), letter, operand.at)
 

@@ -6,43 +6,25 @@ import ast
 import re
 from collections.abc import Collection, Mapping
 
+from wwfast.overlays.templates.go.language import tree as syntax
 from wwfast.overlays.templates.go.language.lexer import Kind, SyntaxFault, Token, tokens
-from wwfast.overlays.templates.go.language.tree import (
-    Action,
-    Branch,
-    Call,
-    Chain,
-    Command,
-    Dot,
-    Fields,
-    Function,
-    Jump,
-    Literal,
-    Nil,
-    Operand,
-    Part,
-    Pipeline,
-    Text,
-    Tree,
-    Variable,
-)
 
 DEEPEST = 100  # parentheses and blocks within each other
 _ESCAPE = re.compile(r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|([0-7]{3})|(.))", re.DOTALL)
 _SIMPLE = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", "\\": "\\"}
 
 
-def parse(source: str, known: Collection[str], refused: Mapping[str, str]) -> Tree:
+def parse(source: str, known: Collection[str], refused: Mapping[str, str]) -> syntax.Tree:
     """The tree of a template; `known` are names of functions, `refused` others, and why they are not there."""
     parser = Parser(source, known, refused)
-    body: list[Part] = []
+    body: list[syntax.Part] = []
     while parser.peek().kind is not Kind.END:
         part = parser.part(top=True)
         if isinstance(part, Token):
             raise SyntaxFault(part.at, f"unexpected {{{{{part.text}}}}}")
         if part is not None:
             body.append(part)
-    return Tree(body, parser.defined, frozenset(parser.words), parser.comments, frozenset(parser.assigned))
+    return syntax.Tree(body, parser.defined, frozenset(parser.words), parser.comments, frozenset(parser.assigned))
 
 
 class Parser:
@@ -55,7 +37,7 @@ class Parser:
         self._variables = ["$"]
         self._loops = 0
         self._depth = 0
-        self.defined: dict[str, list[Part]] = {}
+        self.defined: dict[str, list[syntax.Part]] = {}
         self.words: set[str] = set()
         self.assigned: set[str] = set()
 
@@ -81,11 +63,11 @@ class Parser:
 
     # -- parts -------------------------------------------------------------------------------------------------
 
-    def part(self, *, top: bool = False) -> Part | Token | None:
+    def part(self, *, top: bool = False) -> syntax.Part | Token | None:
         """The next part; the token of an `else` or `end`; None for a definition."""
         token = self.next()
         if token.kind is Kind.TEXT:
-            return Text(token.text, token.at)
+            return syntax.Text(token.text, token.at)
         if token.kind is Kind.END:
             raise SyntaxFault(token.at, "unexpected EOF")
         word = self.peek()
@@ -104,14 +86,14 @@ class Parser:
                         raise SyntaxFault(word.at, "unexpected {{define}}")
                     self._define(self.next())
                     return None
-        return Action(self._pipeline("command", Kind.RIGHT), word.at)
+        return syntax.Action(self._pipeline("command", Kind.RIGHT), word.at)
 
-    def _parts(self) -> tuple[list[Part], Token]:
+    def _parts(self) -> tuple[list[syntax.Part], Token]:
         """Parts up to `else` or `end`."""
         self._depth += 1
         if self._depth > DEEPEST:
             raise SyntaxFault(self.peek().at, "it is nested too deeply")
-        found: list[Part] = []
+        found: list[syntax.Part] = []
         while True:
             part = self.part()
             if isinstance(part, Token):
@@ -120,13 +102,13 @@ class Parser:
             if part is not None:
                 found.append(part)
 
-    def _branch(self, word: Token) -> Branch:
+    def _branch(self, word: Token) -> syntax.Branch:
         scope = len(self._variables)
         pipeline = self._pipeline(word.text, Kind.RIGHT)
         self._loops += word.text == "range"
         body, stop = self._parts()
         self._loops -= word.text == "range"
-        otherwise: list[Part] = []
+        otherwise: list[syntax.Part] = []
         if stop.text == "else":
             again = self.peek()
             if again.kind is Kind.WORD and again.text == word.text != "range":
@@ -140,13 +122,13 @@ class Parser:
         else:
             self.expect(Kind.RIGHT, "end")
         del self._variables[scope:]
-        return Branch(word.text, pipeline, body, otherwise, word.at)
+        return syntax.Branch(word.text, pipeline, body, otherwise, word.at)
 
-    def _jump(self, word: Token) -> Jump:
+    def _jump(self, word: Token) -> syntax.Jump:
         self.expect(Kind.RIGHT, word.text)
         if not self._loops:
             raise SyntaxFault(word.at, f"{{{{{word.text}}}}} outside {{{{range}}}}")
-        return Jump(word.text, word.at)
+        return syntax.Jump(word.text, word.at)
 
     def _name(self, where: str) -> str:
         token = self.next()
@@ -154,7 +136,7 @@ class Parser:
             raise SyntaxFault(token.at, f"unexpected {token.text!r} in {where}")
         return self._unquoted(token)
 
-    def _call(self, word: Token) -> Call:
+    def _call(self, word: Token) -> syntax.Call:
         name = self._name(f"{word.text} clause")
         pipeline = None
         if word.text == "block" or self.peek().kind is not Kind.RIGHT:
@@ -163,7 +145,7 @@ class Parser:
             self.next()
         if word.text == "block":
             self._body_of(name, word)
-        return Call(name, pipeline, word.at)
+        return syntax.Call(name, pipeline, word.at)
 
     def _define(self, word: Token) -> None:
         name = self._name("define clause")
@@ -178,17 +160,17 @@ class Parser:
             raise SyntaxFault(stop.at, f"unexpected {{{{else}}}} in {word.text} clause")
         self.expect(Kind.RIGHT, "end")
         self._variables, self._loops = outside
-        empty = all(isinstance(part, Text) and not part.text.strip() for part in body)
+        empty = all(isinstance(part, syntax.Text) and not part.text.strip() for part in body)
         if name not in self.defined or not empty:
             before = self.defined.get(name, [])
-            if any(not isinstance(part, Text) or part.text.strip() for part in before):
+            if any(not isinstance(part, syntax.Text) or part.text.strip() for part in before):
                 raise SyntaxFault(word.at, f"multiple definition of template {name!r}")
             self.defined[name] = body
 
     # -- pipelines ---------------------------------------------------------------------------------------------
 
-    def _pipeline(self, context: str, stop: Kind) -> Pipeline:
-        made = Pipeline([], self.peek().at)
+    def _pipeline(self, context: str, stop: Kind) -> syntax.Pipeline:
+        made = syntax.Pipeline([], self.peek().at)
         while self.peek().kind is Kind.VARIABLE:
             start = self._at
             variable = self.next()
@@ -216,17 +198,17 @@ class Parser:
         if not made.commands:
             raise SyntaxFault(made.at, f"missing value for {context}")
         for number, command in enumerate(made.commands[1:], 2):
-            if isinstance(command.operands[0], Literal | Nil | Dot):
+            if isinstance(command.operands[0], syntax.Literal | syntax.Nil | syntax.Dot):
                 raise SyntaxFault(command.at, f"non executable command in pipeline stage {number}")
         return made
 
-    def _declare(self, pipeline: Pipeline, variable: Token) -> None:
+    def _declare(self, pipeline: syntax.Pipeline, variable: Token) -> None:
         self.words.add(variable.text)
         pipeline.variables.append(variable.text)
         self._variables.append(variable.text)
 
-    def _command(self, context: str) -> Command:
-        made = Command([], self.peek().at)
+    def _command(self, context: str) -> syntax.Command:
+        made = syntax.Command([], self.peek().at)
         while True:
             operand = self._operand()
             if operand is not None:
@@ -248,47 +230,47 @@ class Parser:
             raise SyntaxFault(self.peek().at, f"unexpected '|' in {context}")
         return made
 
-    def _operand(self) -> Operand | None:
+    def _operand(self) -> syntax.Operand | None:
         term = self._term()
         if term is None or self.peek(blanks=True).kind is not Kind.FIELD:
             return term
         at, names = self.peek().at, []
         while self.peek(blanks=True).kind is Kind.FIELD:
             names.append(self._field(self.next()))
-        if isinstance(term, Fields | Variable):
+        if isinstance(term, syntax.Fields | syntax.Variable):
             term.names += names
             return term
-        if isinstance(term, Literal | Nil | Dot):
+        if isinstance(term, syntax.Literal | syntax.Nil | syntax.Dot):
             raise SyntaxFault(at, "unexpected . after a term")
-        return Chain(term, names, at)
+        return syntax.Chain(term, names, at)
 
     def _field(self, token: Token) -> str:
         name = token.text[1:]
         self.words.add(name)
         return name
 
-    def _term(self) -> Operand | None:
+    def _term(self) -> syntax.Operand | None:
         token = self.next()
         at = token.at
         match token.kind:
             case Kind.WORD:
                 return self._word(token)
             case Kind.DOT:
-                return Dot(at)
+                return syntax.Dot(at)
             case Kind.VARIABLE:
                 self.words.add(token.text)
                 if token.text not in self._variables:
                     raise SyntaxFault(at, f"undefined variable {token.text!r}")
-                return Variable(token.text, [], at)
+                return syntax.Variable(token.text, [], at)
             case Kind.FIELD:
-                return Fields([self._field(token)], at)
+                return syntax.Fields([self._field(token)], at)
             case Kind.STRING | Kind.RAW:
-                return Literal(self._unquoted(token), at)
+                return syntax.Literal(self._unquoted(token), at)
             case Kind.CHARACTER:
                 letter = self._unquoted(token)
                 if len(letter) != 1:
                     raise SyntaxFault(at, f"malformed character constant: {token.text}")
-                return Literal(ord(letter), at, ord(letter))
+                return syntax.Literal(ord(letter), at, ord(letter))
             case Kind.NUMBER:
                 return number(token)
             case Kind.OPEN:
@@ -301,12 +283,12 @@ class Parser:
         self._at -= 1
         return None
 
-    def _word(self, token: Token) -> Operand:
+    def _word(self, token: Token) -> syntax.Operand:
         match token.text:
             case "true" | "false":
-                return Literal(token.text == "true", token.at)
+                return syntax.Literal(token.text == "true", token.at)
             case "nil":
-                return Nil(token.at)
+                return syntax.Nil(token.at)
             case "if" | "with" | "range" | "end" | "else" | "template" | "block" | "define" | "break" | "continue":
                 raise SyntaxFault(token.at, f"unexpected <{token.text}>")
         if token.text in self._refused and token.text not in self._known:
@@ -314,7 +296,7 @@ class Parser:
         if token.text not in self._known:
             raise SyntaxFault(token.at, f"function {token.text!r} not defined")
         self.words.add(token.text)
-        return Function(token.text, token.at)
+        return syntax.Function(token.text, token.at)
 
     def _unquoted(self, token: Token) -> str:
         if token.kind is Kind.RAW:
@@ -347,7 +329,7 @@ def _unescaped(match: re.Match[str], token: Token) -> str:
     raise SyntaxFault(token.at, f"invalid escape \\{letter}")
 
 
-def number(token: Token) -> Literal:
+def number(token: Token) -> syntax.Literal:
     """A whole number or not, as Go's syntax says; `exact` where it can stand for a whole one."""
     text = token.text
     if text.endswith("i") and not text.lower().lstrip("+-").startswith("0x"):
@@ -357,10 +339,10 @@ def number(token: Token) -> Literal:
     try:
         if re.search(r"[.pP]", bare) or (re.search(r"[eE]", bare) and not bare.lower().startswith("0x")):
             value = float.fromhex(text) if bare.lower().startswith("0x") else float(text)
-            return Literal(value, token.at, int(value) if value.is_integer() else None)
+            return syntax.Literal(value, token.at, int(value) if value.is_integer() else None)
         whole = int(text.replace(bare, "0o" + bare[1:].lstrip("_")), 0) if legacy else int(ast.literal_eval(text))
     except (ValueError, SyntaxError, OverflowError) as error:
         raise SyntaxFault(token.at, f"bad number syntax: {text!r}") from error
     if not -(1 << 63) <= whole < 1 << 63:
         raise SyntaxFault(token.at, f"{text} overflows int")
-    return Literal(whole, token.at, whole)
+    return syntax.Literal(whole, token.at, whole)
