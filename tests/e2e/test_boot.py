@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import statistics
 import time
 from collections.abc import Iterator
@@ -9,24 +11,44 @@ from pathlib import Path
 
 import pytest
 
-from support.lab import ABSENT, LINKED, Laboratory
-from wwfast.demo.cluster import INTERVAL, KERNEL, SYSTEM, hwaddr
+from support.lab import ABSENT, LINKED, Laboratory, Namespace
+from wwfast.demo.cluster import INTERVAL, hwaddr
 from wwfast.demo.vm import Vm
+from wwfast.nodes.registry import Registry
 from wwfast.paths import SHARE
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(900)]
 
-# All that the distribution brings for nodes; what the image has no program for is read by nobody.
-EVERYTHING = (
-    *("wwinit", "wwclient", "hosts", "fstab", "hostname", "ssh.host_keys", "issue", "resolv", "localtime", "syncuser"),
-    *("udev.netname", "systemd.netname", "ifcfg", "ifupdown", "NetworkManager", "netplan", "systemd.networkd"),
-    *("wicked", "ignition", "systemd.mount", "systemd.swap", "chrony", "debug"),
-)
+# nodes.conf and warewulf.conf of a site, and what Go made of its overlays for them (tests/data/go/cases.py).
+GO = Path(__file__).parents[1] / "data/go"
+# Where the templates of tests/data/go/overlays stand: overlay and directory.
+PLACES = {
+    "slurm.conf": ("slurm", "etc/slurm"),
+    "gpu": ("gpu", "etc/slurm"),
+    "gateway": ("gateway", "etc/routes"),
+    "fstab": ("tagged", "etc"),
+    "genders": ("genders", "etc"),
+}
 
 # A changed runtime overlay is to be on the node within one interval and this.
 APPLY_SECONDS = 5
 # How long we look for it: a login into a machine without KVM takes seconds.
 PATIENCE = 60
+
+
+@pytest.fixture(scope="module")
+def lab(lab: Laboratory, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laboratory]:
+    """A Warewulf site of its own with the images of the laboratory: its files as they are."""
+    with Namespace(label="site") as network:
+        made = Laboratory(tmp_path_factory.mktemp("site"), network, lab.tree)
+        made.paths.etc.mkdir(parents=True)
+        for file in (made.paths.conf, made.paths.nodes_conf):
+            shutil.copyfile(GO / "booted" / file.name, file)
+        made.make_keys()
+        made.borrow(lab)
+        made.serve()
+        yield made
+        made.stop()
 
 
 @pytest.fixture(scope="module")
@@ -52,15 +74,20 @@ def over(lab: Laboratory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def pair(lab: Laboratory, overlay: Path, over: Path) -> Iterator[tuple[Vm, Vm]]:
+def sources(lab: Laboratory) -> dict[str, Path]:
+    """The Go templates of the site, where they lie."""
+    made = {}
+    for name, (overlay, place) in PLACES.items():
+        file = lab.paths.site_overlays / overlay / "rootfs" / place / f"{name}.ww"
+        file.parent.mkdir(parents=True)
+        made[f"{name}.ww"] = file
+        shutil.copyfile(GO / "overlays" / file.name, file)
+    return made
+
+
+@pytest.fixture(scope="module")
+def pair(lab: Laboratory, overlay: Path, over: Path, sources: dict[str, Path]) -> Iterator[tuple[Vm, Vm]]:
     """A BIOS and a UEFI machine, up, of two profiles: one with a kernel apart."""
-    lab.wwfast("profile", "add", "apart", "--kerneloverride", KERNEL, "--cluster", "red", "--yes")
-    rest = [name for name in EVERYTHING if name not in SYSTEM.split(",")]
-    plain = ["--cluster", "blue", "--tagadd", "colour=blue", "-O", ",".join(rest)]
-    lab.wwfast("profile", "add", "plain", *plain, "--yes")
-    runtime = "hosts,ssh.authorized_keys,motd"
-    lab.add_node("red1", 1, "-P", "default,apart", "-O", "over", "-R", runtime)
-    lab.add_node("blue1", 2, "-P", "default,plain", "-O", "over", "-R", runtime, "--netdev", "lan0")
     with lab.machine("red1", 1) as bios, lab.machine("blue1", 2, firmware="uefi") as uefi:
         for vm in (bios, uefi):
             vm.wait(timeout=300)
@@ -104,14 +131,43 @@ def test_boot_names_addresses_and_overlay_files_are_right(lab: Laboratory, pair:
         assert vm.ssh("cat /etc/ssh/ssh_host_ed25519_key.pub").split()[1] == served
 
 
-def test_boot_units_all_work_with_every_overlay(pair: tuple[Vm, Vm]) -> None:
+def test_boot_units_all_work_with_every_overlay(lab: Laboratory, pair: tuple[Vm, Vm]) -> None:
     shipped = {each.name for each in SHARE.joinpath("overlays").iterdir()}
-    assert shipped - {"host", "ssh.authorized_keys"} == set(EVERYTHING), "the node has all but the server's own"
+    node = Registry(lab.paths).snapshot().nodes["blue1"]
+    assert shipped - {"host"} <= {*node.system_overlay, *node.runtime_overlay}, "the node has all but the server's own"
     for vm in pair:
         assert vm.ssh("systemctl --failed --no-legend --plain") == ""
         assert vm.ssh("cat /run/wwinit.failed 2>/dev/null || true") == ""
         assert vm.ssh("systemctl is-active wwclient").strip() == "active"
     assert "lan0" in pair[1].ssh("ls /sys/class/net"), "the device has the name of nodes.conf"
+
+
+def recorded(node: str, sources: dict[str, Path]) -> dict[str, str]:
+    """Paths on a node, and what Go wrote there: text, or `-> target` of a link."""
+    made: dict[str, str] = {}
+    for case in json.loads((GO / "booted/recorded.json").read_text()):
+        _, name, owner = case["name"].split("-")
+        if owner != node or case.get("error") == "aborted":
+            continue
+        path = f"/{PLACES[name.removesuffix('.ww')][1]}/{name.removesuffix('.ww')}"
+        for each in case.get("outputs") or [{"name": path, "content": case["output"]}]:
+            text = f"-> {each['link']}\n" if "link" in each else each["content"]
+            # The recorder's template lies elsewhere.
+            made[str(Path(path).parent / each["name"])] = text.replace("/overlay/t.ww", str(sources[name]))
+    return made
+
+
+def test_boot_overlays_of_a_warewulf_site_are_what_go_writes(pair: tuple[Vm, Vm], sources: dict[str, Path]) -> None:
+    """Byte by byte, on the node: slurm.conf, gpu, routes by rack, fstab from tags, genders."""
+    for vm, count in zip(pair, (7, 4), strict=True):
+        wanted = recorded(vm.name, sources)
+        assert len(wanted) == count
+        shown = "".join(
+            f"if [ -L {it} ]; then echo -n '-> '; readlink {it}; else cat {it}; fi; echo =;" for it in wanted
+        )
+        assert dict(zip(wanted, vm.ssh(shown).split("=\n"), strict=False)) == wanted
+        mounted = "findmnt -no SOURCE /scratch; findmnt -no SOURCE /scratch2"
+        assert vm.ssh(mounted) == "tmpfs\nscratch2\n", "its fstab is in use"
 
 
 def test_boot_overlay_file_replaces_one_name_of_a_file_with_two(pair: tuple[Vm, Vm]) -> None:
