@@ -99,13 +99,15 @@ class Draft:
         try:
             text = self.source.rewrite({key: after for key, (_, after) in changes.items()}, SCHEMA)
             fresh = Source.parse(text, self.source.name)
+            # Read anew: who looked at the nodes meanwhile has typed what was read, in place.
+            former = Source.parse(self.source.data, self.source.name)
         except (Awkward, ConfigError) as error:
             raise self.awkward(changes) from error
         for section in (PROFILES, NODES):
             mine = {name: after for (where, name), (_, after) in changes.items() if where == section}
             names = {*self.source.trees[section], *mine} - {name for name, after in mine.items() if after is None}
             if names != set(fresh.trees[section]) or any(
-                fresh.trees[section][name] != mine[name] if name in mine else not fresh.same(self.source, section, name)
+                fresh.trees[section][name] != mine[name] if name in mine else not fresh.same(former, section, name)
                 for name in names
             ):
                 raise self.awkward(changes)
