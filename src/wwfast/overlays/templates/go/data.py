@@ -104,13 +104,16 @@ class Top(Object):
             field, make = pair
             self._own.add(field)
             kept = self._kept
-            if self._fresh is not None and name in CHANGED:
-                kept = self._fresh
-            elif name in CHANGED:
-                make = self._data.shared.resources
-            if name not in kept:
-                kept[name] = make(getattr(self._data.names.reader.node, field))
-            return kept[name]
+            if name in CHANGED:
+                if self._fresh is not None:
+                    kept = self._fresh
+                else:
+                    make = self._data.shared.resources
+            try:
+                return kept[name]
+            except KeyError:
+                made = kept[name] = make(getattr(self._data.names.reader.node, field))
+                return made
         data = self._data
         if name in structs.SERVER:
             return data.names.plain(structs.SERVER[name])

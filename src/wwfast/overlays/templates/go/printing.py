@@ -50,6 +50,8 @@ def show(value: Any) -> str:
     """What an action prints."""
     if type(value) is str:
         return value
+    if type(value) is Address:
+        return value.text
     return "<no value>" if value is None else text(value)
 
 

@@ -67,6 +67,7 @@ class Compiler:
         self._templates = {name: f"t_{number}" for number, name in enumerate(tree.defined)}
         self._count = 0
         self._loops = 0
+        self._placed = False  # whether something acts where it stands, since this was last set
         self._scope = Scope()
         self._dot = "d"
         self._shapes: dict[str, Shape | None] = {}  # of names in Python
@@ -74,8 +75,8 @@ class Compiler:
         self.doubts: list[Doubt] = []
 
     def functions(self) -> list[ast.stmt]:
-        made: list[ast.stmt] = [self._function("main", self._tree.body, whole=True)]
-        return made + [self._function(self._templates[name], body) for name, body in self._tree.defined.items()]
+        main = self._function("main", self._tree.body, whole=True)
+        return [main] + [self._function(self._templates[name], body) for name, body in self._tree.defined.items()]
 
     def _function(self, name: str, body: list[syntax.Part], *, whole: bool = False) -> ast.stmt:
         self._scope, self._dot = Scope(), "d"
@@ -123,29 +124,46 @@ class Compiler:
     def _parts(self, parts: list[syntax.Part]) -> list[ast.stmt]:
         """Statements, at least one."""
         made: list[ast.stmt] = []
+        written: list[ast.expr] = []
         for part in parts:
-            match part:
-                case syntax.Text():
-                    made.append(self._write(self._const(part.text, part.at), part.at))
-                case syntax.Action():
-                    value = self._pipeline(part.pipeline)
-                    made.append(
-                        ast.Expr(value, **self._at(part.at))
-                        if part.pipeline.variables
-                        else self._write(self._shown(value, part), part.at)
-                    )
-                case syntax.Branch(word="range"):
-                    made += self._range(part)
-                case syntax.Branch():
-                    made.append(self._branch(part))
-                case syntax.Jump():
-                    made.append((ast.Break if part.word == "break" else ast.Continue)(**self._at(part.at)))
-                case syntax.Call():
-                    made.append(ast.Expr(self._template(part), **self._at(part.at)))
-        return made or [ast.Pass(**self._at(0))]
+            if isinstance(part, syntax.Text):
+                written.append(self._const(part.text, part.at))
+            elif isinstance(part, syntax.Action) and not part.pipeline.variables:
+                self._placed = False
+                value = self._shown(self._pipeline(part.pipeline), part)
+                if self._placed:  # what was written before it stands before it
+                    made += [*self._write(written), *self._write([value])]
+                else:
+                    written.append(value)
+            else:
+                made += [*self._write(written), *self._statements(part)]
+        return [*made, *self._write(written)] or [ast.Pass(**self._at(0))]
 
-    def _write(self, value: ast.expr, at: int) -> ast.stmt:
-        return ast.Expr(self._call("w", [value], at), **self._at(at))
+    def _statements(self, part: syntax.Part) -> list[ast.stmt]:
+        match part:
+            case syntax.Branch(word="range"):
+                return self._range(part)
+            case syntax.Branch():
+                return [self._branch(part)]
+            case syntax.Jump():
+                return [(ast.Break if part.word == "break" else ast.Continue)(**self._at(part.at))]
+            case syntax.Call():
+                return [ast.Expr(self._template(part), **self._at(part.at))]
+            case syntax.Action():
+                return [ast.Expr(self._pipeline(part.pipeline), **self._at(part.at))]
+        raise AssertionError(part)
+
+    def _write(self, written: list[ast.expr]) -> list[ast.stmt]:
+        """What stands one after the other is written in one piece: most of a run is such calls. Empties the list."""
+        if not written:
+            return []
+        value = written[0]
+        here = {name: getattr(value, name) for name in value._attributes}
+        if len(written) > 1:
+            pieces = [it if isinstance(it, ast.Constant) else ast.FormattedValue(it, -1, **here) for it in written]
+            value = ast.JoinedStr([*pieces], **here)
+        written.clear()
+        return [ast.Expr(ast.Call(ast.Name("w", ast.Load(), **here), [value], [], **here), **here)]
 
     def _shown(self, value: ast.expr, action: syntax.Action) -> ast.expr:
         if isinstance(value, ast.Constant) and type(value.value) is str:
@@ -348,6 +366,7 @@ class Compiler:
             case "not":
                 return ast.UnaryOp(ast.Not(), arguments[0], **self._at(at))
         if known.placed:
+            self._placed = True
             arguments.insert(0, self._name("run", at))
         return self._call(f"f_{name}", arguments, at)
 
