@@ -69,7 +69,7 @@ def test_overlay_hundred_ask_for_one_node_and_it_is_built_once(site: Site) -> No
 def test_overlay_edited_while_it_is_built_is_never_mixed(site: Site, tmp_path: Path) -> None:
     """Every answer is one of the states the files were in at some moment since the question."""
     stop = threading.Event()
-    current = [0]
+    current, took = [0], [0.0]
 
     def edit() -> None:
         n = 0
@@ -81,15 +81,17 @@ def test_overlay_edited_while_it_is_built_is_never_mixed(site: Site, tmp_path: P
                 work.write_text(f"{n}{tail}\n")
                 work.rename(site.paths.site_overlays / "base/rootfs/etc" / name)
             current[0] = n
-            time.sleep(0.005)
+            time.sleep(max(0.005, took[0]))  # about as long as an overlay takes: on a busy machine, too, some are whole
 
     editor = threading.Thread(target=edit)
     editor.start()
     try:
         for n in range(60):
-            before = current[0]
-            files = unpack(asked(site, f"n{n:03d}"), tmp_path / "unpacked")
+            before, began = current[0], time.monotonic()
+            made = asked(site, f"n{n:03d}")
+            took[0] = min(1.0, time.monotonic() - began)
             after = current[0] + 1
+            files = unpack(made, tmp_path / "unpacked")
             for path in ("etc/static", "etc/rack", "etc/version"):
                 assert before <= int(files[path].split()[0]) <= after, path
     finally:

@@ -18,7 +18,7 @@ from wwfast.nodes.registry import Snapshot
 from wwfast.overlays.making import orders
 from wwfast.overlays.making import service as service_module
 from wwfast.overlays.making.generation import Generation
-from wwfast.overlays.making.worker import SYSTEM
+from wwfast.overlays.making.plan import SYSTEM
 from wwfast.paths import Paths
 
 HOSTS = """\

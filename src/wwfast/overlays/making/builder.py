@@ -18,9 +18,9 @@ from wwfast.overlays.files.images import Images
 from wwfast.overlays.files.scan import Overlays
 from wwfast.overlays.making.generation import Generation, Ground
 from wwfast.overlays.making.index import Index, Record
-from wwfast.overlays.making.plan import Plans
+from wwfast.overlays.making.messages import Made, Part
+from wwfast.overlays.making.plan import LEVEL, Key, Plans, key_of
 from wwfast.overlays.making.store import Store
-from wwfast.overlays.making.worker import LEVEL, Key, Made, Part, key_of
 from wwfast.overlays.templates.data import Cluster
 from wwfast.overlays.templates.sources import Sources
 from wwfast.paths import Paths

@@ -26,10 +26,9 @@ from wwfast.errors import WwfastError
 from wwfast.nodes.model import Node
 from wwfast.overlays.making import worker
 from wwfast.overlays.making.index import Shared
-from wwfast.overlays.making.worker import Inbox, Message, Worker, framed
+from wwfast.overlays.making.messages import PAGE, Answer, Inbox, Message, answers, framed, said
 from wwfast.system import run
 
-PAGE = 4096
 HELD_UP = 0.5  # seconds after which a worker that answers nothing counts no more, and another one may be started
 MOST = 3  # times as many workers as wanted, with those that are held up
 NICE = 10  # of a server's workers, below the server: with one core an edit was taken in after 1.3 s
@@ -60,7 +59,9 @@ class Forks(Protocol):
 class Direct:
     """Forks this very process, which must have no threads."""
 
-    def __init__(self, inherit: Callable[[Hand], Callable[[mmap], Worker]] | None = None, *, nice: int = 0) -> None:
+    def __init__(
+        self, inherit: Callable[[Hand], Callable[[mmap], worker.Worker]] | None = None, *, nice: int = 0
+    ) -> None:
         self._nice = nice
         self._inherit = inherit  # tells a hand what its worker knows, and gives what makes that worker
         self._marks: dict[int, mmap] = {}
@@ -186,11 +187,6 @@ def help_others() -> int:
             return 1
 
 
-def said(mark: mmap) -> str:
-    length = int.from_bytes(mark[:2], "little")
-    return mark[2 : min(length, PAGE - 2) + 2].decode(errors="replace")
-
-
 def _ready(fd: int, what: int, seconds: float) -> bool:
     poll = select.poll()
     poll.register(fd, what)
@@ -225,7 +221,7 @@ class Hand:
         except OSError as error:
             raise Died(*self.end()) from error
 
-    def hear(self, stalls: Callable[[], object] | None = None) -> worker.Answer:
+    def hear(self, stalls: Callable[[], object] | None = None) -> Answer:
         """The next answer. What takes longer than HELD_UP gets only what others leave; it is told once. Raises Died."""
         try:
             while (data := self._inbox.whole()) is None:
@@ -238,7 +234,7 @@ class Hand:
                 if not self._inbox.more():
                     raise Died(*self.end())
             self.since = time.monotonic()
-            found: worker.Answer = worker.answers.decode(data)
+            found: Answer = answers.decode(data)
             return found
         except TimeoutError as error:
             raise Died(-1, self.end()[1]) from error

@@ -14,8 +14,7 @@ from wwfast.errors import WwfastError
 from wwfast.nodes.model import Node
 from wwfast.nodes.registry import Snapshot
 from wwfast.overlays.making.index import Shared
-from wwfast.overlays.making.plan import Plan
-from wwfast.overlays.making.worker import Key, key_of
+from wwfast.overlays.making.plan import Key, Plan, key_of
 from wwfast.overlays.templates.data import Cluster, Rests, Server, digest
 from wwfast.overlays.templates.sources import Dependency, Sources
 

@@ -26,20 +26,8 @@ from wwfast.overlays.making.crew import Crew, Died, Direct, Hand
 from wwfast.overlays.making.crowd import Costly, Crowd, Wanted
 from wwfast.overlays.making.generation import Generation, Ground
 from wwfast.overlays.making.index import Record
-from wwfast.overlays.making.worker import (
-    SYSTEM,
-    Answer,
-    Ask,
-    Begin,
-    Failed,
-    Know,
-    Look,
-    Made,
-    Make,
-    Message,
-    Use,
-    key_of,
-)
+from wwfast.overlays.making.messages import Answer, Ask, Begin, Failed, Know, Look, Made, Make, Message, Use
+from wwfast.overlays.making.plan import SYSTEM, key_of
 from wwfast.overlays.templates.data import Cluster
 from wwfast.overlays.templates.faults import Exceeded
 

@@ -26,13 +26,27 @@ from wwfast.overlays.templates.sources import Sources
 
 if TYPE_CHECKING:
     from wwfast.images.store import Image
+    from wwfast.nodes.model import Node
 
 # One constant for all, so that content alone decides; not 0, which some tools take for "no time".
 MTIME = 946684800  # 2000-01-01
 # Part of what the outputs of templates are kept under; another number where they would now differ.
 RULES = 3
 
+LEVEL = 3  # of zstd, for each part
+SYSTEM = "system"
+
 Outputs = Mapping[int, Sequence[Output]]
+Key = tuple[tuple[str, ...], str]
+
+
+def overlays_of(node: Node, context: str) -> tuple[str, ...]:
+    return tuple(node.system_overlay if context == SYSTEM else node.runtime_overlay)
+
+
+def key_of(node: Node, context: str) -> Key:
+    """Overlays and image: nodes that agree on them have a plan in common."""
+    return overlays_of(node, context), node.image_name
 
 
 class Changed(Exception):

@@ -28,10 +28,10 @@ from wwfast.overlays.files.model import FILE, Item
 from wwfast.overlays.files.stack import Output, Stack
 from wwfast.overlays.making import formats
 from wwfast.overlays.making.builder import Builder, Memo
+from wwfast.overlays.making.messages import Laid, Lay, Render, Rendered
 from wwfast.overlays.making.orders import CONTEXTS, RUNTIME, Orders, Work, uncollected
-from wwfast.overlays.making.plan import Changed
+from wwfast.overlays.making.plan import SYSTEM, Changed, overlays_of
 from wwfast.overlays.making.store import Damaged
-from wwfast.overlays.making.worker import SYSTEM, Laid, Lay, Render, Rendered, overlays_of
 from wwfast.paths import Paths
 
 __all__ = ["CONTEXTS", "RUNTIME", "SYSTEM", "OverlayService", "Report", "overlays_of", "uncollected"]

@@ -13,17 +13,15 @@ import resource
 import signal
 import time
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from mmap import mmap
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import xxhash
 
 from wwfast.archive import frames
-from wwfast.config.settings import Conf
 from wwfast.errors import NotFoundError, WwfastError
 from wwfast.nodes.model import Node
 from wwfast.overlays.files import model
@@ -32,7 +30,29 @@ from wwfast.overlays.files.model import DIRECTORY, Item
 from wwfast.overlays.files.scan import Overlays
 from wwfast.overlays.files.stack import Entry, Output
 from wwfast.overlays.making.index import Shared
-from wwfast.overlays.making.plan import Changed, Plan, Plans, archive, over_directory
+from wwfast.overlays.making.messages import (
+    Answer,
+    Ask,
+    Begin,
+    Failed,
+    Inbox,
+    Know,
+    Laid,
+    Lay,
+    Look,
+    Made,
+    Make,
+    Part,
+    Question,
+    Render,
+    Rendered,
+    Use,
+    encode,
+    framed,
+    marked,
+    questions,
+)
+from wwfast.overlays.making.plan import LEVEL, Changed, Key, Plan, Plans, archive, key_of, over_directory
 from wwfast.overlays.templates import environment
 from wwfast.overlays.templates import shared as runs
 from wwfast.overlays.templates.data import Cluster, Names, Rests, Seen, Server, digest
@@ -41,151 +61,9 @@ from wwfast.overlays.templates.render import Template
 from wwfast.overlays.templates.sources import Sources
 from wwfast.paths import Paths
 
-SYSTEM = "system"
-LEVEL = 3
 KEPT = 64  # parts that several nodes have: outputs that are the same for them are the very objects
-LARGEST = 1 << 30  # bytes of a message
 HOLD = 1 << 16  # bytes of answers that are sent together
 SOON = 0.02  # seconds that an answer is held for others at most, but for the one that is at work
-
-
-Key = tuple[tuple[str, ...], str]
-
-
-def overlays_of(node: Node, context: str) -> tuple[str, ...]:
-    return tuple(node.system_overlay if context == SYSTEM else node.runtime_overlay)
-
-
-def key_of(node: Node, context: str) -> Key:
-    """Overlays and image: nodes that agree on them have a plan in common."""
-    return overlays_of(node, context), node.image_name
-
-
-class Message(msgspec.Struct, array_like=True, tag=True):
-    pass
-
-
-class Begin(Message):
-    """Where everything is, and what holds for all nodes."""
-
-    paths: dict[str, str | None]
-    conf: Conf
-    ignore_go_templates: bool
-
-
-class Know(Message):
-    """Nodes that are new or changed; with `order` that was the last of them, and these are all there are."""
-
-    nodes: list[Node]
-    order: list[str] | None
-
-
-class Look(Message):
-    """Files may have changed."""
-
-
-class Use(Message):
-    """The shared part of a plan was made."""
-
-    plan: bytes
-    shared: Shared
-
-
-class Make(Message):
-    node: str
-    context: str
-
-
-class Render(Message):
-    """One template for one node, without building anything; of no overlay ("") it is one of /files/."""
-
-    node: str
-    overlay: str
-    path: str
-
-
-class Lay(Message):
-    """All templates of a node, without building anything."""
-
-    node: str
-    context: str
-
-
-class Part(Message):
-    """A part of an archive: its content, the zstd frame of that and how long it is unpacked."""
-
-    content: bytes
-    frame: bytes
-    length: int
-
-
-class Made(Message):
-    """`shared` when it was not known yet."""
-
-    plan: bytes
-    shared: Shared | None
-    common: Part | None
-    own: Part
-    below: bytes
-    values: bytes
-    rests: bytes  # as they are kept (see index)
-
-
-class Rendered(Message):
-    path: str
-    outputs: list[Output]
-
-
-class Laid(Message):
-    """The outputs of each template of the plan."""
-
-    plan: bytes
-    outputs: list[list[Output]]
-
-
-class Failed(Message):
-    message: str
-    hint: str | None
-    again: bool = False  # files changed meanwhile: look again
-
-
-Ask = Make | Render | Lay
-Question = Begin | Know | Look | Use | Ask
-Answer = Made | Rendered | Laid | Failed
-_encode = msgspec.msgpack.Encoder(enc_hook=str).encode
-questions = msgspec.msgpack.Decoder(Question)
-answers = msgspec.msgpack.Decoder(Answer)
-
-
-def framed(message: Message) -> bytes:
-    data = _encode(message)
-    return len(data).to_bytes(4, "little") + data
-
-
-class Inbox:
-    """Messages out of a pipe."""
-
-    def __init__(self, fd: int) -> None:
-        self._fd, self._data, self._at = fd, b"", 0
-
-    def whole(self) -> bytes | None:
-        """The next message if all of it is here. Raises ValueError for one that is too large."""
-        start = self._at + 4
-        if len(self._data) < start:
-            return None
-        length = int.from_bytes(self._data[self._at : start], "little")
-        if length > LARGEST:
-            raise ValueError("a message is too large")
-        if len(self._data) < start + length:
-            return None
-        self._at = start + length
-        return self._data[start : self._at]
-
-    def more(self) -> bool:
-        """Take in what came; False at the end."""
-        data = os.read(self._fd, 1 << 20)
-        self._data, self._at = self._data[self._at :] + data, 0
-        return bool(data)
 
 
 class Worker:
@@ -215,7 +93,7 @@ class Worker:
         self._names = Names(self._env.globals, self._env.reader, Server(self._conf), self.cluster)
         self._runs: dict[Template, runs.Shared] = {}
         self._shared: dict[bytes, Shared] = {}
-        self._own: dict[Plan, list[int]] = {}
+        self._own: dict[Plan, dict[int, runs.Shared]] = {}  # templates of nodes' own parts, by number
         self._parts: dict[tuple[Plan, tuple[int, ...]], tuple[object, bytes, Part, Seen]] = {}
 
     def compile(self, keys: Iterable[Key]) -> None:
@@ -251,18 +129,21 @@ class Worker:
         """Raises WwfastError, Changed, Exceeded."""
         node = self._nodes[ask.node]
         plan = self._plans.get(*key_of(node, ask.context))
-        templates = [self._template(*each) for each in plan.templates]
         self._names.begin(node)
         shared, common = self._shared.get(plan.identity), None
         outputs: dict[int, Sequence[Output]] = {}
         if shared is None:
-            shared, common = self._survey(plan, templates, node, outputs)
+            shared, common = self._survey(plan, node, outputs)
         own = self._own.get(plan)
         if own is None:
-            own = self._own[plan] = [number for number in range(len(templates)) if number not in shared.common]
+            numbers = [number for number in range(len(plan.templates)) if number not in shared.common]
+            own = self._own[plan] = {
+                number: self._shares(self._template(*plan.templates[number])) for number in numbers
+            }
         with self._sources.recording() as seen:
-            for number in own:  # those that the survey ran are run twice: once per plan and generation
-                outputs[number] = self._run(templates[number], node)
+            for number, each in own.items():  # those that the survey ran are run twice: once per plan and generation
+                self._says(each.said)
+                outputs[number] = each.run(node.id, self.memory, self.output)
             note = self._names.taken()
             made = [outputs[number] for number in own]
             key = plan, tuple(map(id, made))
@@ -279,12 +160,12 @@ class Worker:
             rests = self._names.rests(note, seen())
         encoded = self._encoded.get(rests)
         if encoded is None:
-            encoded = self._encoded[rests] = _encode(rests)
+            encoded = self._encoded[rests] = encode(rests)
         values = self.cluster.values(node, rests.node)
         return Made(plan.identity, shared if common else None, common, part, below, values, encoded)
 
     def _own_part(
-        self, plan: Plan, shared: Shared, own: list[int], outputs: dict[int, Sequence[Output]], node: Node
+        self, plan: Plan, shared: Shared, own: Collection[int], outputs: dict[int, Sequence[Output]], node: Node
     ) -> tuple[bytes, Part]:
         """On what it rests below, and the part."""
         entries, below = plan.quick(own, outputs, frozenset(shared.paths)), shared.shape
@@ -296,13 +177,11 @@ class Worker:
             entries = plan.full(shared.common, own, outputs)
         return below, self._packed(plan, entries, trailer=True)
 
-    def _survey(
-        self, plan: Plan, templates: list[Template], node: Node, outputs: dict[int, Sequence[Output]]
-    ) -> tuple[Shared, Part]:
+    def _survey(self, plan: Plan, node: Node, outputs: dict[int, Sequence[Output]]) -> tuple[Shared, Part]:
         """Which templates look at nothing of this node, so at nothing of any; and the part that they make."""
         common: list[int] = []
         with self._sources.recording() as seen:
-            for number, template in enumerate(templates):
+            for number, template in enumerate([self._template(*each) for each in plan.templates]):
                 with self._sources.recording(apart=True) as looked:
                     before = self._names.taken()
                     made = self._run(template, node)
@@ -340,7 +219,7 @@ class Worker:
     def _template(self, overlay: str, item: Item) -> Template:
         found = self._templates.get((overlay, item.path))
         if not isinstance(found, Template) or found.item is not item:
-            self._says(f"overlay {overlay}, {item.path}".encode())
+            self._says(marked(f"overlay {overlay}, {item.path}"))
             try:
                 found = Template(self._env, overlay, item)
                 if found.content != item.digest:
@@ -351,16 +230,19 @@ class Worker:
         return found
 
     def _run(self, template: Template, node: Node) -> tuple[Output, ...]:
-        self._says(template.said)
-        shared = self._runs.get(template)
-        if shared is None:
-            shared = self._runs[template] = runs.Shared(template, self._names, self._sources)
-        return shared.run(node.id, self.memory, self.output)
+        shares = self._shares(template)
+        self._says(shares.said)
+        return shares.run(node.id, self.memory, self.output)
 
-    def _says(self, where: bytes) -> None:
-        data = where[: max(0, len(self._mark) - 2)]
-        if data:
-            self._mark[: len(data) + 2] = len(data).to_bytes(2, "little") + data
+    def _shares(self, template: Template) -> runs.Shared:
+        found = self._runs.get(template)
+        if found is None:
+            said = marked(template.where)
+            found = self._runs[template] = runs.Shared(template, self._names, self._sources, said)
+        return found
+
+    def _says(self, said: bytes) -> None:
+        self._mark[: len(said)] = said
 
     def render(self, ask: Render) -> Rendered:
         wanted = model.clean(ask.path)
@@ -378,7 +260,7 @@ class Worker:
 
     def _render_alone(self, item: Item, node: str) -> Rendered:
         """Read anew each time, and kept nowhere: nobody tells when it changes."""
-        self._says(str(item.source).encode())
+        self._says(marked(str(item.source)))
         template = Template(self._env, "", item)
         self._names.begin(self._nodes[node])
         return Rendered(item.output, list(template.run(self._names, node, memory=self.memory, output=self.output)))

@@ -144,7 +144,6 @@ class Template:
         self.item = item
         self.content = xxhash.xxh3_128_digest(data)
         self.where = where = f"overlay {overlay}, {item.path}" if overlay else str(item.source)
-        self.said = where.encode()
         try:
             source = data.decode()
         except UnicodeDecodeError as error:

@@ -1,0 +1,158 @@
+"""What a server and its workers say to each other: a closed set of messages, each with its length before it, in pipes.
+
+Beside them there is one page of memory for each worker: it says there which template it runs, for when it is killed.
+"""
+
+from __future__ import annotations
+
+import os
+from mmap import mmap
+
+import msgspec
+
+from wwfast.config.settings import Conf
+from wwfast.nodes.model import Node
+from wwfast.overlays.files.stack import Output
+from wwfast.overlays.making.index import Shared
+
+PAGE = 4096
+LARGEST = 1 << 30  # bytes of a message
+
+
+class Message(msgspec.Struct, array_like=True, tag=True):
+    pass
+
+
+class Begin(Message):
+    """Where everything is, and what holds for all nodes."""
+
+    paths: dict[str, str | None]
+    conf: Conf
+    ignore_go_templates: bool
+
+
+class Know(Message):
+    """Nodes that are new or changed; with `order` that was the last of them, and these are all there are."""
+
+    nodes: list[Node]
+    order: list[str] | None
+
+
+class Look(Message):
+    """Files may have changed."""
+
+
+class Use(Message):
+    """The shared part of a plan was made."""
+
+    plan: bytes
+    shared: Shared
+
+
+class Make(Message):
+    node: str
+    context: str
+
+
+class Render(Message):
+    """One template for one node, without building anything; of no overlay ("") it is one of /files/."""
+
+    node: str
+    overlay: str
+    path: str
+
+
+class Lay(Message):
+    """All templates of a node, without building anything."""
+
+    node: str
+    context: str
+
+
+class Part(Message):
+    """A part of an archive: its content, the zstd frame of that and how long it is unpacked."""
+
+    content: bytes
+    frame: bytes
+    length: int
+
+
+class Made(Message):
+    """`shared` when it was not known yet."""
+
+    plan: bytes
+    shared: Shared | None
+    common: Part | None
+    own: Part
+    below: bytes
+    values: bytes
+    rests: bytes  # as they are kept (see index)
+
+
+class Rendered(Message):
+    path: str
+    outputs: list[Output]
+
+
+class Laid(Message):
+    """The outputs of each template of the plan."""
+
+    plan: bytes
+    outputs: list[list[Output]]
+
+
+class Failed(Message):
+    message: str
+    hint: str | None
+    again: bool = False  # files changed meanwhile: look again
+
+
+Ask = Make | Render | Lay
+Question = Begin | Know | Look | Use | Ask
+Answer = Made | Rendered | Laid | Failed
+encode = msgspec.msgpack.Encoder(enc_hook=str).encode
+questions = msgspec.msgpack.Decoder(Question)
+answers = msgspec.msgpack.Decoder(Answer)
+
+
+def framed(message: Message) -> bytes:
+    data = encode(message)
+    return len(data).to_bytes(4, "little") + data
+
+
+def marked(where: str) -> bytes:
+    """What a worker writes into the page that it shares with whoever ends it, before it runs a template."""
+    data = where.encode()[: PAGE - 2]
+    return len(data).to_bytes(2, "little") + data
+
+
+def said(mark: mmap) -> str:
+    """The template that `marked` names there."""
+    length = int.from_bytes(mark[:2], "little")
+    return mark[2 : length + 2].decode(errors="replace")
+
+
+class Inbox:
+    """Messages out of a pipe."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd, self._data, self._at = fd, b"", 0
+
+    def whole(self) -> bytes | None:
+        """The next message if all of it is here. Raises ValueError for one that is too large."""
+        start = self._at + 4
+        if len(self._data) < start:
+            return None
+        length = int.from_bytes(self._data[self._at : start], "little")
+        if length > LARGEST:
+            raise ValueError("a message is too large")
+        if len(self._data) < start + length:
+            return None
+        self._at = start + length
+        return self._data[start : self._at]
+
+    def more(self) -> bool:
+        """Take in what came; False at the end."""
+        data = os.read(self._fd, 1 << 20)
+        self._data, self._at = self._data[self._at :] + data, 0
+        return bool(data)
