@@ -7,7 +7,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from wwfast.system import libc, work
+from wwfast.system import work
 from wwfast.system.folders import naming
 
 
@@ -47,6 +47,8 @@ def install(new: Path, place: Path) -> None:
         new.rename(place)
         sync(place.parent)
         return
+    from wwfast.system import libc  # with ctypes: not at the start of each command
+
     try:
         libc.exchange(new, place)
     except OSError as error:
@@ -66,6 +68,8 @@ def install(new: Path, place: Path) -> None:
 
 def settle(tree: Path) -> None:
     """Have the file system write all of it out, so that a power failure after the swap finds it whole."""
+    from wwfast.system import libc
+
     fd = os.open(tree, os.O_RDONLY | os.O_CLOEXEC)
     try:
         libc.syncfs(fd, str(tree))

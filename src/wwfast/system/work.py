@@ -10,14 +10,12 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from wwfast.errors import WwfastError
 from wwfast.system.folders import folder
-from wwfast.system.run import LONG, run
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +55,7 @@ def file(parent: Path) -> Iterator[tuple[Path, int]]:
 def begun(parent: Path, *, is_folder: bool) -> tuple[Path, int]:
     """Its name and its descriptor, which holds the lock; whoever calls this ends both."""
     while True:
-        made = parent / f"{PREFIX}{secrets.token_hex(6)}"
+        made = parent / f"{PREFIX}{os.urandom(6).hex()}"
         if is_folder:
             made.mkdir(mode=0o700)
             try:
@@ -110,6 +108,8 @@ def remove(tree: Path) -> None:
         tree.rmdir() if tree.is_dir() and not tree.is_symlink() else tree.unlink()
     if not os.path.lexists(tree):
         return
+    from wwfast.system.run import LONG, run  # with subprocess and ctypes, a tenth of a command's start
+
     if os.geteuid() != 0:
         run(["chmod", "-R", "u+rwX", tree], check=False, timeout=LONG)
     run(["rm", "-rf", "--one-file-system", "--", tree], timeout=LONG)
