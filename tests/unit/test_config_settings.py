@@ -87,7 +87,8 @@ def test_config_unknown_keys_are_warned_about(paths: Paths) -> None:
     found = load(paths, "warewulf:\n  prot: 9000\n  syslog: false\n")
     assert found.warnings == (
         f"{paths.conf}:2: warewulf: unknown key 'prot', did you mean 'port'?",
-        f"{paths.conf}:3: warewulf: unknown key 'syslog' (kept, but not used)",
+        f"{paths.conf}:3: warewulf: unknown key 'syslog' (kept, but not used)"
+        " - Warewulf before 4.6 wrote it so: wwfast upgrade config",
     )
 
 

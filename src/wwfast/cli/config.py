@@ -116,6 +116,21 @@ def man(directory: Path) -> None:
 genconfig.aliases["man_pages"] = "man"
 
 
+@genconfig.command("reference", epilog="Example: wwfast genconfig reference /tmp/reference")
+@click.argument("directory", type=click.Path(file_okay=False, path_type=Path))
+def reference(directory: Path) -> None:
+    """Write the help of every command below DIRECTORY, as one Markdown file each."""
+    from wwfast.cli.manual import reference as pages
+    from wwfast.system import files
+    from wwfast.system.folders import new_folder
+
+    with new_folder(directory):
+        count = 0
+        for count, (name, text) in enumerate(pages(), 1):  # noqa: B007
+            files.replace(directory / name, text.encode(), mode=0o644, durable=False)
+    click.echo(f"wrote {count} files below {directory}")
+
+
 @genconfig.command(
     "wwctl", epilog="Example: wwfast genconfig wwctl > /usr/local/bin/wwctl; chmod +x /usr/local/bin/wwctl"
 )

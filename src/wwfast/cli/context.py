@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -26,6 +27,18 @@ class App:
     verbose: bool = False
     debug: bool = False
 
+    def take(self, name: str, value: Any) -> None:
+        """A global flag, wherever it stood: nothing was read yet."""
+        if name == "warewulfconf":
+            self.given = self.given.with_(conf=existing(value))
+        elif name == "emptyconf":
+            self.given = self.given.with_(conf=Path(os.devnull))
+        elif name == "loglevel":
+            logging.getLogger().setLevel(value)
+        else:
+            self.verbose, self.debug = self.verbose or name == "verbose", self.debug or name == "debug"
+            logging.getLogger().setLevel(logging.DEBUG if self.debug else logging.INFO)
+
     @classmethod
     def create(cls, *, verbose: bool, debug: bool, conf: str | None, root: str | None) -> App:
         level = logging.DEBUG if debug else logging.INFO if verbose else logging.WARNING
@@ -33,8 +46,8 @@ class App:
         if root == "" or conf == "":
             name = "--root" if root == "" else "--warewulfconf"
             raise UsageError(f"{name} is given, but empty", hint=f"leave {name} out for the files of this server")
-        if conf and not Path(conf).is_file():
-            raise WwfastError(f"there is no {conf}", hint="it was named by --warewulfconf or WAREWULFCONF")
+        if conf:
+            existing(conf)
         return cls(Paths.from_environment(root, conf), verbose, debug)
 
     @cached_property
@@ -62,6 +75,12 @@ class App:
         from wwfast.api.service import Service
 
         return Service(self.paths, lambda: self.settings, lambda: self.registry.snapshot())
+
+
+def existing(conf: str) -> Path:
+    if not Path(conf).is_file():
+        raise WwfastError(f"there is no {conf}", hint="it was named by --warewulfconf or WAREWULFCONF")
+    return Path(conf)
 
 
 pass_app = click.make_pass_decorator(App)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.util
 from typing import Any, ClassVar
@@ -35,6 +34,42 @@ def booleans(command: click.Command, words: list[str]) -> list[str]:
     return done
 
 
+def globals_anywhere(command: click.Command) -> click.Command:
+    """wwctl takes its global flags before and after the verb: every command has them, hidden but at the root."""
+    taken = {name for param in command.params for name in (*param.opts, *param.secondary_opts)}
+    settings = command.context_settings
+    if (
+        "--emptyconf" in taken
+        or settings.get("ignore_unknown_options")
+        or not settings.get("allow_interspersed_args", 1)
+    ):
+        return command  # has them, or the words after its own are another program's
+    for flags, how in GLOBALS:
+        if free := [flag for flag in flags if flag not in taken]:
+            name = flags[-1].strip("-")
+            command.params.append(click.Option([*free, name], expose_value=False, hidden=True, callback=_take, **how))
+    return command
+
+
+#: The root's own are in cli.main; `--loglevel` and `--emptyconf` are Warewulf's, which hides them as well.
+GLOBALS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
+    (("-v", "--verbose"), {"is_flag": True}),
+    (("-d", "--debug"), {"is_flag": True}),
+    (("--warewulfconf",), {"metavar": "PATH"}),
+    (("--loglevel",), {"type": int, "metavar": "N"}),
+    (("--emptyconf",), {"is_flag": True}),
+)
+
+
+def _take(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
+    from wwfast.cli.context import App
+
+    app = ctx.find_object(App)
+    if app is not None and param.name and value not in (None, False) and not ctx.resilient_parsing:
+        app.take(param.name, value)
+    return value
+
+
 class AliasGroup(click.Group):
     """A group whose commands have aliases, and may live in modules that are imported only when asked for."""
 
@@ -63,13 +98,16 @@ class AliasGroup(click.Group):
             module, _, attribute = self.lazy[name][0].partition(":")
             command = getattr(importlib.import_module(module), attribute)
             assert isinstance(command, click.Command)
-            return command
-        return super().get_command(ctx, name)
+            return globals_anywhere(command)
+        found = super().get_command(ctx, name)
+        return globals_anywhere(found) if found is not None else None
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and self.get_command(ctx, args[0]) is None and not ctx.resilient_parsing:
+            import difflib
+
             close = difflib.get_close_matches(args[0], [*self.list_commands(ctx), *self.aliases], n=1)
             also = f" Did you mean '{close[0]}'?" if close else ""
             ctx.fail(f"No such command '{args[0]}'.{also}")
@@ -111,5 +149,5 @@ class EntryGroup(AliasGroup):
         if name in self.WRITERS:
             from wwfast.cli.nodes.edits import commands
 
-            return commands(self.section)[name]
+            return globals_anywhere(commands(self.section)[name])
         return super().get_command(ctx, name)

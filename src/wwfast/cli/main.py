@@ -10,14 +10,18 @@ from typing import Any
 
 import click
 
+from wwfast.cli.groups import globals_anywhere
+
 # name: (module below wwfast.cli, object in it, aliases). A module is imported only when its command runs.
 COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "clean": ("server.clean:clean", ()),
+    "completion": ("config:completion", ()),
     "config": ("config:config", ()),
     "configure": ("server.configure:configure", ()),
     "doctor": ("server.doctor:doctor", ()),
     "genconfig": ("config:genconfig", ("cnf",)),
     "group": ("nodes.group:group", ("groups",)),
+    "help": ("version:help_", ()),
     "image": ("images.image:image", ("vnfs", "container")),
     "kernel": ("images.kernel:kernel", ()),
     "node": ("nodes.node:node", ("nodes",)),
@@ -33,11 +37,13 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 SUMMARY = {
     "clean": "Remove caches and what nothing refers to any more.",
+    "completion": "Print the completion script of a shell.",
     "config": "Show warewulf.conf as it is understood.",
     "configure": "Make what a new server needs once.",
     "doctor": "Check this server for what keeps nodes from booting.",
     "genconfig": "Print configuration, man pages and completion scripts.",
     "group": "Groups of nodes.",
+    "help": "Print the help of a command.",
     "image": "Operating system images of the nodes.",
     "kernel": "Kernels kept apart from images.",
     "node": "Nodes of the cluster.",
@@ -65,7 +71,7 @@ class LazyGroup(click.Group):
                 module, attribute = where.split(":")
                 command = getattr(importlib.import_module(f"wwfast.cli.{module}"), attribute)
                 assert isinstance(command, click.Command)
-                return command
+                return globals_anywhere(command)
         return None
 
     def resolve_command(
@@ -92,13 +98,26 @@ class LazyGroup(click.Group):
 @click.option("-v", "--verbose", is_flag=True, help="Say more about what is done.")
 @click.option("-d", "--debug", is_flag=True, help="Say everything, with tracebacks.")
 @click.option("--warewulfconf", metavar="PATH", envvar="WAREWULFCONF", help="Path of warewulf.conf.")
+@click.option("--loglevel", type=int, metavar="N", hidden=True)
+@click.option("--emptyconf", is_flag=True, hidden=True)
 @click.option("--root", metavar="DIR", envvar="WWFAST_ROOT", help="Put every file below DIR (trials, tests).")
 @click.pass_context
-def cli(ctx: click.Context, verbose: bool, debug: bool, warewulfconf: str | None, root: str | None) -> None:
+def cli(
+    ctx: click.Context,
+    verbose: bool,
+    debug: bool,
+    warewulfconf: str | None,
+    loglevel: int | None,
+    emptyconf: bool,
+    root: str | None,
+) -> None:
     """Provision stateless cluster nodes: images, overlays, DHCP, TFTP and HTTP in one program."""
     from wwfast.cli.context import App
 
     ctx.obj = App.create(verbose=verbose, debug=debug, conf=warewulfconf, root=root)
+    for name, value in (("loglevel", loglevel), ("emptyconf", emptyconf or None)):
+        if value is not None:
+            ctx.obj.take(name, value)
 
 
 def main(argv: list[str] | None = None) -> None:

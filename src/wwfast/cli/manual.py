@@ -64,6 +64,22 @@ def command_pages(command: click.Command, name: str, parent: click.Context | Non
         yield from command_pages(child, f"{name} {each}", context)
 
 
+def reference() -> Iterator[tuple[str, str]]:
+    """(file name, Markdown) of every command, from its own help."""
+    from wwfast.cli.main import cli
+
+    def of(command: click.Command, name: str, parent: click.Context | None) -> Iterator[tuple[str, str]]:
+        context = click.Context(command, info_name=name.rpartition(" ")[2], parent=parent, max_content_width=100)
+        yield f"{name.replace(' ', '_')}.md", f"# {name}\n\n```text\n{command.get_help(context)}\n```\n"
+        group = command if isinstance(command, click.Group) else click.Group()
+        for word in group.list_commands(context):
+            child = group.get_command(context, word)
+            if child is not None and not child.hidden:
+                yield from of(child, f"{name} {word}", context)
+
+    yield from of(cli, "wwfast", None)
+
+
 def file_page(name: str, about: str, struct: type[msgspec.Struct], above: str) -> str:
     lines = [head(name, 5), ".SH NAME", f"{roff(name)} \\- {about}", ".SH KEYS"]
     for key, kind, text in keys(struct, above):

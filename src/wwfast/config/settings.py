@@ -32,7 +32,6 @@ class Section(msgspec.Struct, frozen=True, rename=spaced):
 
 # What settings lack that Warewulf has.
 NO_DHCP6 = "DHCP is IPv4 only"
-NO_UNIT = "nothing starts that unit: DHCP, TFTP and HTTP are in the server, the others are yours"
 NO_API = "there is no API"
 
 
@@ -50,13 +49,13 @@ class Warewulf(Section, frozen=True):
     ] = 60
     autobuild_overlays: Annotated[bool, Doc("Build overlays when they are asked for.")] = True
     host_overlay: Annotated[
-        bool, Doc("Apply the host overlay to this server.", lacks="nothing applies it: `wwfast overlay show host FILE`")
+        bool, Doc("Whether `configure` writes the files of the host overlay on this server (/etc/hosts always).")
     ] = True
     grubboot: Annotated[
         bool,
         Doc("Boot by shim and GRUB instead of iPXE.", lacks="nodes get iPXE, which Secure Boot refuses"),
     ] = False
-    systemd_name: Annotated[str, Doc("Unit of the server.", lacks=NO_UNIT)] = ""
+    systemd_name: Annotated[str, Doc("Unit that `configure warewulfd` starts; unset: wwfast.")] = ""
 
     @property
     def files_secured(self) -> bool:
@@ -84,7 +83,7 @@ class Dhcp(Section, frozen=True):
     range_end: Annotated[str, Doc("Last address of the pool.", check=checks.ip4)] = ""
     range6_start: Annotated[str, Doc("First IPv6 address of the pool.", check=checks.ip6, lacks=NO_DHCP6)] = ""
     range6_end: Annotated[str, Doc("Last IPv6 address of the pool.", check=checks.ip6, lacks=NO_DHCP6)] = ""
-    systemd_name: Annotated[str, Doc("Unit of an external DHCP server.", lacks=NO_UNIT)] = "dhcpd"
+    systemd_name: Annotated[str, Doc("Unit of an external DHCP server, for `configure dhcp`.")] = "dhcpd"
 
 
 # DHCP option 93 (architecture) -> iPXE binary, relative to `paths: ipxesource`.
@@ -106,7 +105,9 @@ class Tftp(Section, frozen=True):
             lacks="nothing is copied there",
         ),
     ] = ""
-    systemd_name: Annotated[str, Doc("Unit of an external TFTP server.", lacks=NO_UNIT)] = "tftp"
+    systemd_name: Annotated[
+        str, Doc("Unit of an external TFTP server.", lacks="nothing starts it: TFTP is in the server")
+    ] = "tftp"
     ipxe: Annotated[
         dict[str, str],
         Doc("iPXE binary by client architecture (DHCP option 93).", names=checks.architecture, check=checks.line),
@@ -121,7 +122,7 @@ class Export(Section, frozen=True):
 class Nfs(Section, frozen=True):
     enabled: Annotated[bool, Doc("Export directories by NFS.")] = True
     export_paths: Annotated[list[Export], Doc("What to export.")] = []
-    systemd_name: Annotated[str, Doc("Unit of the NFS server.", lacks=NO_UNIT)] = "nfsd"
+    systemd_name: Annotated[str, Doc("Unit of the NFS server, for `configure nfs`.")] = "nfsd"
 
 
 class Ssh(Section, frozen=True):

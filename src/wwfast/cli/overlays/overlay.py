@@ -197,6 +197,7 @@ def edit_(app: App, name: str, file: str, parents: bool, mode: str | None) -> No
 @click.argument("new", required=False)
 @click.option("-o", "--overwrite", is_flag=True, help="Replace a file that is there.")
 @click.option("-p", "--parents", is_flag=True, help="Make missing directories.")
+@click.option("--workers", type=int, expose_value=False, hidden=True)  # wwctl's, without effect there as well
 @pass_app
 def import_(app: App, name: str, source: Path, new: str | None, overwrite: bool, parents: bool) -> None:
     """Copy FILE of this server into an overlay, to the same path or to NEW."""

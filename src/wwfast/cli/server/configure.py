@@ -1,21 +1,132 @@
-"""wwfast configure: what a new server needs once."""
+"""wwfast configure: the files and services of this server itself."""
 
 from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from wwfast.cli.context import App, pass_app
+from wwfast.cli.groups import AliasGroup
+from wwfast.errors import UsageError
+
+if TYPE_CHECKING:
+    from wwfast.api.host import Host
+
+SYSTEMD = Path("/run/systemd/system")
+#: Which files of the overlay `host` a verb writes. DHCP's are written where DHCP is not ours (api.host).
+FILES: dict[str, tuple[str, ...]] = {
+    "hostfile": ("etc/hosts",),
+    "nfs": ("etc/exports",),
+    "ssh": ("etc/profile.d/ssh_setup.",),
+    "dnsmasq": ("etc/dnsmasq.d/",),
+    "dhcpd": ("etc/dhcp/",),
+}
 
 
-@click.group(epilog="Example: wwfast configure ssh")
-def configure() -> None:
-    """Make what a new server needs once.
+class How(NamedTuple):
+    dry_run: bool = False
+    show: bool = False
+    force: bool = False
 
-    DHCP, TFTP and the boot files need nothing: the server itself has them.
+    @property
+    def writes(self) -> bool:
+        return not (self.dry_run or self.show)
+
+
+def how_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """--dry-run, --show, --force, given to the command as `how`."""
+    import functools
+
+    @functools.wraps(function)
+    def gathered(*args: Any, dry_run: bool, show: bool, force: bool, **given: Any) -> Any:
+        return function(*args, how=How(dry_run, show, force), **given)
+
+    made = click.option("-f", "--force", is_flag=True, help="Write also what others changed.")(gathered)
+    made = click.option("-s", "--show", is_flag=True, help="Print the files; write nothing.")(made)
+    return click.option("-n", "--dry-run", is_flag=True, help="Print what would change; write nothing.")(made)
+
+
+@click.group(cls=AliasGroup, invoke_without_command=True, epilog="Example: wwfast configure --all --dry-run")
+@click.option("-a", "--all", "everything", is_flag=True, help="All of it, as `configure all`.")
+@how_options
+@click.pass_context
+def configure(ctx: click.Context, everything: bool, how: How) -> None:
+    """Write the files of this server itself, from the overlay `host`, and start its services.
+
+    DHCP, TFTP and HTTP are in the server, so there is little: /etc/hosts, /etc/exports, keys and SSH's profile files,
+    and the configuration of dhcpd or dnsmasq where `dhcp: enabled` is false. What was there is kept (configure undo).
     """
+    if ctx.invoked_subcommand is not None:
+        if everything or any(how):
+            raise UsageError("options stand after the verb", hint=f"wwfast configure {ctx.invoked_subcommand} --help")
+    elif everything:
+        ctx.invoke(configure_all, **how._asdict())
+    else:
+        click.echo(ctx.get_help())
 
 
-@configure.command(epilog="Example: wwfast configure ssh")
+@configure.command("all", epilog="Example: wwfast configure all --dry-run")
+@how_options
+@pass_app
+def configure_all(app: App, how: How) -> None:
+    """All of it, in the order tls, warewulfd, tftp, dhcp, nfs, ssh, hostfile."""
+    if app.settings.warewulf.tls and how.writes:
+        make_certificate(app, force=False)
+    if how.writes:
+        start_server(app)
+    tell_tftp(app)
+    write_dhcp(app, how)
+    write_nfs(app, how)
+    if how.writes:
+        make_keys(app, ())
+    write_files(app, how, "ssh")
+    write_files(app, how, "hostfile", always=True)
+
+
+@configure.command("hostfile", epilog="Example: wwfast configure hostfile --dry-run")
+@how_options
+@pass_app
+def hostfile(app: App, how: How) -> None:
+    """Write /etc/hosts: its own lines up to the marker stay, the nodes stand below."""
+    write_files(app, how, "hostfile", always=True)
+
+
+@configure.command("nfs", epilog="Example: wwfast configure nfs --dry-run")
+@how_options
+@pass_app
+def nfs(app: App, how: How) -> None:
+    """Write /etc/exports from `nfs: export paths`, and start the NFS server."""
+    write_nfs(app, how)
+
+
+@configure.command("dhcp", epilog="Example: wwfast configure dhcp --show")
+@how_options
+@pass_app
+def dhcp(app: App, how: How) -> None:
+    """Write the configuration of dhcpd or dnsmasq, where the site keeps one of them (`dhcp: enabled: false`)."""
+    write_dhcp(app, how)
+
+
+@configure.command("tftp", epilog="Example: wwfast configure tftp")
+@click.option("-s", "--show", is_flag=True, expose_value=False, help="Accepted, as in wwctl.")
+@pass_app
+def tftp(app: App) -> None:
+    """Nothing to do: the server has TFTP inside, and takes the iPXE binaries where they are."""
+    tell_tftp(app)
+
+
+@configure.command("warewulfd", epilog="Example: wwfast configure warewulfd")
+@pass_app
+def warewulfd(app: App) -> None:
+    """Install the server's systemd unit where there is none, enable it, start it or have it read everything again."""
+    start_server(app)
+
+
+@configure.command("ssh", epilog="Example: wwfast configure ssh")
 @click.option(
     "-t",
     "--keytypes",
@@ -24,9 +135,116 @@ def configure() -> None:
     metavar="TYPE",
     help="Types of keys, instead of `ssh: key types` of warewulf.conf; may be repeated.",
 )
+@how_options
 @pass_app
-def ssh(app: App, kinds: tuple[str, ...]) -> None:
-    """Make the host keys of the nodes, and a key that opens them for root; what exists stays."""
+def ssh(app: App, kinds: tuple[str, ...], how: How) -> None:
+    """Make the host keys of the nodes, and a key that opens them for root; what exists stays.
+
+    Also write what gives users a key of their own as they log in.
+    """
+    if how.writes:
+        make_keys(app, kinds)
+    write_files(app, how, "ssh")
+
+
+@configure.command("tls", epilog="Example: wwfast configure tls --import /root/pair")
+@click.option("--import", "source", type=click.Path(path_type=Path), metavar="DIR", help="Take warewulf.key and .crt.")
+@click.option("--export", "target", type=click.Path(path_type=Path), metavar="DIR", help="Copy the pair there.")
+@click.option("-f", "--force", is_flag=True, help="Make a new pair in place of the one that is there.")
+@pass_app
+def tls(app: App, source: Path | None, target: Path | None, force: bool) -> None:
+    """Make, import or export the key and certificate of this server. They are not served yet."""
+    from wwfast.api import certificate
+
+    if target is not None:
+        certificate.give(app.paths, target)
+        click.echo(f"copied to {target}")
+    elif source is not None:
+        certificate.take(app.paths, source)
+        click.echo(certificate.describe(app.paths))
+    else:
+        make_certificate(app, force=force)
+
+
+for alias in ("keys", "key", "cert", "crt"):
+    configure.aliases[alias] = "tls"
+
+
+@configure.command("undo", epilog="Example: wwfast configure undo /etc/hosts")
+@click.argument("targets", nargs=-1, metavar="[FILE...]", type=click.Path(path_type=Path))
+@click.option("-f", "--force", is_flag=True, help="Also what others changed since.")
+@pass_app
+def undo(app: App, targets: tuple[Path, ...], force: bool) -> None:
+    """Put back what was there before the first `configure`: all files, or those named."""
+    host = host_of(app)
+    for target in targets or host.written():
+        host.undo(target, force=force)
+        click.echo(f"put back {target}")
+
+
+# --- what the verbs do ---------------------------------------------------------------------------------------------
+
+
+def host_of(app: App) -> Host:
+    from wwfast.api.host import Host
+
+    return Host(app.paths, app.settings, app.registry.snapshot())
+
+
+def write_files(app: App, how: How, verb: str, *, always: bool = False) -> bool:
+    """Whether something was written. `always`: whatever `warewulf: host overlay` says."""
+    from wwfast.cli.nodes.entries import difference
+
+    if not always and not app.settings.warewulf.host_overlay:
+        click.echo(f"{verb}: nothing is written (`warewulf: host overlay: false`)")
+        return False
+    host, changed = host_of(app), False
+    for file in host.rendered(lambda path: path.startswith(FILES[verb])):
+        if how.show:
+            sys.stdout.write(file.content.decode(errors="replace"))
+        elif not file.differs:
+            click.echo(f"{file.target} is as it should be")
+        elif how.dry_run:
+            sys.stdout.write(difference(file.before or b"", file.content, str(file.target)))
+        else:
+            if file.before is not None and file.target not in host.written():
+                sys.stdout.write(difference(file.before, file.content, str(file.target)))
+            host.write(file, force=how.force)
+            click.echo(f"wrote {file.target}")
+            changed = True
+    return changed
+
+
+def write_nfs(app: App, how: How) -> None:
+    if not app.settings.nfs.enabled:
+        click.echo("nfs: nothing to do (`nfs: enabled: false`)")
+        return
+    write_files(app, how, "nfs")
+    if how.writes and app.settings.nfs.export_paths:
+        start(app, app.settings.nfs.systemd_name.replace("nfsd", "nfs-server") or "nfs-server")
+
+
+def write_dhcp(app: App, how: How) -> None:
+    if app.settings.own_dhcp:
+        click.echo("dhcp: nothing to do, it is in the server (`dhcp: enabled: false` for dhcpd or dnsmasq of your own)")
+        return
+    unit = app.settings.dhcp.systemd_name or "dhcpd"
+    if "kea" in unit:
+        click.echo(f"dhcp: there is no template for {unit}: put one into the overlay `host`, below etc/kea")
+        return
+    write_files(app, how, "dnsmasq" if "dnsmasq" in unit else "dhcpd")
+    if how.writes:
+        start(app, unit)
+
+
+def tell_tftp(app: App) -> None:
+    if app.settings.tftp.enabled:
+        click.echo("tftp: nothing to do, it is in the server")
+    else:
+        click.echo("tftp: nothing to do (`tftp: enabled: false`)")
+
+
+def make_keys(app: App, kinds: tuple[str, ...]) -> None:
     from wwfast.overlays.files.sshkeys import make_host_keys, make_login
 
     wanted = kinds or tuple(app.settings.ssh.key_types)
@@ -36,3 +254,39 @@ def ssh(app: App, kinds: tuple[str, ...]) -> None:
         click.echo(f"made {path}")
     if not made and not login:
         click.echo("all keys are there already")
+
+
+def make_certificate(app: App, *, force: bool) -> None:
+    from wwfast.api import certificate
+
+    if certificate.there(certificate.place(app.paths)) and not force:
+        click.echo(f"the certificate in {certificate.place(app.paths)} stays (--force makes a new one)")
+    else:
+        certificate.make(app.paths, app.settings)
+    click.echo(certificate.describe(app.paths))
+
+
+def start_server(app: App) -> None:
+    from wwfast.paths import SHARE
+
+    unit = app.settings.warewulf.systemd_name.replace("warewulfd", "") or "wwfast"
+    name = f"systemd/system/{unit}.service"
+    if unit == "wwfast" and not any((app.paths.root / place / name).exists() for place in ("etc", "usr/lib", "lib")):
+        host = host_of(app)
+        file = host.file(f"etc/{name}", (SHARE / "systemd/wwfast.service").read_bytes(), 0o644)
+        host.write(file)
+        click.echo(f"wrote {file.target}")
+    start(app, unit)
+
+
+def start(app: App, unit: str) -> None:
+    """Enable a unit, and start it or have it read its files again; said where no systemd could do it."""
+    from wwfast.system.run import run
+
+    if app.paths.root != Path("/") or not SYSTEMD.is_dir():
+        click.echo(f"systemd does not run here: start {unit} yourself, or have it read its files again")
+        return
+    run(["systemctl", "daemon-reload"])
+    run(["systemctl", "enable", unit])
+    run(["systemctl", "reload-or-restart", unit])
+    click.echo(f"enabled and started {unit}")

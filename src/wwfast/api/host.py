@@ -1,0 +1,150 @@
+"""The host overlay on this server: /etc/hosts, /etc/exports and whatever else it holds, written, kept and taken back.
+
+Before the first write of a file its former content is kept (`state`/host), and so is what was written last: a file that
+others changed since is left alone, unless all that they added stays (an own line of /etc/hosts above the marker).
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from wwfast.config.settings import Settings
+from wwfast.errors import NotFoundError, WwfastError
+from wwfast.nodes.edit.store import Draft
+from wwfast.nodes.registry import Snapshot
+from wwfast.nodes.text.source import NODES
+from wwfast.paths import Paths
+from wwfast.system import files, within
+from wwfast.system.folders import folder
+
+OVERLAY = "host"
+#: Of DHCP servers that are the site's own: written only where DHCP is not ours.
+FOREIGN = ("etc/dhcp/", "etc/dnsmasq.d/", "etc/kea/")
+
+
+@dataclass(frozen=True, slots=True)
+class HostFile:
+    """One file of the overlay as it is to be on this server. `before`: what is there now, None where nothing is."""
+
+    target: Path
+    content: bytes
+    mode: int
+    before: bytes | None
+
+    @property
+    def differs(self) -> bool:
+        return self.before != self.content
+
+
+class Host:
+    def __init__(self, paths: Paths, settings: Settings, snapshot: Snapshot) -> None:
+        self.paths = paths
+        self._settings = settings
+        self._snapshot = snapshot
+        self._kept = paths.state / "host"
+
+    def rendered(self, wanted: Callable[[str], bool]) -> list[HostFile]:
+        """The files of the overlay whose path (without a leading slash) is wanted. Raises WwfastError."""
+        from wwfast.overlays.files import model
+        from wwfast.overlays.making.service import OverlayService
+
+        overlay = model.find(self.paths, OVERLAY)
+        snapshot, name = self._with_server()
+        found = []
+        with closing(OverlayService(self.paths, self._settings, alone=True)) as service:
+            for path in sorted(self._names(overlay.rootfs)):
+                plain = path.removesuffix(Path(path).suffix) if path.endswith(model.TEMPLATES) else path
+                if not wanted(plain) or (plain.startswith(FOREIGN) and self._settings.own_dhcp):
+                    continue
+                if plain == path:
+                    source = overlay.rootfs / path
+                    found.append(self.file(plain, source.read_bytes(), stat.S_IMODE(source.stat().st_mode)))
+                    continue
+                item, outputs = service.render(snapshot, snapshot.nodes[name], OVERLAY, path)
+                found += [self.file(each.path, each.content, item.mode) for each in outputs if each.kind == model.FILE]
+        return found
+
+    def _with_server(self) -> tuple[Snapshot, str]:
+        """The nodes, and one of this server's name for templates that ask whose file it is."""
+        name = os.uname().nodename
+        if name in self._snapshot.nodes:
+            return self._snapshot, name
+        draft = Draft(self._snapshot.source)
+        draft.put(NODES, name, {"comment": "this server"})
+        return Snapshot(draft.result()), name
+
+    @staticmethod
+    def _names(rootfs: Path) -> Iterator[str]:
+        for place, _, names in os.walk(rootfs):
+            for name in names:
+                yield str((Path(place) / name).relative_to(rootfs))
+
+    def file(self, path: str, content: bytes, mode: int) -> HostFile:
+        """A file of this server (no leading slash) beside what is there; links lead nowhere out of the root."""
+        target = within.resolve(self.paths.root, path, absent=True)
+        if target is None:
+            raise WwfastError(f"/{path}: a part of its path is a file, or links lead to each other there")
+        return HostFile(target, content, mode, target.read_bytes() if target.exists() else None)
+
+    # --- writing ---------------------------------------------------------------------------------------------
+
+    def lost(self, file: HostFile) -> list[str]:
+        """Lines that others wrote into the file since we did, and that would go."""
+        kept = self._place(file.target, "written")
+        if file.before is None or not kept.exists():
+            return []
+        ours = {*kept.read_bytes().splitlines(), *file.content.splitlines()}
+        return [line.decode(errors="replace") for line in file.before.splitlines() if line not in ours]
+
+    def write(self, file: HostFile, *, force: bool = False) -> None:
+        """Raises WwfastError where others changed the file."""
+        if (lost := self.lost(file)) and not force:
+            raise WwfastError(
+                f"{file.target} was changed by others since it was written; {len(lost)} of its lines would go, "
+                f"the first is: {lost[0][:200]}",
+                hint="move what you need above the marker or into the overlay `host`, or --force writes it",
+            )
+        folder(self._kept)
+        if not self._place(file.target, "written").exists():
+            if file.before is not None:
+                mode = stat.S_IMODE(file.target.stat().st_mode)
+                files.replace(self._place(file.target, "before"), file.before, mode=mode)
+            else:
+                self._place(file.target, "before").unlink(missing_ok=True)
+        files.replace(self._place(file.target, "written"), file.content)
+        file.target.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        files.replace(file.target, file.content, mode=None if file.before is not None else file.mode)
+
+    # --- taking back -----------------------------------------------------------------------------------------
+
+    def written(self) -> list[Path]:
+        """The files that were written and not taken back."""
+        from urllib.parse import unquote
+
+        return [Path(unquote(each.name.removesuffix(".written"))) for each in sorted(self._kept.glob("*.written"))]
+
+    def undo(self, target: Path, *, force: bool = False) -> None:
+        """Put back what was there before the first write, or nothing. Raises WwfastError where others changed it."""
+        ours, former = self._place(target, "written"), self._place(target, "before")
+        if not ours.exists():
+            raise NotFoundError(f"{target} was not written by us")
+        there = target.read_bytes() if target.exists() else None
+        if there not in (None, ours.read_bytes()) and not force:
+            raise WwfastError(
+                f"{target} was changed by others since it was written", hint="--force puts the former file back"
+            )
+        if former.exists():
+            files.replace(target, former.read_bytes(), mode=stat.S_IMODE(former.stat().st_mode))
+        else:
+            target.unlink(missing_ok=True)
+        ours.unlink()
+        former.unlink(missing_ok=True)
+
+    def _place(self, target: Path, kind: str) -> Path:
+        return self._kept / f"{quote(str(target), safe='')}.{kind}"
