@@ -40,7 +40,6 @@ ARGUMENTS = {
     "clean": "",
     "completion": "bash",
     "config show": "",
-    "configure": "",
     "configure all": "",
     "configure dhcp": "",
     "configure hostfile": "",

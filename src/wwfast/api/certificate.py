@@ -37,7 +37,8 @@ def make(paths: Paths, settings: Settings) -> None:
             ],
             package="openssl",
         )
-        install(room, place(paths))
+        require_pair(room)
+        settle(room, place(paths))
 
 
 def take(paths: Paths, source: Path) -> None:
@@ -45,11 +46,17 @@ def take(paths: Paths, source: Path) -> None:
     for name in NAMES:
         if not (source / name).is_file():
             raise WwfastError(f"there is no {source / name}", hint="it must hold warewulf.key and warewulf.crt")
-    of_key = run(["openssl", "pkey", "-in", source / "warewulf.key", "-pubout"], package="openssl").stdout
-    of_certificate = run(["openssl", "x509", "-in", source / "warewulf.crt", "-noout", "-pubkey"]).stdout
-    if of_key != of_certificate:
-        raise WwfastError(f"{source}: warewulf.crt is not the certificate of warewulf.key")
+    require_pair(source)
     install(source, place(paths))
+
+
+def require_pair(folder: Path) -> None:
+    """Raises WwfastError where key and certificate do not belong together, or are not whole: openssl says nothing of a
+    disk that was full."""
+    of_key = run(["openssl", "pkey", "-in", folder / "warewulf.key", "-pubout"], package="openssl").stdout
+    of_certificate = run(["openssl", "x509", "-in", folder / "warewulf.crt", "-noout", "-pubkey"]).stdout
+    if of_key != of_certificate:
+        raise WwfastError(f"{folder}: warewulf.crt is not the certificate of warewulf.key")
 
 
 def give(paths: Paths, target: Path) -> None:
@@ -60,9 +67,20 @@ def give(paths: Paths, target: Path) -> None:
 
 
 def install(source: Path, target: Path) -> None:
-    with new_folder(target, 0o700):
-        for name, mode in NAMES.items():
-            files.replace(target / name, (source / name).read_bytes(), mode=mode)
+    with new_folder(target, 0o700), work.directory(target) as room:
+        for name in NAMES:
+            (room / name).write_bytes((source / name).read_bytes())
+        settle(room, target)
+
+
+def settle(room: Path, target: Path) -> None:
+    """Both into their place: when they are on the disk, and two renames, which need no room, are all that is left."""
+    for name, mode in NAMES.items():
+        (room / name).chmod(mode)
+    files.settle(room)
+    for name in NAMES:
+        (room / name).rename(target / name)
+    files.sync(target)
 
 
 def describe(paths: Paths) -> str:

@@ -21,7 +21,7 @@ from wwfast.nodes.registry import Snapshot
 from wwfast.nodes.text.source import NODES
 from wwfast.paths import Paths
 from wwfast.system import files, within
-from wwfast.system.folders import folder
+from wwfast.system.folders import new_folder
 
 OVERLAY = "host"
 #: Of DHCP servers that are the site's own: written only where DHCP is not ours.
@@ -110,16 +110,18 @@ class Host:
                 f"the first is: {lost[0][:200]}",
                 hint="move what you need above the marker or into the overlay `host`, or --force writes it",
             )
-        folder(self._kept)
-        if not self._place(file.target, "written").exists():
-            if file.before is not None:
-                mode = stat.S_IMODE(file.target.stat().st_mode)
-                files.replace(self._place(file.target, "before"), file.before, mode=mode)
-            else:
-                self._place(file.target, "before").unlink(missing_ok=True)
-        files.replace(self._place(file.target, "written"), file.content)
-        file.target.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        files.replace(file.target, file.content, mode=None if file.before is not None else file.mode)
+        ours, former = self._place(file.target, "written"), self._place(file.target, "before")
+        last = ours.read_bytes() if ours.exists() else None
+        with new_folder(self._kept, 0o700):
+            try:
+                if last is None and file.before is not None:
+                    files.replace(former, file.before, mode=stat.S_IMODE(file.target.stat().st_mode))
+                files.replace(ours, file.content)
+                file.target.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+                files.replace(file.target, file.content, mode=None if file.before is not None else file.mode)
+            except BaseException:
+                forget(ours, former) if last is None else files.replace(ours, last)
+                raise
 
     # --- taking back -----------------------------------------------------------------------------------------
 
@@ -143,8 +145,12 @@ class Host:
             files.replace(target, former.read_bytes(), mode=stat.S_IMODE(former.stat().st_mode))
         else:
             target.unlink(missing_ok=True)
-        ours.unlink()
-        former.unlink(missing_ok=True)
+        forget(ours, former)
 
     def _place(self, target: Path, kind: str) -> Path:
         return self._kept / f"{quote(str(target), safe='')}.{kind}"
+
+
+def forget(*kept: Path) -> None:
+    for path in kept:
+        path.unlink(missing_ok=True)
