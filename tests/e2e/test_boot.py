@@ -112,6 +112,7 @@ def test_boot_bios_and_uefi_reach_login_through_every_stage(lab: Laboratory, pai
         "system",
         "runtime",
     ]
+    assert pair[0].shows("how red1 boots"), "the menu of its tag was there, and went on by itself"
     assert "tftp" in stages(lab, "blue1")
     assert "kmods" not in stages(lab, "blue1")
     # iPXE's own wait for an IPv6 router, 16 s at least, is cut short.
