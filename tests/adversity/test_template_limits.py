@@ -228,6 +228,21 @@ def test_overlay_helper_killed_is_started_anew(site: Site) -> None:
         assert f"{n} n2\n".encode() in body(site.ask("n2"))
 
 
+def test_overlay_worker_of_a_helper_that_was_killed_costs_the_next_helper_nothing(site: Site) -> None:
+    """It is ended through whoever is the helper then, which never heard of it; who has that one goes on."""
+    old = site.service
+    site.ask("n1")
+    os.kill(helper(), signal.SIGKILL)
+    site.new_service()
+    site.put("base", "etc/name.j2", "0 {{ id }}\n")
+    assert b"0 n1\n" in body(site.ask("n1"))
+    second = helper()
+    old.close()
+    assert helper() == second
+    site.put("base", "etc/name.j2", "1 {{ id }}\n")
+    assert b"1 n2\n" in body(site.ask("n2"))
+
+
 PROGRAM = """
 import sys
 from contextlib import closing
