@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections import Counter
 from functools import cache
 from pathlib import Path
@@ -164,6 +165,22 @@ def test_rooms_for_sockets_subprocesses_yaml_and_click(path: Path) -> None:
         assert "click" not in names, "click stays in cli"
     if room not in ("config",):
         assert "yaml" not in names, "one YAML helper: wwfast.config.yaml"
+
+
+CALLED_BY_LIBRARIES = {"enqueue", "format_commands"}  # of logging, of click
+
+
+def test_no_function_is_there_for_tests_alone() -> None:
+    words = Counter(word for path in modules() for word in re.findall(r"\w+", path.read_text()))
+    defined = Counter(
+        node.name
+        for path in modules()
+        if path.suffix == ".py"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not node.decorator_list
+    )
+    unused = {name for name, places in defined.items() if words[name] == places and not name.startswith("__")}
+    assert unused == CALLED_BY_LIBRARIES
 
 
 def test_modules_and_functions_are_no_longer_than_one_reads() -> None:
