@@ -120,7 +120,9 @@ class Host:
                 file.target.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
                 files.replace(file.target, file.content, mode=None if file.before is not None else file.mode)
             except BaseException:
-                forget(ours, former) if last is None else files.replace(ours, last)
+                # An fsync may fail after the rename: the file is new then, and what it was must not be lost.
+                if not file.target.exists() or file.target.read_bytes() != file.content:
+                    forget(ours, former) if last is None else files.replace(ours, last)
                 raise
 
     # --- taking back -----------------------------------------------------------------------------------------

@@ -167,6 +167,21 @@ def keys(root: Path) -> Any:
     return True
 
 
+def hosts_file(root: Path) -> None:
+    installation(root)
+    (root / "etc/hosts").write_text("127.0.0.1 localhost\n")
+
+
+def hosts(root: Path) -> Any:
+    """The server's own hosts file is the old or the new one, and what is kept of it can be put back."""
+    text = (root / "etc/hosts").read_text()
+    assert text.startswith("127.0.0.1 localhost\n")
+    kept = Paths.at(root).state / "host"
+    if "n1" in text:
+        assert sorted(each.name.rpartition(".")[2] for each in kept.iterdir()) == ["before", "written"]
+    return text
+
+
 def overlay_writers() -> list[Writer]:
     again = then("overlay", "import", "--overwrite", "live", "ROOT/etc/warewulf/nodes.conf", "/etc/static")
     source = "ROOT/etc/warewulf/warewulf.conf"
@@ -185,6 +200,9 @@ def overlay_writers() -> list[Writer]:
         for name, run in lines.items()
     ] + [
         Writer("configure ssh", installation, ordered(*ssh), keys, then(*ssh)),
+        Writer(
+            "configure hostfile", hosts_file, ordered("configure", "hostfile"), hosts, then("configure", "hostfile")
+        ),
         Writer("overlay build", installation, ordered("overlay", "build"), served, then("overlay", "build")),
         Writer("overlays served", built, serving, served, then("overlay", "build"), below="var/cache"),
     ]
