@@ -83,6 +83,14 @@ class Entries(Mapping[str, Tree]):
         return name in self.ranges
 
 
+class Whole(dict[str, Tree]):
+    """The entries of one section of a file that was read as a whole, and what each said then."""
+
+    def __init__(self, trees: dict[str, Tree]) -> None:
+        super().__init__(trees)
+        self.said = {name: _encode(tree) for name, tree in trees.items()}
+
+
 @dataclass(slots=True, eq=False)
 class Source:
     """One version of the file. `trees[section][id]` is the entry as written (None for an empty one)."""
@@ -135,9 +143,17 @@ class Source:
         mine, theirs = self.fragment(section, name), other.fragment(section, name)
         if mine is not None and mine == theirs:
             return True
-        # As bytes: of Python's own values 1, 1.0 and True are equal, and so are a quoted and a plain text.
         there = name in self.trees[section] and name in other.trees[section]
-        return there and _encode(self.trees[section][name]) == _encode(other.trees[section][name])
+        return there and self.said(section, name) == other.said(section, name)
+
+    def said(self, section: str, name: str) -> bytes:
+        """What an entry said when it was read, as bytes: of Python's own values 1, 1.0 and True are equal, and so are a
+        quoted and a plain text; and trees are cleaned in their place."""
+        entries = self.trees[section]
+        if isinstance(entries, Entries):
+            return _encode(Entries(entries.name, entries.data, entries.ranges)[name])
+        assert isinstance(entries, Whole)
+        return entries.said[name]
 
     def rewrite(self, changes: Mapping[tuple[str, str], Tree], schema: Fields) -> bytes:
         """The text with entries (by section and id) changed, made, or, where None, taken out."""
@@ -221,5 +237,5 @@ def whole(data: bytes, name: str) -> dict[str, Mapping[str, Tree]]:
         if entries is not None and not isinstance(entries, dict):
             line = yaml.locate(data, (section,))
             raise ConfigError(f"{name}:{line}: {section}: must be a map of names, not {shape(entries)}")
-        sections[section] = entries or {}
+        sections[section] = Whole(entries or {})
     return sections
