@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 from collections.abc import Callable, Mapping
 from types import TracebackType
@@ -134,9 +133,10 @@ class Program:
         except Abort:
             return ()
         try:
-            plain = None
-            with contextlib.suppress(TypeError):  # the most have no event among them
-                plain = "".join(pieces)  # type: ignore[arg-type]
+            try:
+                plain: str | None = "".join(pieces)  # type: ignore[arg-type]
+            except TypeError:  # few have an event among them
+                plain = None
             length = len(plain) if plain is not None else sum(len(piece) for piece in pieces if type(piece) is str)
             if length > limit:
                 raise faults.Exceeded("output", limit >> 20)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from operator import attrgetter
 from typing import Any, ClassVar
 
@@ -21,8 +22,8 @@ from wwfast.overlays.templates.go.values import (
 Member = Callable[[Any], Any]
 Kind = Callable[[str], Member]
 Word.METHODS = {
-    "Bool": lambda text: truth(text),
-    "BoolDefaultTrue": lambda text: truth(text, default=True),
+    "Bool": lru_cache(256)(lambda text: truth(text)),
+    "BoolDefaultTrue": lru_cache(256)(lambda text: truth(text, default=True)),
 }
 # Our names of fields that are not Go's in lower case.
 SPELLED = {
@@ -60,8 +61,11 @@ def ip(name: str) -> Member:
     return lambda raw: address(getattr(raw, name))
 
 
+word_of = lru_cache(256)(Word)  # there are few
+
+
 def word(name: str) -> Member:
-    return lambda raw: Word(getattr(raw, name))
+    return lambda raw: word_of(getattr(raw, name))
 
 
 def flag(name: str) -> Member:
