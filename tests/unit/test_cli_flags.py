@@ -13,7 +13,11 @@ import pytest
 from wwfast.cli.groups import booleans
 from wwfast.cli.images import inside
 from wwfast.cli.main import cli
-from wwfast.cli.nodes.entries import How, write
+from wwfast.cli.nodes import entries
+from wwfast.cli.server import configure
+
+#: The options that commands share as `how`, and the function that reads them.
+SHARED = {entries.How: entries.write, configure.How: configure.write_files}
 
 
 def commands(command: click.Command, path: str, context: click.Context) -> Iterator[tuple[str, click.Command]]:
@@ -40,10 +44,10 @@ def names_used(command: click.Command) -> tuple[set[str], bool]:
         for node in ast.walk(statement)
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
     }
-    if "how" in used:  # the options of every command that writes, which `write` reads
-        used |= set(How._fields) & {
-            node.attr for node in ast.walk(ast.parse(inspect.getsource(write))) if isinstance(node, ast.Attribute)
-        }
+    shared = callback.__globals__.get("How")
+    if "how" in used and shared in SHARED:
+        reader = ast.parse(inspect.getsource(SHARED[shared]))
+        used |= set(shared._fields) & {node.attr for node in ast.walk(reader) if isinstance(node, ast.Attribute)}
     rest = function.args.kwarg
     return used, rest is not None and rest.arg in used
 
