@@ -137,8 +137,8 @@ def test_config_effective_print_reads_back_the_same(paths: Paths, capsys: pytest
     with pytest.raises(SystemExit):
         main(["--root", str(paths.root), "config", "show"])
     assert capsys.readouterr().out == (
-        "ipaddr: 10.0.0.1\nwarewulf:\n  port: 9000\nnfs:\n  export paths:\n    - path: /home\n"
-        "      export options: rw,sync,no_subtree_check\n"
+        "ipaddr: 10.0.0.1\nwarewulf:\n  port: 9000\nnfs:\n  export paths:\n  - path: /home\n"
+        "    export options: rw,sync,no_subtree_check\n"
     )
 
 

@@ -36,7 +36,7 @@ def show(app: App, effective: bool, as_json: bool) -> None:
     else:
         from wwfast.config import yaml
 
-        sys.stdout.write(yaml.dump(tree))
+        sys.stdout.write(yaml.printed(tree))
 
 
 def settings_tree(app: App, effective: bool) -> dict[str, Any]:
@@ -78,7 +78,7 @@ def print_(app: App) -> None:
     """Print the effective warewulf.conf as YAML."""
     from wwfast.config import yaml
 
-    sys.stdout.write(yaml.dump(settings_tree(app, effective=True)))
+    sys.stdout.write(yaml.printed(settings_tree(app, effective=True)))
 
 
 @genconfig.command("completion", epilog="Example: wwfast genconfig completion zsh > ~/.zfunc/_wwfast")

@@ -27,6 +27,7 @@ __all__ = [
     "load",
     "load_anchored",
     "locate",
+    "printed",
     "scalar",
     "typed",
 ]
@@ -177,6 +178,15 @@ def dump(tree: Tree, indent: int = 0) -> str:
     lines: list[str] = []
     block(tree, " " * indent, lines)
     return "".join(f"{line}\n" for line in lines)
+
+
+def printed(tree: Tree) -> str:
+    """A tree for people and other programs, by PyYAML, which quotes what YAML 1.1 takes for something else; what is
+    edited in place, or has ten thousand entries, is written by `dump`."""
+    import yaml
+
+    text: str = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=1 << 20)
+    return text
 
 
 def block(tree: Tree, margin: str, lines: list[str]) -> None:
