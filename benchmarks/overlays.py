@@ -176,7 +176,7 @@ class Classic:
     """One archive per node and context, each from a directory of its own."""
 
     def __init__(self, service: OverlayService, snapshot: Snapshot, into: Path) -> None:
-        self.builder = service._builder
+        self.builder = service.builder
         env = environment.make(self.builder.sources)
         self.names = Names(
             env.globals, env.reader, Server(self.builder.conf), Cluster(dict(snapshot.nodes), lambda image: "")
@@ -468,11 +468,11 @@ def storms(bench: Bench, paths: Paths) -> None:
     twice: list[float] = []
     for n in range(bench.runs()):
         (site_copy / "hostname.j2").write_text(f"{{{{ id }}}}\n# {n}\n")
-        made = service._builder.made
+        made = service.builder.made
         latencies = storm(service, snapshot, listed)
         worst.append(statistics.quantiles(latencies, n=100)[98])
         # A segment per node; nothing that nodes share depends on the edited template.
-        twice.append(service._builder.made - made - len(listed))
+        twice.append(service.builder.made - made - len(listed))
     bench.record("4-storm-p99", "1,000 nodes ask right after an edit, all at once", worst, target="<= 1")
     bench.record("4-built-twice", "segments made more than once in the storm", twice, unit="segments", target="0")
     polls = poll_rate(paths, service, snapshot)

@@ -81,4 +81,4 @@ def test_overlay_build_commands_beside_the_server_agree_with_it(paths: Paths) ->
         assert each.returncode == 0, said
     site.new_service()
     assert {name: site.ask(name).etag for name in etags} == etags
-    assert site.service._builder.runs == 0, "what any of them made is found"
+    assert site.service.builder.runs == 0, "what any of them made is found"

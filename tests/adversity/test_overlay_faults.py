@@ -48,10 +48,10 @@ def test_overlay_storm_right_after_an_edit_is_all_fresh_and_built_once(site: Sit
     with ThreadPoolExecutor(16) as pool:
         for n in range(1, 6):
             site.put("base", "etc/version.j2", f"{n} {{{{ id }}}}\n")
-            made = site.service._builder.made
+            made = site.service.builder.made
             for name, raw in zip(names, pool.map(lambda name: asked(site, name), names), strict=True):
                 assert f"{n} {name}\n".encode() in raw
-            assert site.service._builder.made - made == COUNT
+            assert site.service.builder.made - made == COUNT
 
 
 def test_overlay_hundred_ask_for_one_node_and_it_is_built_once(site: Site) -> None:
@@ -63,7 +63,7 @@ def test_overlay_hundred_ask_for_one_node_and_it_is_built_once(site: Site) -> No
 
     with ThreadPoolExecutor(100) as pool:
         assert len(set(pool.map(ask, range(100)))) == 1
-    assert site.service._builder.made == 2  # static files, and its own
+    assert site.service.builder.made == 2  # static files, and its own
 
 
 def test_overlay_edited_while_it_is_built_is_never_mixed(site: Site, tmp_path: Path) -> None:
@@ -158,10 +158,10 @@ def test_overlay_tidying_keeps_what_nodes_have(wasteful: Site) -> None:
     assert body(given) == good, "a transfer may begin a little later"
     now = site.ask("n000")
     assert (body(now), now.etag) == (good, given.etag)
-    runs = site.service._builder.runs
+    runs = site.service.builder.runs
     site.new_service()
     assert body(site.ask("n099")).count(b"2 n099\n") == 1
-    assert site.service._builder.runs == 0 < runs, "what was kept is found"
+    assert site.service.builder.runs == 0 < runs, "what was kept is found"
 
 
 def test_overlay_tidying_leaves_what_was_needed_a_moment_ago(wasteful: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,7 +209,7 @@ def test_overlay_tidying_beside_another_process_keeps_what_that_one_made(wastefu
     site.service.tend(anyway=True)
     site.new_service()
     assert b"new n000\n" in body(site.ask("n000"))
-    assert site.service._builder.runs == 0
+    assert site.service.builder.runs == 0
 
 
 def test_overlay_last_good_one_outlives_tidying_and_restart(wasteful: Site) -> None:

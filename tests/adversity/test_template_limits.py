@@ -79,13 +79,13 @@ def test_templates_that_never_end_are_not_run_again_until_something_changes(site
     bad = ("n2", "n3", "n4")
     with ThreadPoolExecutor(3) as pool:
         assert list(pool.map(lambda name: body(site.ask(name)), bad)) == [good[name] for name in bad]
-    runs, ask = [], site.service._orders._crew.take
+    runs, ask = [], site.service.orders.crew.take
 
     def take(**how: bool) -> object:
         runs.append(how)
         return ask(**how)
 
-    site.service._orders._crew.take = take  # type: ignore[method-assign, assignment]
+    site.service.orders.crew.take = take  # type: ignore[method-assign, assignment]
     for _ in range(20):
         assert [body(site.ask(name)) for name in bad] == [good[name] for name in bad]
     assert not runs
@@ -101,25 +101,25 @@ def test_template_that_rested_is_run_behind_all_others_and_rests_longer(site: Si
     site.ask("n1")
     with pytest.raises(WwfastError, match="CPU time"):
         site.ask("n3")
-    tried = site.service._orders._costly._tried
+    tried = site.service.orders.costly.tried
     first = tried["n3", "system"]
     first.until = 0.0
     lows: list[bool] = []
-    take = site.service._orders._crew.take
+    take = site.service.orders.crew.take
 
     def took(*, low: bool = False) -> Hand:
         hand = take(low=low)
         lows.append(hand.lowered and os.getpriority(os.PRIO_PROCESS, hand.pid) == 19)
         return hand
 
-    site.service._orders._crew.take = took  # type: ignore[method-assign]
+    site.service.orders.crew.take = took  # type: ignore[method-assign]
     with pytest.raises(WwfastError, match="CPU time"):
         site.ask("n3")
     assert lows == [True]
     assert tried["n3", "system"].rest >= 2 * first.rest
     # Where all who are tried again are at work already, one more holds no worker.
     tried["n3", "system"].until = 0.0
-    while site.service._orders._again.acquire(blocking=False):
+    while site.service.orders.again.acquire(blocking=False):
         pass
     with pytest.raises(WwfastError, match="CPU time"):
         site.ask("n3")

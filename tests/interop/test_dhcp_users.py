@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
 import sys
 import time
@@ -101,9 +100,7 @@ class Site:
 
     def crash(self) -> None:
         """SIGKILL, and a new server."""
-        self.space._running.remove(self.process)
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait(10)
+        self.space.kill(self.process)
         self.process = self.start()
 
     def send(

@@ -35,7 +35,7 @@ _MODULES = [importlib.import_module(f"wwfast._ext.{each.name}") for each in pkgu
 
 def descriptors() -> Counter[str]:
     found: Counter[str] = Counter()
-    helper = -1 if Helper._there is None else Helper._there[2]._end.fileno()
+    helper = -1 if Helper.there is None else Helper.there[2].fileno()
     for number in os.listdir("/proc/self/fd"):  # noqa: PTH208 - for each test
         if int(number) == helper:
             continue

@@ -81,6 +81,12 @@ class Namespace:
             self._running.remove(process)
         return status
 
+    def kill(self, process: subprocess.Popen[bytes]) -> None:
+        """End one started command as a crash does: what it started stays."""
+        self._running.remove(process)
+        process.kill()
+        process.wait(10)
+
     def pids(self) -> list[int]:
         """Who lives in the namespace, whatever became of who started it."""
         return [int(pid) for pid in sh("ip", "netns", "pids", self.name).split()]

@@ -131,7 +131,7 @@ def test_overlay_cache_is_found_by_the_next_process(site: Site) -> None:
     before = site.ask(fmt="zst")
     site.new_service()
     assert site.ask(fmt="zst").extents == before.extents
-    assert site.service._builder.runs == 0
+    assert site.service.builder.runs == 0
 
 
 def test_overlay_damaged_cache_is_made_anew(site: Site) -> None:
@@ -283,12 +283,12 @@ def test_overlay_asked_before_an_edit_is_that_of_the_edit(site: Site) -> None:
     site.ask("n1")
     site.nodes(text.replace("OLD", "new"))
     site.ask("n1")
-    service, now = site.service, site.service._builder.generation
+    service, now = site.service, site.service.builder.generation
     for n in range(2, 9):
         found = service.artefact(old, old.nodes[f"n{n}"], SYSTEM, "raw")
         assert b"new\n" in body(found)
         site.ask(f"n{n}")
-    assert service._builder.generation is now
+    assert service.builder.generation is now
 
 
 def test_overlay_is_begun_after_an_edit_that_is_taken_in_and_waits_for_none_that_is_stuck(
@@ -296,13 +296,13 @@ def test_overlay_is_begun_after_an_edit_that_is_taken_in_and_waits_for_none_that
 ) -> None:
     site.ask("n1")
     began = threading.Event()
-    prepare = site.service._builder.prepare
+    prepare = site.service.builder.prepare
 
     def prepared(snapshot: Snapshot) -> Generation:
         began.set()
         return prepare(snapshot)
 
-    monkeypatch.setattr(site.service._builder, "prepare", prepared)
+    monkeypatch.setattr(site.service.builder, "prepare", prepared)
     with ThreadPoolExecutor(1) as pool:
         with site.service.aside():
             asked = pool.submit(site.ask, "n1")

@@ -302,9 +302,9 @@ def test_overlay_templates_run_again_where_what_they_looked_at_changed(
     site.nodes(nodes.replace("rack: r1", edit))
     made = []
     for name in ("n1", "n2"):
-        runs = site.service._builder.runs
+        runs = site.service.builder.runs
         site.ask(name)
-        made += [name] * (site.service._builder.runs - runs)
+        made += [name] * (site.service.builder.runs - runs)
     assert made == again
 
 
@@ -314,13 +314,13 @@ def test_overlay_edit_of_an_unread_field_renders_nothing(paths: Paths) -> None:
     site.put("base", "etc/name.j2", "{{ id }}")
     site.put("live", "etc/all.j2", "{% for n in all_nodes %}{{ n.id }} {% endfor %}")
     site.service.build(site.snapshot)
-    runs = site.service._builder.runs
+    runs = site.service.builder.runs
     site.nodes(NODES.replace("    tags: {rack: r1}", "    comment: new\n    tags: {rack: r1}"))
     site.service.build(site.snapshot)
-    assert site.service._builder.runs == runs
+    assert site.service.builder.runs == runs
     site.nodes(NODES.replace("rack: r1", "rack: r2"))
     site.service.build(site.snapshot)
-    assert site.service._builder.runs == runs + 1
+    assert site.service.builder.runs == runs + 1
 
 
 def test_overlay_ignition_has_starts_and_whole_options() -> None:

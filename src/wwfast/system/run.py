@@ -108,6 +108,9 @@ class Packets:
         end.settimeout(timeout)
         self._end = end
 
+    def fileno(self) -> int:
+        return self._end.fileno()
+
     def send(self, data: bytes) -> None:
         """Raises OSError when the child has gone, TimeoutError when it does not take it."""
         self._end.send(data)

@@ -119,7 +119,7 @@ class Helper:
     """A process without threads that forks for us; all services of this process share it."""
 
     _lock = threading.Lock()
-    _there: tuple[int, run.Process, run.Packets] | None = None
+    there: tuple[int, run.Process, run.Packets] | None = None
 
     def start(self, hand: Hand) -> tuple[int, int, int]:
         data, (to, of) = self._ask(b"start")
@@ -149,7 +149,7 @@ class Helper:
 
     @classmethod
     def _gone(cls) -> None:
-        there, cls._there = cls._there, None
+        there, cls.there = cls.there, None
         if there is not None:
             there[2].close()
             if there[0] == os.getpid():
@@ -158,14 +158,14 @@ class Helper:
 
     @classmethod
     def _running(cls) -> run.Packets:
-        if cls._there is None or cls._there[0] != os.getpid() or cls._there[1].poll() is not None:
+        if cls.there is None or cls.there[0] != os.getpid() or cls.there[1].poll() is not None:
             cls._gone()
             command = [sys.executable, "-m", "wwfast.overlays.making.crew"]
-            cls._there = (os.getpid(), *run.converse(command, stderr=None, timeout=STARTING, tied=False))
+            cls.there = (os.getpid(), *run.converse(command, stderr=None, timeout=STARTING, tied=False))
             # It ends by itself when we do, but a moment later: whoever waited for us expects nothing of ours any more.
             atexit.unregister(cls._gone)
             atexit.register(cls._gone)
-        return cls._there[2]
+        return cls.there[2]
 
 
 def help_others() -> int:

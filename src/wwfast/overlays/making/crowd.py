@@ -107,18 +107,18 @@ class Costly:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._generation = 0
-        self._tried: dict[tuple[str, str], Tried] = {}
+        self.tried: dict[tuple[str, str], Tried] = {}
 
     def before(self, generation: int, key: tuple[str, str]) -> Tried | None:
         with self._lock:
-            return self._tried.get(key) if self._generation == generation else None
+            return self.tried.get(key) if self._generation == generation else None
 
     def failed(self, generation: int, key: tuple[str, str], seconds: float, error: WwfastError) -> None:
         if seconds < COSTLY:
             return
         with self._lock:
             if self._generation != generation:
-                self._generation, self._tried = generation, {}
-            before = self._tried.get(key)
+                self._generation, self.tried = generation, {}
+            before = self.tried.get(key)
             rest = min(max(seconds * REST, 2 * before.rest if before else 0.0), LONGEST_REST)
-            self._tried[key] = Tried(rest, time.monotonic() + rest, error.message, error.hint)
+            self.tried[key] = Tried(rest, time.monotonic() + rest, error.message, error.hint)

@@ -64,18 +64,18 @@ class Orders:
     """Thread-safe; holds `lock` only while it takes in what was made."""
 
     def __init__(self, builder: Builder, lock: threading.RLock, *, ignore_go_templates: bool, alone: bool) -> None:
-        self._builder = builder
+        self.builder = builder
         self._lock = lock
         self._ignore_go = ignore_go_templates
         self._model: tuple[Generation, worker.Worker] | None = None
         count = os.cpu_count() or 1
-        self._crew = Crew(count, Direct(self._inherit) if alone else None)
+        self.crew = Crew(count, Direct(self._inherit) if alone else None)
         self._crowd = Crowd(count, BATCH)
-        self._costly = Costly()
-        self._again = threading.Semaphore(count)  # fewer than there may be workers: others always find one
+        self.costly = Costly()
+        self.again = threading.Semaphore(count)  # fewer than there may be workers: others always find one
 
     def close(self) -> None:
-        self._crew.close()
+        self.crew.close()
 
     # -- one node ------------------------------------------------------------------------------------------------
 
@@ -89,15 +89,15 @@ class Orders:
         if generation is None or ground is None:
             return None
         with self._first(ground):
-            tried = self._costly.before(generation.number, (node.id, context))
+            tried = self.costly.before(generation.number, (node.id, context))
             if tried is None:
                 return self._in_turn(Wanted(snapshot, node, context))
-            if time.monotonic() < tried.until or not self._again.acquire(blocking=False):
+            if time.monotonic() < tried.until or not self.again.acquire(blocking=False):
                 raise tried.error()
             try:
                 made = self.ask(snapshot, Make(node.id, context), node, context, low=True)
             finally:
-                self._again.release()
+                self.again.release()
             return self._take_in(generation, node, context, made)
 
     @contextmanager
@@ -146,7 +146,7 @@ class Orders:
                 self._crowd.hand_on(each for each in reversed(batch) if not each.answered)
 
     def _single(self, wanted: Wanted, stalls: Callable[[], None]) -> None:
-        generation, made = self._builder.generation, None
+        generation, made = self.builder.generation, None
         if generation is not None and generation.snapshot is wanted.snapshot:
             node, context = wanted.node, wanted.context
             made = self.ask(wanted.snapshot, Make(node.id, context), node, context, stalls)
@@ -155,9 +155,9 @@ class Orders:
             wanted.answer(None)
 
     def _together(self, batch: Sequence[Wanted], stalls: Callable[[], None]) -> None:
-        hand = self._crew.take()
+        hand = self.crew.take()
         try:
-            generation, began = self._builder.generation, time.monotonic()
+            generation, began = self.builder.generation, time.monotonic()
             if generation is None:
                 return
             asked = [each for each in batch if each.snapshot is generation.snapshot]
@@ -175,10 +175,10 @@ class Orders:
         except (Died, Stalled):
             hand.end()
         finally:
-            self._crew.give(hand)
+            self.crew.give(hand)
 
     def _now(self, snapshot: Snapshot, node: Node, context: str) -> tuple[Generation | None, Ground | None]:
-        generation = self._builder.generation
+        generation = self.builder.generation
         if generation is None or generation.snapshot is not snapshot:
             return None, None
         return generation, generation.ground(node, context)
@@ -186,8 +186,8 @@ class Orders:
     def _take_in(self, generation: Generation, node: Node, context: str, made: Answer) -> Record | None:
         with self._lock:
             if isinstance(made, Made):
-                return self._builder.take_in(generation, node, context, made)
-            self._builder.look_again()
+                return self.builder.take_in(generation, node, context, made)
+            self.builder.look_again()
             return None
 
     def ask(
@@ -202,10 +202,10 @@ class Orders:
     ) -> Answer:
         """`stalls` is called once when it takes long; `low`: behind all others. Raises WwfastError."""
         for left in reversed(range(LIVES)):
-            hand = self._crew.take(low=low)
+            hand = self.crew.take(low=low)
             began = time.monotonic()
             try:
-                generation = self._builder.generation
+                generation = self.builder.generation
                 if generation is None or generation.snapshot is not snapshot:
                     return Failed("", None, again=True)
                 hand.tell(*self._news(hand, generation, node, context), question)
@@ -219,20 +219,20 @@ class Orders:
                 if died.number not in (0, signal.SIGKILL, signal.SIGTERM) or not left:
                     raise self._failed(generation, node, context, began, self._death(died, node)) from died
             finally:
-                self._crew.give(hand)
+                self.crew.give(hand)
         raise AssertionError
 
     def _failed(
         self, generation: Generation | None, node: Node, context: str, began: float, error: WwfastError
     ) -> WwfastError:
         if generation is not None:
-            self._costly.failed(generation.number, (node.id, context), time.monotonic() - began, error)
+            self.costly.failed(generation.number, (node.id, context), time.monotonic() - began, error)
         return error
 
     def _death(self, error: Died, node: Node) -> WwfastError:
         where = f"{error.where}, node {node.id}: " if error.where else f"node {node.id}: "
         if error.number == signal.SIGXCPU:
-            limit = Exceeded("seconds", self._builder.conf.wwfast.template_seconds)
+            limit = Exceeded("seconds", self.builder.conf.wwfast.template_seconds)
             return WwfastError(f"{where}{limit}", hint=limit.hint)
         what = f"was ended by signal {error.number}" if error.number else "did not answer"
         return WwfastError(f"{where}the process that ran it {what}")
@@ -270,20 +270,20 @@ class Orders:
         hand.tell(*news, *(Make(node.id, context) for node, context in batch))
 
     def _begin(self, generation: Generation) -> Begin:
-        paths = {it.name: str(value) if (value := getattr(self._builder.paths, it.name)) else None
-                 for it in dataclasses.fields(self._builder.paths)}  # fmt: skip
+        paths = {it.name: str(value) if (value := getattr(self.builder.paths, it.name)) else None
+                 for it in dataclasses.fields(self.builder.paths)}  # fmt: skip
         return Begin(paths, generation.conf, self._ignore_go)
 
     def _inherit(self, hand: Hand) -> Callable[[mmap], worker.Worker]:
         """A worker forked from here need not be told what is known here: what makes it."""
-        generation = self._builder.generation
+        generation = self.builder.generation
         assert generation is not None
         hand.nodes = dict(generation.snapshot.nodes.items())
         hand.conf, hand.generation, hand.looked = generation.conf, generation.number, generation.looked
         for node in hand.nodes.values():
             generation.cluster.see(node)  # once here, and not once in each of them
         if self._model is None or self._model[0] is not generation:
-            cluster = Cluster(hand.nodes, self._builder.images.kernel_version, generation.cluster)
+            cluster = Cluster(hand.nodes, self.builder.images.kernel_version, generation.cluster)
             model = worker.Worker(self._begin(generation), bytearray(0), cluster)
             model.compile(generation.grounds)
             self._model = generation, model
@@ -293,7 +293,7 @@ class Orders:
 
     def firsts(self, work: Sequence[Work]) -> list[Work]:
         """One for each plan whose shared part has to be made."""
-        grounds = self._builder.generation.grounds if self._builder.generation is not None else {}
+        grounds = self.builder.generation.grounds if self.builder.generation is not None else {}
         chosen = {key_of(*each): each for each in reversed(work)}
         return [each for key, each in chosen.items() if getattr(grounds.get(key), "shared", None) is None]
 
@@ -304,7 +304,7 @@ class Orders:
         failed: list[tuple[Work, Exception]] = []
         left: deque[Work] = deque(work)
         processes = min(processes, max(1, len(work) // BATCH))
-        self._crew.start(processes)
+        self.crew.start(processes)
 
         def some() -> None:
             while True:
@@ -332,10 +332,10 @@ class Orders:
 
     def _batch(self, snapshot: Snapshot, batch: Sequence[Work]) -> list[Work]:
         """Ask for all at once; those that were not answered well are given back, to be asked for one by one."""
-        hand = self._crew.take()
+        hand = self.crew.take()
         left = list(batch)
         try:
-            generation = self._builder.generation
+            generation = self.builder.generation
             if generation is None or generation.snapshot is not snapshot:
                 return left
             self._tell(hand, generation, batch)
@@ -347,5 +347,5 @@ class Orders:
         except Died:
             pass
         finally:
-            self._crew.give(hand)
+            self.crew.give(hand)
         return left

@@ -82,11 +82,11 @@ class OverlayService:
         absolute = {it.name: Path(value).absolute() for it in fields(paths) if (value := getattr(paths, it.name))}
         paths = paths.with_(**absolute)  # for workers: the helper may be elsewhere
         ignore = settings.wwfast.ignore_go_templates if ignore_go_templates is None else ignore_go_templates
-        self._builder = Builder(paths, settings, ignore_go_templates=ignore, writing=writing)
+        self.builder = Builder(paths, settings, ignore_go_templates=ignore, writing=writing)
         self._heard = False
         self._frozen = not settings.warewulf.autobuild_overlays
         self._lock = threading.RLock()
-        self._orders = Orders(self._builder, self._lock, ignore_go_templates=ignore, alone=alone)
+        self.orders = Orders(self.builder, self._lock, ignore_go_templates=ignore, alone=alone)
         self._aside = threading.Condition()
         self._asides, self._resume = 0, 0.0  # who wants nothing to be begun, and until when (monotonic seconds)
         self._flights: dict[tuple[str, str], threading.Event] = {}
@@ -96,32 +96,32 @@ class OverlayService:
         """Take over another warewulf.conf."""
         with self._lock:
             self._frozen = not settings.warewulf.autobuild_overlays
-            self._builder.reconfigure(settings)
+            self.builder.reconfigure(settings)
 
     def close(self) -> None:
-        self._orders.close()
+        self.orders.close()
         with self._lock:
             with suppress(OSError):
-                self._builder.index.flush()
-            self._builder.store.close()
-            self._builder.watch.close()
+                self.builder.index.flush()
+            self.builder.store.close()
+            self.builder.watch.close()
 
     def trouble(self) -> str:
         """What is wrong with the cache now, or nothing: nodes are served from memory meanwhile, as far as that goes."""
-        return self._builder.store.trouble()
+        return self.builder.store.trouble()
 
     # -- one node ------------------------------------------------------------------------------------------------
 
     def peek(self, snapshot: Snapshot, node: Node, context: str, fmt: str) -> Artefact | None:
         """The artefact if it is known to be fresh; None when `artefact` has to be asked. Nothing but memory, and one
         question whether inotify has something to tell; whether its files are there who opens them finds out."""
-        generation = None if self._heard or self._frozen else self._builder.current(snapshot)
-        memo = self._builder.memo(generation, node, context) if generation is not None else None
+        generation = None if self._heard or self._frozen else self.builder.current(snapshot)
+        memo = self.builder.memo(generation, node, context) if generation is not None else None
         return memo.artefacts.get(fmt) if memo is not None else None
 
     def fileno(self) -> int:
         """Readable when something happened that was not looked at; -1 where only look() can find out."""
-        return self._builder.watch.fileno()
+        return self.builder.watch.fileno()
 
     def heard(self) -> None:
         """Something happened: nothing is known to be fresh until look()."""
@@ -131,12 +131,12 @@ class OverlayService:
         """Find out what happened, in a thread. To be called now and then where inotify does not work."""
         self._heard = False  # first: what happens from now on is heard of
         with self._lock:
-            self._builder.look()
+            self.builder.look()
 
     def images_changed(self) -> None:
         """Another build of an image is served, or the like: what rests on images is not known to be fresh."""
         with self._lock:
-            self._builder.look_again()
+            self.builder.look_again()
 
     def artefact(self, snapshot: Snapshot, node: Node, context: str, fmt: str) -> Artefact:
         """The fresh artefact, built if need be; the last good one when that fails (see `failures`).
@@ -167,13 +167,13 @@ class OverlayService:
                 try:
                     found = self._of_memo(memo, node, context, fmt)
                 except Damaged:
-                    self._builder.anew()
+                    self.builder.anew()
                     if not left:
                         raise
                     continue
                 self.failures.pop((node.id, context), None)
                 if not self._flights:  # in a storm once, by the last one
-                    self._builder.index.flush()
+                    self.builder.index.flush()
             return found
         raise AssertionError
 
@@ -184,9 +184,9 @@ class OverlayService:
             self._stand_aside()
             with self._lock:
                 snapshot, node = self._newest(snapshot, node)
-                self._builder.prepare(snapshot)
+                self.builder.prepare(snapshot)
                 memo = self._known(node, context)
-                if memo is not None and self._builder.settled:
+                if memo is not None and self.builder.settled:
                     return memo
                 if memo is not None:
                     continue
@@ -197,12 +197,12 @@ class OverlayService:
                 flight.wait()
                 continue
             try:
-                made = self._orders.make(snapshot, node, context)
+                made = self.orders.make(snapshot, node, context)
             finally:
                 with self._lock:
                     del self._flights[key]
                 mine.set()
-            if made is not None and self._builder.current(snapshot) is None:  # edited again: it was right when asked
+            if made is not None and self.builder.current(snapshot) is None:  # edited again: it was right when asked
                 return Memo(node, node, 0, made)
         if memo is not None:
             return memo
@@ -230,7 +230,7 @@ class OverlayService:
 
     def _newest(self, snapshot: Snapshot, node: Node) -> tuple[Snapshot, Node]:
         """Who asked before an edit gets what holds after it: workers would be told of all nodes to and fro."""
-        generation = self._builder.generation
+        generation = self.builder.generation
         if generation is not None and generation.snapshot.number > snapshot.number:
             there = generation.snapshot.nodes.get(node.id)
             if there is not None:
@@ -239,12 +239,12 @@ class OverlayService:
 
     def _known(self, node: Node, context: str) -> Memo | None:
         try:
-            return self._builder.known(node, context)
+            return self.builder.known(node, context)
         except Changed:
-            self._builder.look_again()
+            self.builder.look_again()
             return None
         finally:  # also when it failed: what is missing may come
-            self._builder.follow()
+            self.builder.follow()
 
     def _fail(self, node: Node, context: str, error: Exception) -> None:
         failure = failure_of(error)
@@ -256,12 +256,12 @@ class OverlayService:
     def _last(self, node: Node, context: str, fmt: str) -> Artefact | None:
         """What the node was given last, in this process or another one."""
         with self._lock:
-            record = self._builder.given(node, context)
+            record = self.builder.given(node, context)
             for _ in range(2 if record is not None else 0):
                 with suppress(WwfastError, OSError):
                     if there(found := self._assemble(record.contents, node, context, fmt)):  # type: ignore[union-attr]
                         return found
-                self._builder.store.forget()
+                self.builder.store.forget()
             return None
 
     def _of_memo(self, memo: Memo, node: Node, context: str, fmt: str) -> Artefact:
@@ -274,7 +274,7 @@ class OverlayService:
         return found
 
     def _assemble(self, contents: Sequence[bytes], node: Node, context: str, fmt: str) -> Artefact:
-        segments = formats.segments(self._builder.store, contents, fmt)
+        segments = formats.segments(self.builder.store, contents, fmt)
         suffix = ".tar" if fmt == TAR else ".img" + SUFFIX[fmt]
         return Artefact(
             name=f"{node.id}.{context}{suffix}",
@@ -300,7 +300,7 @@ class OverlayService:
 
         A node that fails keeps what it had. Raises only what concerns all nodes.
         """
-        builder = self._builder
+        builder = self.builder
         chosen = list(snapshot.nodes.values() if nodes is None else nodes)
         report = Report(asked=len(chosen) * len(contexts))
         before = builder.changed
@@ -317,8 +317,8 @@ class OverlayService:
             told = partial(self._tell, progress, report.asked - len(work), report.asked)
             with uncollected() if len(work) > LARGE else nullcontext():
                 # What nodes share comes first: with it many may be right as they are.
-                some = self._orders.firsts(work) or work
-                for (node, context), error in self._orders.make_all(snapshot, some, processes, told):
+                some = self.orders.firsts(work) or work
+                for (node, context), error in self.orders.make_all(snapshot, some, processes, told):
                     self._note(node, context, error, report)
         for node, context in work:
             error = WwfastError(f"node {node.id}: files of its {context} overlays keep changing while they are packed")
@@ -356,9 +356,9 @@ class OverlayService:
         """One template of an overlay for one node, without building anything. Raises WwfastError."""
         for _ in range(TRIES):
             with self._lock:
-                self._builder.prepare(snapshot)
-                items = {item.path: item for item in self._builder.overlays.items(overlay)}
-            made = self._orders.ask(snapshot, Render(node.id, overlay, path), node, CONTEXTS[0])
+                self.builder.prepare(snapshot)
+                items = {item.path: item for item in self.builder.overlays.items(overlay)}
+            made = self.orders.ask(snapshot, Render(node.id, overlay, path), node, CONTEXTS[0])
             if isinstance(made, Rendered) and made.path in items:
                 return items[made.path], tuple(made.outputs)
         raise WwfastError(f"overlay {overlay}: its files keep changing")
@@ -368,8 +368,8 @@ class OverlayService:
         for _ in range(TRIES):
             with self._lock:
                 snapshot, node = self._newest(snapshot, node)
-                self._builder.prepare(snapshot)
-            made = self._orders.ask(snapshot, Render(node.id, "", path), node, CONTEXTS[0], low=True)
+                self.builder.prepare(snapshot)
+            made = self.orders.ask(snapshot, Render(node.id, "", path), node, CONTEXTS[0], low=True)
             if isinstance(made, Rendered):
                 return next((it.content for it in made.outputs if it.path == made.path and it.kind == FILE), b"")
         raise WwfastError(f"{path}: it keeps changing")
@@ -379,8 +379,8 @@ class OverlayService:
         would get nothing, and where it would only get the last good one."""
         if self._frozen:
             with self._lock:
-                last = self._builder.given(node, context)
-                if last is None or not all(map(self._builder.store.has, last.contents)):
+                last = self.builder.given(node, context)
+                if last is None or not all(map(self.builder.store.has, last.contents)):
                     raise _never_built(node, context)
             return
         try:
@@ -392,9 +392,9 @@ class OverlayService:
         """What the overlays of a node lay over its image now, made for it alone. Raises WwfastError."""
         for _ in range(TRIES):
             with self._lock, suppress(Changed):
-                self._builder.prepare(snapshot)
-                plan = self._builder.ground(node, context).plan
-            made = self._orders.ask(snapshot, Lay(node.id, context), node, context)
+                self.builder.prepare(snapshot)
+                plan = self.builder.ground(node, context).plan
+            made = self.orders.ask(snapshot, Lay(node.id, context), node, context)
             if isinstance(made, Laid) and made.plan == plan.identity:
                 return plan.stack(range(len(made.outputs)), dict(enumerate(made.outputs)))
         raise WwfastError(f"node {node.id}: files of its {context} overlays keep changing")
@@ -402,11 +402,11 @@ class OverlayService:
     def pending(self, snapshot: Snapshot, node: Node, context: str) -> tuple[formats.Files, formats.Files]:
         """The files the node was given last, and those it would be given now. Raises WwfastError."""
         with self._lock:
-            last = self._builder.given(node, context)
+            last = self.builder.given(node, context)
         memo = self._memo(snapshot, node, context)
         with self._lock:
-            self._builder.take_back(node, context, last)
-            store = self._builder.store
+            self.builder.take_back(node, context, last)
+            store = self.builder.store
             contents = last.contents if last is not None else ()
             before = formats.files(store, contents if all(map(store.has, contents)) else ())
             return before, formats.files(store, memo.record.contents)
@@ -417,7 +417,7 @@ class OverlayService:
         For the one process that serves: extents that were handed out stay readable for store.GRACE seconds.
         """
         with self._lock:
-            builder = self._builder
+            builder = self.builder
             with suppress(OSError):
                 builder.index.flush()
             builder.store.flush()  # what stands in memory comes back to the disk
