@@ -148,6 +148,20 @@ def test_configure_dhcp_where_it_is_not_ours(paths: Paths, run: Run, unit: str, 
         subprocess.run([*check, paths.root / file], check=True, capture_output=True)
 
 
+def test_configure_nfs_without_exports_leaves_those_of_the_site(paths: Paths, run: Run) -> None:
+    exports = paths.root / "etc/exports"
+    exports.write_text("/site *(ro)\n")
+    paths.conf.write_text("ipaddr: 10.0.0.1\nnetmask: 255.255.255.0\n")
+    for words in ("configure nfs", "configure all"):
+        assert "nothing to export" in run(words)[1]
+        assert exports.read_text() == "/site *(ro)\n"
+    paths.conf.write_text(CONF)
+    assert run("configure nfs")[0] == 0
+    paths.conf.write_text("ipaddr: 10.0.0.1\nnetmask: 255.255.255.0\n")
+    assert run("configure nfs")[0] == 0
+    assert exports.read_text() == "", "what was exported by us no longer is"
+
+
 def test_configure_keeps_to_what_warewulf_conf_says(paths: Paths, run: Run) -> None:
     paths.conf.write_text("ipaddr: 10.0.0.1\nwarewulf: {host overlay: false}\nnfs: {enabled: false}\n")
     before = tree(paths.root)

@@ -323,6 +323,15 @@ def test_upgrade_refuses_what_is_no_such_file(paths: Paths, run: Run, what: str,
     assert place.read_bytes() == bad
 
 
+@pytest.mark.parametrize("words", ["nodes -i", "nodes --with-warewulfconf", "config -i"])
+def test_upgrade_refuses_a_file_that_is_not_there(paths: Paths, run: Run, tmp_path: Path, words: str) -> None:
+    paths.nodes_conf.write_text(OLD)
+    status, _, err = run("upgrade", *words.split(), tmp_path / "nowhere", "--yes")
+    assert status == 1
+    assert f"there is no file {tmp_path}/nowhere" in err
+    assert paths.nodes_conf.read_text() == OLD
+
+
 def test_upgrade_of_ten_thousand_nodes(paths: Paths, run: Run) -> None:
     device = {"hwaddr": "52:54:00:00:00:01", "ipcidr": "10.0.0.1/16", "primary": "true"}
     nodes = {

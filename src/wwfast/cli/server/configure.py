@@ -219,6 +219,10 @@ def write_nfs(app: App, how: How) -> None:
     if not app.settings.nfs.enabled:
         click.echo("nfs: nothing to do (`nfs: enabled: false`)")
         return
+    exports = app.paths.root / FILES["nfs"][0]
+    if not app.settings.nfs.export_paths and exports not in host_of(app).written():
+        click.echo(f"nfs: nothing to export (`nfs: export paths`), {exports} stays as it is")
+        return
     write_files(app, how, "nfs")
     if how.writes and app.settings.nfs.export_paths:
         start(app, app.settings.nfs.systemd_name.replace("nfsd", "nfs-server") or "nfs-server")

@@ -12,6 +12,7 @@ from wwfast.cli.context import App, pass_app
 from wwfast.cli.groups import AliasGroup
 from wwfast.cli.nodes.entries import How, difference, show
 from wwfast.cli.output import confirm, warn
+from wwfast.errors import NotFoundError
 
 if TYPE_CHECKING:
     from wwfast.nodes.edit.store import Change, Draft
@@ -70,8 +71,10 @@ def nodes(
     from wwfast.nodes.former import Upgrade
     from wwfast.nodes.text.source import Source
 
+    for named in filter(None, (source, conf)):
+        read(named)
     place = conf or app.given.conf
-    mounts = settings.mounts(yaml.load(place.read_bytes(), str(place))) if conf or place.exists() else []
+    mounts = settings.mounts(yaml.load(place.read_bytes(), str(place))) if place.exists() else []
     kept = set(KernelStore(app.paths).names())
     how = How(yes, dry_run, force=False)
     run = Upgrade(add_defaults, replace_overlays, mounts, kept.__contains__)
@@ -130,21 +133,28 @@ def config(app: App, source: Path | None, target: Path | None, dry_run: bool, ye
     from wwfast.errors import ConfigError
     from wwfast.nodes.text.patch import Awkward, rewrite
 
-    read = source or app.given.conf
-    data = read.read_bytes()
-    tree = yaml.load(data, str(read)) or {}
+    place = source or app.given.conf
+    data = read(place)
+    tree = yaml.load(data, str(place)) or {}
     if not isinstance(tree, dict):
-        raise ConfigError(f"{read}: is no map of keys, so no warewulf.conf")
+        raise ConfigError(f"{place}: is no map of keys, so no warewulf.conf")
     made, told = former.upgrade(tree)
     try:
         fresh = rewrite(data.decode(), tree, made, fields(Settings)).encode() if made != tree else data
     except Awkward:
         fresh = b""
-    if yaml.load(fresh, str(read)) != (made or None):  # an unusual form: written anew, as Warewulf does
+    if yaml.load(fresh, str(place)) != (made or None):  # an unusual form: written anew, as Warewulf does
         fresh = yaml.dump(made).encode()
     put(target or app.given.conf, data, fresh, How(yes, dry_run, force=False))
     for line in told:
         warn(line)
+
+
+def read(path: Path) -> bytes:
+    """A file that was named, or has to be there. Raises WwfastError where there is none."""
+    if not path.is_file():
+        raise NotFoundError(f"there is no file {path}", hint="-i names the file to read")
+    return path.read_bytes()
 
 
 def put(target: Path, before: bytes, after: bytes, how: How) -> None:
