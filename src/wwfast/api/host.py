@@ -20,7 +20,7 @@ from wwfast.nodes.edit.store import Draft
 from wwfast.nodes.registry import Snapshot
 from wwfast.nodes.text.source import NODES
 from wwfast.paths import Paths
-from wwfast.system import files, within
+from wwfast.system import files, within, work
 from wwfast.system.folders import new_folder
 
 OVERLAY = "host"
@@ -96,10 +96,10 @@ class Host:
 
     def lost(self, file: HostFile) -> list[str]:
         """Lines that others wrote into the file since we did, and that would go."""
-        kept = self._place(file.target, "written")
-        if file.before is None or not kept.exists():
+        kept = [path.read_bytes() for kind in ("written", "next") if (path := self._place(file.target, kind)).exists()]
+        if file.before is None or not kept:
             return []
-        ours = {*kept.read_bytes().splitlines(), *file.content.splitlines()}
+        ours = {line for text in (*kept, file.content) for line in text.splitlines()}
         return [line.decode(errors="replace") for line in file.before.splitlines() if line not in ours]
 
     def write(self, file: HostFile, *, force: bool = False) -> None:
@@ -110,19 +110,31 @@ class Host:
                 f"the first is: {lost[0][:200]}",
                 hint="move what you need above the marker or into the overlay `host`, or --force writes it",
             )
-        ours, former = self._place(file.target, "written"), self._place(file.target, "before")
-        last = ours.read_bytes() if ours.exists() else None
+        ours, coming, former = (self._place(file.target, kind) for kind in ("written", "next", "before"))
+        work.sweep(self._kept, file.target.parent)
+        if not file.differs:
+            if coming.exists():  # of a writer that was killed when all but this was done
+                coming.rename(ours)
+                files.sync(self._kept)
+            return
+        first = not ours.exists() and not (coming.exists() and coming.read_bytes() == file.before)
         with new_folder(self._kept, 0o700):
             try:
-                if last is None and file.before is not None:
+                if first and file.before is not None:
                     files.replace(former, file.before, mode=stat.S_IMODE(file.target.stat().st_mode))
-                files.replace(ours, file.content)
+                # Two are kept while the file changes: whenever this ends, the file is one of them, and not others'.
+                files.replace(coming, file.content)
                 file.target.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
                 files.replace(file.target, file.content, mode=None if file.before is not None else file.mode)
+                files.replace(ours, file.content)
+                coming.unlink()
             except BaseException:
                 # An fsync may fail after the rename: the file is new then, and what it was must not be lost.
-                if not file.target.exists() or file.target.read_bytes() != file.content:
-                    forget(ours, former) if last is None else files.replace(ours, last)
+                if file.target.exists() and file.target.read_bytes() == file.content:
+                    if coming.exists():
+                        coming.rename(ours)
+                else:
+                    forget(coming, *([former] if first else []))
                 raise
 
     # --- taking back -----------------------------------------------------------------------------------------
@@ -131,15 +143,18 @@ class Host:
         """The files that were written and not taken back."""
         from urllib.parse import unquote
 
-        return [Path(unquote(each.name.removesuffix(".written"))) for each in sorted(self._kept.glob("*.written"))]
+        kept = {each.stem for kind in ("written", "next") for each in self._kept.glob(f"*.{kind}")}
+        return [Path(unquote(name)) for name in sorted(kept)]
 
     def undo(self, target: Path, *, force: bool = False) -> None:
         """Put back what was there before the first write, or nothing. Raises WwfastError where others changed it."""
-        ours, former = self._place(target, "written"), self._place(target, "before")
-        if not ours.exists():
-            raise NotFoundError(f"{target} was not written by us")
+        former = self._place(target, "before")
+        ours = [path for kind in ("written", "next") if (path := self._place(target, kind)).exists()]
+        if not ours:
+            raise NotFoundError(f"{target} was not written by us", hint="wwfast configure undo, without names: all")
         there = target.read_bytes() if target.exists() else None
-        if there not in (None, ours.read_bytes()) and not force:
+        known = [path.read_bytes() for path in (*ours, former) if path.exists()]
+        if there is not None and there not in known and not force:
             raise WwfastError(
                 f"{target} was changed by others since it was written", hint="--force puts the former file back"
             )
@@ -147,7 +162,7 @@ class Host:
             files.replace(target, former.read_bytes(), mode=stat.S_IMODE(former.stat().st_mode))
         else:
             target.unlink(missing_ok=True)
-        forget(ours, former)
+        forget(*ours, former)
 
     def _place(self, target: Path, kind: str) -> Path:
         return self._kept / f"{quote(str(target), safe='')}.{kind}"

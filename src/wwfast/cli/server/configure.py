@@ -203,6 +203,8 @@ def write_files(app: App, how: How, verb: str, *, always: bool = False) -> bool:
         if how.show:
             sys.stdout.write(file.content.decode(errors="replace"))
         elif not file.differs:
+            if how.writes:
+                host.write(file)
             click.echo(f"{file.target} is as it should be")
         elif how.dry_run:
             sys.stdout.write(difference(file.before or b"", file.content, str(file.target)))
