@@ -15,8 +15,7 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 from wwfast.errors import WwfastError
@@ -132,7 +131,7 @@ class Journal:
         self._committed.set()
 
     def flush(self) -> bool:
-        """Write every change so far in one transaction. False when that failed: the changes are kept."""
+        """Write every change so far: what is gone, then what is there. False when that failed: the changes are kept."""
         if self._abandoned:
             return True
         with self._flushing:
@@ -142,8 +141,7 @@ class Journal:
             if not self._unwritten:
                 return True
             try:
-                with self._connected() as database:
-                    _save(database, self._unwritten)
+                _save(self._connected(), self._unwritten)
             except Exception as error:  # whatever it is: this thread must not end, and the rows stay
                 self._disconnect()
                 self._tell(str(error) or type(error).__name__)
@@ -166,16 +164,15 @@ class Journal:
             log.warning("leases are written to %s again", self.path)
         self.trouble = trouble
 
-    @contextmanager
-    def _connected(self) -> Iterator[sqlite3.Connection]:
-        """A transaction on the file that has our name now; one that was put there since gets all leases."""
+    def _connected(self) -> sqlite3.Connection:
+        """To the file that has our name now; one that was put there since gets all leases."""
         if self._database is not None and _inode(self.path) != self._inode:
             self._disconnect()
             self._unwritten = {**self._written, **self._unwritten}
         if self._database is None:
             self._connect()
             assert self._database is not None
-        yield self._database
+        return self._database
 
     def _connect(self) -> None:
         self.path.touch(mode=0o600)
