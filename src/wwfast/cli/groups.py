@@ -120,8 +120,9 @@ class AliasGroup(click.Group):
             others = [alias for alias, target in self.aliases.items() if target == name]
             summary = self.lazy[name][1] if name in self.lazy else self.commands[name].get_short_help_str(80)
             rows.append((name, summary + (f" ({', '.join(others)})" if others else "")))
-        with formatter.section("Commands"):
-            formatter.write_dl(rows)
+        if rows:
+            with formatter.section("Commands"):
+                formatter.write_dl(rows)
 
 
 class EntryGroup(AliasGroup):
