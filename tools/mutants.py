@@ -38,6 +38,9 @@ TESTS = {
     "net/dhcp/*.py": DHCP,
     "nodes/edit/store.py": DISK,
     "system/watch.py": "tests/unit/test_watch.py",
+    "system/wal.py": "tests/unit/test_daemon_guard.py tests/unit/test_dhcp_leases.py "
+    "tests/adversity/test_dhcp_leases_written.py",
+    "system/libc.py": "tests/interop/test_image_inside.py " + DISK,
     "system/*.py": DISK,
     "overlays/files/edit.py": "tests/unit/test_overlay_cli.py tests/adversity/test_overlay_disk.py",
     "overlays/making/store.py": OVERLAYS,
@@ -48,6 +51,9 @@ TESTS = {
 EXPLAINED = {
     ("daemon/traffic/scheduler.py", "self._clocks.get(share, 0.0), min(busy)", "1.0"): "a byte of credit",
     ("daemon/traffic/scheduler.py", "held > HELD_AT_MOST", ">="): "held for exactly so long, and told a second later",
+    ("net/http/serving.py", "self.clock() > end", ">="): "a turn of exactly so long",
+    ("system/watch.py", "self._known.get(name, (0, 0, 0))", "1"): "no inode is 0, so it counts as never watched",
+    ("system/watch.py", "time.monotonic() >= self._next", ">"): "looked again a moment later",
     ("daemon/traffic/width.py", "now - self._since < EPOCH", "<="): "an epoch of exactly 0.5 s, and one more tick",
 }
 COMPARED: dict[type[ast.cmpop], str] = {

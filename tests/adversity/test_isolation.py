@@ -83,7 +83,7 @@ class Dhcp:
         self.told: list[str] = []
         config = DhcpConfig(LOOPBACK, "255.0.0.0", relays=frozenset({number(LOOPBACK)}))
         self.responder = Responder(config, self._host, self._boot, LeaseTable())
-        sockets = open_sockets("lo", port=0, proxy_port=None)
+        sockets = open_sockets("lo", port=0, proxy_port=0)
         self.port = sockets.server.getsockname()[1]
         self.server = DhcpServer(sockets, self.responder, on_contact=self._contact)
 

@@ -242,20 +242,26 @@ def test_overlay_tidying_on_a_disk_that_fails_loses_nothing(
     everybody_has(site, 2)
 
 
+@pytest.mark.parametrize("seconds", [900.0, -1.0], ids=["transfers", "years"])
 def test_overlay_memory_that_stands_in_is_bounded(
-    site: Site, disk: FaultyDisk, monkeypatch: pytest.MonkeyPatch
+    site: Site, disk: FaultyDisk, monkeypatch: pytest.MonkeyPatch, seconds: float
 ) -> None:
     """More than it holds is made: what nodes were told of is whole or cut off, never another's."""
     from wwfast.overlays.making import store
 
+    def arenas() -> int:
+        return sum("memfd:overlays" in str(Path(fd).resolve()) for fd in Path("/proc/self/fd").iterdir())
+
     monkeypatch.setattr(store, "MEMORY", 40_000)
+    monkeypatch.setattr(store, "GRACE", seconds)
     disk.fail(FULL)
     told = []
     for version in range(12):
         edit(site, version)
         everybody_has(site, version, ("raw", "gz"))
         told.append((site.ask(fmt="raw"), body(site.ask(fmt="raw"))))
-    for artefact, was in told:
+        assert 1 <= arenas() <= (2 if seconds < 0 else version + 1)
+    for artefact, was in told if seconds > 0 else []:
         for extent in artefact.extents:
             with Path(extent.path).open("rb") as file:
                 file.seek(extent.offset)

@@ -7,7 +7,6 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,10 +15,11 @@ from wwfast.boot.stages import Stage
 from wwfast.daemon.boot.guard import Guard
 from wwfast.daemon.boot.identity import Neighbours, is_mac, normal
 from wwfast.daemon.state.database import PhaseStore
+from wwfast.nodes.model import NetDev, Node
 
 MAC = "52:54:00:00:00:01"
-DEVICE = SimpleNamespace(hwaddr=MAC, ipaddr="10.0.0.11", ipaddr6="")
-NODE: Any = SimpleNamespace(id="n1", network_devices={"default": DEVICE})
+DEVICE = NetDev(hwaddr=MAC, ipaddr="10.0.0.11")
+NODE: Any = Node(id="n1", network_devices={"default": DEVICE})
 
 
 def guard(**changes: Any) -> Guard:

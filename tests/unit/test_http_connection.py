@@ -270,10 +270,17 @@ def test_http_connection_keeps_what_comes_while_it_answers() -> None:
 def test_http_connection_says_why_it_refuses_and_lets_it_be_read() -> None:
     peer = refused()
     assert (peer.answers(), peer.line.finished, peer.state) == ([400], True, State.LINGERING)
+    assert b"\r\nAllow:" not in peer.line.taken
     peer.get(b"more that nobody reads").wait(LINGER / 2)
     assert peer.over == []
     peer.wait(LINGER)
     assert (peer.over, peer.line.closed) == ([peer.connection], True)
+
+
+def test_http_connection_that_refuses_a_method_says_which_there_are() -> None:
+    peer = Peer(small).get(b"PUT / HTTP/1.1\r\n\r\n")
+    assert peer.answers() == [405]
+    assert b"\r\nAllow: GET, HEAD, POST\r\n" in peer.line.taken
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,35 @@ def test_snapshot_resolves_and_indexes(paths: Paths) -> None:
     assert snapshot.problems == ()
 
 
+GUID = "ec:0d:9a:03:00:9c:81:e2"
+
+
+@pytest.mark.parametrize(
+    ("written", "asks"),
+    [
+        (GUID, "ec:0d:9a:9c:81:e2"),
+        ("80:00:02:08:fe:80:00:00:00:00:00:00:" + GUID, "ec:0d:9a:9c:81:e2"),
+        ("80:00:02:08:fe:80:00:00:00:00:00:00:" + GUID, GUID),
+        ("ec:0d:9a:9c:81:e2", GUID),
+    ],
+)
+def test_nodes_a_port_of_infiniband_is_found_by_what_its_firmware_shows(paths: Paths, written: str, asks: str) -> None:
+    write(paths, f"nodes: {{n1: {{network devices: {{ib0: {{hwaddr: '{written}', ipaddr: 10.0.0.9}}}}}}}}")
+    node = Registry(paths).snapshot().by_mac(asks)
+    assert node is not None
+    assert [device.ipaddr for device in node.network_devices.values() if device.is_called(asks)] == ["10.0.0.9"]
+    assert not node.network_devices["ib0"].is_called("ec:0d:9a:9c:81:e3")
+
+
+def test_nodes_who_has_six_octets_in_full_goes_before_who_is_shown_so(paths: Paths) -> None:
+    ports = {"a": GUID, "b": "ec:0d:9a:9c:81:e2", "c": GUID.replace(":03:00:", ":04:00:")}
+    nodes = [f"{name}: {{network devices: {{ib0: {{hwaddr: '{hwaddr}'}}}}}}" for name, hwaddr in ports.items()]
+    write(paths, f"nodes: {{{', '.join(nodes)}}}")
+    snapshot = Registry(paths).snapshot()
+    found = [snapshot.by_mac(address) for address in ports.values()]
+    assert [node and node.id for node in found] == ["a", "b", "c"]
+
+
 def test_a_bad_node_is_reported_and_the_others_stay(paths: Paths) -> None:
     write(paths, GOOD.replace("10.0.0.1", "10.0.0.999"))
     snapshot = Registry(paths).snapshot()

@@ -110,6 +110,10 @@ def test_overlay_create_import_mkdir_delete(run: Run, site: Path, tmp_path: Path
     assert run("delete tools")[0] == 2
     ok(run("rm --parents tools usr/local/bin/tool.sh"))
     assert not (site / "tools/rootfs/usr").exists()
+    ok(run("delete tools"))
+    assert not (site / "tools").exists(), "there were only directories left"
+    ok(run("create tools"))
+    ok(run(f"import --parents tools {source} usr/local/bin/"))
     ok(run("delete --force tools"))
     assert not (site / "tools").exists()
 
@@ -374,3 +378,18 @@ def test_overlay_build_error_names_node_file_and_line(run: Run, site: Path) -> N
     assert "2 of 4 overlay images changed" in out
     assert "2 failed, for example runtime of n1: overlay live, etc/who.j2, line 2, node n1" in err
     assert "'nothere' is undefined" in err
+
+
+@pytest.mark.parametrize("patterns", ["", "n[1-3]", "n3"])
+def test_overlay_build_does_not_pass_over_nodes_that_cannot_be_used(run: Run, paths: Paths, patterns: str) -> None:
+    paths.nodes_conf.write_text(NODES + "  n3: {kernel: {args: quiet}}\n")
+    status, out, err = run(f"build {patterns}")
+    assert (status, "error: 1 of the nodes left out, for example node n3: " in err) == (1, True), err
+    assert ("2 nodes: " in out) == (patterns != "n3")
+    ok(run("build n1"))
+
+
+def test_overlay_build_of_the_host_says_which_command_does_that(run: Run) -> None:
+    for flag in ("-H", "--host"):
+        status, _, err = run(f"build {flag}")
+        assert (status, "wwfast configure hostfile" in err) == (2, True), err

@@ -21,6 +21,15 @@ def test_watch_says_at_once_what_happened_on_a_local_disk(tmp_path: Path) -> Non
     watch.close()
 
 
+def test_watch_hears_nothing_of_who_only_reads(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("text")
+    watch = Watch()
+    watch.add([tmp_path])
+    assert [each.read_text() for each in tmp_path.iterdir()] == ["text"]
+    assert not watch.changed(), "or who looks what has changed would wake himself for ever"
+    watch.close()
+
+
 def test_watch_looks_again_and_again_where_the_kernel_tells_nothing() -> None:
     watch = Watch()
     watch.add(["/proc/self"])  # no local file system: others may change it

@@ -83,6 +83,10 @@ class NetDev(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     primary: bool = False
     written: str = ""  # the hardware address, where it was not written as `hwaddr` has it
 
+    def is_called(self, address: str) -> bool:
+        """Whether a hardware address, as firmware says it, is that of this device."""
+        return self.hwaddr != "" and ethernet(address) == ethernet(self.hwaddr)
+
     @property
     def ip_cidr(self) -> str:
         """`10.0.0.1/24`; "" when the address or a proper netmask is missing."""
@@ -271,3 +275,10 @@ def truth(word: str, default: bool = False) -> bool:
 def mac(text: str) -> str:
     """A hardware address in the one form we compare: lower case, colons."""
     return text.lower().replace("-", ":")
+
+
+def ethernet(address: str) -> str:
+    """A hardware address in six octets. A port of InfiniBand has a GUID of eight, alone or at the end of twenty; the
+    boot code of its cards shows the first three and the last three. Any other address is returned as it is."""
+    octets = address.split(":")[-8:]
+    return ":".join(octets[:3] + octets[5:]) if len(octets) == 8 else address

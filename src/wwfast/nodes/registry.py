@@ -20,7 +20,7 @@ from wwfast.config import checks
 from wwfast.config.schema import Cleaner, Issue, plan
 from wwfast.errors import WwfastError
 from wwfast.nodes import former, merge
-from wwfast.nodes.model import Node, Profile, mac
+from wwfast.nodes.model import Node, Profile, ethernet, mac
 from wwfast.nodes.text.source import NAMES, NODES, NOUN, PROFILES, Source
 from wwfast.paths import Paths
 
@@ -97,7 +97,6 @@ class Snapshot:
         self._indexed = False
         self._macs: dict[str, Node] = {}
         self._ips: dict[str, Node] = {}
-        self._assets: dict[str, Node] = {}
         self._bad: set[str] = set()
         self._left_out: dict[str, str] = {}
         self._own_profiles = {name: self._clean(PROFILES, name) for name in source.trees[PROFILES]}
@@ -137,7 +136,8 @@ class Snapshot:
     def by_mac(self, address: str) -> Node | None:
         """The node that owns a hardware address; a discoverable node is not found."""
         self._index()
-        return self._macs.get(mac(address))
+        address = mac(address)
+        return self._macs.get(address) or self._macs.get(ethernet(address))
 
     def left_out(self, address: str) -> str:
         """The id of the node that claims a hardware address but whose entry is unusable, or ""."""
@@ -300,22 +300,23 @@ class Snapshot:
 
     def _index_all(self) -> None:
         bmcs: dict[str, Node] = {}
+        shown: dict[str, Node] = {}  # by what firmware shows of longer addresses: who has it in full goes first
         for node in self.nodes.values():
             for device in node.network_devices.values():
                 if device.hwaddr and not node.is_discoverable:
                     first = self._macs.setdefault(device.hwaddr, node)
                     if first is not node:
                         self._say("node", node.id, f"hardware address {device.hwaddr} also belongs to node {first.id}")
+                    shown.setdefault(ethernet(device.hwaddr), node)
                 for address in (device.ipaddr, device.ipaddr6):
                     if address and address != "0.0.0.0":
                         first = self._ips.setdefault(address, node)
                         if first is not node:
                             self._say("node", node.id, f"address {address} also belongs to node {first.id}")
-            if node.asset_key:
-                self._assets.setdefault(node.asset_key, node)
             bmc = node.ipmi.ipaddr
             if bmc and bmc != "0.0.0.0" and (first := bmcs.setdefault(bmc, node)) is not node:
                 self._say("node", node.id, f"BMC address {bmc} also belongs to node {first.id}")
+        self._macs = shown | self._macs
 
 
 class Registry:

@@ -15,7 +15,7 @@ from wwfast.config.schema import Fields, Kind, fields
 from wwfast.nodes import groups, trace
 from wwfast.nodes.merge import SCHEMA
 from wwfast.nodes.model import Ipmi, Node
-from wwfast.nodes.registry import Snapshot
+from wwfast.nodes.registry import Problem, Snapshot
 from wwfast.nodes.text.source import NODES, PROFILES
 
 
@@ -37,6 +37,15 @@ def _matching(snapshot: Snapshot, patterns: Sequence[str]) -> Iterable[Node]:
             if node.id in plain or any(fnmatch.fnmatchcase(node.id, glob) for glob in globs)
         ]
     return [node for name in dict.fromkeys(wanted) if (node := snapshot.nodes.get(name)) is not None]
+
+
+def unusable(snapshot: Snapshot, patterns: Sequence[str]) -> list[Problem]:
+    """What keeps nodes out of those that `select` just found: the first of each entry that cannot be used."""
+    first: dict[str, Problem] = {}
+    for problem in snapshot.found_problems():
+        if problem.fatal and problem.kind == "node" and (not patterns or problem.id in snapshot.asked):
+            first.setdefault(problem.id, problem)
+    return list(first.values())
 
 
 NO_IPMI = Ipmi()

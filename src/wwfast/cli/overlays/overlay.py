@@ -354,6 +354,14 @@ def diff(app: App, names: tuple[str, ...]) -> None:
             click.echo(line)
 
 
+def host_elsewhere(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    """Warewulf before 4.3 wrote the files of the server by a flag of this command."""
+    from wwfast.errors import UsageError
+
+    if value:
+        raise UsageError("the host overlay is written by `configure`", hint="wwfast configure hostfile (or --all)")
+
+
 @overlay.command(epilog="Example: wwfast overlay build --dry-run --diff n[1-10]")
 @click.argument("patterns", nargs=-1, metavar="[PATTERN...]", shell_complete=completer("node"))
 @click.option("--workers", type=int, default=0, metavar="N", help="Processes; 0 is one for each CPU.")
@@ -362,6 +370,7 @@ def diff(app: App, names: tuple[str, ...]) -> None:
 @click.option("-n", "--dry-run", is_flag=True, help="Only say what would change on how many nodes.")
 @click.option("--diff", "with_diff", is_flag=True, help="With --dry-run: show one example of each change.")
 @click.option("--ignore-go-templates", is_flag=True, help="Use the shipped overlay where the site's has Go templates.")
+@click.option("-H", "--host", is_flag=True, hidden=True, expose_value=False, callback=host_elsewhere)
 @pass_app
 def build(
     app: App,
@@ -381,7 +390,8 @@ def build(
 
     snapshot = app.registry.snapshot()
     nodes = views.select(snapshot, patterns)
-    if patterns and not nodes:
+    unusable = views.unusable(snapshot, patterns)
+    if patterns and not nodes and not unusable:
         raise NotFoundError(f"no node matches {' '.join(patterns)}", hint="wwfast node list")
     chosen = (contexts,) if contexts else CONTEXTS
     service = OverlayService(app.paths, app.settings, ignore_go_templates=ignore_go_templates or None, alone=True)
@@ -401,6 +411,8 @@ def build(
     if failed:
         (node, context), first = next(iter(failed.items()))
         raise WwfastError(f"{len(failed)} failed, for example {context} of {node}: {first.message}", hint=first.hint)
+    if unusable:
+        raise WwfastError(f"{len(unusable)} of the nodes left out, for example {unusable[0]}", hint="wwfast doctor")
 
 
 def octal(text: str) -> int:

@@ -147,7 +147,7 @@ class Addresses:
         if node is None:
             unusable = snapshot.left_out(mac)
             return Reservation(unusable, unusable=UNUSABLE) if unusable else None
-        device = next((device for device in node.network_devices.values() if device.hwaddr == mac), None)
+        device = next((device for device in node.network_devices.values() if device.is_called(mac)), None)
         if device is None:
             return Reservation(node.id, hostname=node.id)
         address = device.ipaddr if device.ipaddr != "0.0.0.0" else ""

@@ -189,7 +189,7 @@ class Guard:
 
     def _addresses(self, node: Node, wwid: str) -> set[str]:
         """Where this machine may ask from."""
-        allowed = {device.ipaddr for device in node.network_devices.values() if device.hwaddr == wwid}
+        allowed = {device.ipaddr for device in node.network_devices.values() if device.is_called(wwid)}
         allowed.add(self.leased(wwid))
         return allowed - {""}
 

@@ -76,7 +76,7 @@ def _unfit(device: NetDev) -> str:
 
 
 def _has(node: Node, mac: str) -> bool:
-    return any(device.hwaddr == mac for device in node.network_devices.values())
+    return any(device.is_called(mac) for device in node.network_devices.values())
 
 
 def held_in_range(snapshot: Snapshot, settings: Settings) -> list[str]:

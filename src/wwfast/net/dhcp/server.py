@@ -69,7 +69,7 @@ class DhcpSockets:
 
     interface: str
     server: socket.socket
-    proxy: socket.socket | None
+    proxy: socket.socket
     link: socket.socket | None
 
     def close(self) -> None:
@@ -98,15 +98,13 @@ def open_sockets(
     interface: str,
     *,
     port: int = SERVER_PORT,
-    proxy_port: int | None = PROXY_PORT,
+    proxy_port: int = PROXY_PORT,
     listen: Callable[[str, int], socket.socket] = listening,
 ) -> DhcpSockets:
     """All sockets for one interface; raises what `listen` does."""
     server = listen(interface, port)
-    proxy = None
     try:
-        if proxy_port is not None:
-            proxy = listen(interface, proxy_port)
+        proxy = listen(interface, proxy_port)
     except WwfastError:
         server.close()
         raise
@@ -167,10 +165,7 @@ class DhcpServer:
         }
 
     def _listening(self) -> list[tuple[socket.socket, int]]:
-        found = [(self.sockets.server, SERVER_PORT)]
-        if self.sockets.proxy is not None:
-            found.append((self.sockets.proxy, PROXY_PORT))
-        return found
+        return [(self.sockets.server, SERVER_PORT), (self.sockets.proxy, PROXY_PORT)]
 
     def _readable(self, receiver: Receiver, sock: socket.socket, port: int) -> None:
         now = time.time()
