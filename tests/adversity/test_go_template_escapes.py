@@ -15,13 +15,12 @@ import pytest
 
 from support.escapes import SECRET, tempting
 from support.overlays import Site
-from wwfast.boot import goscript
 from wwfast.config.settings import load
 from wwfast.errors import WwfastError
 from wwfast.overlays.files.images import Images
 from wwfast.overlays.templates import data, environment
 from wwfast.overlays.templates.go import data as godata
-from wwfast.overlays.templates.go import render, structs, values
+from wwfast.overlays.templates.go import ipxe, render, structs, values
 from wwfast.overlays.templates.go.language import compiler
 from wwfast.overlays.templates.go.language.functions import KINDS
 from wwfast.overlays.templates.go.language.parser import parse
@@ -34,7 +33,7 @@ from wwfast.paths import Paths
 
 DATA = (str, int, float, bool, type(None), list, dict)
 OBJECTS = (values.Struct, values.Null, values.Flag, values.Address, values.Word, Time, Version, godata.Top,
-           godata.NodeView, goscript.Variables)  # fmt: skip
+           godata.NodeView, ipxe.Variables)  # fmt: skip
 NAMES = {
     *dir(object),
     *dir(type),
@@ -139,7 +138,7 @@ def test_go_template_reaches_nothing_but_data(site: Site) -> None:
     walk(ready.top, known, set(), kept)
     assert len(kept) > 100
     walk(SPRIG["now"].call(), known, set(), [])
-    walk(goscript.Variables({"tags": {"a": "1"}, "network_devices": site.node().network_devices}), known, set(), [])
+    walk(ipxe.Variables({"tags": {"a": "1"}, "network_devices": site.node().network_devices}), known, set(), [])
 
 
 def test_go_template_changes_nothing_of_what_others_see(site: Site) -> None:

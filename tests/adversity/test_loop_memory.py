@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import socket
+import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -83,7 +84,8 @@ def server(paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     KernelStore(paths).import_("bare", "lts")
     overlay(paths)
     (tmp_path / "snponly.efi").write_bytes(b"ipxe" * 1000)
-    write_conf(paths, tftp={"enabled": False, "ipxe": {"00:07": str(tmp_path / "snponly.efi")}})
+    ipxe = {"00:07": str(tmp_path / "snponly.efi")}
+    write_conf(paths, tftp={"enabled": False, "ipxe": ipxe}, wwfast={"template seconds": 1})
     paths.nodes_conf.write_text(NODES_CONF)
     watched = memoryonly.Watched()
     with memoryonly.crowded(monkeypatch):
@@ -161,6 +163,57 @@ def test_loop_takes_in_all_that_changes_without_looking(server: Serving, paths: 
     building.build(paths, "bare")
     paths.nodes_conf.write_text(NODES_CONF.replace("image name: tiny", "image name: bare"))
     until(lambda: server.get(f"/image/{MAC}?compress=zst")[0] == 200)
+
+
+ENDLESS = "#!ipxe\necho {{ id }}\n{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}\n"
+
+
+def test_loop_a_script_of_the_site_that_never_ends_holds_up_nobody_else(server: Serving, paths: Paths) -> None:
+    """Nor does one that says why: the console of its node is told the file and the line; strangers get ours."""
+    folder = paths.etc / "ipxe"
+    folder.mkdir()
+    (folder / "other.ipxe.j2").write_text(
+        "#!ipxe\necho other {{ id }} {{ network_devices.default.ipaddr }} {{ wait }}\n"
+    )
+    paths.nodes_conf.write_text(NODES_CONF.replace("  n3:\n", "  n3:\n    ipxe template: other\n"))
+    until(lambda: server.get(f"/ipxe/{OVERRIDE}")[1] == b"#!ipxe\necho other n3 10.0.0.13 30\n")
+    assert b"kernel --name" in server.get("/ipxe/52:54:00:00:00:97")[1], "it is discovered, the next one is a stranger"
+    for name in ("default", "message", "unconfigured"):
+        (folder / f"{name}.ipxe.j2").write_text(ENDLESS)
+    until(lambda: server.daemon.upkeep.standing.scripts.find("message").parent == folder)
+    answers: dict[str, bytes] = {}
+    asked = [f"/ipxe/{MAC}", "/ipxe/52:54:00:00:00:98"]
+
+    def ask(path: str) -> None:
+        while (answer := server.get(path, headers={"User-Agent": "iPXE/1.21.1"}))[0] == 503:
+            time.sleep(0.1)
+        answers[path] = answer[1]
+
+    threads = [threading.Thread(target=ask, args=(path,)) for path in asked]
+    for thread in threads:
+        thread.start()
+    waits: list[float] = []
+    while any(thread.is_alive() for thread in threads):
+        for path in (f"/ipxe/{OVERRIDE}", f"/system/{MAC}", f"/kernel/{MAC}", "/status?node=n1"):
+            began = time.monotonic()
+            assert server.get(path)[0] == 200
+            waits.append(time.monotonic() - began)
+        time.sleep(0.02)
+    for thread in threads:
+        thread.join()
+    assert len(waits) > 100, "it ended too soon for that"
+    assert statistics.median(waits) < 0.05
+    assert sorted(waits)[int(len(waits) * 0.99)] < 0.5
+    assert (
+        f"echo iPXE template {folder}/default.ipxe.j2:3, node n1: it ran for more than 1 s"
+        in answers[asked[0]].decode()
+    )
+    assert b"No node of this cluster has the address 52:54:00:00:00:98" in answers[asked[1]]
+    began = time.monotonic()
+    assert b"ran for more than 1 s" in server.get(f"/ipxe/{MAC}")[1]
+    assert time.monotonic() - began < 0.5, "what took long is not tried again at once"
+    (folder / "default.ipxe.j2").write_text("#!ipxe\necho mended {{ id }}\n")
+    until(lambda: server.get(f"/ipxe/{MAC}")[1] == b"#!ipxe\necho mended n1\n")
 
 
 def test_loop_a_file_that_was_removed_is_asked_for_once_more(server: Serving, paths: Paths) -> None:

@@ -21,6 +21,7 @@ from jinja2.runtime import Context, LoopContext, Macro
 
 from support.escapes import SECRET, tempting
 from support.overlays import Site
+from support.scripts import render
 from wwfast._ext.attributes import Method, Place, View
 from wwfast.boot.script import Scripts
 from wwfast.config.settings import Conf, Settings, load
@@ -131,7 +132,7 @@ def contexts(site: Site) -> Iterator[tuple[str, dict[str, Any], sandbox.Sandbox]
         "id": node.id, "tags": node.tags, "network_devices": node.network_devices, "stages": ["image"], "wait": 30,
         "message": ["no luck"], "kernel_args": "quiet", "root": "", "place": 0,
     }  # fmt: skip
-    yield "ipxe", ipxe, Scripts(site.paths).sandbox
+    yield "ipxe", ipxe, Scripts(site.paths).writer.sandbox
 
 
 def test_template_reaches_nothing_but_data(site: Site) -> None:
@@ -349,7 +350,7 @@ def scripts(site: Site, sources: list[str]) -> Run:
     def run(source: str) -> str:
         with watching() as found:
             try:
-                return made.render(str(sources.index(source)), names)
+                return render(made, str(sources.index(source)), names)
             finally:
                 assert [each for each in found if not each[1].startswith(str(place))] == []
 

@@ -10,6 +10,7 @@ import pytest
 
 from support.overlays import Site
 from support.planner import Fresh
+from support.scripts import render
 from wwfast.boot.plan import Ask
 from wwfast.boot.script import Scripts
 from wwfast.boot.stages import Stage
@@ -104,7 +105,7 @@ def test_boot_script_errors_hold_no_value_and_never_escape(paths: Paths, express
     """The console of a node shows why it cannot boot, whoever stands before it."""
     (paths.etc / "ipxe").mkdir(parents=True)
     (paths.etc / "ipxe/ours.ipxe.j2").write_text("{{ " + re.sub(r"\bP\b", "tags.secret", expression) + " | string }}")
-    error = failure(lambda: Scripts(paths).render("ours", {"id": "n1", "tags": {"secret": SECRET}}))
+    error = failure(lambda: render(Scripts(paths), "ours", {"id": "n1", "tags": {"secret": SECRET}}))
     assert error is None or not SPELLINGS.search(f"{error.message} {error.hint}")
 
 

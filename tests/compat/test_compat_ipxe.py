@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from support.scenes import scene
+from support.scripts import render
 from wwfast.boot.script import Scripts
 from wwfast.doctor import site
 from wwfast.paths import Paths
@@ -22,7 +23,7 @@ VARIABLES: dict[str, object] = {
 
 def script(paths: Paths, entry: str | None) -> list[str]:
     tags = {} if entry is None else {"IPXEMenuEntry": entry}
-    return Scripts(paths).render("default", VARIABLES | {"tags": tags}).splitlines()
+    return render(Scripts(paths), "default", VARIABLES | {"tags": tags}).splitlines()
 
 
 def chosen(lines: list[str], method: str, *, failing: bool = False) -> tuple[list[str], str]:

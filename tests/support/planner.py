@@ -9,6 +9,7 @@ from wwfast.boot.plan import Ask, BootPlan, Planner
 from wwfast.boot.resolve import Resolver
 from wwfast.boot.stages import Stage
 from wwfast.config.settings import Settings
+from wwfast.errors import WwfastError
 from wwfast.nodes.model import Node
 from wwfast.nodes.registry import Snapshot
 from wwfast.overlays.making.service import OverlayService
@@ -30,4 +31,9 @@ class Fresh:
         standing = self._resolver.resolve(snapshot, [ask.image] if ask.image else [])
         plan = self._planner.plan(standing, node, stage, ask, partial(self._overlays.artefact, snapshot))
         assert plan is not None
+        while plan.script is not None:
+            try:
+                plan = plan.with_text(self._overlays.write(plan.script))
+            except WwfastError as error:
+                plan = self._planner.instead(standing, plan, ask, error)
         return plan

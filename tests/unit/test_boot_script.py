@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from wwfast.boot.script import Expanded, Scripts
+from support.scripts import render
+from wwfast.boot.script import Scripts
 from wwfast.config import checks
 from wwfast.errors import ConfigError, NotFoundError
 from wwfast.nodes.model import NetDev
+from wwfast.overlays.templates.ipxe import Expanded
 from wwfast.paths import Paths
 
 VARIABLES = {
@@ -35,7 +37,7 @@ VARIABLES = {
 
 def test_the_default_script_names_every_initrd_twice(paths: Paths) -> None:
     """Old UEFI iPXE needs `initrd=` per file, in order; --name makes the names sure."""
-    text = Scripts(paths).render("default", VARIABLES)
+    text = render(Scripts(paths), "default", VARIABLES)
     assert text.startswith("#!ipxe\n")
     kernel = next(line for line in text.splitlines() if line.startswith("imgargs kernel"))
     assert "initrd=image initrd=kmods initrd=system ${runtime} wwid=${hwaddr} quiet console=ttyS0" in kernel
@@ -44,8 +46,8 @@ def test_the_default_script_names_every_initrd_twice(paths: Paths) -> None:
 
 
 def test_the_console_tells_the_place_in_the_queue(paths: Paths) -> None:
-    alone = Scripts(paths).render("default", VARIABLES)
-    queued = Scripts(paths).render("default", VARIABLES | {"place": 12, "eta": 34})
+    alone = render(Scripts(paths), "default", VARIABLES)
+    queued = render(Scripts(paths), "default", VARIABLES | {"place": 12, "eta": 34})
     assert [line for line in queued.splitlines() if line not in alone.splitlines()] == [
         "echo Place 12 in the queue: the downloads of this node begin in about 34 s"
     ]
@@ -54,7 +56,7 @@ def test_the_console_tells_the_place_in_the_queue(paths: Paths) -> None:
 
 @pytest.mark.parametrize("arch", ["amd64", "arm64", ""])
 def test_a_node_for_which_the_image_is_not_asks_anew_and_says_what_it_is(paths: Paths, arch: str) -> None:
-    text = Scripts(paths).render("default", VARIABLES | {"image_arch": arch})
+    text = render(Scripts(paths), "default", VARIABLES | {"image_arch": arch})
     asked = [line for line in text.splitlines() if line.startswith("iseq ${arch}")]
     anew = f"iseq ${{arch}} {arch} || chain --replace --autofree {VARIABLES['script_url']}&arch=${{arch}}"
     assert asked == ([anew] if arch else [])
@@ -63,7 +65,7 @@ def test_a_node_for_which_the_image_is_not_asks_anew_and_says_what_it_is(paths: 
 @pytest.mark.parametrize("name", ["default", "message", "unconfigured", "localdisk"])
 def test_every_goto_has_its_label(paths: Paths, name: str) -> None:
     """W-43: a jump to a label that is not there ends the boot."""
-    text = Scripts(paths).render(name, VARIABLES)
+    text = render(Scripts(paths), name, VARIABLES)
     labels = {line[1:] for line in text.splitlines() if line.startswith(":")}
     words = text.replace("||", " ").replace("&&", " ").split()
     jumps = {words[index + 1] for index, word in enumerate(words) if word == "goto"}
@@ -72,7 +74,7 @@ def test_every_goto_has_its_label(paths: Paths, name: str) -> None:
 
 def test_asset_tags_are_encoded(paths: Paths) -> None:
     """W-63: an asset tag with a blank or & must not break the query."""
-    assert "assetkey=${asset:uristring}" in Scripts(paths).render("default", VARIABLES)
+    assert "assetkey=${asset:uristring}" in render(Scripts(paths), "default", VARIABLES)
 
 
 HOSTILE = ["a\nshell", "a\rb", "x ${net0/mac}", "a || shell", "&& shell", "${", "a\0b", "\x1b[2J"]
@@ -84,7 +86,7 @@ def test_no_value_is_run_by_ipxe(paths: Paths, value: str) -> None:
     scripts = Scripts(paths)
     for name in ("kernel_args", "kernel_version", "hwaddr", "image_build"):
         with pytest.raises(ConfigError, match=r"default\.ipxe\.j2:\d+, node .*iPXE would run"):
-            scripts.render("default", VARIABLES | {name: value})
+            render(scripts, "default", VARIABLES | {name: value})
     site = paths.etc / "ipxe/site.ipxe.j2"
     site.parent.mkdir()
     for printed in ("tags.rack", "tags['rack']", "'x ' ~ tags.rack", "network_devices.default.tags.vlan", "list[0]"):
@@ -92,20 +94,20 @@ def test_no_value_is_run_by_ipxe(paths: Paths, value: str) -> None:
         device = NetDev(ipaddr="10.0.0.1", tags={"vlan": value})
         own = {"tags": {"rack": value}, "network_devices": {"default": device}, "list": [value]}
         with pytest.raises(ConfigError, match="iPXE would run") as caught:
-            Scripts(paths, scripts).render("site", VARIABLES | own)
+            render(Scripts(paths, scripts), "site", VARIABLES | own)
         assert "shell" not in caught.value.message
     assert checks.script(value)
 
 
 @pytest.mark.parametrize("value", ["quiet", "a=b|c", "rd.x='$y'", "x&y", "$", "{}", "ip=dhcp\tquiet", "grüße", "a;b"])
 def test_other_values_are_passed_on(paths: Paths, value: str) -> None:
-    assert f" {value} || goto" in Scripts(paths).render("default", VARIABLES | {"kernel_args": value})
+    assert f" {value} || goto" in render(Scripts(paths), "default", VARIABLES | {"kernel_args": value})
     assert not checks.script(value)
 
 
 def test_what_a_template_itself_says_and_our_own_urls_are_expanded(paths: Paths) -> None:
     url = Expanded("http://10.0.0.1/ipxe/x?uuid=${uuid}")
-    assert "chain --replace --autofree " + url in Scripts(paths).render("default", VARIABLES | {"script_url": url})
+    assert "chain --replace --autofree " + url in render(Scripts(paths), "default", VARIABLES | {"script_url": url})
 
 
 def test_a_template_of_the_site_wins_and_changes_are_seen(paths: Paths) -> None:
@@ -114,10 +116,10 @@ def test_a_template_of_the_site_wins_and_changes_are_seen(paths: Paths) -> None:
     site.parent.mkdir()
     site.write_text("#!ipxe\necho {{ id }}\n")
     scripts = Scripts(paths, scripts)
-    assert scripts.render("default", VARIABLES) == "#!ipxe\necho n1\n"
+    assert render(scripts, "default", VARIABLES) == "#!ipxe\necho n1\n"
     site.write_text("#!ipxe\necho changed {{ id }}\n")
-    assert scripts.render("default", VARIABLES) == "#!ipxe\necho n1\n", "nothing is read when a script is asked for"
-    assert Scripts(paths, scripts).render("default", VARIABLES) == "#!ipxe\necho changed n1\n"
+    assert render(scripts, "default", VARIABLES) == "#!ipxe\necho n1\n", "nothing is read when a script is asked for"
+    assert render(Scripts(paths, scripts), "default", VARIABLES) == "#!ipxe\necho changed n1\n"
 
 
 def test_go_template_of_a_script_runs_as_in_warewulf(paths: Paths) -> None:
@@ -133,10 +135,12 @@ def test_go_template_of_a_script_runs_as_in_warewulf(paths: Paths) -> None:
     (paths.etc / "ipxe/default.ipxe").write_text("#!ipxe\necho of Warewulf\n")
     scripts = Scripts(paths)
     assert "default" in scripts.names()
-    assert "of Warewulf" not in scripts.render("default", VARIABLES)
+    assert "of Warewulf" not in render(scripts, "default", VARIABLES)
     device = NetDev(device="eth0", hwaddr="52:54:00:AA:00:01")
-    text = scripts.render(
-        "ours", {**VARIABLES, "port": 1, "root": "", "tags": {}, "network_devices": {"a": device, "b": NetDev()}}
+    text = render(
+        scripts,
+        "ours",
+        {**VARIABLES, "port": 1, "root": "", "tags": {}, "network_devices": {"a": device, "b": NetDev()}},
     )
     assert text.splitlines()[1:] == [
         f"set base http://{VARIABLES['authority']}",
@@ -151,7 +155,7 @@ def test_go_template_of_a_script_prints_nothing_that_ipxe_would_run(paths: Paths
     (paths.etc / "ipxe").mkdir()
     (paths.etc / "ipxe/ours.ipxe").write_text("#!ipxe\necho {{ .Tags.a }}\n")
     with pytest.raises(ConfigError, match=r"ours\.ipxe:2:9, node n1: this value holds a line break"):
-        Scripts(paths).render("ours", {**VARIABLES, "tags": {"a": value}})
+        render(Scripts(paths), "ours", {**VARIABLES, "tags": {"a": value}})
 
 
 def test_go_template_of_a_script_names_what_is_not_there(paths: Paths) -> None:
@@ -159,19 +163,19 @@ def test_go_template_of_a_script_names_what_is_not_there(paths: Paths) -> None:
     (paths.etc / "ipxe/file.ipxe").write_text("#!ipxe\n{{ Include `x` }}\n")
     (paths.etc / "ipxe/field.ipxe").write_text("#!ipxe\n{{ .Nope }}\n")
     with pytest.raises(ConfigError, match=r"file\.ipxe:2:4, node n1: function 'Include' not defined"):
-        Scripts(paths).render("file", VARIABLES)
+        render(Scripts(paths), "file", VARIABLES)
     with pytest.raises(ConfigError, match=r"field\.ipxe:2:4, node n1: can't evaluate field Nope"):
-        Scripts(paths).render("field", VARIABLES)
+        render(Scripts(paths), "field", VARIABLES)
 
 
 def test_errors_name_file_line_and_node(paths: Paths) -> None:
     (paths.etc / "ipxe").mkdir()
     (paths.etc / "ipxe/bad.ipxe.j2").write_text("#!ipxe\n{% if %}\n")
     with pytest.raises(ConfigError, match=r"bad\.ipxe\.j2:2, node n1"):
-        Scripts(paths).render("bad", VARIABLES)
+        render(Scripts(paths), "bad", VARIABLES)
     (paths.etc / "ipxe/undefined.ipxe.j2").write_text("{{ nothing }}")
     with pytest.raises(ConfigError, match="'nothing' is undefined"):
-        Scripts(paths).render("undefined", VARIABLES)
+        render(Scripts(paths), "undefined", VARIABLES)
 
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", ".hidden", "a/b"])

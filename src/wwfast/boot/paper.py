@@ -50,7 +50,7 @@ class Paper:
         """As if all overlays were there. Raises WwfastError for what the node's console would show instead."""
         plan = self._planner.boot_script(self._standing, node, ask, lambda *_: UNSEEN)
         assert plan is not None
-        return plan
+        return plan.with_text(self.overlays.write(plan.script)) if plan.script is not None else plan
 
     def plan(self, node: Node, stage: Stage, ask: Ask) -> BootPlan:
         plan = self._planner.plan(self._standing, node, stage, ask, partial(self.overlays.artefact, self._snapshot))

@@ -6,23 +6,25 @@ it hands out is a prebuilt artefact or a short script.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from wwfast.archive.artefact import FORMATS, GZ, RAW, Artefact
-from wwfast.boot.script import Expanded, plain
+from wwfast.boot.script import plain
 from wwfast.boot.stages import Stage
 from wwfast.boot.standing import UnresolvedError
 from wwfast.boot.urls import Urls
 from wwfast.config import checks
 from wwfast.errors import NotFoundError, WwfastError
 from wwfast.images import names
+from wwfast.overlays.templates.ipxe import Expanded
 
 if TYPE_CHECKING:
     from wwfast.boot.standing import ServedImage, ServedKernel, Standing
     from wwfast.config.settings import Settings
     from wwfast.nodes.model import Node
+    from wwfast.overlays.making.messages import Write
 
 #: The overlay of a node's stage in a format; None where it must be made first. May raise WwfastError.
 Overlay = Callable[["Node", str, str], "Artefact | None"]
@@ -38,6 +40,7 @@ MIB = 1 << 20
 class BootPlan:
     """What is sent: an artefact or a text, or why nothing is (`status` and `reason`).
 
+    A `script` must be run first, elsewhere, and becomes the text (`with_text`), or `Planner.instead` of it is sent.
     `sent` is what the status table shows: the object's name, NOT_FOUND or BAD_REQUEST.
     """
 
@@ -46,12 +49,16 @@ class BootPlan:
     status: int = 200
     artefact: Artefact | None = None
     text: str | None = None
+    script: Write | None = None
     sent: str = ""
     reason: str = ""
 
     @property
     def failed(self) -> bool:
         return self.status >= 400
+
+    def with_text(self, text: str) -> BootPlan:
+        return replace(self, text=text, script=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +126,7 @@ class Planner:
                 return self.refuse("", stage, 400, f"{ask.wwid} is no hardware address")
             url = Expanded(self._urls(ask).script(ask.wwid))
             variables = {"hwaddr": ask.wwid, "wait": RETRY_SECONDS, "script_url": url}
-            text = standing.scripts.render("unconfigured", variables)
-            return BootPlan(stage, "", text=text, sent="unconfigured.ipxe", reason=f"no node has {ask.wwid}")
+            return self._script_of(standing, "", "unconfigured", variables, f"no node has {ask.wwid}")
         status = 404 if stage is Stage.GRUB else 400
         return self.refuse("", stage, status, f"no node has {ask.wwid}")
 
@@ -151,9 +157,33 @@ class Planner:
         try:
             return self.boot_script(standing, node, ask, overlay)
         except WwfastError as error:
-            # A node that can't boot must say why on its console and come back, never stop.
-            text = self._message(standing, node, ask, [f"node {node.id} cannot boot yet:", *told(error)])
-            return BootPlan(Stage.IPXE, node.id, text=text, sent="message.ipxe", reason=reason(error))
+            return self._cannot(standing, node.id, ask, error)
+
+    def _cannot(self, standing: Standing, node: str, ask: Ask, error: WwfastError) -> BootPlan:
+        """A node that can't boot must say why on its console and come back, never stop."""
+        variables = {
+            "id": node,
+            "message": [plain(line) for line in (f"node {node} cannot boot yet:", *told(error))],
+            "wait": RETRY_SECONDS,
+            "script_url": Expanded(self._urls(ask).script(ask.wwid)),
+        }
+        return self._script_of(standing, node, "message", variables, reason(error))
+
+    @staticmethod
+    def _script_of(
+        standing: Standing, node: str, name: str, variables: Mapping[str, object], reason: str = ""
+    ) -> BootPlan:
+        made = standing.scripts.script(name, variables)
+        text, script = (made, None) if isinstance(made, str) else (None, made)
+        return BootPlan(Stage.IPXE, node, text=text, script=script, sent=f"{name}.ipxe", reason=reason)
+
+    def instead(self, standing: Standing, plan: BootPlan, ask: Ask, error: WwfastError) -> BootPlan:
+        """What is sent where the `script` of a plan could not be run: why, to a node; our own script, where that of the
+        site which says so fails, too. Raises WwfastError."""
+        if plan.node and not plan.reason:
+            return self._cannot(standing, plan.node, ask, error)
+        assert plan.script is not None
+        return plan.with_text(standing.scripts.shipped(plan.sent.removesuffix(".ipxe"), plan.script.variables))
 
     def boot_script(self, standing: Standing, node: Node, ask: Ask, overlay: Overlay) -> BootPlan | None:
         """The script that boots the node; None where `overlay` has none yet. Raises WwfastError for what its console
@@ -187,7 +217,7 @@ class Planner:
             if overlays is None:
                 return None
             variables |= overlays
-        return BootPlan(Stage.IPXE, node.id, text=standing.scripts.render(name, variables), sent=f"{name}.ipxe")
+        return self._script_of(standing, node.id, name, variables)
 
     def _bootable(self, standing: Standing, node: Node, ask: Ask) -> ServedImage:
         """Raises WwfastError where the image would not boot this machine."""
@@ -229,17 +259,6 @@ class Planner:
             "kernel_version": self.kernel(standing, node, ask).version,
             "stages": [stage.value for stage in stages],
         }
-
-    def _message(self, standing: Standing, node: Node, ask: Ask, lines: list[str]) -> str:
-        return standing.scripts.render(
-            "message",
-            {
-                "id": node.id,
-                "message": [plain(line) for line in lines],
-                "wait": RETRY_SECONDS,
-                "script_url": Expanded(self._urls(ask).script(ask.wwid)),
-            },
-        )
 
     def _image(self, standing: Standing, node: Node, ask: Ask) -> BootPlan:
         if not node.image_name:

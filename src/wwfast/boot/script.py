@@ -1,43 +1,37 @@
-"""The text a node's iPXE runs: site templates over shipped ones, `<name>.ipxe.j2`; last `<name>.ipxe` in Go.
+"""Which iPXE scripts there are: site templates over shipped ones, `<name>.ipxe.j2`; last `<name>.ipxe` in Go.
+
+Shipped ones are run here. One of a site may never end, so it is run where those of overlays are (overlays.making):
+here is only said what it is to be given.
 
 One form is right for every iPXE from 2019 on, BIOS and UEFI: `initrd --name X URL` with `initrd=X` on the
 kernel's command line. iPXE 1.0.0+git-20190125 on UEFI panics the kernel without `initrd=`.
-
-iPXE cuts a script into lines and at `||` and `&&`, and expands `${...}` in every argument. So a value with any of these
-is refused where a template prints it, wherever it comes from; what iPXE is to expand stands in the template itself, or
-is an Expanded of ours.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from wwfast.boot import goscript
-from wwfast.config import checks
 from wwfast.errors import ConfigError, NotFoundError, WwfastError
-from wwfast.overlays.templates.faults import Refused
-from wwfast.overlays.templates.go.render import Engine
+from wwfast.overlays.making.messages import Write
+from wwfast.overlays.templates.go import ipxe as go
+from wwfast.overlays.templates.ipxe import GO_SUFFIX, SUFFIX, Writer
 from wwfast.overlays.templates.render import Program
-from wwfast.overlays.templates.sandbox import Sandbox
 from wwfast.paths import SHARE, Paths
 
-SUFFIX = ".ipxe.j2"
-GO_SUFFIX = ".ipxe"
 NODE = "{node}"  # stands for the node in what is wrong with a template, until one asks for it
 
 Stamp = tuple[int, int, int, int]
 
 
-class Expanded(str):
-    """A text of ours that iPXE is to expand."""
+class Taken(NamedTuple):
+    """A template as it was read."""
 
-
-def printed(value: object) -> object:
-    """What a template prints, if iPXE takes it for a part of an argument. Raises Refused."""
-    if type(value) is not Expanded and checks.script(str(value)):
-        raise Refused("this value holds a line break, ${, || or &&, which iPXE would run")
-    return value
+    path: Path
+    stamp: Stamp
+    source: str
+    program: Program | go.Script | WwfastError
 
 
 def plain(line: str) -> str:
@@ -53,68 +47,83 @@ class Scripts:
     """
 
     def __init__(self, paths: Paths, former: Scripts | None = None) -> None:
-        self._site = paths.etc / "ipxe"
-        self.sandbox: Sandbox = former.sandbox if former is not None else Sandbox({}, finalize=printed)
-        self._go: Engine = former._go if former is not None else goscript.engine()
-        self._compiled: dict[str, tuple[Path, Stamp, Program | goscript.Script | WwfastError]] = {}
-        for folder in (SHARE / "ipxe", self._site):
-            for path in folder.glob(f"*{SUFFIX}"):
-                if not path.name.startswith("."):
-                    self._take(path, path.name.removesuffix(SUFFIX), former)
+        site = paths.etc / "ipxe"
+        self.writer: Writer = former.writer if former is not None else Writer()
+        before = former._site if former is not None else {}
+        self._shipped: dict[str, Taken] = former._shipped if former is not None else {}
+        self._site: dict[str, Taken] = {}
+        if not self._shipped:
+            for path in (SHARE / "ipxe").glob(f"*{SUFFIX}"):
+                self._take(self._shipped, path, path.name.removesuffix(SUFFIX), None)
+        for path in site.glob(f"*{SUFFIX}"):
+            if not path.name.startswith("."):
+                name = path.name.removesuffix(SUFFIX)
+                self._take(self._site, path, name, before.get(name))
         # Of Warewulf's own there are ours: its default script asks for routes and a menu that a site may not have.
-        for path in self._site.glob(f"*{GO_SUFFIX}"):
+        for path in site.glob(f"*{GO_SUFFIX}"):
             name = path.name.removesuffix(GO_SUFFIX)
-            if not name.startswith(".") and name not in self._compiled:
-                self._take(path, name, former)
+            if not name.startswith(".") and name not in self._all:
+                self._take(self._site, path, name, before.get(name))
 
-    def _compile(self, path: Path) -> Program | goscript.Script:
-        where = f"iPXE template {path}"
-        if path.name.endswith(SUFFIX):
-            return Program(self.sandbox, path.read_text(), where, ":{}", NODE)
-        return goscript.Script(self._go, path.read_text(), where, NODE)
+    @property
+    def _all(self) -> dict[str, Taken]:
+        return self._shipped | self._site
 
-    def _take(self, path: Path, name: str, former: Scripts | None) -> None:
+    def _take(self, into: dict[str, Taken], path: Path, name: str, known: Taken | None) -> None:
+        source, stamp = "", (0, 0, 0, 0)
         try:
             found = path.stat()
             stamp = (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
-            known = former._compiled.get(name) if former is not None else None
             if known is None or known[:2] != (path, stamp):
-                known = (path, stamp, self._compile(path))
+                source = path.read_text()
+                known = Taken(path, stamp, source, self.writer.compiled(str(path), source, NODE))
         except FileNotFoundError:
             return
         except (OSError, UnicodeDecodeError) as error:
-            known = (path, (0, 0, 0, 0), ConfigError(f"iPXE template {path} cannot be read: {error}"))
+            known = Taken(path, (0, 0, 0, 0), "", ConfigError(f"iPXE template {path} cannot be read: {error}"))
         except WwfastError as error:
-            known = (path, stamp, error)
-        self._compiled[name] = known
+            known = Taken(path, stamp, source, error)
+        into[name] = known
 
     def wrong(self) -> list[str]:
         """What is sure to fail, of all of them; each names its file."""
         found: list[str] = []
-        for _, _, program in self._compiled.values():
+        for _, _, _, program in self._all.values():
             if isinstance(program, WwfastError):
                 found.append(program.message.replace(f", node {NODE}", ""))
-            elif isinstance(program, goscript.Script):
+            elif isinstance(program, go.Script):
                 found += program.doubts()
         return found
 
     def names(self) -> list[str]:
-        return sorted(self._compiled)
+        return sorted(self._all)
 
     def find(self, name: str) -> Path:
         """The template file of a name. Raises NotFoundError."""
         if "/" in name or name.startswith("."):
             raise NotFoundError(f"iPXE template {name!r}: a name is wanted, not a path")
-        if name in self._compiled:
-            return self._compiled[name][0]
+        if name in self._all:
+            return self._all[name].path
         raise NotFoundError(f"no iPXE template {name}", hint=f"there are: {', '.join(self.names())}")
 
-    def render(self, name: str, variables: Mapping[str, object]) -> str:
-        """The script for one node. Raises NotFoundError, and ConfigError that names file, line and node."""
+    def script(self, name: str, variables: Mapping[str, Any]) -> str | Write:
+        """The script for one node, or what a worker is to be asked for it.
+
+        Raises NotFoundError, and ConfigError that names file, line and node.
+        """
         self.find(name)
-        program = self._compiled[name][2]
+        site = self._site.get(name)
+        if site is None:
+            return self.shipped(name, variables)
+        path, _, source, program = site
         node = str(variables.get("id", ""))
         if isinstance(program, WwfastError):
             whom = f", node {node}" if node else ""
             raise ConfigError(program.message.replace(f", node {NODE}", whom), hint=program.hint)
-        return program.run({**self.sandbox.globals, **variables}, {}, node)
+        return Write.of(node, str(path), source, variables)
+
+    def shipped(self, name: str, variables: Mapping[str, Any]) -> str:
+        """The script of a template of ours. Raises ConfigError."""
+        program = self._shipped[name].program
+        assert not isinstance(program, WwfastError)
+        return self.writer.run(program, variables, str(variables.get("id", "")))

@@ -24,7 +24,7 @@ from wwfast.daemon.boot.addresses import Addresses
 from wwfast.daemon.boot.discovery import Discovery
 from wwfast.daemon.boot.files import SiteFiles
 from wwfast.daemon.boot.guard import Forgetful, Guard
-from wwfast.daemon.boot.making import Deriving, Making
+from wwfast.daemon.boot.making import Deriving, Making, Writing
 from wwfast.daemon.boot.routes import Routes
 from wwfast.daemon.following import Follower
 from wwfast.daemon.life.handover import Offer, Predecessor, Sockets, State, find
@@ -63,9 +63,11 @@ SAVING, TENDING = "saving boot phases", "giving back overlay space"
 LEASES = "writing down leases"
 OFFERING, HANDING_OVER = "offering the sockets to a successor", "handing over"
 CHORES = 4  # threads of the daemon's own work
+WRITERS = 4  # threads that wait for scripts of the site's templates
 #: What has a queue and a thread of its own, so that nothing that is slow or stuck elsewhere keeps it.
 RELOAD, DISCOVERY, STANDING = "reading nodes.conf", "discovery", "looking up images"
 LOOKING, ASIDE, RENDERING = "looking at overlays", "asking the kernel", "rendering files"
+STRANGERS = "writing scripts for strangers"
 
 
 class Daemon:
@@ -92,7 +94,9 @@ class Daemon:
         self.supervisor = Supervisor()
         self.builders = Threads(BUILDERS, "build")
         self._chores = Threads(CHORES, "chore")
-        self._alone = {name: Threads(1, name) for name in (RELOAD, DISCOVERY, STANDING, LOOKING, ASIDE, RENDERING)}
+        self._writers = Threads(WRITERS, "script")
+        rooms = (RELOAD, DISCOVERY, STANDING, LOOKING, ASIDE, RENDERING, STRANGERS)
+        self._alone = {name: Threads(1, name) for name in rooms}
         self.registry = Registry(paths)
         self.overlays = OverlayService(paths, settings, ignore_go_templates=ignore_go_templates)
         self.planner = Planner(settings)
@@ -218,6 +222,7 @@ class Daemon:
     def _watch_threads(self) -> None:
         self.supervisor.probe("overlay cache", self.overlays.trouble)
         self.supervisor.probe("building overlays", self.builders.stuck)
+        self.supervisor.probe("writing scripts", self._writers.stuck)
         self.supervisor.probe("the daemon's own work", self._chores.stuck)
         for name, threads in self._alone.items():
             self.supervisor.probe(f"{name} (thread)", threads.stuck)
@@ -246,6 +251,8 @@ class Daemon:
             peek=self.overlays.peek,
             making=Making(self.overlays.artefact, self.builders),
             deriving=Deriving(self._derive, self.builders),
+            writing=Writing(self.overlays.write, self._writers),
+            strangers=Writing(self.overlays.write, self._alone[STRANGERS]),
             guard=self.guard,
             board=board,
             discovery=Discovery(self.registry, Store(self.paths), self.guard, self._alone[DISCOVERY]),
@@ -389,7 +396,7 @@ class Daemon:
         self.upkeep.close()
         self._looking.close()
         await self._in_time("closing the cache of overlays", self.overlays.close)
-        for threads in (self.builders, self._chores, *self._alone.values()):
+        for threads in (self.builders, self._writers, self._chores, *self._alone.values()):
             threads.shutdown(wait=False, cancel_futures=True)
 
     async def _tend_overlays(self) -> None:

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from wwfast.archive.artefact import Artefact
     from wwfast.nodes.model import Node
     from wwfast.nodes.registry import Snapshot
+    from wwfast.overlays.making.messages import Write
+
+KEPT = 256  # templates of scripts that are known to end
 
 Make = Callable[["Snapshot", "Node", str, str], "Artefact"]
 T = TypeVar("T")
@@ -77,3 +80,32 @@ class Deriving(Jobs[tuple[str, str], bool]):
             return True
 
         return bool(await self.done((reference, fmt), work, seconds))
+
+
+class Writing(Jobs[object, str]):
+    """Scripts of a site's templates: `write(script)` is called in threads.
+
+    A template that is new is run for one node first: where it never ends, one worker is held up until that is known.
+    """
+
+    MOST = 4096  # scripts under way, whoever asks for them
+
+    def __init__(self, write: Callable[[Write], str], executor: Executor) -> None:
+        super().__init__(executor)
+        self._write = write
+        self._tried: set[object] = set()
+
+    async def get(self, script: Write, seconds: float | None) -> str | None:
+        """The script, or None when it is not made within `seconds`. Raises what `write` raises."""
+        template = (script.path, script.source)
+        if (first := self._jobs.get(template)) is not None:
+            await asyncio.wait([first], timeout=seconds)
+        if template in self._jobs or len(self) >= self.MOST:
+            return None
+        key = object() if template in self._tried else template
+        return await self.done(key, partial(self._write, script), seconds)
+
+    def _over(self, key: object, job: asyncio.Future[str]) -> None:
+        super()._over(key, job)
+        if isinstance(key, tuple):
+            self._tried = {*self._tried, key} if len(self._tried) < KEPT else {key}

@@ -21,7 +21,7 @@ from wwfast.daemon.boot.discovery import Discovery
 from wwfast.daemon.boot.files import SiteFiles
 from wwfast.daemon.boot.guard import Guard
 from wwfast.daemon.boot.identity import Neighbours, normal
-from wwfast.daemon.boot.making import Deriving, Making
+from wwfast.daemon.boot.making import Deriving, Making, Writing
 from wwfast.daemon.state.board import Board
 from wwfast.daemon.upkeep import Upkeep
 from wwfast.errors import WwfastError
@@ -86,7 +86,7 @@ class Routes:
     """Answers requests from memory, or waits for a thread that does not have to be waited for by others.
 
     Everything it needs is handed in by the composition root. `peek` is the overlay of a node that is known to be
-    fresh; `aside` a thread for questions to the kernel.
+    fresh; `writing` and `strangers` run scripts of the site; `aside` is a thread for questions to the kernel.
     """
 
     def __init__(
@@ -98,6 +98,8 @@ class Routes:
         peek: Callable[[Snapshot, Node, str, str], Artefact | None],
         making: Making,
         deriving: Deriving,
+        writing: Writing,
+        strangers: Writing,
         guard: Guard,
         board: Board,
         discovery: Discovery,
@@ -115,6 +117,7 @@ class Routes:
         self._peek = peek
         self._making = making
         self._deriving = deriving
+        self._writing, self._strangers = writing, strangers
         self._guard = guard
         self._board = board
         self._discovery = discovery
@@ -197,7 +200,7 @@ class Routes:
         closes = closes and self._guard.closes(target.wwid, request.peer_port)
         if not closes and (node is None or not self._upkeep.behind):
             plan = self._plan(node, target)
-            if plan is not None:
+            if plan is not None and plan.script is None:
                 return self._respond(plan, node, target, request)
         return self._wait(node, target, request, closes)
 
@@ -217,6 +220,8 @@ class Routes:
             plan = await self._make(node, target, request)
         else:
             plan = await self._look_up(node, target, request)
+        while plan is not None and plan.script is not None:
+            plan = await self._write(plan, target, request)
         if plan is None:
             headers = {"Retry-After": str(RETRY_AFTER)}
             why = "still in the making; it was told to come again"
@@ -250,6 +255,17 @@ class Routes:
                 return plan
             await self._add(overlays, node)
         return None
+
+    async def _write(self, plan: BootPlan, target: Target, request: Request) -> BootPlan | None:
+        """With the text of its script, run where templates are; None when the client had better come again. Strangers
+        have a thread of their own, so that no node waits for them."""
+        assert plan.script is not None
+        writing = self._writing if plan.node else self._strangers
+        try:
+            text = await writing.get(plan.script, _held(request))
+        except WwfastError as error:
+            return self._planner.instead(self._upkeep.standing, plan, target.ask, error)
+        return plan.with_text(text) if text is not None else None
 
     async def _add(self, overlays: Overlays, node: Node) -> None:
         """Make the overlay that is missing, if that does not take too long."""

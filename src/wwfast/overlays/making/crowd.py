@@ -19,7 +19,7 @@ from wwfast.overlays.making.index import Record
 
 SHARE = 0.05  # seconds of work that a worker is given at once: the next to ask waits no longer than that
 FIRST_GUESS = 0.005  # seconds that a node takes, before any was measured
-COSTLY = 0.1  # seconds of a failure from which on it rests
+COSTLY = 0.1  # seconds of a failure of a node's overlays from which on it rests
 REST = 5  # times as long as it took; a template of 10 s on a loaded core is run once in minutes
 LONGEST_REST = 3600.0
 
@@ -114,8 +114,6 @@ class Costly:
             return self.tried.get(key) if self._generation == generation else None
 
     def failed(self, generation: int, key: tuple[str, str], seconds: float, error: WwfastError) -> None:
-        if seconds < COSTLY:
-            return
         with self._lock:
             if self._generation != generation:
                 self._generation, self.tried = generation, {}

@@ -6,14 +6,17 @@ Beside them there is one page of memory for each worker: it says there which tem
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from mmap import mmap
+from typing import Any
 
 import msgspec
 
 from wwfast.config.settings import Conf
-from wwfast.nodes.model import Node
+from wwfast.nodes.model import NetDev, Node
 from wwfast.overlays.files.stack import Output
 from wwfast.overlays.making.index import Shared
+from wwfast.overlays.templates.ipxe import Expanded
 
 PAGE = 4096
 LARGEST = 1 << 30  # bytes of a message
@@ -69,6 +72,31 @@ class Lay(Message):
     context: str
 
 
+class Write(Message):
+    """A site's iPXE template for one boot; `expanded` names the values that iPXE is to expand."""
+
+    node: str
+    path: str
+    source: str
+    values: dict[str, str | int | bool | list[str]]
+    expanded: list[str]
+    tags: dict[str, str] | None
+    network_devices: dict[str, NetDev] | None
+
+    @classmethod
+    def of(cls, node: str, path: str, source: str, variables: Mapping[str, Any]) -> Write:
+        maps = {key: variables.get(key) for key in ("tags", "network_devices")}
+        values = {key: value for key, value in variables.items() if key not in maps}
+        return cls(node, path, source, values, [key for key in values if type(values[key]) is Expanded], **maps)
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """As they were before they went through a pipe."""
+        maps = {"tags": self.tags, "network_devices": self.network_devices}
+        there = {key: value for key, value in maps.items() if value is not None}
+        return self.values | {key: Expanded(self.values[key]) for key in self.expanded} | there
+
+
 class Part(Message):
     """A part of an archive: its content, the zstd frame of that and how long it is unpacked."""
 
@@ -101,15 +129,19 @@ class Laid(Message):
     outputs: list[list[Output]]
 
 
+class Written(Message):
+    text: str
+
+
 class Failed(Message):
     message: str
     hint: str | None
     again: bool = False  # files changed meanwhile: look again
 
 
-Ask = Make | Render | Lay
+Ask = Make | Render | Lay | Write
 Question = Begin | Know | Look | Use | Ask
-Answer = Made | Rendered | Laid | Failed
+Answer = Made | Rendered | Laid | Written | Failed
 encode = msgspec.msgpack.Encoder(enc_hook=str).encode
 questions = msgspec.msgpack.Decoder(Question)
 answers = msgspec.msgpack.Decoder(Answer)

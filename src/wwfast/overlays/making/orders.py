@@ -13,20 +13,34 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from mmap import mmap
 
+from wwfast.config.settings import Conf
 from wwfast.errors import WwfastError
 from wwfast.nodes.model import Node
 from wwfast.nodes.registry import Snapshot
 from wwfast.overlays.making import worker
 from wwfast.overlays.making.builder import Builder
-from wwfast.overlays.making.crew import Crew, Died, Direct, Hand
-from wwfast.overlays.making.crowd import Costly, Crowd, Wanted
+from wwfast.overlays.making.crew import HELD_UP, Crew, Died, Direct, Hand
+from wwfast.overlays.making.crowd import COSTLY, Costly, Crowd, Wanted
 from wwfast.overlays.making.generation import Generation, Ground
 from wwfast.overlays.making.index import Record
-from wwfast.overlays.making.messages import Answer, Ask, Begin, Failed, Know, Look, Made, Make, Message, Use
+from wwfast.overlays.making.messages import (
+    Answer,
+    Ask,
+    Begin,
+    Failed,
+    Know,
+    Look,
+    Made,
+    Make,
+    Message,
+    Use,
+    Write,
+    Written,
+)
 from wwfast.overlays.making.plan import SYSTEM, key_of
 from wwfast.overlays.templates.data import Cluster
 from wwfast.overlays.templates.faults import Exceeded
@@ -88,17 +102,28 @@ class Orders:
             generation, ground = self._now(snapshot, node, context)
         if generation is None or ground is None:
             return None
-        with self._first(ground):
-            tried = self.costly.before(generation.number, (node.id, context))
-            if tried is None:
+        with self._first(ground), self._again((node.id, context)) as again:
+            if not again:
                 return self._in_turn(Wanted(snapshot, node, context))
-            if time.monotonic() < tried.until or not self.again.acquire(blocking=False):
-                raise tried.error()
-            try:
-                made = self.ask(snapshot, Make(node.id, context), node, context, low=True)
-            finally:
-                self.again.release()
+            made = self.ask(snapshot, Make(node.id, context), node, context, low=True)
             return self._take_in(generation, node, context, made)
+
+    @contextmanager
+    def _again(self, key: tuple[str, str]) -> Iterator[bool]:
+        """Whether it failed before and took long. Raises why, while it rests."""
+        tried = self.costly.before(self._number, key)
+        if tried is not None and (time.monotonic() < tried.until or not self.again.acquire(blocking=False)):
+            raise tried.error()
+        try:
+            yield tried is not None
+        finally:
+            if tried is not None:
+                self.again.release()
+
+    @property
+    def _number(self) -> int:
+        generation = self.builder.generation
+        return generation.number if generation is not None else 0
 
     @contextmanager
     def _first(self, ground: Ground) -> Iterator[None]:
@@ -201,36 +226,66 @@ class Orders:
         low: bool = False,
     ) -> Answer:
         """`stalls` is called once when it takes long; `low`: behind all others. Raises WwfastError."""
+
+        def news(hand: Hand, generation: Generation | None) -> Iterable[Message] | None:
+            there = generation is not None and generation.snapshot is snapshot
+            return self._news(hand, generation, node, context) if there else None  # type: ignore[arg-type]
+
+        return self._asked(question, (node.id, context), COSTLY, news, stalls, low=low)
+
+    def write(self, question: Write) -> str:
+        """A script of a site's template. One that took too much for a node rests for all. Raises WwfastError."""
+
+        def news(hand: Hand, _: Generation | None) -> Iterable[Message]:
+            if hand.conf is None:
+                hand.conf = self.builder.conf
+                yield self._begin(self.builder.conf)
+
+        key = (question.path, question.source)
+        with self._again(key) as again:
+            made = self._asked(question, key, HELD_UP, news, low=again)
+        assert isinstance(made, Written)
+        return made.text
+
+    def _asked(
+        self,
+        question: Ask,
+        key: tuple[str, str],
+        costly: float,
+        news: Callable[[Hand, Generation | None], Iterable[Message] | None],
+        stalls: Callable[[], None] | None = None,
+        *,
+        low: bool,
+    ) -> Answer:
+        """`news` are what a worker has to be told before (None: it is too late for that); a failure that takes `costly`
+        seconds is kept under `key`."""
         for left in reversed(range(LIVES)):
             hand = self.crew.take(low=low)
             began = time.monotonic()
+            generation, number = self.builder.generation, self._number
             try:
-                generation = self.builder.generation
-                if generation is None or generation.snapshot is not snapshot:
+                told = news(hand, generation)
+                if told is None:
                     return Failed("", None, again=True)
-                hand.tell(*self._news(hand, generation, node, context), question)
+                hand.tell(*told, question)
                 tell, stalls = stalls, None
                 made = hand.hear(tell)
-                if isinstance(made, Failed) and not made.again:
-                    error = WwfastError(made.message, hint=made.hint)
-                    raise self._failed(generation, node, context, began, error)
-                return made
+                if not isinstance(made, Failed) or made.again:
+                    return made
+                error = WwfastError(made.message, hint=made.hint)
             except Died as died:
-                if died.number not in (0, signal.SIGKILL, signal.SIGTERM) or not left:
-                    raise self._failed(generation, node, context, began, self._death(died, node)) from died
+                if died.number in (0, signal.SIGKILL, signal.SIGTERM) and left:
+                    continue
+                error = self._death(died, question.node)
             finally:
                 self.crew.give(hand)
+            if (took := time.monotonic() - began) >= costly:
+                self.costly.failed(number, key, took, error)
+            raise error
         raise AssertionError
 
-    def _failed(
-        self, generation: Generation | None, node: Node, context: str, began: float, error: WwfastError
-    ) -> WwfastError:
-        if generation is not None:
-            self.costly.failed(generation.number, (node.id, context), time.monotonic() - began, error)
-        return error
-
-    def _death(self, error: Died, node: Node) -> WwfastError:
-        where = f"{error.where}, node {node.id}: " if error.where else f"node {node.id}: "
+    def _death(self, error: Died, node: str) -> WwfastError:
+        where = f"{error.where}, node {node}: " if error.where else f"node {node}: "
         if error.number == signal.SIGXCPU:
             limit = Exceeded("seconds", self.builder.conf.wwfast.template_seconds)
             return WwfastError(f"{where}{limit}", hint=limit.hint)
@@ -243,7 +298,7 @@ class Orders:
         """What a worker has to be told before it is asked for this node."""
         if hand.generation != generation.number:
             if hand.conf is not generation.conf:
-                yield self._begin(generation)
+                yield self._begin(generation.conf)
                 hand.conf = generation.conf
             nodes = generation.snapshot.nodes
             known = hand.nodes
@@ -269,10 +324,10 @@ class Orders:
         news = [message for each in batch for message in self._news(hand, generation, *each)]
         hand.tell(*news, *(Make(node.id, context) for node, context in batch))
 
-    def _begin(self, generation: Generation) -> Begin:
+    def _begin(self, conf: Conf) -> Begin:
         paths = {it.name: str(value) if (value := getattr(self.builder.paths, it.name)) else None
                  for it in dataclasses.fields(self.builder.paths)}  # fmt: skip
-        return Begin(paths, generation.conf, self._ignore_go)
+        return Begin(paths, conf, self._ignore_go)
 
     def _inherit(self, hand: Hand) -> Callable[[mmap], worker.Worker]:
         """A worker forked from here need not be told what is known here: what makes it."""
@@ -284,7 +339,7 @@ class Orders:
             generation.cluster.see(node)  # once here, and not once in each of them
         if self._model is None or self._model[0] is not generation:
             cluster = Cluster(hand.nodes, self.builder.images.kernel_version, generation.cluster)
-            model = worker.Worker(self._begin(generation), bytearray(0), cluster)
+            model = worker.Worker(self._begin(generation.conf), bytearray(0), cluster)
             model.compile(generation.grounds)
             self._model = generation, model
         return self._model[1].marking

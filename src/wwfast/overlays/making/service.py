@@ -28,7 +28,7 @@ from wwfast.overlays.files.model import FILE, Item
 from wwfast.overlays.files.stack import Output, Stack
 from wwfast.overlays.making import formats
 from wwfast.overlays.making.builder import Builder, Memo
-from wwfast.overlays.making.messages import Laid, Lay, Render, Rendered
+from wwfast.overlays.making.messages import Laid, Lay, Render, Rendered, Write
 from wwfast.overlays.making.orders import CONTEXTS, RUNTIME, Orders, Work, uncollected
 from wwfast.overlays.making.plan import SYSTEM, Changed, overlays_of
 from wwfast.overlays.making.store import Damaged
@@ -373,6 +373,10 @@ class OverlayService:
             if isinstance(made, Rendered):
                 return next((it.content for it in made.outputs if it.path == made.path and it.kind == FILE), b"")
         raise WwfastError(f"{path}: it keeps changing")
+
+    def write(self, script: Write) -> str:
+        """A script of a site's iPXE template. Raises WwfastError."""
+        return self.orders.write(script)
 
     def rehearse(self, snapshot: Snapshot, node: Node, context: str) -> None:
         """Go the way of `artefact` as far as something can fail, and hand nothing out. Raises WwfastError where a node

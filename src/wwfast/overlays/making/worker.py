@@ -15,6 +15,7 @@ import time
 import traceback
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
+from functools import lru_cache
 from mmap import mmap
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,8 @@ from wwfast.overlays.making.messages import (
     Render,
     Rendered,
     Use,
+    Write,
+    Written,
     encode,
     framed,
     marked,
@@ -57,6 +60,7 @@ from wwfast.overlays.templates import environment
 from wwfast.overlays.templates import shared as runs
 from wwfast.overlays.templates.data import Cluster, Names, Rests, Seen, Server, digest
 from wwfast.overlays.templates.faults import Exceeded
+from wwfast.overlays.templates.ipxe import Writer
 from wwfast.overlays.templates.render import Template
 from wwfast.overlays.templates.sources import Sources
 from wwfast.paths import Paths
@@ -86,6 +90,8 @@ class Worker:
         self._limited = Limited(begin.conf.wwfast.template_seconds)
         self.memory = begin.conf.wwfast.template_memory
         self._encoded: dict[Rests, bytes] = {}
+        self._writer = Writer()
+        self._script = lru_cache(KEPT)(self._writer.compiled)
         self._begin()
 
     def _begin(self) -> None:
@@ -271,6 +277,14 @@ class Worker:
         self._names.begin(node)
         return Laid(plan.identity, [list(self._run(self._template(*each), node)) for each in plan.templates])
 
+    def write(self, ask: Write) -> Written:
+        self._says(marked(f"iPXE template {ask.path}"))
+        program = self._script(ask.path, ask.source, "")
+        text = self._writer.run(program, ask.variables, ask.node, self.memory)
+        if len(text) > self.output:
+            raise Exceeded("output", self.output >> 20)
+        return Written(text)
+
     def answer(self, ask: Ask) -> Answer:
         try:
             with self._limited:
@@ -281,6 +295,8 @@ class Worker:
                         return self.render(ask)
                     case Lay():
                         return self.lay(ask)
+                    case Write():
+                        return self.write(ask)
         except WwfastError as error:
             return Failed(error.message, error.hint)
         except Exceeded as error:
@@ -358,7 +374,7 @@ def serve(source: int, sink: int, mark: mmap | bytearray, worker: Worker | None 
                 worker.look()
             case Use():
                 worker.use(message)
-            case Make() | Render() | Lay():
+            case Make() | Render() | Lay() | Write():
                 if fresh:
                     gc.freeze()
                     limit_memory(worker.memory)

@@ -61,7 +61,7 @@ SHAPE = struct("in a script", dict.fromkeys((*TEXTS, *OTHERS)), NetDevs=DEVICES)
 
 
 def shown(words: frozenset[str]) -> Callable[[Any], str]:
-    """Prints what iPXE takes for a part of an argument, or what stands in the template itself (see boot.script)."""
+    """Prints what iPXE takes for a part of an argument, or what stands in the template itself (see templates.ipxe)."""
 
     def show(value: Any) -> str:
         text = printing.show(value)
@@ -85,5 +85,6 @@ class Script:
     def doubts(self) -> list[str]:
         return self._program.doubts()
 
-    def run(self, values: Mapping[str, object], facts: Mapping[str, str], node: str) -> str:
-        return "".join(piece for piece in self._program.run(Variables(values), node) if isinstance(piece, str))
+    def run(self, values: Mapping[str, object], facts: Mapping[str, str], node: str, memory: float = 0) -> str:
+        made = self._program.run(Variables(values), node, memory=memory)
+        return "".join(piece for piece in made if isinstance(piece, str))
