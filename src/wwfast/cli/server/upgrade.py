@@ -64,6 +64,9 @@ def nodes(
     yes: bool,
 ) -> None:
     """Say nodes.conf as 4.6 does; comments stay, and `wwfast undo` takes it back."""
+    from functools import partial
+
+    from wwfast.api import upgrading
     from wwfast.config import former as settings
     from wwfast.config import yaml
     from wwfast.images.kernels.store import KernelStore
@@ -78,13 +81,7 @@ def nodes(
     kept = set(KernelStore(app.paths).names())
     how = How(yes, dry_run, force=False)
     run = Upgrade(add_defaults, replace_overlays, mounts, kept.__contains__)
-
-    def edit(draft: Draft) -> None:
-        run.told.clear()
-        for section, entries in run.entries(draft.source.trees).items():
-            for name, tree in entries.items():
-                if tree != draft.written(section, name):
-                    draft.put(section, name, tree)
+    edit = partial(upgrading.edit, run)
 
     if source or target:
         draft = Draft(Source.read(source or app.paths.nodes_conf))
@@ -127,24 +124,11 @@ def in_place(app: App, edit: Change, how: How) -> None:
 @pass_app
 def config(app: App, source: Path | None, target: Path | None, dry_run: bool, yes: bool) -> None:
     """Say warewulf.conf as 4.6 does; comments stay, and the former file is kept beside it as warewulf.conf-old."""
-    from wwfast.config import former, yaml
-    from wwfast.config.schema import fields
-    from wwfast.config.settings import Settings
-    from wwfast.errors import ConfigError
-    from wwfast.nodes.text.patch import Awkward, rewrite
+    from wwfast.api import upgrading
 
     place = source or app.given.conf
     data = read(place)
-    tree = yaml.load(data, str(place)) or {}
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{place}: is no map of keys, so no warewulf.conf")
-    made, told = former.upgrade(tree)
-    try:
-        fresh = rewrite(data.decode(), tree, made, fields(Settings)).encode() if made != tree else data
-    except Awkward:
-        fresh = b""
-    if yaml.load(fresh, str(place)) != (made or None):  # an unusual form: written anew, as Warewulf does
-        fresh = yaml.dump(made).encode()
+    fresh, told = upgrading.conf(data, str(place))
     put(target or app.given.conf, data, fresh, How(yes, dry_run, force=False))
     for line in told:
         warn(line)
