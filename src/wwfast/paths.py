@@ -28,6 +28,7 @@ class Paths:
     warewulf_overlays: Path  # read only: site overlays of an existing Warewulf
     warewulf_files: Path  # read only: what /files/ serves
     ipxe_source: Path | None = None  # `paths: ipxesource`; else boot.binaries searches
+    overlays_aside: tuple[str, ...] = ()  # of warewulf_overlays, those that are not looked at
 
     @classmethod
     def at(cls, root: str | os.PathLike[str] = "/", conf: str | os.PathLike[str] | None = None) -> Paths:

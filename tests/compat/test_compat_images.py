@@ -76,3 +76,18 @@ def test_compat_image_exec_in_one_of_warewulf_says_it_before(
         main(["--root", str(paths.root), "image", *verb.split()])
     assert HINT in capfd.readouterr().err
     assert os.listdir(theirs) == ["rootfs"]  # noqa: PTH208
+
+
+def test_compat_image_that_was_adopted_goes_back_while_nodes_name_it(run: Run, paths: Paths, theirs: Path) -> None:
+    paths.nodes_conf.write_text("nodes: {n1: {image name: rocky}}\n")
+    served = ImageStore(paths).get("rocky").artefact("zst")
+    run("image adopt rocky")
+    run("image delete rocky --yes")
+    image = ImageStore(paths).get("rocky")
+    assert not image.own
+    assert image.rootfs == theirs / "rootfs"
+    assert image.artefact("zst") == served, "nodes go on booting what they boot"
+    run("image delete rocky --yes", status=1)
+    run("image adopt rocky --move")
+    run("image delete rocky --yes", status=1)
+    assert ImageStore(paths).get("rocky").own, "Warewulf has it no more, so it is used"

@@ -72,6 +72,7 @@ ARGUMENTS = {
     "image show": "tiny",
     "image syncuser": "tiny",
     "image verify": "tiny",
+    "import warewulf": "--yes",
     "kernel delete": "k0 --yes",
     "kernel import": "tiny k1",
     "kernel list": "",

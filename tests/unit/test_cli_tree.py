@@ -170,3 +170,8 @@ def test_genconfig_reference_has_every_command(paths: Paths, run: Callable[..., 
     assert run("genconfig", "reference", str(place))[0] == 0
     assert "--kernelargs" in (place / "wwfast_node_set.md").read_text()
     assert len(list(place.iterdir())) > 80
+
+
+def test_import_warewulf_has_its_flags() -> None:
+    options = {opt for param in command(("import", "warewulf")).params for opt in param.opts}
+    assert {"--from", "--built", "--dry-run", "-n", "--json", "--yes", "-y"} <= options

@@ -238,3 +238,16 @@ def test_configure_tls_makes_keeps_imports_and_exports(paths: Paths, run: Run, t
     assert (paths.etc / "tls/warewulf.key").read_bytes() == (tmp_path / "k").read_bytes()
     status, _, err = run(f"configure tls --import {tmp_path}/nowhere")
     assert (status, "there is no" in err) == (1, True)
+
+
+def test_configure_renders_the_overlay_that_is_used(paths: Paths, run: Run) -> None:
+    """The site's `host` of an older Warewulf, where Go templates are ignored or it is left aside by name."""
+    theirs = paths.warewulf_overlays / "host/rootfs/etc"
+    theirs.mkdir(parents=True)
+    (theirs / "hosts.ww").write_text("{{ range .AllNodes }}{{ .Id.Get }}{{ end }}\n")
+    assert run("configure hostfile")[0] == 1
+    for setting in ("ignore go templates: true", "overlays aside: [host]"):
+        paths.conf.write_text(f"{CONF}wwfast: {{{setting}}}\n")
+        status, out, _ = run("configure hostfile --show")
+        assert status == 0
+        assert out.endswith("10.0.0.2 n1 n1-default\n")

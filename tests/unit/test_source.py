@@ -45,7 +45,7 @@ INSIDE = {
     "images": ["kernels", "sources", "inside"],
     "overlays": ["files", "templates", "making"],
     "daemon": ["traffic", "life", "state", "boot"],
-    "cli": ["nodes", "imports", "bmc", "images", "overlays", "server"],
+    "cli": ["nodes", "bmc", "images", "overlays", "server", "imports"],
 }
 MOST = 12  # files of a folder: what one still sees at a glance
 LONGEST = {".py": 500, ".pyx": 600}  # lines of a module

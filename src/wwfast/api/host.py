@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,21 +52,21 @@ class Host:
     def rendered(self, wanted: Callable[[str], bool]) -> list[HostFile]:
         """The files of the overlay whose path (without a leading slash) is wanted. Raises WwfastError."""
         from wwfast.overlays.files import model
+        from wwfast.overlays.files.scan import Overlays
         from wwfast.overlays.making.service import OverlayService
 
-        overlay = model.find(self.paths, OVERLAY)
+        overlays = Overlays(self.paths, None, ignore_go_templates=self._settings.wwfast.ignore_go_templates)
         snapshot, name = self._with_server()
         found = []
         with closing(OverlayService(self.paths, self._settings, alone=True)) as service:
-            for path in sorted(self._names(overlay.rootfs)):
-                plain = path.removesuffix(Path(path).suffix) if path.endswith(model.TEMPLATES) else path
-                if not wanted(plain) or (plain.startswith(FOREIGN) and self._settings.own_dhcp):
+            for item in overlays.items(OVERLAY):
+                skipped = item.output.startswith(FOREIGN) and self._settings.own_dhcp
+                if item.kind == model.DIRECTORY or skipped or not wanted(item.output):
                     continue
-                if plain == path:
-                    source = overlay.rootfs / path
-                    found.append(self.file(plain, source.read_bytes(), stat.S_IMODE(source.stat().st_mode)))
+                if not item.template:
+                    found.append(self.file(item.path, item.read(), stat.S_IMODE(item.source.stat().st_mode)))
                     continue
-                item, outputs = service.render(snapshot, snapshot.nodes[name], OVERLAY, path)
+                _, outputs = service.render(snapshot, snapshot.nodes[name], OVERLAY, item.path)
                 found += [self.file(each.path, each.content, item.mode) for each in outputs if each.kind == model.FILE]
         return found
 
@@ -78,12 +78,6 @@ class Host:
         draft = Draft(self._snapshot.source)
         draft.put(NODES, name, {"comment": "this server"})
         return Snapshot(draft.result()), name
-
-    @staticmethod
-    def _names(rootfs: Path) -> Iterator[str]:
-        for place, _, names in os.walk(rootfs):
-            for name in names:
-                yield str((Path(place) / name).relative_to(rootfs))
 
     def file(self, path: str, content: bytes, mode: int) -> HostFile:
         """A file of this server (no leading slash) beside what is there; links lead nowhere out of the root."""

@@ -12,7 +12,7 @@ from wwfast.nodes.edit.store import Draft
 from wwfast.nodes.merge import NO_DEVICE
 from wwfast.nodes.registry import Snapshot
 from wwfast.nodes.text.source import NODES, NOUN, PROFILES, Source
-from wwfast.overlays.files.model import ALIASES
+from wwfast.overlays.files import model
 from wwfast.paths import Paths
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def names(kind: str, paths: Paths) -> list[str]:
     if kind == "image":
         return sorted({*directories(paths.chroots), *directories(paths.images), *directories(paths.warewulf_chroots)})
     if kind == "overlay":
-        return sorted({name for place in paths.overlay_search for name in directories(place)})
+        return sorted(model.names(paths))
     return directories(paths.kernels)
 
 
@@ -57,7 +57,7 @@ def faults(draft: Draft, result: Source, paths: Paths, settings: Settings) -> li
                 continue
             if kind not in there:
                 there[kind] = set(draft.names(PROFILES)) if kind == "profile" else set(names(kind, paths))
-                there[kind] |= ALIASES.keys() if kind == "overlay" else set()
+                there[kind] |= model.ALIASES.keys() if kind == "overlay" else set()
             if (value.partition("@")[0] if kind == "image" else value) not in there[kind]:
                 found.append(f"{NOUN[section]} {name}: no {kind} {checks.shown(value)}")
         addressed = addressed or addresses(old) != addresses(after)

@@ -164,7 +164,8 @@ class Service:
 
         store = ImageStore(self.paths)
         for name in names:
-            manage.refuse_used(store.get(check(name)), self.image_owners(name))
+            owners = () if manage.follows(self.paths, name) else self.image_owners(name)
+            manage.refuse_used(store.get(check(name)), owners)
 
     def delete_image(self, name: str) -> None:
         from wwfast.images import manage

@@ -1,4 +1,4 @@
-"""nodes.conf and warewulf.conf of Warewulf 4.3 to 4.5 said as since 4.6, with their comments: the texts that are written."""
+"""nodes.conf and warewulf.conf of Warewulf 4.3 to 4.5 as they are said since 4.6: the texts, with their comments."""
 
 from __future__ import annotations
 

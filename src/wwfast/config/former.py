@@ -64,8 +64,8 @@ def exports(nfs: dict[str, Any], told: list[str]) -> None:
             for key in OLD_EXPORT & export.keys():
                 del export[key]
             told.append(
-                f"how nodes mount {export.get('path')} is a resource of nodes.conf now: "
-                "`wwfast upgrade nodes` carries it over, if it reads this file as it was"
+                f"how nodes mount {export.get('path')} is a resource of nodes.conf now: `wwfast import warewulf` "
+                "carries it over, and `wwfast upgrade nodes`, if it reads this file as it was"
             )
 
 

@@ -8,6 +8,7 @@ kept in the file and reported as warnings; wrong values are errors with file, li
 
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -184,6 +185,13 @@ class Own(Section, frozen=True):
     ignore_go_templates: Annotated[
         bool, Doc("Use wwfast's overlay where the site's copy of it has Go templates (.ww).")
     ] = False
+    overlays_aside: Annotated[
+        list[str],
+        Doc(
+            "Overlays of an existing Warewulf that are not looked at: wwfast's own of that name serve.",
+            check=checks.name,
+        ),
+    ] = []
     template_seconds: Annotated[
         int, Doc("CPU seconds that the templates of one node may take.", check=checks.positive)
     ] = 10
@@ -420,4 +428,6 @@ def locate(settings: Settings, paths: Paths) -> Paths:
     }
     # Empty is as good as not written, as for every key.
     changes = {name: below(path) / rest for name, (path, usual, rest) in places.items() if path not in ("", usual)}
-    return paths.with_(**changes) if changes else paths
+    moved = paths.with_(**changes) if changes else paths
+    aside = tuple(settings.wwfast.overlays_aside)
+    return replace(moved, overlays_aside=aside) if aside != moved.overlays_aside else moved

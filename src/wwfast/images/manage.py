@@ -134,9 +134,12 @@ def refuse_used(image: Image, used_by: Collection[str]) -> None:
 def delete(paths: Paths, name: str, used_by: Collection[str] = ()) -> None:
     """Remove an image and its builds; refused while somebody (`used_by`) names it.
 
-    An image that was never built goes like any other. Transfers under way end well.
+    Where an existing Warewulf has one of that name, which takes its place, it may go (what `adopt` did is taken back),
+    and the builds stay: nodes boot what they boot. An image that was never built goes like any other. Transfers under
+    way end well.
     """
-    refuse_used(ImageStore(paths).get(name), used_by)
+    stays = follows(paths, name)
+    refuse_used(ImageStore(paths).get(name), () if stays else used_by)
     with (
         locks.locked(paths.run / "images", name, "image delete"),
         work.directory(paths.chroots) as room,
@@ -144,7 +147,7 @@ def delete(paths: Paths, name: str, used_by: Collection[str] = ()) -> None:
     ):
         # Builds first: killed in between, the image is there and not built; never builds without their image.
         try:
-            if (paths.images / name).exists():
+            if (paths.images / name).exists() and not stays:
                 (paths.images / name).rename(builds / name)
                 files.sync(paths.images)
             (paths.chroots / name).rename(room / name)
@@ -155,6 +158,11 @@ def delete(paths: Paths, name: str, used_by: Collection[str] = ()) -> None:
                     with suppress(OSError):
                         (moved / name).rename(place / name)
             raise of_system(error, f"cannot delete image {name}") from error
+
+
+def follows(paths: Paths, name: str) -> bool:
+    """Whether an existing Warewulf has an image of that name, which is used once there is none of ours."""
+    return (paths.warewulf_chroots / name / "rootfs").is_dir()
 
 
 def _free(paths: Paths, name: str) -> None:

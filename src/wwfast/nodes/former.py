@@ -84,13 +84,14 @@ class Upgrade:
     """One run over the entries of a file. `told`: what an admin should know, one line each.
 
     `mounts`: the NFS mounts of an old warewulf.conf, as fstab lines; `kept`: whether a kernel is kept apart from the
-    images under that name.
+    images under that name; `defaults`: what `add_defaults` fills into the profile `default`.
     """
 
     add_defaults: bool = False
     replace_overlays: bool = False
     mounts: list[dict[str, str]] = field(default_factory=list)
     kept: Callable[[str], bool] = lambda name: False
+    defaults: Mapping[str, Tree] = field(default_factory=lambda: DEFAULTS)
     told: list[str] = field(default_factory=list)
 
     def entries(self, sections: Mapping[str, Mapping[str, Tree]]) -> dict[str, dict[str, Tree]]:
@@ -198,7 +199,7 @@ class Upgrade:
 
     def default(self, made: dict[str, dict[str, Tree]]) -> None:
         """What 4.6 says in the profile `default`, where nothing is said; and nodes without a profile get that one."""
-        fill(made[PROFILES]["default"], DEFAULTS)
+        fill(made[PROFILES]["default"], self.defaults)
         for name, tree in made[NODES].items():
             if tree is None:
                 made[NODES][name] = {"profiles": ["default"]}

@@ -71,7 +71,10 @@ def rename(app: App, old: str, new: str, build: bool) -> None:
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @pass_app
 def delete(app: App, names: tuple[str, ...], yes: bool) -> None:
-    """Remove images and their builds. Refused while a node or profile names one."""
+    """Remove images and their builds. Refused while a node or profile names one.
+
+    One that was adopted may go at any time: that of Warewulf takes its place, and the builds stay.
+    """
     names = tuple(dict.fromkeys(names))
     app.service.check_deletable_images(names)
     if confirm(f"Delete {', '.join(names)}?", yes):

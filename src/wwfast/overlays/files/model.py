@@ -200,6 +200,8 @@ def find(paths: Paths, name: str) -> Overlay:
     check_name(name)
     for directory in paths.overlay_search:
         path = directory / name
+        if directory == paths.warewulf_overlays and name in paths.overlays_aside:
+            continue
         if path.is_dir() and directory != paths.distribution_overlays:
             return Overlay(name, path, directory == paths.site_overlays, distribution=False)
     if (shipped := distribution(paths, name)) is not None:
@@ -218,6 +220,8 @@ def names(paths: Paths) -> list[str]:
     found: list[str] = []
     for directory in reversed(paths.overlay_search):
         if directory.is_dir():
-            here = sorted(entry.name for entry in directory.iterdir() if entry.is_dir() and entry.name[0] != ".")
+            aside = paths.overlays_aside if directory == paths.warewulf_overlays else ()
+            there = {entry.name for entry in directory.iterdir() if entry.is_dir() and entry.name[0] != "."}
+            here = sorted(there.difference(aside))
             found += [name for name in here if name not in found and NAME.fullmatch(name)]
     return found

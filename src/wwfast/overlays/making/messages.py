@@ -29,7 +29,7 @@ class Message(msgspec.Struct, array_like=True, tag=True):
 class Begin(Message):
     """Where everything is, and what holds for all nodes."""
 
-    paths: dict[str, str | None]
+    paths: dict[str, str]
     conf: Conf
     ignore_go_templates: bool
 

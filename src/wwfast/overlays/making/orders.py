@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from mmap import mmap
+from pathlib import Path
 
 from wwfast.config.settings import Conf
 from wwfast.errors import WwfastError
@@ -325,8 +326,8 @@ class Orders:
         hand.tell(*news, *(Make(node.id, context) for node, context in batch))
 
     def _begin(self, conf: Conf) -> Begin:
-        paths = {it.name: str(value) if (value := getattr(self.builder.paths, it.name)) else None
-                 for it in dataclasses.fields(self.builder.paths)}  # fmt: skip
+        places = {it.name: getattr(self.builder.paths, it.name) for it in dataclasses.fields(self.builder.paths)}
+        paths = {name: str(value) for name, value in places.items() if isinstance(value, Path)}
         return Begin(paths, conf, self._ignore_go)
 
     def _inherit(self, hand: Hand) -> Callable[[mmap], worker.Worker]:

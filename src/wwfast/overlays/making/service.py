@@ -79,7 +79,9 @@ class OverlayService:
         alone: bool = False,
         writing: bool = True,
     ) -> None:
-        absolute = {it.name: Path(value).absolute() for it in fields(paths) if (value := getattr(paths, it.name))}
+        absolute = {
+            it.name: value.absolute() for it in fields(paths) if isinstance(value := getattr(paths, it.name), Path)
+        }
         paths = paths.with_(**absolute)  # for workers: the helper may be elsewhere
         ignore = settings.wwfast.ignore_go_templates if ignore_go_templates is None else ignore_go_templates
         self.builder = Builder(paths, settings, ignore_go_templates=ignore, writing=writing)

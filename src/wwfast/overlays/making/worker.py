@@ -74,7 +74,8 @@ class Worker:
     """What one process knows; a generation of it is thrown away whole when it is told of a change."""
 
     def __init__(self, begin: Begin, mark: mmap | bytearray, cluster: Cluster | None = None) -> None:
-        paths = Paths(**{key: Path(it) if it else None for key, it in begin.paths.items()})  # type: ignore[arg-type]
+        places: dict[str, Any] = {key: Path(it) for key, it in begin.paths.items()}
+        paths = Paths(**places, overlays_aside=tuple(begin.conf.wwfast.overlays_aside))
         self._mark = mark  # which template runs: seen by whoever asks why this process ended
         self._nodes = dict(cluster.nodes) if cluster is not None else {}
         self._conf = begin.conf
