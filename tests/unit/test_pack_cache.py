@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import fcntl
 import os
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import xxhash
 
 from wwfast.pack.cache import LOCK, Frame, FrameCache, PackWriter, collect, hold, intact
 from wwfast.system import locks
@@ -110,6 +112,23 @@ def test_pack_cache_reads_each_frame_of_a_pack_that_was_touched_before_it_is_use
     frame.pack.unlink()
     assert found(tmp_path) is None
     assert not intact(frame)
+
+
+def test_pack_cache_a_frame_longer_than_one_read_is_intact_and_takes_no_memory(tmp_path: Path) -> None:
+    length, zeros, xxh3 = (2 << 30) + 4096, bytes(1 << 20), xxhash.xxh3_128()
+    for start in range(0, length, len(zeros)):
+        xxh3.update(zeros[: length - start])
+    pack = tmp_path / "large.pack"
+    with pack.open("wb") as file:
+        file.truncate(length)
+    frame = Frame(pack, 0, length, length, 0, xxh3.digest(), bytes(32))
+    tracemalloc.start()
+    try:
+        assert intact(frame)
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
+    assert not intact(frame._replace(length=length + 1))
 
 
 def test_pack_cache_remembers_digests_of_a_tree_whole_or_not_at_all(tmp_path: Path) -> None:

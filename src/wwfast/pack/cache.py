@@ -220,12 +220,14 @@ class FrameCache:
 
 def intact(frame: Frame) -> bool:
     """Read the frame and compare it with its digest."""
+    xxh3, left = xxhash.xxh3_128(), frame.length
     try:
-        with frame.pack.open("rb") as file:
-            data = os.pread(file.fileno(), frame.length, frame.offset)
+        for data in files.read_part(frame.pack, frame.offset, frame.length):
+            xxh3.update(data)
+            left -= len(data)
     except OSError:
         return False
-    return len(data) == frame.length and xxhash.xxh3_128_digest(data) == frame.xxh3
+    return not left and xxh3.digest() == frame.xxh3
 
 
 @contextmanager

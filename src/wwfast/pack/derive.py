@@ -84,19 +84,11 @@ def _raw(dest: Path, listed: manifest.Manifest, source: str) -> Iterator[bytes]:
         frame: Callable[[bytes], bytes] = zstandard.ZstdDecompressor().decompressobj().decompress
         unpack = {RAW: bytes, GZ: member, ZST: frame}[source]
         try:
-            for data in _read(dest / piece.file, piece.offset, piece.length):
+            for data in files.read_part(dest / piece.file, piece.offset, piece.length):
                 yield unpack(data)
         except (zlib.error, zstandard.ZstdError) as error:
             hint = f"build it again: wwfast image build {listed.name} --full"
             raise WwfastError(f"{dest / piece.file} is damaged: {error}", hint=hint) from error
-
-
-def _read(path: Path, offset: int, length: int) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        file.seek(offset)
-        while length and (data := file.read(min(length, CHUNK))):
-            length -= len(data)
-            yield data
 
 
 def _member(raw: Iterator[bytes]) -> Iterator[bytes]:

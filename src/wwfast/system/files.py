@@ -1,14 +1,17 @@
-"""Files and trees that are written whole or not at all."""
+"""Files and trees that are written whole or not at all, and read in pieces."""
 
 from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from wwfast.system import work
 from wwfast.system.folders import naming
+
+PIECE = 1 << 20
 
 
 def replace(target: Path, data: bytes, *, mode: int | None = None, durable: bool = True) -> None:
@@ -32,6 +35,15 @@ def replace(target: Path, data: bytes, *, mode: int | None = None, durable: bool
         fresh.rename(target)
         if durable:
             sync(target.parent)
+
+
+def read_part(path: Path, offset: int, length: int) -> Iterator[bytes]:
+    """`length` bytes from `offset` in pieces of 1 MiB, fewer where the file ends: one read(2) gives at most 2 GiB."""
+    with path.open("rb") as file:
+        file.seek(offset)
+        while length and (data := file.read(min(length, PIECE))):
+            length -= len(data)
+            yield data
 
 
 def fill(handle: int, data: bytes) -> None:
