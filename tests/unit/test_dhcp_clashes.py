@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import cast
@@ -30,6 +31,7 @@ from wwfast.net.dhcp.terms import DhcpConfig, Reservation
 from wwfast.nodes.registry import Registry
 from wwfast.paths import Paths
 
+Daemon = Callable[[Settings], Addresses]
 MAC, OTHER, GUEST = "52:54:00:00:00:01", "52:54:00:00:00:02", "52:54:00:00:00:09"
 CONF = {"ipaddr": "10.5.0.1", "netmask": "255.255.255.0", "network": "10.5.0.0"}
 
@@ -73,19 +75,29 @@ FIT = {
 }
 
 
-def daemon_addresses(paths: Paths, conf: Settings, monkeypatch: pytest.MonkeyPatch) -> Addresses:
+@pytest.fixture
+def daemon(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> Iterator[Daemon]:
+    """The addresses of a daemon with these settings; its journal is closed at the end."""
     monkeypatch.setattr(addresses, "interface_of", lambda address: "lo")
     files = BootFiles([Binary("00:07", "snponly.efi", Path(__file__))], {"00:07": "snponly.efi"})
-    registry = Registry(paths)
-    made = Addresses(conf, paths, registry, files, Guard(False, True), lambda event: None)
-    with ThreadPoolExecutor(1) as executor:
-        asyncio.run(made.follow(registry.snapshot(), executor))
-    return made
+    journals = []
+
+    def make(conf: Settings) -> Addresses:
+        registry = Registry(paths)
+        made = Addresses(conf, paths, registry, files, Guard(False, True), lambda event: None)
+        journals.append(made.journal)
+        with ThreadPoolExecutor(1) as executor:
+            asyncio.run(made.follow(registry.snapshot(), executor))
+        return made
+
+    yield make
+    for journal in journals:
+        journal.close()
 
 
 @pytest.mark.parametrize(("device", "why"), UNFIT.values(), ids=UNFIT)
 def test_dhcp_address_that_a_node_cannot_have_is_told_and_not_given(
-    paths: Paths, monkeypatch: pytest.MonkeyPatch, device: dict[str, str], why: str
+    paths: Paths, daemon: Daemon, device: dict[str, str], why: str
 ) -> None:
     conf = write(paths, {"n1": device}, {"bmc": "10.5.0.3"}, **{"range start": "10.5.0.100", "range end": "10.5.0.110"})
     found = list(clashes(Registry(paths).snapshot(), conf, {}))
@@ -95,7 +107,7 @@ def test_dhcp_address_that_a_node_cannot_have_is_told_and_not_given(
     assert finding.level == ERROR
     assert f"n1: {device['ipaddr']} {why}" in finding.message
 
-    responder = daemon_addresses(paths, conf, monkeypatch).responder
+    responder = daemon(conf).responder
     question = Message(chaddr=bytes.fromhex(MAC.replace(":", "")), options={53: b"\1", 60: b"PXEClient", 93: b"\0\7"})
     reply, contact = responder.respond(question, 1000.0)
     assert reply is None, "and none of the range: what runs on it would set the other one"
@@ -106,21 +118,19 @@ def test_dhcp_address_that_a_node_cannot_have_is_told_and_not_given(
 
 
 @pytest.mark.parametrize("device", FIT.values(), ids=FIT)
-def test_dhcp_address_that_a_node_can_have_is_no_clash(
-    paths: Paths, monkeypatch: pytest.MonkeyPatch, device: dict[str, str]
-) -> None:
+def test_dhcp_address_that_a_node_can_have_is_no_clash(paths: Paths, daemon: Daemon, device: dict[str, str]) -> None:
     conf = write(paths, {"n1": device})
     assert list(clashes(Registry(paths).snapshot(), conf, {})) == []
-    reservation = daemon_addresses(paths, conf, monkeypatch).reservation(MAC)
+    reservation = daemon(conf).reservation(MAC)
     assert reservation is not None
     assert reservation.unusable == ""
     assert reservation.netmask != "255.0.255.0", "the network's own instead"
 
 
-def test_dhcp_one_address_is_given_to_one_node(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dhcp_one_address_is_given_to_one_node(paths: Paths, daemon: Daemon) -> None:
     device = {"ipaddr": "10.5.0.9"}
     conf = write(paths, {"n1": device, "n2": {**device, "hwaddr": OTHER}})
-    made = daemon_addresses(paths, conf, monkeypatch)
+    made = daemon(conf)
     first, second = made.reservation(MAC), made.reservation(OTHER)
     assert first is not None
     assert second is not None
@@ -202,9 +212,7 @@ def test_dhcp_range_that_is_none_is_refused(paths: Paths, start: str, end: str, 
     assert (finding.level, message in finding.message) == (ERROR, True)
 
 
-def test_dhcp_range_that_holds_what_others_have_gives_none_of_it_away(
-    paths: Paths, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_dhcp_range_that_holds_what_others_have_gives_none_of_it_away(paths: Paths, daemon: Daemon) -> None:
     device = {"ipaddr": "10.5.0.5", "gateway": "10.5.0.2"}
     bounds = {"range start": "10.5.0.0", "range end": "10.5.0.7"}
     conf = write(paths, {"n1": device}, {"n1": "10.5.0.3"}, **bounds)
@@ -216,6 +224,6 @@ def test_dhcp_range_that_holds_what_others_have_gives_none_of_it_away(
     ]
     (finding,) = reach.room(scene(paths, conf))
     assert "10.5.0.3 (the BMC of node n1): no guest is given these" in finding.message
-    table = daemon_addresses(paths, conf, monkeypatch).leases
+    table = daemon(conf).leases
     given = {table.offer(f"mac{index}", number(f"10.5.0.{index}"), 1000.0) for index in range(8)}
     assert {dotted(address) for address in given if address} == {"10.5.0.4", "10.5.0.6", "10.5.0.7"}

@@ -24,11 +24,14 @@ def test_dhcp_leases_of_a_storm_are_all_written_in_one_flush(tmp_path: Path) -> 
     table.bind("mac0", 1, 5.0, 60.0, "renamed")
     table.forget("mac1")
     assert journal.flush()
-    again = LeaseTable(1, 2 * count, journal=Journal(tmp_path / "db"))
+    journal.close()
+    written = Journal(tmp_path / "db")
+    again = LeaseTable(1, 2 * count, journal=written)
     assert {lease.mac: (lease.address, lease.expires, lease.hostname) for lease in again.all()} == {
         **{f"mac{who}": (who + 1, 61.0, "host") for who in range(2, count)},
         "mac0": (1, 65.0, "renamed"),
     }
+    written.close()
 
 
 # A range in which nothing is free.
