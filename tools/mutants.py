@@ -29,11 +29,12 @@ DISK = "tests/adversity/test_writers_disk.py tests/unit/test_nodes_store.py test
 OVERLAYS = (
     "tests/unit/test_overlay_service.py tests/adversity/test_overlay_disk.py tests/adversity/test_overlay_faults.py"
 )
-#: Files by pattern, and the tests that are theirs.
+#: Files by the first pattern that they match, and the tests that are theirs.
 TESTS = {
     "daemon/boot/guard.py": "tests/unit/test_daemon_guard.py",
     "daemon/traffic/scheduler.py": "tests/unit/test_http_scheduler.py",
     "daemon/traffic/width.py": "tests/unit/test_http_scheduler.py",
+    "net/http/server.py": "tests/interop/test_http_server.py " + HTTP,
     "net/http/*.py": HTTP,
     "net/dhcp/*.py": DHCP,
     "nodes/edit/store.py": DISK,
@@ -174,12 +175,14 @@ def explained(mutant: Mutant, lines: list[str]) -> bool:
 
 
 def mutants() -> Iterator[tuple[Mutant, list[str]]]:
+    done: set[Path] = set()
     for pattern, tests in TESTS.items():
         files = sorted(str(test.relative_to(ROOT)) for each in tests.split() for test in ROOT.glob(each))
         changed = sorted((ROOT / SOURCE).glob(pattern))
         if not changed or len(files) < len(tests.split()):
             raise SystemExit(f"mutants: {pattern}: there is no such file, or one of {tests} is gone")
-        for file in changed:
+        for file in (file for file in changed if file not in done):
+            done.add(file)
             lines = file.read_text().splitlines()
             for mutant in Finder(file).found:
                 if not explained(mutant, lines):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 from collections.abc import Awaitable, Callable, Generator
 from pathlib import Path
@@ -315,6 +316,25 @@ def test_http_connection_that_ends_leaves_nothing(make: Callable[[], Peer]) -> N
     peer.loop.run()
     assert (peer.state, peer.over, peer.line.closed) == (State.CLOSED, [peer.connection], True)
     assert (peer.serving.held, peer.connection.answer, peer.connection.task) == (0, None, None)
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize(
+    ("change", "alone"),
+    [({}, False), ({"wwid": ""}, False), ({"waits": False}, False), ({"body": b"text"}, False), ({}, True)],
+    ids=["a node's", "nobody's", "at once", "from memory", "no scheduler"],
+)
+def test_http_connection_only_what_nodes_fetch_from_disk_waits_for_its_turn(
+    tmp_path: Path, change: dict[str, Any], alone: bool, method: str
+) -> None:
+    response = dataclasses.replace(Response(body=artefact(tmp_path, bytes(2000)), wwid="n1", stage="image"), **change)
+    peer = Peer(lambda _: response)
+    peer.turns.says = WAIT
+    if alone:
+        peer.serving.scheduler = None
+    peer.get(GET.replace(b"GET", method.encode()))
+    waits = method == "GET" and not change and not alone
+    assert (peer.state is State.WAITING, list(peer.serving.waiting)) == (waits, ["n1"] * waits)
 
 
 def test_http_connection_that_waited_gives_its_place_in_the_line_back(tmp_path: Path) -> None:
