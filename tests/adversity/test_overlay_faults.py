@@ -16,6 +16,7 @@ import pytest
 
 from support.overlays import NODES, Site, body, kept, unpack
 from wwfast.config.settings import load
+from wwfast.overlays.files.scan import SETTLED
 from wwfast.overlays.making import store
 from wwfast.overlays.making.service import OverlayService
 from wwfast.paths import Paths
@@ -220,3 +221,40 @@ def test_overlay_last_good_one_outlives_tidying_and_restart(wasteful: Site) -> N
     site.put("base", "etc/version.j2", "{{ nothing_of_that_name }}\n")
     site.new_service()
     assert body(site.ask("n000")) == good
+
+
+@pytest.mark.parametrize("where", ["template", "file", "included"])
+def test_overlay_files_copied_in_place_are_never_served_half(paths: Paths, where: str) -> None:
+    """As `cp` does: cut to nothing, then written piece by piece, again and again while a node asks."""
+    site = Site(paths)
+    etc = paths.etc / "site.txt"
+    etc.write_text("version 0\n" * 2)
+    files = {
+        "template": site.put("base", "etc/motd.j2", etc.read_text()),
+        "file": site.put("base", "etc/motd", etc.read_text()),
+        "included": etc,
+    }
+    for name in files.keys() - {where, "included"}:
+        files[name].unlink()
+    if where == "included":
+        site.put("base", "etc/motd.j2", "{{ include('/etc/warewulf/site.txt') }}\n")
+    place, version, counted = files[where], 0, 0
+    until = time.monotonic() + 60
+    with ThreadPoolExecutor(1) as asking:
+        while counted < 15 and time.monotonic() < until:
+            version += 1
+            was, will = f"version {version - 1}\n" * 2, f"version {version}\n" * 2
+            began = time.monotonic()
+            with place.open("w", buffering=1) as file:
+                asked = asking.submit(site.text, "etc/motd")
+                time.sleep(0.003)
+                file.write(f"version {version}\n")
+                time.sleep(0.003)
+                file.write(f"version {version}\n")
+            if time.monotonic() - began < SETTLED / 2:  # else it was left alone half written, as far as one can see
+                assert asked.result() in (was, will)
+                counted += 1
+            asked.result()
+            time.sleep(2 * SETTLED)
+            assert site.text("etc/motd") == will, "and never stale"
+    assert counted > 3

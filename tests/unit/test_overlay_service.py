@@ -115,16 +115,17 @@ def test_overlay_settings_are_part_of_the_key(site: Site) -> None:
     assert site.ask(context="system").etag == kept.etag
 
 
-def test_overlay_included_file_is_part_of_the_key(site: Site) -> None:
+@pytest.mark.parametrize(("whose", "then"), [("n1", "{{ id }}"), ("all", "all")], ids=["a node's", "everybody's"])
+def test_overlay_included_file_is_part_of_the_key(site: Site, whose: str, then: str) -> None:
     note = site.paths.etc / "note"
     note.write_text("one\n")
-    site.put("live", "etc/note.j2", "{{ include('note') }} for {{ id }}\n")
-    assert site.text("etc/note", context="runtime") == "one for n1\n"
-    note.write_text("two\n")
-    assert site.text("etc/note", context="runtime") == "two for n1\n"
+    site.put("live", "etc/note.j2", f"{{{{ include('note') }}}} for {then}\n")
+    for text in ("one", "two", "three"):
+        note.write_text(f"{text}\n")
+        assert site.text("etc/note", context="runtime") == f"{text} for {whose}\n"
     site.new_service()
     note.unlink()
-    assert site.text("etc/note", context="runtime") == " for n1\n"
+    assert site.text("etc/note", context="runtime") == f" for {whose}\n"
 
 
 def test_overlay_cache_is_found_by_the_next_process(site: Site) -> None:

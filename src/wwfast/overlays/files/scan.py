@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,6 +14,19 @@ from wwfast.paths import Paths
 from wwfast.system.watch import Watch, existing
 
 log = logging.getLogger(__name__)
+
+SETTLED = 0.02  # seconds a file must have been left alone before it is read
+UNSETTLED = 0.2  # seconds that is waited for at most
+
+
+def changing(written: float, end: float) -> bool:
+    """Whether a file that was written at `written` (Unix time) may be half of what it will be. True comes when it was
+    left alone for long enough, and it has to be looked at anew; never after `end` (of the monotonic clock)."""
+    left = written + SETTLED - time.time()
+    if not 0 < left <= SETTLED or time.monotonic() > end:
+        return False
+    time.sleep(left)
+    return True
 
 
 class Overlays:

@@ -15,7 +15,7 @@ from wwfast.errors import WwfastError
 from wwfast.nodes.model import Node
 from wwfast.nodes.registry import Snapshot
 from wwfast.overlays.files.images import Images
-from wwfast.overlays.files.scan import Overlays
+from wwfast.overlays.files.scan import UNSETTLED, Overlays, changing
 from wwfast.overlays.making.generation import Generation, Ground
 from wwfast.overlays.making.index import Index, Record
 from wwfast.overlays.making.messages import Made, Part
@@ -25,9 +25,6 @@ from wwfast.overlays.templates.data import Cluster
 from wwfast.overlays.templates.sources import Sources
 from wwfast.paths import Paths
 from wwfast.system.watch import Watch, existing
-
-SETTLED = 0.02  # seconds a file must have been left alone before it is read
-UNSETTLED = 0.2  # seconds that is waited for at most
 
 
 @dataclass(slots=True)
@@ -107,10 +104,8 @@ class Builder:
         while True:
             self.sources.forget_checks()
             self.overlays.rescan()
-            left = self.overlays.newest() + SETTLED - time.time()
-            if not 0 < left <= SETTLED or time.monotonic() > end:
+            if not changing(self.overlays.newest(), end):
                 return
-            time.sleep(left)
 
     @property
     def settled(self) -> bool:
@@ -233,6 +228,8 @@ class Builder:
             shared = made.shared._replace(static=ground.static)
             self.index.keep_shared(made.plan, shared)
             ground.stand_on(shared)
+            if not generation.holds(shared.rests):  # asked in any case: what is looked at is watched from then on
+                self.look_again()
         assert ground.shared is not None
         self._put(made.own)
         record = Record(

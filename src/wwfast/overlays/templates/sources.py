@@ -10,6 +10,7 @@ import contextlib
 import os
 import stat
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import NamedTuple
 import xxhash
 
 from wwfast.overlays.files.model import Signature
+from wwfast.overlays.files.scan import UNSETTLED, changing
 from wwfast.overlays.templates.data import Seen
 from wwfast.overlays.templates.faults import Refused
 from wwfast.paths import Paths
@@ -185,6 +187,13 @@ class Sources:
             ) from error
 
     def _text(self, root: Path, relative: str, before: _Seen | None, *, in_root: bool) -> _Seen:
+        end = time.monotonic() + UNSETTLED
+        while True:
+            seen = self._text_now(root, relative, before, in_root=in_root)
+            if seen is before or seen.signature is None or not changing(seen.signature.mtime / 1e9, end):
+                return seen
+
+    def _text_now(self, root: Path, relative: str, before: _Seen | None, *, in_root: bool) -> _Seen:
         fd = beneath.open_beneath(root, relative, os.O_RDONLY | os.O_NONBLOCK, in_root=in_root)
         st = os.fstat(fd)
         if not stat.S_ISREG(st.st_mode):
