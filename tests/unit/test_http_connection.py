@@ -119,6 +119,7 @@ class Turns:
     def __init__(self) -> None:
         self.says: Verdict = GO
         self.over: list[str] = []
+        self.moved: list[tuple[str, int]] = []
 
     def ask(self, key: str, *_: object) -> Verdict:
         return self.says
@@ -126,7 +127,8 @@ class Turns:
     def tick(self, sent: int, now: float) -> list[tuple[str, Verdict]]:
         return []
 
-    def progress(self, key: str, sent: int, now: float) -> None: ...
+    def progress(self, key: str, sent: int, now: float) -> None:
+        self.moved.append((key, sent))
 
     def finished(self, key: str, last: bool, now: float) -> None:
         self.over.append(f"finished {key}")
@@ -335,6 +337,17 @@ def test_http_connection_only_what_nodes_fetch_from_disk_waits_for_its_turn(
     peer.get(GET.replace(b"GET", method.encode()))
     waits = method == "GET" and not change and not alone
     assert (peer.state is State.WAITING, list(peer.serving.waiting)) == (waits, ["n1"] * waits)
+
+
+@pytest.mark.parametrize("wwid", ["n1", ""])
+def test_http_connection_tells_the_scheduler_what_its_nodes_were_sent(tmp_path: Path, wwid: str) -> None:
+    stored = artefact(tmp_path, bytes(200_000))
+    peer = Peer(lambda _: Response(body=stored, wwid=wwid, stage="image")).get().open_files()
+    assert peer.line.passing is not None
+    peer.line.passing.sent += 200_000
+    peer.pumped()
+    peer.serving.files.close()
+    assert (peer.turns.moved, peer.turns.over) == (([("n1", 200_000)], ["finished n1"]) if wwid else ([], []))
 
 
 def test_http_connection_that_waited_gives_its_place_in_the_line_back(tmp_path: Path) -> None:
