@@ -95,10 +95,8 @@ class Service:
         """
         agreed = True
 
-        def judged(draft: Draft) -> None:
-            edit(draft)
-            if draft.changes():
-                self._planned(draft, draft.result(), place).accept(force=force, warn=warn)
+        def judge(draft: Draft, result: Source) -> None:
+            self._planned(draft, result, place).accept(force=force, warn=warn)
 
         def review(draft: Draft, result: Source) -> bool:
             nonlocal agreed
@@ -108,7 +106,7 @@ class Service:
             return agreed
 
         if agree is None:
-            return self.store().change(judged, why=why)
+            return self.store().change(edit, why=why, judge=judge)
         done = self.store().change(edit, why=why, review=review)
         return done if agreed or not done.changes() else None
 

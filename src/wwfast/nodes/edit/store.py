@@ -123,6 +123,7 @@ class Draft:
 
 Change = Callable[[Draft], object]
 Review = Callable[[Draft, Source], bool]
+Judge = Callable[[Draft, Source], None]
 
 
 class Store:
@@ -132,8 +133,8 @@ class Store:
         self.paths = paths
         self.keep = history
 
-    def change(self, change: Change, *, why: str, review: Review | None = None) -> Draft:
-        """Apply `change` to the file as it is now.
+    def change(self, change: Change, *, why: str, review: Review | None = None, judge: Judge | None = None) -> Draft:
+        """Apply `change` to the file as it is now. `judge` raises where it is not to be written.
 
         `review` sees the draft and its result before anything is written, without the lock (it may ask a person);
         False leaves the file alone. If the file changed in the meantime the change is applied again to the new
@@ -151,6 +152,8 @@ class Store:
                     "an entry was changed by someone else while you were asked; nothing was written", hint="try again"
                 )
             if draft.changes():
+                if judge is not None:
+                    judge(draft, result)
                 self.publish(draft.source, result.data, why)
             return draft
 

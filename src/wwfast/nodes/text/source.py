@@ -184,9 +184,9 @@ class Source:
     def rewrite_whole(self, changes: Mapping[tuple[str, str], Tree], schema: Fields) -> bytes:
         """The same for a file whose entries do not stand alone."""
         old = dict(yaml.load(self.data, self.name) or {})
-        new = dict(old)
+        new = old | {section: dict(old.get(section) or {}) for section in dict.fromkeys(where for where, _ in changes)}
         for (section, name), tree in changes.items():
-            entries = new[section] = dict(new.get(section) or {})
+            entries = new[section]
             if tree is None:
                 entries.pop(name, None)
             else:
