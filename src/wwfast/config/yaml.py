@@ -9,6 +9,7 @@ What is written is text for every reader, whatever its rules: PyYAML and with it
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -24,6 +25,7 @@ __all__ = [
     "YamlError",
     "compose",
     "dump",
+    "foreign",
     "load",
     "load_anchored",
     "locate",
@@ -79,6 +81,39 @@ def encoding(data: bytes, name: str) -> YamlError | None:
 
 def load(data: bytes, name: str) -> Tree:
     return load_anchored(data, name)[0]
+
+
+@functools.cache
+def _texts() -> Any:
+    """PyYAML's safe loader in C, less its guesses: every scalar is text, `<<` merges, Ansible's tags are known."""
+    import yaml
+
+    class Texts(yaml.CSafeLoader):
+        pass
+
+    Texts.yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in known if tag.endswith((":merge", ":null"))]
+        for first, known in yaml.CSafeLoader.yaml_implicit_resolvers.items()
+    }
+    as_text: Any = yaml.CSafeLoader.construct_scalar
+    Texts.add_constructor("!unsafe", as_text)
+    Texts.add_constructor("!vault", lambda loader, node: None)  # a secret that only Ansible can open
+    return Texts
+
+
+def foreign(text: str, name: str) -> Tree:
+    """A tree of a file that another program reads by YAML 1.1, by PyYAML: merge keys and tags are its. Nothing is made
+    of the scalars, so `52:54:00:00:07:01` is no number. Raises YamlError with the line."""
+    import yaml
+
+    try:
+        return yaml.load(text, Loader=_texts())  # a safe loader
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        at = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+        raise YamlError(name, error.problem or "is no YAML", *at) from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise YamlError(name, f"is no YAML that describes nodes: {' '.join(str(error).split())}", 1, 1) from None
 
 
 def compose(data: bytes) -> Any:
