@@ -72,7 +72,15 @@ ARGUMENTS = {
     "image show": "tiny",
     "image syncuser": "tiny",
     "image verify": "tiny",
+    "import ansible": "ROOT/others/ansible.json --map mac=hwaddr --yes",
+    "import cobbler": "ROOT/others/cobbler --yes",
+    "import csv": "ROOT/others/nodes.csv --yes",
+    "import dhcpd": "ROOT/others/dhcpd.conf --yes",
+    "import dnsmasq": "ROOT/others/dnsmasq --yes",
+    "import grendel": "ROOT/others/grendel.json --yes",
     "import warewulf": "--yes",
+    "import warewulf3": "ROOT/others/warewulf3.txt --yes",
+    "import xcat": "ROOT/others/xcat.stanza --yes",
     "kernel delete": "k0 --yes",
     "kernel import": "tiny k1",
     "kernel list": "",
@@ -155,6 +163,7 @@ def make_site(root: Path) -> None:
     shutil.copytree(paths.chroots / "tiny/rootfs", root / "tree", symlinks=True)
     (root / "tree/bin").symlink_to("usr/bin")
     (root / "import.yaml").write_text("n5: {comment: imported}\n")
+    shutil.copytree(Path(__file__).parents[1] / "data/importers", root / "others")
     (root / "bin").mkdir()
     for name, text in (("editor", 'echo "# x" >> "$1"'), ("ssh", "exit 0"), ("ipmitool", "exit 1")):
         (root / "bin" / name).write_text(f"#!/bin/sh\n{text}\n")

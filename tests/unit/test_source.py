@@ -35,13 +35,13 @@ ALLOWED["doctor"] = ALLOWED["boot"] | {"boot", "net"}
 ALLOWED["daemon"] = ALLOWED["doctor"] | {"doctor"}
 ALLOWED["storm"] = {"net", "config"}
 ALLOWED["demo"] = {"storm", "boot", "net", "config"}
-ALLOWED["api"] = ALLOWED["boot"] | {"boot", "net", "bmc"}
+ALLOWED["api"] = ALLOWED["boot"] | {"boot", "net"}
 ALLOWED["cli"] = ALLOWED.keys() - {"__init__"}  # it may ask them all
 ALLOWED["__main__"] = {"cli"}
 
 # The folders inside a folder, lowest first: each may import those before it.
 INSIDE = {
-    "nodes": ["text", "edit"],
+    "nodes": ["text", "edit", "foreign"],
     "images": ["kernels", "sources", "inside"],
     "overlays": ["files", "templates", "making"],
     "daemon": ["traffic", "life", "state", "boot"],
