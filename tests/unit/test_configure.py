@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -133,6 +134,7 @@ def test_configure_undo_asks_before_it_loses_what_others_wrote(paths: Paths, run
     [
         ("dhcpd", "etc/dhcp/dhcpd.conf", ["dhcpd", "-t", "-cf"]),
         ("dnsmasq", "etc/dnsmasq.d/wwfast.conf", ["dnsmasq", "--test", "-C"]),
+        ("kea-dhcp4-server", "etc/kea/kea-dhcp4.conf", ["kea-dhcp4", "-t"]),
     ],
 )
 def test_configure_dhcp_where_it_is_not_ours(paths: Paths, run: Run, unit: str, file: str, check: list[str]) -> None:
@@ -141,11 +143,48 @@ def test_configure_dhcp_where_it_is_not_ours(paths: Paths, run: Run, unit: str, 
     status, out, _ = run("configure dhcp")
     assert status == 0
     assert f"start {unit} yourself" in out
-    written = sorted(name for name in tree(paths.root) if "dhcp" in name or "dnsmasq" in name)
+    written = sorted(name for name in tree(paths.root) if "dhcp" in name or "dnsmasq" in name or "kea" in name)
     assert written == [file]
     assert "52:54:00:00:00:01" in (paths.root / file).read_text()
-    if shutil.which(check[0], path="/usr/sbin:/usr/bin"):  # dhcpd is no package of the tests
+    if shutil.which(check[0], path="/usr/sbin:/usr/bin"):  # dhcpd and Kea are no packages of the tests
         subprocess.run([*check, paths.root / file], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("more", ["", "tftp: {ipxe: {'00:00': own.kpxe}}\n", "ipaddr6: 'fd00::1/64'\n"])
+def test_configure_dhcp_for_kea_has_each_address_once_and_of_its_network(paths: Paths, run: Run, more: str) -> None:
+    """Kea refuses the whole file for one that is there twice, or is not of its subnet."""
+    paths.nodes_conf.write_text(
+        """
+nodes:
+  n1:
+    network devices:
+      default: {hwaddr: "52:54:00:00:00:01", ipaddr: 10.0.0.2}
+      spare: {hwaddr: "52:54:00:00:00:01", ipaddr: 10.0.0.3}
+  n2:
+    network devices:
+      default: {hwaddr: "52-54-00-00-00-0A", ipaddr: 10.0.0.2}
+      other: {hwaddr: "52:54:00:00:00:0b", ipaddr: 10.7.0.12}
+      ib: {hwaddr: "a0:00:02:20:fe:80:00:00:00:00:00:00:00:02:c9:03:00:0a:0b:0c", ipaddr: 10.0.0.4}
+  n3: {network devices: {default: {hwaddr: "52:54:00:00:00:0c", ipaddr: 10.0.0.5}}}
+"""
+    )
+    paths.conf.write_text(
+        "ipaddr: 10.0.0.1/24\ndhcp: {enabled: false, systemd name: kea-dhcp4-server, range start: 10.0.0.100, "
+        f"range end: 10.0.0.199}}\n{more}"
+    )
+    assert run("configure dhcp")[0] == 0
+    server = json.loads((paths.root / "etc/kea/kea-dhcp4.conf").read_text())["Dhcp4"]
+    (subnet,) = server["subnet4"]
+    assert subnet["subnet"] == "10.0.0.0/24"
+    assert subnet["pools"] == [{"pool": "10.0.0.100 - 10.0.0.199"}]
+    assert [each["ip-address"] for each in subnet["reservations"]] == ["10.0.0.2", "10.0.0.5"]
+    assert subnet["reservations"][0] == {"hw-address": "52:54:00:00:00:01", "ip-address": "10.0.0.2", "hostname": "n1"}
+    assert server["client-classes"][0]["name"] == "ipxe", "the others ask for it"
+    binaries = {each["name"]: each["boot-file-name"] for each in server["client-classes"]}
+    assert binaries["arch-0000"] == ("warewulf/own.kpxe" if "own" in more else "warewulf/undionly.kpxe")
+    paths.conf.write_text("dhcp: {enabled: false, systemd name: kea-dhcp4-server}\n")
+    assert run("configure dhcp")[0] == 0
+    assert json.loads((paths.root / "etc/kea/kea-dhcp4.conf").read_text())["Dhcp4"]["subnet4"] == []
 
 
 def test_configure_nfs_without_exports_leaves_those_of_the_site(paths: Paths, run: Run) -> None:

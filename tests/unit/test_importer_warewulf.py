@@ -167,6 +167,20 @@ def test_importer_names_what_nodes_have_in_vain(site: Paths, run: Run) -> None:
     assert "overlay mig: it is named by n[1-2] and is not there" in out
 
 
+def test_importer_names_templates_of_bmcs_that_are_not_run(site: Paths, run: Run) -> None:
+    text = site.nodes_conf.read_text()
+    site.nodes_conf.write_text(
+        text.replace("    ipmi ipaddr: 10.9.0.2", "    ipmi: {ipaddr: 10.9.0.2, template: redfish.tmpl}")
+    )
+    out = run("import warewulf --yes")[1]
+    assert "redfish.tmpl: n2 have it as `ipmi: template`; power calls ipmitool itself and runs no template" in out
+    status, _, err = run("power status n2")
+    assert status == 1
+    assert "template 'redfish.tmpl' is not run" in err
+    assert run("node set n2 --ipmitemplate ipmitool.tmpl --yes")[0] == 0
+    assert "ipmitool -H 10.9.0.2 -E chassis power status" in run("power status n2 --show")[1]
+
+
 # A file of the site, how it is spoilt, and what is said of it.
 BROKEN: dict[str, tuple[str, bytes, str]] = {
     "nodes.conf is no YAML": ("nodes.conf", b"nodes: {n1: [\n", "nodes.conf:2:1: "),

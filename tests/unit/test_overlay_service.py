@@ -8,17 +8,22 @@ import shutil
 import tarfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
+from typing import Any
 
 import pytest
 import zstandard
 
 from support.overlays import NODES, Site, body, kept
+from wwfast.config.settings import load
 from wwfast.errors import WwfastError
 from wwfast.nodes.registry import Snapshot
-from wwfast.overlays.making import orders
+from wwfast.overlays.making import orders, worker
 from wwfast.overlays.making import service as service_module
 from wwfast.overlays.making.generation import Generation
+from wwfast.overlays.making.messages import Begin, Know, Make, Render
 from wwfast.overlays.making.plan import SYSTEM
+from wwfast.overlays.templates.render import Template
 from wwfast.paths import Paths
 
 HOSTS = """\
@@ -104,9 +109,45 @@ def test_overlay_edits_are_seen_at_once(site: Site, edit, path: str, expected: s
     assert site.peek() is not None
 
 
-def test_overlay_settings_are_part_of_the_key(site: Site) -> None:
-    from wwfast.config.settings import load
+def test_overlay_edit_of_one_template_leaves_what_the_others_said(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker runs again what was edited and what read a file that was, and no other; all of it for other nodes."""
+    ran: list[str] = []
+    run = Template.run
 
+    def noted(self: Template, *args: Any, **named: Any) -> Any:
+        ran.append(self.item.path)
+        return run(self, *args, **named)
+
+    monkeypatch.setattr(Template, "run", noted)
+    site.put("base", "etc/note.j2", "{{ tags.rack | default('-') }}: {{ include('note') }}\n")
+    note = site.paths.etc / "note"
+    note.write_text("one\n")
+    paths = {it.name: str(getattr(site.paths, it.name)) for it in fields(site.paths) if getattr(site.paths, it.name)}
+    made = worker.Worker(Begin(paths, load(site.paths).conf, ignore_go_templates=False), bytearray(4096))
+    made.know(Know(list(site.snapshot.nodes.values()), list(site.snapshot.nodes)))
+
+    def again() -> set[str]:
+        ran.clear()
+        made.look()
+        for node in site.snapshot.nodes:
+            made.make(Make(node, SYSTEM))
+        return set(ran)
+
+    everything = {"etc/hostname.j2", "etc/hosts.j2", "etc/rack.j2", "etc/note.j2"}
+    assert again() == everything
+    assert again() == set()
+    site.put("base", "etc/hostname.j2", "x-{{ id }}\n")
+    assert again() == {"etc/hostname.j2"}
+    note.write_text("two\n")
+    assert again() == {"etc/note.j2"}
+    site.nodes(NODES.replace("r1", "r9"))
+    made.know(Know(list(site.snapshot.nodes.values()), list(site.snapshot.nodes)))
+    assert again() == everything
+    rendered = made.render(Render("n1", "base", "etc/note"))
+    assert rendered.outputs[0].content == b"r9: two\n"
+
+
+def test_overlay_settings_are_part_of_the_key(site: Site) -> None:
     assert site.text("etc/server", context="runtime") == "10.0.0.1 9873\n"
     kept = site.ask(context="system")
     site.conf("ipaddr: 10.0.0.1/16\nwarewulf: {port: 80}\n")

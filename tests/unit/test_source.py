@@ -35,7 +35,7 @@ ALLOWED["doctor"] = ALLOWED["boot"] | {"boot", "net"}
 ALLOWED["daemon"] = ALLOWED["doctor"] | {"doctor"}
 ALLOWED["storm"] = {"net", "config"}
 ALLOWED["demo"] = {"storm", "boot", "net", "config"}
-ALLOWED["api"] = ALLOWED["boot"] | {"boot", "net"}
+ALLOWED["api"] = ALLOWED["boot"] | {"boot", "net", "bmc"}
 ALLOWED["cli"] = ALLOWED.keys() - {"__init__"}  # it may ask them all
 ALLOWED["__main__"] = {"cli"}
 

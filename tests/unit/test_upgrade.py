@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import resource
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +21,7 @@ from wwfast.paths import Paths
 
 Run = Callable[..., tuple[int, str, str]]
 SECONDS = 20.0  # for 10,000 nodes on a busy machine; 2 to 3 s alone
+MEMORY = 1024  # MiB for 100,000 nodes; 440 were seen
 
 
 @pytest.fixture
@@ -342,6 +346,25 @@ def test_upgrade_of_ten_thousand_nodes(paths: Paths, run: Run) -> None:
     assert run("upgrade", "nodes", "--yes")[0] == 0
     assert time.process_time() - began < SECONDS
     assert len(Registry(paths).snapshot().nodes) == 10_000
+
+
+@pytest.mark.slow
+def test_upgrade_of_a_hundred_thousand_nodes_is_bounded(paths: Paths) -> None:
+    """Time in proportion to their number, and memory that a small server has."""
+    device = {"hwaddr": "52:54:00:00:00:01", "ipcidr": "10.0.0.1/16", "primary": "true"}
+    entry = yaml.dump({"profiles": ["default"], "network devices": {"default": device}})
+    text = "".join(f"    {line}\n" for line in entry.splitlines())
+    nodes = "".join(f"  n{number:06d}:\n{text}" for number in range(100_000))
+    paths.nodes_conf.write_text(f"nodeprofiles:\n  default:\n    container name: x\nnodes:\n{nodes}")
+    words = [sys.executable, "-m", "wwfast", "--root", str(paths.root), "upgrade", "nodes", "--yes"]
+    for said in ("upgraded 100001 entries", "no changes"):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+        done = subprocess.run(words, check=True, capture_output=True, text=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert said in done.stdout
+        assert after.ru_utime - before < 10 * SECONDS
+        assert after.ru_maxrss < MEMORY << 10
+    assert "ipcidr" not in paths.nodes_conf.read_text()
 
 
 def test_upgrade_reads_mounts_of_nothing() -> None:

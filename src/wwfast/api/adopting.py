@@ -16,6 +16,7 @@ from wwfast.api import upgrading
 from wwfast.api.host import Host, HostFile
 from wwfast.api.service import Service, base
 from wwfast.api.site import Finding, Site
+from wwfast.bmc.commands import TEMPLATES
 from wwfast.config.settings import lacking, load, parse
 from wwfast.errors import ConfigError
 from wwfast.images import manage
@@ -282,6 +283,19 @@ class Adoption:
             who = hostlist.compress(nodes)
             fix = f"wwfast {kind} list; give them another: wwfast node set '{who}' --help"
             plan.todo.append(Finding(f"{kind} {name}", f"it is named by {who} and is not there", fix))
+
+        self._bmcs(plan)
+
+    def _bmcs(self, plan: Plan) -> None:
+        """Templates of BMC commands: ours are the words of ipmitool.tmpl, and no template is run."""
+        found: dict[str, list[str]] = {}
+        for node in self.site.snapshot.nodes.values():
+            if node.ipmi.template not in TEMPLATES:
+                found.setdefault(node.ipmi.template, []).append(node.id)
+        for name, nodes in found.items():
+            who = hostlist.compress(nodes)
+            why = f"{who} have it as `ipmi: template`; power calls ipmitool itself and runs no template"
+            plan.todo.append(Finding(name, why, f"wwfast node set '{who}' --ipmitemplate ipmitool.tmpl"))
 
     def _missing(self, plan: Plan) -> Iterator[tuple[str, str, list[str]]]:
         """Images and overlays that nodes name in vain, and which nodes."""

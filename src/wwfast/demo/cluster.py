@@ -42,6 +42,11 @@ class Cluster:
         self.server: Process | None = None
 
     @property
+    def command(self) -> list[str | Path]:
+        """What runs wwfast on these files, inside the network."""
+        return [sys.executable, "-m", "wwfast", "--root", self.root]
+
+    @property
     def log(self) -> Path:
         return self.root / "server.log"
 
@@ -85,8 +90,7 @@ class Cluster:
 
     def wwfast(self, *words: str | Path, check: bool = True, timeout: float = 60.0) -> Done:
         """Run one command beside the server. Raises WwfastError with what it said when it fails."""
-        argv: list[str | Path] = [sys.executable, "-m", "wwfast", "--root", self.root, *words]
-        return self.network.run(argv, check=check, timeout=timeout)
+        return self.network.run([*self.command, *words], check=check, timeout=timeout)
 
     def add_node(self, name: str, number: int, *words: str) -> None:
         """Node `name` with address .<10 + number>, the MAC of machine(name, number), and further flags."""
@@ -107,8 +111,7 @@ class Cluster:
         """Start the server and wait until all of it serves, DHCP last."""
         with self.log.open("ab") as log:
             before = log.tell()
-            argv: list[str | Path] = [sys.executable, "-m", "wwfast", "--root", self.root, "server", *flags]
-            self.server = self.network.start(argv, stdout=log, stderr=log)
+            self.server = self.network.start([*self.command, "server", *flags], stdout=log, stderr=log)
         deadline = time.monotonic() + timeout
         while READY not in (said := self.log.read_bytes()[before:]):
             if self.server.poll() is not None or time.monotonic() > deadline:

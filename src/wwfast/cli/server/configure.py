@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,7 +12,7 @@ import click
 
 from wwfast.cli.context import App, pass_app
 from wwfast.cli.groups import AliasGroup
-from wwfast.errors import UsageError
+from wwfast.errors import UsageError, WwfastError, of_system
 
 if TYPE_CHECKING:
     from wwfast.api.host import Host
@@ -23,6 +24,7 @@ FILES: dict[str, tuple[str, ...]] = {
     "nfs": ("etc/exports",),
     "ssh": ("etc/profile.d/ssh_setup.",),
     "dnsmasq": ("etc/dnsmasq.d/",),
+    "kea": ("etc/kea/",),
     "dhcpd": ("etc/dhcp/",),
 }
 
@@ -58,7 +60,8 @@ def configure(ctx: click.Context, everything: bool, how: How) -> None:
     """Write the files of this server itself, from the overlay `host`, and start its services.
 
     DHCP, TFTP and HTTP are in the server, so there is little: /etc/hosts, /etc/exports, keys and SSH's profile files,
-    and the configuration of dhcpd or dnsmasq where `dhcp: enabled` is false. What was there is kept (configure undo).
+    and the configuration of dhcpd, dnsmasq or Kea where `dhcp: enabled` is false. What was there is kept
+    (configure undo).
     """
     if ctx.invoked_subcommand is not None:
         if everything or any(how):
@@ -73,18 +76,28 @@ def configure(ctx: click.Context, everything: bool, how: How) -> None:
 @how_options
 @pass_app
 def configure_all(app: App, how: How) -> None:
-    """All of it, in the order tls, warewulfd, tftp, dhcp, nfs, ssh, hostfile."""
-    if app.settings.warewulf.tls and how.writes:
-        make_certificate(app, force=False)
-    if how.writes:
-        start_server(app)
-    tell_tftp(app)
-    write_dhcp(app, how)
-    write_nfs(app, how)
-    if how.writes:
-        make_keys(app, ())
-    write_files(app, how, "ssh")
-    write_files(app, how, "hostfile", always=True)
+    """All of it, in the order tls, warewulfd, tftp, dhcp, nfs, ssh, hostfile; what fails keeps nothing else from it."""
+    parts: list[tuple[bool, Callable[[], object]]] = [
+        (how.writes and bool(app.settings.warewulf.tls), partial(make_certificate, app, force=False)),
+        (how.writes, partial(start_server, app)),
+        (True, partial(tell_tftp, app)),
+        (True, partial(write_dhcp, app, how)),
+        (True, partial(write_nfs, app, how)),
+        (how.writes, partial(make_keys, app, ())),
+        (True, partial(write_files, app, how, "ssh")),
+        (True, partial(write_files, app, how, "hostfile", always=True)),
+    ]
+    failed = []
+    for wanted, part in parts:
+        try:
+            part() if wanted else None
+        except (WwfastError, OSError) as error:
+            failed.append(error if isinstance(error, WwfastError) else of_system(error))
+    if failed:
+        told = [each.message + (f"\n    {each.hint}" if each.hint else "") for each in failed]
+        raise WwfastError(
+            "\n".join(told), hint="all else was done; once that is mended, the same command does the rest"
+        )
 
 
 @configure.command("hostfile", epilog="Example: wwfast configure hostfile --dry-run")
@@ -107,7 +120,7 @@ def nfs(app: App, how: How) -> None:
 @how_options
 @pass_app
 def dhcp(app: App, how: How) -> None:
-    """Write the configuration of dhcpd or dnsmasq, where the site keeps one of them (`dhcp: enabled: false`)."""
+    """Write the configuration of dhcpd, dnsmasq or Kea, where the site keeps one of them (`dhcp: enabled: false`)."""
     write_dhcp(app, how)
 
 
@@ -232,13 +245,10 @@ def write_nfs(app: App, how: How) -> None:
 
 def write_dhcp(app: App, how: How) -> None:
     if app.settings.own_dhcp:
-        click.echo("dhcp: nothing to do, it is in the server (`dhcp: enabled: false` for dhcpd or dnsmasq of your own)")
+        click.echo("dhcp: nothing to do, it is in the server (`dhcp: enabled: false` for a server of your own)")
         return
     unit = app.settings.dhcp.systemd_name or "dhcpd"
-    if "kea" in unit:
-        click.echo(f"dhcp: there is no template for {unit}: put one into the overlay `host`, below etc/kea")
-        return
-    write_files(app, how, "dnsmasq" if "dnsmasq" in unit else "dhcpd")
+    write_files(app, how, next((kind for kind in ("dnsmasq", "kea") if kind in unit), "dhcpd"))
     if how.writes:
         start(app, unit)
 
@@ -293,6 +303,11 @@ def start(app: App, unit: str) -> None:
         click.echo(f"systemd does not run here: start {unit} yourself, or have it read its files again")
         return
     run(["systemctl", "daemon-reload"])
-    run(["systemctl", "enable", unit])
-    run(["systemctl", "reload-or-restart", unit])
+    for verb in ("enable", "reload-or-restart"):
+        done = run(["systemctl", verb, unit], check=False)
+        if done.returncode:
+            said = done.stderr.decode(errors="replace").strip().partition("\n")[0] or f"exit status {done.returncode}"
+            raise WwfastError(
+                f"systemctl {verb} {unit}: {said}", hint=f"its files are written; why: journalctl -u {unit} -e"
+            )
     click.echo(f"enabled and started {unit}")

@@ -16,7 +16,7 @@ from wwfast.nodes.registry import Snapshot
 from wwfast.overlays.making.index import Shared
 from wwfast.overlays.making.plan import Key, Plan, key_of
 from wwfast.overlays.templates.data import Cluster, Rests, Server, digest
-from wwfast.overlays.templates.sources import Dependency, Sources
+from wwfast.overlays.templates.sources import Sources
 
 
 @dataclass(slots=True, eq=False)
@@ -69,6 +69,4 @@ class Generation:
             return False
         if rests.cluster is not None and self.cluster.digest(rests.cluster) != rests.cluster_digest:
             return False
-        # All of them, also after one that differs: what is looked at is watched from then on.
-        now = [self._sources.digest(Dependency(*what)) for what, _ in rests.seen]
-        return now == [was for _, was in rests.seen]
+        return self._sources.same(rests.seen)

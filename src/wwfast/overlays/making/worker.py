@@ -71,7 +71,8 @@ SOON = 0.02  # seconds that an answer is held for others at most, but for the on
 
 
 class Worker:
-    """What one process knows; a generation of it is thrown away whole when it is told of a change."""
+    """What one process knows. What it made is thrown away when it is told of a change; where only files changed, what
+    templates answered stays with those that read none of these."""
 
     def __init__(self, begin: Begin, mark: mmap | bytearray, cluster: Cluster | None = None) -> None:
         places: dict[str, Any] = {key: Path(it) for key, it in begin.paths.items()}
@@ -99,6 +100,11 @@ class Worker:
         self.cluster = Cluster(self._nodes, self._images.kernel_version, self.cluster)
         self._names = Names(self._env.globals, self._env.reader, Server(self._conf), self.cluster)
         self._runs: dict[Template, runs.Shared] = {}
+        self._turn()
+
+    def _turn(self) -> None:
+        """From here on other files may be there, for the same nodes."""
+        self._sound: set[Template] = set()  # those of which it is known that `runs` hold
         self._shared: dict[bytes, Shared] = {}
         self._own: dict[Plan, dict[int, runs.Shared]] = {}  # templates of nodes' own parts, by number
         self._parts: dict[tuple[Plan, tuple[int, ...]], tuple[object, bytes, Part, Seen]] = {}
@@ -125,7 +131,10 @@ class Worker:
     def look(self) -> None:
         self._sources.forget_checks()
         self._overlays.rescan()
-        self._begin()
+        if self.cluster.stands():
+            self._turn()
+        else:
+            self._begin()
 
     def use(self, message: Use) -> None:
         self._shared[message.plan] = message.shared
@@ -227,6 +236,8 @@ class Worker:
         found = self._templates.get((overlay, item.path))
         if not isinstance(found, Template) or found.item is not item:
             self._says(marked(f"overlay {overlay}, {item.path}"))
+            if isinstance(found, Template):
+                self._runs.pop(found, None)
             try:
                 found = Template(self._env, overlay, item)
                 if found.content != item.digest:
@@ -243,9 +254,10 @@ class Worker:
 
     def _shares(self, template: Template) -> runs.Shared:
         found = self._runs.get(template)
-        if found is None:
+        if found is None or (template not in self._sound and not found.stands()):
             said = marked(template.where)
             found = self._runs[template] = runs.Shared(template, self._names, self._sources, said)
+        self._sound.add(template)
         return found
 
     def _says(self, said: bytes) -> None:

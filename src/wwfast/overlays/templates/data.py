@@ -135,6 +135,10 @@ class Cluster:
             for name in [name for name in known if name not in nodes] if len(known) > len(nodes) else ():
                 del known[name]
 
+    def stands(self) -> bool:
+        """Whether images have the kernels that were seen."""
+        return all(self._kernel_of(image) == version for image, version in self._kernels.items())
+
     def see(self, node: Node) -> Node:
         """The node as templates see it: the kernel's version is that of the image when not set, maps in order."""
         version = ""

@@ -3,8 +3,8 @@
 While a template runs it is noted what decides its way (see lazy): these reads are a branch of a tree, at its end
 stands the text, open where something of the node is only printed. The next node goes down the tree by what it has in
 these places: a template runs once for each way that there is. What was printed the same for the first nodes is closed:
-to look whether it is the same costs less than to say it again. All of it holds for one generation, in which nothing but
-the node differs.
+to look whether it is the same costs less than to say it again. All of it holds as long as nodes and settings are the
+same and the files that were read (`stands`): an edit of one template leaves the trees of the others.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from types import CodeType
 from typing import NamedTuple
 
 from wwfast._ext import attributes
+from wwfast.errors import WwfastError
 from wwfast.overlays.files.model import FILE
 from wwfast.overlays.files.stack import Output
 from wwfast.overlays.templates.data import FACTS, Names, Note, Seen
@@ -37,7 +38,7 @@ class Leaf(NamedTuple):
 
 
 class Shared:
-    """A template in one generation. `common` once it was seen that it looks at nothing of the node."""
+    """A template, for the nodes of `names`. `common` once it was seen that it looks at nothing of the node."""
 
     def __init__(self, template: Template, names: Names, sources: Sources, said: bytes = b"") -> None:
         """`said` tells who asks which template runs."""
@@ -46,10 +47,18 @@ class Shared:
         self.common = False
         self._names, self._sources = names, sources
         self._tree: attributes.Branch | Leaf | None = None
+        self._files: set[tuple[tuple[str, str, str], bytes]] = set()  # that any run looked at
         self._ran = self._found = 0
         self._open = template.lazy
         self._closed: frozenset[CodeType] = frozenset()
         self._said: dict[CodeType, set[str]] | None = {}  # by the holes of the first nodes
+
+    def stands(self) -> bool:
+        """Whether the files that runs looked at are as they were."""
+        try:
+            return self._sources.same(tuple(self._files))
+        except WwfastError:  # one cannot be read any more: who runs it is told so
+            return False
 
     def run(self, node: str, memory: float, limit: int) -> tuple[Output, ...]:
         """As Template.run."""
@@ -112,6 +121,7 @@ class Shared:
         note = names.taken()
         pieces = tuple(self._pieces(output, holes) for output in outputs)
         leaf = Leaf(outputs, pieces, note, seen())
+        self._files.update(leaf.seen)
         self.common = not note[0] and not any(pieces)
         self._ran += 1
         large = sum(len(output.content) for output in outputs) > LARGE

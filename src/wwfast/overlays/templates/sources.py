@@ -107,9 +107,10 @@ class Sources:
         """`link`, `dir`, `file` or `` for a path of an image, its parent resolved inside the image."""
         return self._look(Dependency(KIND, image, path), record=record, follow=record).text or ""
 
-    def digest(self, dependency: Dependency) -> bytes:
-        """What the dependency looks like now."""
-        return self._look(dependency, record=False).digest
+    def same(self, seen: Seen) -> bool:
+        """Whether all of it looks now as it did. All is looked at, also after one that differs: the service watches it
+        from then on."""
+        return [self._look(Dependency(*what), record=False).digest for what, _ in seen] == [was for _, was in seen]
 
     def watch(self, watch: Watch) -> bool:
         """Watch whatever was looked at, there or not, on all its way; True when something was not watched yet."""
