@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -368,3 +369,94 @@ def test_importer_every_command_of_the_walk_runs_and_leads_back(site: Paths, run
     made = {name for name in left.keys() - before.keys() if not name.startswith(("etc/warewulf/keys", "root"))}
     assert {name: left[name] for name in before} == before
     assert {name for name in made if left[name][0] == "file"} == set()
+
+
+def test_importer_looks_where_the_conf_says(tmp_path: Path, run: Run) -> None:
+    """`paths:` of warewulf.conf: images, overlays, nodes.conf and what is built stand elsewhere."""
+    paths = warewulf.new(tmp_path / "here")
+    (paths.root / "srv/ww").mkdir(parents=True)
+    for name in ("chroots", "overlays"):
+        (paths.root / "var/lib/warewulf" / name).rename(paths.root / "srv/ww" / name)
+    (paths.root / "srv/etc/warewulf").mkdir(parents=True)
+    paths.nodes_conf.rename(paths.root / "srv/etc/warewulf/nodes.conf")
+    places = {"wwchrootdir": "/srv/ww/chroots", "wwoverlaydir": "/srv/ww/overlays", "wwprovisiondir": "/srv/ww/made"}
+    said = "".join(f"  {key}: {value}\n" for key, value in {**places, "sysconfdir": "/srv/etc"}.items())
+    paths.conf.write_text(f"{warewulf.CONF_46}paths:\n{said}")
+    (paths.root / "srv/ww/made/images").mkdir(parents=True)
+    (paths.root / "srv/ww/made/images/el9.img").write_bytes(b"x")
+    before = warewulf.state(paths.root)
+    status, out, _ = run("import warewulf --yes")
+    assert status == 0
+    assert f"nodes.conf: {paths.root}/srv/etc/warewulf/nodes.conf is read as it is" in out
+    assert f"overlay motd: {paths.root}/srv/ww/overlays/motd" in out
+    assert "there is no el9.img.gz" in out
+    assert "done: image el9" in out
+    assert warewulf.state(paths.root) == before
+    assert run("overlay show --render n1 --quiet motd etc/motd")[1] == "this is n1\n"
+    assert "There is nothing for this command to do" in run("import warewulf --yes")[1]
+
+
+def test_importer_reads_overlays_of_the_older_layout(site: Paths, run: Run) -> None:
+    """Without rootfs/: the overlay's directory is what nodes get."""
+    for name in ("motd", "generic", "wwinit"):
+        place = site.warewulf_overlays / name
+        for each in (place / "rootfs").iterdir():
+            each.rename(place / each.name)
+        (place / "rootfs").rmdir()
+    (site.warewulf_overlays / "motd/etc/bad.ww").write_text("{{ env `HOME` }}")
+    out = run("import warewulf --yes")[1]
+    assert "template: overlay motd, etc/bad.ww, line 1" in out
+    assert "overlay generic: files that no overlay of wwfast brings: etc/scheduler.conf" in out
+    assert run("overlay show --render n1 --quiet motd etc/motd")[1] == "this is n1\n"
+
+
+def test_importer_reads_entries_that_share_their_text(site: Paths, run: Run) -> None:
+    """Anchors and aliases, which Warewulf reads and never writes."""
+    site.nodes_conf.write_text(
+        "nodeprofiles:\n  default: &all\n    container name: el9\n  other: *all\nnodes:\n  n1: {profiles: [other]}\n"
+    )
+    before = warewulf.state(site.root)
+    steps = json.loads(run("import warewulf --yes --json")[1])["steps"]
+    assert Registry(site).snapshot().nodes["n1"].image_name == "el9"
+    take_back(run, steps)
+    assert warewulf.state(site.root) == before
+
+
+def test_importer_shows_what_it_says_for_programs_too(site: Paths, run: Run) -> None:
+    """One plan, two forms: whatever is told to people is in the JSON."""
+    told = run("import warewulf --dry-run")[1]
+    found = json.loads(run("import warewulf --dry-run --json")[1])
+    assert found["before 4.6"] == ["warewulf.conf", "nodes.conf"]
+    assert found["faults"] == []
+    assert not any(each["done"] for each in found["steps"])
+    for line in found["same"]:
+        assert line in told
+    for each in (*found["differs"], *found["to do"]):
+        assert f"{each['what']}: {each['why']}" in told
+        assert each["fix"] in told
+    for each in found["steps"]:
+        assert f"{each['step']}: {each['does']}" in told
+
+
+@pytest.mark.slow
+def test_importer_of_many_nodes_is_bounded(tmp_path: Path, run: Run) -> None:
+    """Plan and comparison of a thousand nodes: in seconds, and told in few lines."""
+    paths = warewulf.new(tmp_path / "here")
+    device = "network devices: {{default: {{hwaddr: '52:54:00:00:{:02x}:{:02x}', ipaddr: 10.1.{}.{}}}}}"
+    nodes = "".join(
+        f"  n{at:04d}: {{profiles: [default], {device.format(at >> 8, at & 255, at >> 8, at & 255)}}}\n"
+        for at in range(1000)
+    )
+    text = warewulf.NODES_46.partition("nodes:\n")[0]
+    paths.nodes_conf.write_text(f"{text}nodes:\n{nodes}".replace("motd]", "motd, gone]"))
+    folder = paths.root / "var/lib/warewulf/provision/overlays"
+    for at in range(1000):
+        warewulf.built(folder, f"n{at:04d}", "system", {"etc/hostname": "old\n"}, packed=True)
+    began = time.process_time()
+    status, out, _ = run(f"import warewulf --dry-run --built {folder}")
+    assert status == 0
+    assert time.process_time() - began < 60
+    assert "overlay gone: it is named by n[0000-0999] and is not there" in out
+    assert "system: /etc/hostname: its text differs, on 1000 nodes: n0000" in out
+    assert "n[0000-0999], runtime: Warewulf built none" in out
+    assert len(out.splitlines()) < 50

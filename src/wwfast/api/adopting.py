@@ -114,15 +114,14 @@ class Adoption:
     def _files(self, plan: Plan) -> None:
         site, target = self.site, self._resolved(self.given.conf)
         there = target.read_bytes() if target.exists() else b""
-        if self.conf == there:
+        if self.conf == there and not self._host().begun(target):
             plan.same.append(f"warewulf.conf: {target} is read as it is")
         else:
             does = "is said as since 4.6" if site.conf.former else "is taken over"
             does += f"; overlays left aside: {', '.join(self.aside)}" if self.aside else ""
-            undo = f"wwfast configure undo {target}"
-            plan.steps.append(
-                Step("warewulf.conf", f"{target} {does}", undo, partial(self._put, target, self.conf, 0o644))
-            )
+            step = f"{target} {does if self.conf != there else 'is written, and that is noted'}"
+            run = partial(self._put, target, self.conf, 0o644)
+            plan.steps.append(Step("warewulf.conf", step, f"wwfast configure undo {target}", run))
         plan.differs += [Finding("warewulf.conf", line) for line in site.conf.told]
         if self.here:
             return
@@ -169,9 +168,11 @@ class Adoption:
     def _put(self, target: Path, content: bytes, mode: int) -> list[str]:
         """A file, kept so that `configure undo` puts back what was there."""
         before = target.read_bytes() if target.exists() else None
-        host = Host(self.paths, self.site.settings, self.site.snapshot)
-        host.write(HostFile(target, content, mode, before), force=True)
+        self._host().write(HostFile(target, content, mode, before), force=True)
         return []
+
+    def _host(self) -> Host:
+        return Host(self.paths, self.site.settings, self.site.snapshot)
 
     def _beside(self, theirs: Path) -> Path:
         """The place here of a file beside their nodes.conf."""

@@ -48,17 +48,24 @@ class Difference(NamedTuple):
     after: bytes | None
 
 
-def differences(
+class Compared(NamedTuple):
+    """Each file that differs, and by reason which nodes could not be compared."""
+
+    differences: list[Difference]
+    failed: dict[str, list[str]]
+
+
+def compare(
     paths: Paths, settings: Settings, snapshot: Snapshot, place: Path, tell: Callable[[int, int], None]
-) -> tuple[list[Difference], list[str]]:
-    """Each file that differs, and what could not be compared. Raises NotFoundError where nothing was built."""
+) -> Compared:
+    """`tell` hears of nodes done, of all. Raises NotFoundError where nothing was built."""
     place = place / "overlays" if (place / "overlays").is_dir() else place
     if not any(place.glob("*/__*__.img*")):
         raise NotFoundError(
             f"{place} has no built overlays", hint="the directory that holds NODE/__SYSTEM__.img, or the one above it"
         )
     found: dict[tuple[str, str, str], Difference] = {}
-    failed: list[str] = []
+    failed: dict[str, list[str]] = {}
     nodes = list(snapshot.nodes.values())
     with closing(OverlayService(paths, settings, alone=True, writing=False)) as service:
         for at, node in enumerate(nodes):
@@ -66,18 +73,18 @@ def differences(
                 try:
                     theirs = archive(place / node.id, context)
                     if theirs is None:
-                        failed.append(f"{node.id}, {context}: Warewulf built none")
+                        failed.setdefault(f"{context}: Warewulf built none", []).append(node.id)
                         continue
                     ours = service.laid(snapshot, node, context)
                 except (WwfastError, OSError) as error:
-                    failed.append(f"{node.id}, {context}: {error}")
+                    failed.setdefault(f"{context}: {error}", []).append(node.id)
                     continue
                 for each in of_node(node, context, theirs, ours):
                     known = found.setdefault((context, each.path, each.what), each)
                     if known is not each:
                         known.nodes.append(node.id)
             tell(at + 1, len(nodes))
-    return [found[key] for key in sorted(found)], failed
+    return Compared([found[key] for key in sorted(found)], failed)
 
 
 def archive(folder: Path, context: str) -> dict[str, Found] | None:

@@ -131,6 +131,10 @@ class Host:
                     forget(coming, *([former] if first else []))
                 raise
 
+    def begun(self, target: Path) -> bool:
+        """Whether a writer of the file was killed: to write it again finishes what is kept of it."""
+        return self._place(target, "next").exists()
+
     # --- taking back -----------------------------------------------------------------------------------------
 
     def written(self) -> list[Path]:

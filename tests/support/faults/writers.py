@@ -11,6 +11,7 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
+from support import warewulf
 from support.daemon import write_conf
 from support.faults.trial import Fault, GarbageError, Writer
 from support.oci import facts, small_tree, tar_of
@@ -349,6 +350,32 @@ def image_writers() -> list[Writer]:
     ]
 
 
+# -- moving in -------------------------------------------------------------------------------------------------------
+
+
+def moved_in(root: Path) -> Any:
+    """Whether all of a Warewulf site was taken over. What was begun is whole, and can be taken back."""
+    paths = Paths.at(root)
+    begun = paths.conf.read_text() != warewulf.CONF_45, paths.nodes_conf.read_text() != warewulf.NODES_45
+    if begun[0]:
+        assert load(paths).wwfast.overlays_aside == ["wwinit", "generic", "host"]
+        assert any((paths.state / "host").glob("*.before"))
+    if begun[1]:
+        snapshot = Registry(paths).snapshot()
+        assert not snapshot.problems
+        assert sorted(snapshot.nodes) == ["n1", "n2"]
+        last = Store(paths).recall()
+        assert last.becomes == Source.digest_of(paths.nodes_conf.read_bytes())
+        assert last.data == warewulf.NODES_45.encode()
+    found = images(root)
+    return all(begun) and ImageStore(paths).get("el9").own and bool(found["el9"][1])
+
+
+def moving_in() -> list[Writer]:
+    line = ("import", "warewulf", "--yes")
+    return [Writer("import warewulf", lambda root: bool(warewulf.old(root)), ordered(*line), moved_in, then(*line))]
+
+
 # -- the daemon's tables ---------------------------------------------------------------------------------------------
 
 
@@ -454,4 +481,4 @@ def table_writers() -> list[Writer]:
 
 
 def writers() -> list[Writer]:
-    return [*edits(), *overlay_writers(), *image_writers(), *table_writers()]
+    return [*edits(), *overlay_writers(), *image_writers(), *moving_in(), *table_writers()]

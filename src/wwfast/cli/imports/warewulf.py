@@ -12,7 +12,7 @@ from wwfast.cli.output import confirm, dump_json, progress, warn
 
 if TYPE_CHECKING:
     from wwfast.api.adopting import Adoption, Plan, Step
-    from wwfast.api.built import Difference
+    from wwfast.api.built import Compared
     from wwfast.api.site import Finding
 
 FOLDER = click.Path(path_type=Path, file_okay=False, exists=True)
@@ -40,7 +40,7 @@ def warewulf(app: App, source: Path | None, built: Path | None, dry_run: bool, a
 
     adoption = Adoption(app.given, source or app.given.root)
     plan = adoption.plan()
-    compared = compare(adoption, built) if built is not None and not plan.faults else None
+    compared = beside(adoption, built) if built is not None and not plan.faults else None
     done: list[str] = []
     if not as_json:
         show(plan)
@@ -60,12 +60,12 @@ def warewulf(app: App, source: Path | None, built: Path | None, dry_run: bool, a
             dump_json(described(plan, compared, len(done)))
 
 
-def compare(adoption: Adoption, place: Path) -> tuple[list[Difference], list[str]]:
+def beside(adoption: Adoption, place: Path) -> Compared:
     from wwfast.api import built
 
     site = adoption.site
     with progress("comparing overlays") as tell:
-        return built.differences(site.paths, site.settings, site.snapshot, place, tell)
+        return built.compare(site.paths, site.settings, site.snapshot, place, tell)
 
 
 def show(plan: Plan) -> None:
@@ -101,14 +101,14 @@ def back(each: Finding | Step) -> list[str]:
     return [f"    back: {each.undo}"] if each.undo else []
 
 
-def show_compared(compared: tuple[list[Difference], list[str]] | None) -> None:
+def show_compared(compared: Compared | None) -> None:
     from wwfast.cli.overlays.compare import lines
+    from wwfast.nodes import hostlist
 
     if compared is None:
         return
-    differences, failed = compared
     found = []
-    for each in differences:
+    for each in compared.differences:
         number = len(each.nodes)
         found.append(
             f"{each.context}: /{each.path}: {each.what}, on {number} node{'s' * (number > 1)}: {each.nodes[0]}"
@@ -118,10 +118,10 @@ def show_compared(compared: tuple[list[Difference], list[str]] | None) -> None:
             found += [f"    {line}" for line in changed[:SHOWN]]
             found += [f"    and {len(changed) - SHOWN} lines more"] * (len(changed) > SHOWN)
     section("Files of nodes that differ", found or ["none"])
-    section("Not compared", failed)
+    section("Not compared", [f"{hostlist.compress(nodes)}, {why}" for why, nodes in compared.failed.items()])
 
 
-def described(plan: Plan, compared: tuple[list[Difference], list[str]] | None, done: int) -> dict[str, Any]:
+def described(plan: Plan, compared: Compared | None, done: int) -> dict[str, Any]:
     site = plan.site
     made: dict[str, Any] = {
         "site": str(site.root),
@@ -139,8 +139,8 @@ def described(plan: Plan, compared: tuple[list[Difference], list[str]] | None, d
         made["built"] = {
             "differences": [
                 {"context": each.context, "path": f"/{each.path}", "what": each.what, "nodes": each.nodes}
-                for each in compared[0]
+                for each in compared.differences
             ],
-            "not compared": compared[1],
+            "not compared": [{"why": why, "nodes": nodes} for why, nodes in compared.failed.items()],
         }
     return made
