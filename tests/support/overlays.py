@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import select
+import shutil
 import subprocess
 from pathlib import Path
 
+from wwfast.archive import newc
 from wwfast.archive.artefact import Artefact
 from wwfast.config.settings import load
+from wwfast.errors import WwfastError
 from wwfast.nodes.model import Node
 from wwfast.nodes.registry import Registry, Snapshot
-from wwfast.overlays.making.service import OverlayService
+from wwfast.overlays.making.service import CONTEXTS, OverlayService
 from wwfast.paths import Paths
 
 NODES = """\
@@ -84,6 +87,41 @@ class Site:
     def unpacked(self, name: str = "n1", context: str = "system") -> dict[str, bytes]:
         """Files by path, and targets of links as b'-> target'; by GNU cpio's eyes."""
         return unpack(body(self.ask(name, context)), self.paths.root / "unpacked")
+
+
+def told(service: OverlayService, site: Site) -> dict[tuple[str, str], object]:
+    """For each node and context the entries of its archive, or why there are none."""
+    found: dict[tuple[str, str], object] = {}
+    for name, node in site.snapshot.nodes.items():
+        for context in CONTEXTS:
+            try:
+                made = newc.entries(body(service.artefact(site.snapshot, node, context, "raw")))
+                found[name, context] = [(it.name, it.mode, it.uid, it.gid, it.data) for it in made]
+            except WwfastError as error:
+                found[name, context] = error.message
+            if (failure := service.failures.get((name, context))) is not None:
+                found[name, context] = failure.message
+    return found
+
+
+class Oracle:
+    """Compares the service of a site with one that begins now, with empty caches."""
+
+    def __init__(self, site: Site) -> None:
+        self.site, self.number = site, 0
+
+    def differences(self) -> list[tuple[object, object, object]]:
+        """Where and what, of the one that lives long, and of one that begins now."""
+        self.number += 1
+        paths = self.site.paths.with_(cache=self.site.paths.root / f"fresh/{self.number}")
+        service = OverlayService(paths, load(paths))
+        try:
+            fresh = told(service, self.site)
+        finally:
+            service.close()
+            shutil.rmtree(paths.cache, ignore_errors=True)
+        lasting = told(self.site.service, self.site)
+        return [(key, lasting[key], fresh[key]) for key in fresh if lasting[key] != fresh[key]]
 
 
 def kept(paths: Paths) -> list[Path]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import select
 import time
 from pathlib import Path
 
+import pytest
+
 from support import leaks
+from wwfast.system import libc
 from wwfast.system.watch import POLL, Watch, existing
 from wwfast.system.within import trail
 
@@ -92,11 +96,68 @@ def test_watch_of_a_directory_that_was_made_again_begins_again(tmp_path: Path) -
     watch.close()
 
 
-def test_watch_of_a_file_is_none_and_makes_nobody_look_every_second(tmp_path: Path) -> None:
-    watch, file = Watch(), tmp_path / "file"
-    file.touch()
-    watch.add([file])
-    assert not watch.waiting()
+def test_watch_of_a_directory_that_was_made_again_with_its_inode_begins_again(tmp_path: Path) -> None:
+    watch, place = Watch(), tmp_path / "place"
+    watch.add([tmp_path])
+    for _ in range(5):  # ext4 gives the number that became free last
+        place.mkdir()
+        assert watch.changed()
+        assert watch.add([place])
+        (place / "file").touch()
+        assert watch.changed()
+        (place / "file").unlink()
+        place.rmdir()
+        assert watch.changed()
+    watch.close()
+
+
+def test_watch_of_a_file_hears_what_is_written_by_its_other_names(tmp_path: Path) -> None:
+    watch, file, other = Watch(), tmp_path / "place/file", tmp_path / "other"
+    file.parent.mkdir()
+    file.write_text("1")
+    other.hardlink_to(file)
+    assert watch.add([file])
+    assert not watch.waiting(), "nobody is to look every second"
+    other.write_text("2")
+    assert watch.changed()
+    watch.close()
+
+
+def test_watch_of_a_way_hears_of_links_and_of_directories_that_are_renamed_and_of_nothing_else(tmp_path: Path) -> None:
+    watch, link, fresh = Watch(), tmp_path / "link", tmp_path / "fresh"
+    for version in ("v1", "v2"):
+        (tmp_path / version / "deep/place").mkdir(parents=True)
+    link.symlink_to("v1")
+    assert watch.follow([link / "deep/place"])
+    assert not watch.follow([link / "deep/place"])
+    (link / "deep/place/file").touch()
+    (tmp_path / "beside").touch()
+    assert not watch.changed()
+    fresh.symlink_to("v2")
+    fresh.rename(link)
+    assert watch.changed()
+    assert watch.follow([link / "deep/place"])
+    (tmp_path / "v2").rename(tmp_path / "v3")
+    assert watch.changed()
+    watch.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts")
+def test_watch_hears_of_what_is_mounted(tmp_path: Path) -> None:
+    watch, place, beside = Watch(), tmp_path / "a b/place", tmp_path / "beside"
+    place.mkdir(parents=True)
+    beside.mkdir()
+    watch.add([place])
+    for over, told in ((place.parent, True), (place, True), (beside, False)):
+        libc.mount(over, over, None, 0x1000)
+        try:
+            assert watch.waiting()
+            assert watch.waiting(), "asking takes nothing"
+            assert watch.changed() == told
+            assert not watch.changed()
+        finally:
+            libc.umount(over)
+        assert watch.changed() == told
     watch.close()
 
 

@@ -109,7 +109,7 @@ class Resolver:
         for name, keys in self._wants(snapshot).items():
             if not name:
                 for _, override, _ in keys:
-                    yield from ((paths.kernels / override / part, False) for part in ("", "rootfs", "rootfs/boot"))
+                    yield from ((paths.kernels / override / part, True) for part in ("", "rootfs", "rootfs/boot"))
                 continue
             for place in (paths.chroots, paths.warewulf_chroots, paths.images):
                 yield place / name, False

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 CURRENT = "current"
 ADOPT = "take it over, under the same name: wwfast image adopt {}"
+Stamp = tuple[int, int]
 MACHINES = {3: "386", 40: "arm", 62: "amd64", 183: "arm64", 21: "ppc64le", 22: "s390x", 243: "riscv64"}
 
 
@@ -70,7 +71,16 @@ class Build:
 
     @property
     def info(self) -> BuildInfo:
-        return _info(self.path)
+        return _info(self.path, self.stamp)
+
+    @property
+    def stamp(self) -> Stamp:
+        """Tells it from another one at its place: of an image that is made again, after the clock was set back."""
+        try:
+            found = (self.path / "info.json").stat()
+        except OSError:
+            return (0, 0)
+        return found.st_ino, found.st_ctime_ns
 
     @cached_property
     def kernels(self) -> list[Kernel]:
@@ -82,13 +92,13 @@ class Build:
         return frozenset(self.info.symlinks)
 
     def manifest(self) -> Manifest:
-        return _manifest(self.path)
+        return _manifest(self.path, self.stamp)
 
     def artefact(self, fmt: str) -> Artefact | None:
         """In a form that it was built in, or was brought into later."""
         from wwfast.pack import derive
 
-        return _artefact(self.path, fmt) or derive.load(self.path / "image", fmt)
+        return _artefact(self.path, self.stamp, fmt) or derive.load(self.path / "image", fmt)
 
     def derive(self, fmt: str) -> None:
         """Bring it into another form. For a thread; raises WwfastError."""
@@ -203,7 +213,7 @@ class ImageStore:
     def get(self, reference: str) -> Image:
         """The image called NAME or NAME@BUILD; NotFoundError when there is no such image or build.
 
-        Cheap to call for every request: two stats while nothing changes.
+        Cheap to call for every request: a few stats while nothing changes.
         """
         name, pin = names.split(reference)
         names.check(name)
@@ -216,11 +226,11 @@ class ImageStore:
             )
         build_id = pin if pin is not None else current_id(self.paths, name)
         status = rootfs.stat()
-        state = (rootfs, status.st_ino, status.st_mtime_ns, status.st_ctime_ns, build_id)
+        build = self._build(name, build_id) if build_id else None
+        state = (rootfs, status.st_ino, status.st_mtime_ns, status.st_ctime_ns, build_id, build and build.stamp)
         known = self._known.get(reference)
         if known is not None and known[0] == state:
             return known[1]
-        build = self._build(name, build_id) if build_id else None
         if pin is not None and build is None:
             have = ", ".join(b.id for b in self.builds(name)) or "none"
             raise NotFoundError(f"image {name} has no build {pin}", hint=f"builds kept: {have}")
@@ -259,7 +269,7 @@ def current_id(paths: Paths, name: str) -> str | None:
 
 
 @lru_cache(maxsize=256)
-def _info(path: Path) -> BuildInfo:
+def _info(path: Path, _stamp: Stamp) -> BuildInfo:
     try:
         return msgspec.json.decode((path / "info.json").read_bytes(), type=BuildInfo)
     except (OSError, msgspec.DecodeError) as error:
@@ -271,14 +281,14 @@ def _info(path: Path) -> BuildInfo:
 
 # Builds never change, so neither does what was read from one.
 @lru_cache(maxsize=256)
-def _manifest(path: Path) -> Manifest:
+def _manifest(path: Path, _stamp: Stamp) -> Manifest:
     from wwfast.pack.manifest import read
 
     return read(path / "image")
 
 
 @lru_cache(maxsize=512)
-def _artefact(path: Path, fmt: str) -> Artefact | None:
+def _artefact(path: Path, _stamp: Stamp, fmt: str) -> Artefact | None:
     from wwfast.pack.build import load  # the packer's libraries are not for `image list`
 
     return load(path / "image", fmt)

@@ -54,8 +54,9 @@ def inotify() -> int:
     return _checked(_libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC), "inotify")
 
 
-def inotify_add(fd: int, path: str, mask: int) -> None:
-    _checked(_libc.inotify_add_watch(fd, os.fsencode(path), mask), path)
+def inotify_add(fd: int, path: str, mask: int) -> int:
+    """The number of the watch: the same as long as the path leads to the same place, and never that of another."""
+    return _checked(_libc.inotify_add_watch(fd, os.fsencode(path), mask), path)
 
 
 def mount(source: Name | None, target: Name, kind: str | None, flags: int, options: str = "") -> None:

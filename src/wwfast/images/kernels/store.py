@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -56,7 +57,7 @@ class KernelStore:
 
     def __init__(self, paths: Paths) -> None:
         self.paths = paths
-        self._known: dict[str, tuple[tuple[int, int], KernelEntry]] = {}
+        self._known: dict[str, tuple[list[tuple[int, int]], KernelEntry]] = {}
 
     def names(self) -> list[str]:
         if not self.paths.kernels.is_dir():
@@ -73,14 +74,16 @@ class KernelStore:
     def get(self, name: str) -> KernelEntry:
         place = self.paths.kernels / names.check(name, "kernel")
         try:
-            status = (place / "rootfs").stat()
+            found = [(place / "rootfs").stat()]
         except OSError:
             have = ", ".join(self.names()) or "none yet"
             raise NotFoundError(
                 f"there is no kernel {name}",
                 hint=f"kernels here: {have}; import one with: wwfast kernel import IMAGE {name}",
             ) from None
-        state = (status.st_ino, status.st_ctime_ns)
+        with suppress(OSError):
+            found.append((place / "rootfs/boot").stat())
+        state = [(each.st_ino, each.st_ctime_ns) for each in found]
         known = self._known.get(name)
         if known is None or known[0] != state:
             entry = KernelEntry(name, place, tuple(detect.kernels(place / "rootfs")))

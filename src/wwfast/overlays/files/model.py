@@ -60,6 +60,7 @@ class Item:
     source: Path
     signature: Signature
     target: str = ""
+    aliased: bool = False  # a file that may be written by another name: of a hard link, or of what is mounted here
 
     @classmethod
     def alone(cls, folder: Path, path: str) -> Item:
@@ -134,7 +135,7 @@ class Overlay:
         return list(self._walk(self.rootfs, "", self.permissions()))
 
     def _walk(self, directory: Path, prefix: str, permissions: dict[str, tuple[int, int, int]]) -> Iterator[Item]:
-        nobody = os.geteuid()
+        nobody, device = os.geteuid(), directory.stat().st_dev
         for entry in sorted(os.scandir(directory), key=lambda entry: entry.name):
             path = prefix + entry.name
             st = entry.stat(follow_symlinks=False)
@@ -156,7 +157,8 @@ class Overlay:
             elif nobody:
                 uid, gid = (0 if uid == nobody else uid), (0 if gid == os.getegid() else gid)
             target = os.readlink(entry.path) if kind == LINK else ""  # noqa: PTH115 - as written
-            yield Item(path, kind, mode, uid, gid, Path(entry.path), Signature.of(st), target)
+            aliased = kind == FILE and (st.st_nlink > 1 or st.st_dev != device)
+            yield Item(path, kind, mode, uid, gid, Path(entry.path), Signature.of(st), target, aliased)
             if kind == DIRECTORY:
                 yield from self._walk(Path(entry.path), path + "/", permissions)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from wwfast.errors import ConfigError, WwfastError
@@ -63,12 +64,21 @@ class Overlays:
         """List it; once more if a directory was not watched yet, for what happened before it was."""
         while True:
             self._lists[name] = self._list(name)
-            if self._watch is None or not self._watch.add(
-                [*map(existing, self._paths.overlay_search), *self._directories(name)]
-            ):
+            if self._watch is None:
+                return
+            places = [*map(existing, self._paths.overlay_search), *self._places(name)]
+            if not self._watch.follow(self._ways(name)) | self._watch.add(places):
                 return
 
-    def _directories(self, name: str) -> Iterable[Path]:
+    def _ways(self, name: str) -> Iterable[Path]:
+        """Where links may lead, and directories above be renamed; what is shipped stays where it is."""
+        yield from (self._paths.site_overlays, self._paths.warewulf_overlays)
+        with suppress(WwfastError):
+            overlay = model.find(self._paths, name)
+            if not overlay.distribution:
+                yield overlay.rootfs
+
+    def _places(self, name: str) -> Iterable[Path]:
         try:
             overlay = model.find(self._paths, name)
         except WwfastError:
@@ -77,7 +87,8 @@ class Overlays:
         yield overlay.rootfs
         items = self._lists[name]
         if isinstance(items, list):
-            yield from (item.source for item in items if item.kind == model.DIRECTORY)
+            own = not overlay.distribution
+            yield from (item.source for item in items if item.kind == model.DIRECTORY or (own and item.aliased))
 
     def _list(self, name: str) -> list[Item] | WwfastError:
         try:

@@ -21,7 +21,7 @@ from wwfast.overlays.making.index import Index, Record
 from wwfast.overlays.making.messages import Made, Part
 from wwfast.overlays.making.plan import LEVEL, Key, Plans, key_of
 from wwfast.overlays.making.store import Store
-from wwfast.overlays.templates.data import Cluster
+from wwfast.overlays.templates.data import Cluster, Seen
 from wwfast.overlays.templates.sources import Sources
 from wwfast.paths import Paths
 from wwfast.system.watch import Watch, existing
@@ -78,7 +78,7 @@ class Builder:
         """Whether something happened."""
         if self.watch.waiting():
             self._noticed += 1  # before it is taken: `current` must see one or the other
-            self.watch.changed()
+            self._noticed -= not self.watch.changed()  # something was mounted elsewhere
 
     def prepare(self, snapshot: Snapshot) -> Generation:
         """Take in a new snapshot, and changes of overlays, images and sources."""
@@ -154,8 +154,9 @@ class Builder:
         """Another build of it, or its going, is noticed."""
         if name:
             places = (self.paths.chroots, self.paths.warewulf_chroots, self.paths.images)
-            inner = (place / name.partition("@")[0] for place in places)
-            self._noticed += self.watch.add({*map(existing, places), *map(existing, inner)}, contents=False)
+            inner = [place / name.partition("@")[0] for place in places]
+            new = self.watch.follow(inner)
+            self._noticed += self.watch.add({*map(existing, places), *map(existing, inner)}, contents=False) or new
 
     def _kernel_of(self, image: str) -> str:
         self._watch_image(image)
@@ -242,6 +243,12 @@ class Builder:
         number = generation.number if rests is not None and generation.holds(rests) else 0
         self._memos[node.id, context] = Memo(node, generation.cluster.see(node), number, record)
         return record
+
+    def heed(self, seen: Seen) -> None:
+        """A template failed, maybe over what it saw: that is watched from now on, as if it had been made."""
+        if not self.sources.same(seen):
+            self.look_again()
+        self.follow()
 
     def pack(self, raw: bytes) -> bytes:
         """Keep the bytes of an archive; their content."""

@@ -16,6 +16,7 @@ from wwfast.config.settings import Conf
 from wwfast.nodes.model import NetDev, Node
 from wwfast.overlays.files.stack import Output
 from wwfast.overlays.making.index import Shared
+from wwfast.overlays.templates.data import Seen
 from wwfast.overlays.templates.ipxe import Expanded
 
 PAGE = 4096
@@ -137,6 +138,7 @@ class Failed(Message):
     message: str
     hint: str | None
     again: bool = False  # files changed meanwhile: look again
+    seen: Seen = ()  # over which it may have failed
 
 
 Ask = Make | Render | Lay | Write

@@ -194,6 +194,7 @@ class Orders:
             for each in asked:
                 made = hand.hear(stalls)
                 if isinstance(made, Failed) and not made.again:
+                    self._heed(made)
                     each.answer(None, WwfastError(made.message, hint=made.hint))
                 else:
                     each.answer(self._take_in(generation, each.node, each.context, made))
@@ -215,6 +216,10 @@ class Orders:
                 return self.builder.take_in(generation, node, context, made)
             self.builder.look_again()
             return None
+
+    def _heed(self, made: Failed) -> None:
+        with self._lock:
+            self.builder.heed(made.seen)
 
     def ask(
         self,
@@ -273,6 +278,7 @@ class Orders:
                 made = hand.hear(tell)
                 if not isinstance(made, Failed) or made.again:
                     return made
+                self._heed(made)
                 error = WwfastError(made.message, hint=made.hint)
             except Died as died:
                 if died.number in (0, signal.SIGKILL, signal.SIGTERM) and left:

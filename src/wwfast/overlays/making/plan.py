@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import xxhash
 
+from wwfast import __version__
 from wwfast.archive import newc
 from wwfast.errors import ConfigError, WwfastError
 from wwfast.overlays.files.images import Images
@@ -64,7 +65,7 @@ class Plan:
         self.sequence = [(overlay, item) for overlay, items in overlays for item in items]
         self.templates = tuple(each for each in self.sequence if each[1].template)
         try:
-            sources = [(RULES, name, item.identity, str(item.source)) for name, item in self.templates]
+            sources = [(RULES, __version__, name, item.identity, str(item.source)) for name, item in self.templates]
             self.static: Stack = self.stack((), {})
         except (FileNotFoundError, NotADirectoryError) as error:
             raise Changed from error

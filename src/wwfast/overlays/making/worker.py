@@ -278,7 +278,8 @@ class Worker:
         )
 
     def _render_alone(self, item: Item, node: str) -> Rendered:
-        """Read anew each time, and kept nowhere: nobody tells when it changes."""
+        """Read anew each time, with all that it reads, and kept nowhere: nobody tells when it changes."""
+        self._sources.forget_checks()
         self._says(marked(str(item.source)))
         template = Template(self._env, "", item)
         self._names.begin(self._nodes[node])
@@ -311,9 +312,9 @@ class Worker:
                     case Write():
                         return self.write(ask)
         except WwfastError as error:
-            return Failed(error.message, error.hint)
+            return Failed(error.message, error.hint, seen=self._sources.looked())
         except Exceeded as error:
-            return Failed(f"node {ask.node}: {error}", error.hint)
+            return Failed(f"node {ask.node}: {error}", error.hint, seen=self._sources.looked())
         except Changed:
             return Failed("its files keep changing", None, again=True)
         except OSError as error:

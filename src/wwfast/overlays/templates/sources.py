@@ -61,7 +61,7 @@ class Sources:
         self._checked: set[Dependency] = set()
         self._followed: set[Dependency] = set()
         self._named: set[str] = set()  # directories in which a name was looked up
-        self._opened: set[str] = set()  # directories in which a file was read
+        self._opened: set[str] = set()  # files that were read, and their directories
         self.news = False  # something was looked at for the first time since `watched`
         self._local = threading.local()
 
@@ -108,9 +108,23 @@ class Sources:
         return self._look(Dependency(KIND, image, path), record=record, follow=record).text or ""
 
     def same(self, seen: Seen) -> bool:
-        """Whether all of it looks now as it did. All is looked at, also after one that differs: the service watches it
-        from then on."""
-        return [self._look(Dependency(*what), record=False).digest for what, _ in seen] == [was for _, was in seen]
+        """Whether all of it looks so now, and may be looked at. Each is, also after one that differs: what is looked at
+        is watched from then on."""
+        now = [self._now(Dependency(*what)) for what, _ in seen]
+        return now == [was for _, was in seen]
+
+    def _now(self, dependency: Dependency) -> bytes | None:
+        try:
+            if dependency.what in (SERVER, POINTS):
+                self._server_name(dependency.path)
+            return self._look(dependency, record=False).digest
+        except Refused:
+            return None
+
+    def looked(self) -> Seen:
+        """What was looked at since it was last forgotten, by whoever; but for what decides nothing in a template."""
+        checked = (what for what in self._checked if what.what != KIND)
+        return tuple(sorted(((*what,), self._seen[what].digest) for what in checked))
 
     def watch(self, watch: Watch) -> bool:
         """Watch whatever was looked at, there or not, on all its way; True when something was not watched yet."""
@@ -152,9 +166,9 @@ class Sources:
         """The directories in which a name decides what is seen."""
         root, relative = self._place(dependency)
         if dependency.what in (IMAGE, KIND):  # an image may come, or be replaced by another one
-            above = self._paths.chroots if root is None else root.parent.parent
+            above = (str(self._paths.chroots), str(self._paths.warewulf_chroots))
             inside = () if root is None else (str(root.parent), *trail(root, relative))
-            return (str(above), *inside)
+            return (*above, *inside)
         assert root is not None
         if root.is_relative_to(self._paths.root):  # /etc/warewulf may be a link itself
             return trail(self._paths.root, str(root.relative_to(self._paths.root) / relative))
@@ -201,7 +215,8 @@ class Sources:
             os.close(fd)
             return _Seen(None, None, ABSENT)
         with open(fd, "rb") as file:  # noqa: PTH123 - a descriptor
-            self._visit(self._opened, [os.path.dirname(os.readlink(f"/proc/self/fd/{fd}"))])  # noqa: PTH115, PTH120
+            opened = os.readlink(f"/proc/self/fd/{fd}")  # noqa: PTH115
+            self._visit(self._opened, [opened, os.path.dirname(opened)])  # noqa: PTH120
             signature = Signature.of(st)
             if before is not None and before.signature == signature:
                 return before
