@@ -200,6 +200,7 @@ def commands(bench: Bench, root: Path, conf: Path, nodes: int) -> None:
         target="<= 1",
     )
     upgraded(bench, nodes)
+    imported(bench, nodes)
 
 
 def upgraded(bench: Bench, nodes: int) -> None:
@@ -219,6 +220,37 @@ def upgraded(bench: Bench, nodes: int) -> None:
             return wwfast(Path(name), "upgrade", "nodes", "--yes")
 
         bench.compare("7-upgrade", f"upgrade nodes, {nodes} nodes of 4.5", ours=once, target="<= 3")
+
+
+def imported(bench: Bench, nodes: int) -> None:
+    """What `lsdef -z` prints of a cluster, 24 keys a node, into an empty nodes.conf: the whole command."""
+    network = "net10:\n    objtype=network\n    gateway=10.255.255.254\n    mask=255.0.0.0\n    net=10.0.0.0\n\n"
+    fixed = (
+        "addkcmdline=quiet console=tty0\narch=x86_64\nbmcpassword=calvin\nbmcusername=root\ncons=ipmi\n"
+        "currstate=boot\ninstallnic=eth0\nmgt=ipmi\nnetboot=xnba\nnicnetworks.ib0=ib\nnictypes.ib0=Infiniband\n"
+        "os=rocky9.4\npostbootscripts=otherpkgs\npostscripts=syslog,remoteshell,syncfiles\nprofile=compute\n"
+        "provmethod=rocky9.4-x86_64-netboot-compute\nserialport=0\nserialspeed=115200\nstatus=booted\n"
+    )
+    lines = [network]
+    for number in range(1, nodes + 1):
+        high, middle, low = number >> 16, number >> 8 & 255, number & 255
+        own = f"bmc=11.{high}.{middle}.{low}\nip=10.{high}.{middle}.{low}\nnicips.ib0=12.{high}.{middle}.{low}\n"
+        own += f"groups=compute,rack{number // 40},all\nmac=52:54:00:{high:02x}:{middle:02x}:{low:02x}\n"
+        lines += [
+            f"n{number:05d}:\n    objtype=node\n",
+            *(f"    {line}\n" for line in (own + fixed).splitlines()),
+            "\n",
+        ]
+    with tempfile.TemporaryDirectory(prefix="wwfast-import-") as name:
+        file, stanza = Path(name) / "etc/warewulf/nodes.conf", Path(name) / "nodes.stanza"
+        file.parent.mkdir(parents=True)
+        stanza.write_text("".join(lines))
+
+        def once() -> float:
+            file.unlink(missing_ok=True)
+            return wwfast(Path(name), "import", "xcat", str(stanza), "--yes")
+
+        bench.compare("7-import-xcat", f"import xcat, {nodes} nodes", ours=once, target="<= 3")
 
 
 @contextlib.contextmanager

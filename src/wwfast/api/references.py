@@ -43,8 +43,9 @@ def directories(place: Path) -> list[str]:
     return sorted(entry.name for entry in place.iterdir() if entry.is_dir()) if place.is_dir() else []
 
 
-def faults(draft: Draft, result: Source, paths: Paths, settings: Settings) -> list[str]:
-    """What the changes of a draft refer to in vain, and the addresses they take twice or that no node can have."""
+def faults(draft: Draft, made: Snapshot, paths: Paths, settings: Settings) -> list[str]:
+    """What the changes of a draft, which make `made`, refer to in vain, and the addresses they take twice or that no
+    node can have."""
     found: list[str] = []
     there: dict[str, set[str]] = {}
     addressed = False
@@ -62,30 +63,29 @@ def faults(draft: Draft, result: Source, paths: Paths, settings: Settings) -> li
                 found.append(f"{NOUN[section]} {name}: no {kind} {checks.shown(value)}")
         addressed = addressed or addresses(old) != addresses(after)
     found += namesakes(draft)
-    found += strays(draft, result)
+    found += strays(draft, made)
     if addressed:
         from wwfast.net.dhcp.journal import guests  # here: few commands need SQLite
         from wwfast.net.dhcp.network import clashes
 
         touched = {name for section, name in draft.changes() if section == NODES}
         every = any(section == PROFILES for section, _ in draft.changes())
-        snapshot = Snapshot(result)
-        for problem in snapshot.problems:
+        for problem in made.problems:
             if (problem.id in touched or every) and " also belongs to " in problem.message:
                 found.append(str(problem))
-        claims = clashes(snapshot, settings, guests(paths.database))
+        claims = clashes(made, settings, guests(paths.database))
         found += [str(clash) for clash in claims if every or clash.node in touched]
     return found
 
 
-def strays(draft: Draft, result: Source) -> list[str]:
+def strays(draft: Draft, made: Snapshot) -> list[str]:
     """Primary networks that name no device of their node by these changes."""
 
-    def told(source: Source, names: Iterable[str] | None) -> set[str]:
-        snapshot = Snapshot(source)
-        for name in names if names is not None else source.trees[NODES]:
+    def told(snapshot: Snapshot, names: Iterable[str] | None) -> set[str]:
+        for name in names if names is not None else snapshot.source.trees[NODES]:
             snapshot.nodes.get(name)
-        return {str(each) for each in snapshot.found_problems() if NO_DEVICE in each.message}
+        found = snapshot.found_problems()
+        return {str(each) for each in found if NO_DEVICE in each.message and (names is None or each.id in names)}
 
     named: set[str] | None = set()
     for (section, name), (before, after) in draft.changes().items():
@@ -96,7 +96,7 @@ def strays(draft: Draft, result: Source) -> list[str]:
             break
         assert named is not None
         named.add(name)
-    return sorted(told(result, named) - told(draft.source, named)) if named is None or named else []
+    return sorted(told(made, named) - told(Snapshot(draft.source), named)) if named is None or named else []
 
 
 def placed(tree: object) -> object:
@@ -119,7 +119,7 @@ def namesakes(draft: Draft) -> list[str]:
     return [f"nodes {' and '.join(lower[name])} have one name: DNS knows no capitals" for name in alike]
 
 
-def unbootable(draft: Draft, result: Source, paths: Paths) -> list[str]:
+def unbootable(draft: Draft, made: Snapshot, paths: Paths) -> list[str]:
     """What keeps nodes from booting once the changes of image or kernel in a draft are written, one line a cause."""
     concerned = {
         (section, name)
@@ -129,9 +129,7 @@ def unbootable(draft: Draft, result: Source, paths: Paths) -> list[str]:
     if not concerned:
         return []
     every = any(section == PROFILES for section, _ in concerned)
-    return without_kernel(
-        (node for node in Snapshot(result).nodes.values() if every or (NODES, node.id) in concerned), paths
-    )
+    return without_kernel((node for node in made.nodes.values() if every or (NODES, node.id) in concerned), paths)
 
 
 def without_kernel(nodes: Iterable[Node], paths: Paths) -> list[str]:

@@ -33,12 +33,13 @@ class Plan:
 
     draft: Draft
     result: Source
+    made: Snapshot  # the nodes as they would be
     paths: Paths
     faults: list[str]  # wrong values, references to nothing, addresses taken twice
 
     def stranded(self) -> list[str]:
         """What keeps nodes from booting once it is written, one line a cause."""
-        return references.unbootable(self.draft, self.result, self.paths)
+        return references.unbootable(self.draft, self.made, self.paths)
 
     def accept(self, *, force: bool, warn: Warn) -> None:
         """Raises ConfigError for faults unless forced; warns of them then, and else of nodes that could not boot."""
@@ -76,8 +77,9 @@ class Service:
 
     def _planned(self, draft: Draft, result: Source, place: Place) -> Plan:
         faults = wrong_values(draft.changes(), place)
-        faults += references.faults(draft, result, self.paths, self._settings())
-        return Plan(draft, result, self.paths, faults)
+        made = Snapshot(result)
+        faults += references.faults(draft, made, self.paths, self._settings())
+        return Plan(draft, result, made, self.paths, faults)
 
     def write(
         self,

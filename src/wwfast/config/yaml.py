@@ -227,7 +227,7 @@ def printed(tree: Tree) -> str:
 def block(tree: Tree, margin: str, lines: list[str]) -> None:
     if isinstance(tree, Mapping) and tree:
         for key, value in tree.items():
-            nested(f"{margin}{scalar(key)}:", value, margin, lines)
+            nested(f"{margin}{_key(key)}:", value, margin, lines)
     elif isinstance(tree, list | tuple) and tree:
         for value in tree:
             if isinstance(value, Mapping | list | tuple) and value:
@@ -239,6 +239,12 @@ def block(tree: Tree, margin: str, lines: list[str]) -> None:
                 lines.append(f"{margin}- {leaf(value)}")
     else:
         lines.append(margin + leaf(tree))
+
+
+@functools.lru_cache(maxsize=1024, typed=True)
+def _key(key: Any) -> str:
+    """Of ten thousand entries nearly all keys are the same few."""
+    return scalar(key)
 
 
 def nested(head: str, value: Tree, margin: str, lines: list[str]) -> None:

@@ -39,7 +39,7 @@ class Text(NamedTuple):
 
     def lines(self) -> Iterator[tuple[int, str]]:
         """As editors count them: splitlines() knows more line ends than any of these formats."""
-        return enumerate((line.removesuffix("\r") for line in self.body.split("\n")), 1)
+        return enumerate(self.body.replace("\r\n", "\n").split("\n"), 1)
 
 
 class Place(NamedTuple):

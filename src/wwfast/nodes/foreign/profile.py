@@ -11,7 +11,7 @@ from typing import Any
 
 from wwfast.config import checks
 from wwfast.config.schema import Fields, Kind, fields
-from wwfast.nodes.edit.change import leaves, put
+from wwfast.nodes.edit.change import put
 from wwfast.nodes.merge import SCHEMA
 
 SHARE = 0.8  # of the nodes: from there on a value is common
@@ -45,11 +45,17 @@ def common(entries: Sequence[Tree]) -> Tree:
 
 def said(entry: Tree) -> Iterable[tuple[Path, Any]]:
     """What an entry says, value by value: a list is one, but where its order says nothing."""
-    for path, value in leaves(entry).items():
-        if path[0] in SETS:
-            yield from (((*path, item), item) for item in value)
-        else:
-            yield path, tuple(value) if isinstance(value, list) else value
+    pending: list[tuple[Path, Tree]] = [((), entry)]
+    for above, tree in pending:  # which grows meanwhile
+        for key, value in tree.items():
+            if value.__class__ is dict:
+                pending.append(((*above, key), value))
+            elif not isinstance(value, list):
+                yield (*above, key), value
+            elif key in SETS and not above:
+                yield from (((key, item), item) for item in value)
+            else:
+                yield (*above, key), tuple(value)
 
 
 def sharable(path: Path) -> bool:

@@ -31,6 +31,7 @@ from wwfast.nodes.foreign.common import (
 
 OBJECT = re.compile(r"(?:Object name: *(\S+)|(\S+):)\s*")
 NIC = re.compile(r"(nic[a-z]+)\.(.+)")
+QUOTES = ("'", '"')
 MOMENT = "of a moment: wwfast node status"
 DEFAULT = "default-"  # of an object: what objects of its kind have below it
 #: Key -> where it goes.
@@ -90,7 +91,8 @@ def stanzas(text: Text) -> Iterator[Object]:
         key = key.strip()
         if equals and current and line[0] in " \t" and key and not key.startswith("#") and " " not in key:
             key = key if key.startswith("nic") else key.lower()
-            value = unquoted(value.strip())
+            value = value.strip()
+            value = unquoted(value) if value[:1] in QUOTES else value
             if key == "objtype":
                 current.kind = value
             elif current.values.setdefault(key, value) != value:
@@ -116,7 +118,7 @@ def finished(current: Object, defaults: dict[str, dict[str, str]]) -> Iterator[O
 
 
 def unquoted(value: str) -> str:
-    return value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"" else value
+    return value[1:-1] if len(value) > 1 and value[0] == value[-1] else value
 
 
 def network(each: Object, networks: Networks, left: Left) -> dict[str, str]:
