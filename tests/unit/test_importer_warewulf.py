@@ -55,6 +55,7 @@ def test_importer_tells_and_does_nothing_on_its_own(site: Paths, run: Run) -> No
         "overlay wwinit: it came with Warewulf before 4.6 and is left aside",
         "overlay generic: files that no overlay of wwfast brings: etc/scheduler.conf",
         "systemctl disable --now warewulfd.service",
+        "isc-dhcp-server.service: the server has DHCP inside and reads nothing of this one's files",
         "back: systemctl enable --now isc-dhcp-server.service",
         "systemctl disable --now tftpd-hpa.service",
         "back: wwfast configure undo",
@@ -101,6 +102,23 @@ def test_importer_takes_over_and_every_step_is_taken_back(site: Paths, run: Run)
     assert run(f"configure undo {site.root}/etc/hosts")[0] == 0
     take_back(run, steps)
     assert warewulf.state(site.root) == before
+
+
+def test_importer_leaves_the_servers_that_a_site_keeps(tmp_path: Path, run: Run) -> None:
+    paths = warewulf.new(tmp_path / "here")
+    for unit in ("warewulfd.service", "dhcpd.service", "dnsmasq.service", "tftp.socket", "sshd.service"):
+        warewulf.enable(paths.root, unit)
+
+    def units() -> list[str]:
+        found = json.loads(run("import warewulf --json")[1])["to do"]
+        return [each["what"] for each in found if each["fix"].startswith("systemctl")]
+
+    assert units() == ["warewulfd.service", "dhcpd.service", "tftp.socket"], "dnsmasq may be there for names alone"
+    text = warewulf.CONF_46.replace("dhcp: {enabled: true", "dhcp: {enabled: false")
+    paths.conf.write_text(text.replace("tftp: {enabled: true}", "tftp: {enabled: false}"))
+    assert units() == ["warewulfd.service"]
+    paths.conf.write_text(warewulf.CONF_46.replace("tftp: {enabled: true}", "tftp: {systemd name: dnsmasq}"))
+    assert units() == ["warewulfd.service", "dhcpd.service", "dnsmasq.service", "tftp.socket"], "it is named"
 
 
 def test_importer_of_a_new_site_leaves_its_files_alone(tmp_path: Path, run: Run) -> None:

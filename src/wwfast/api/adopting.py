@@ -33,6 +33,12 @@ from wwfast.system import files, within, work
 
 WHY = "import warewulf"
 TOLD = 20  # faults of nodes that are told one by one
+#: Why a service of each section of warewulf.conf is to be stopped.
+REPLACED = {
+    "warewulf": "the server takes its place",
+    "dhcp": "the server has DHCP inside and reads nothing of this one's files; to keep it: `dhcp: {enabled: false}`",
+    "tftp": "the server has TFTP inside; to keep it for others: `tftp: {enabled: false}`",
+}
 
 
 class Step(NamedTuple):
@@ -324,9 +330,10 @@ class Adoption:
             plan.todo.append(Finding("files", f"{source} is served by /files/", f"cp -a {source}/. {target}"))
 
     def _services(self, plan: Plan) -> None:
-        for unit in sites.units(self.site):
+        found = dict(reversed(list(sites.units(self.site))))  # one that is both is told as DHCP
+        for unit, section in reversed(found.items()):
             fix, undo = f"systemctl disable --now {unit}", f"systemctl enable --now {unit}"
-            plan.todo.append(Finding(unit, "the server takes its place", fix, undo))
+            plan.todo.append(Finding(unit, REPLACED[section], fix, undo))
 
 
 def same(one: Path, other: Path) -> bool:

@@ -26,10 +26,11 @@ from wwfast.system import within
 
 #: Overlays that the packages of Warewulf before 4.6 put among those of the site.
 PACKAGED = (*REPLACED, "host", "debug")
-#: Programs whose place the server takes: units to look for, by the section of warewulf.conf that names one.
+#: Programs whose place the server takes: units to look for, by the section of warewulf.conf that names one. dnsmasq is
+#: none of them unless it is named there: it may be there for names alone.
 SERVICES = {
     "warewulf": ("warewulfd.service",),
-    "dhcp": ("dhcpd.service", "isc-dhcp-server.service", "dnsmasq.service", "kea-dhcp4-server.service"),
+    "dhcp": ("dhcpd.service", "isc-dhcp-server.service", "kea-dhcp4-server.service"),
     "tftp": ("tftp.socket", "tftp.service", "tftpd-hpa.service", "atftpd.service"),
 }
 
@@ -211,12 +212,12 @@ def only_there(site: Site, name: str) -> list[str]:
     return [item.output for item in theirs.items() if item.kind != model.DIRECTORY and item.output not in brought]
 
 
-def units(site: Site) -> Iterator[str]:
-    """Units of programs whose place the server takes, that are enabled."""
+def units(site: Site) -> Iterator[tuple[str, str]]:
+    """Enabled units of programs whose place the server takes, and the section of warewulf.conf they are of."""
     own = site.settings.warewulf.systemd_name, site.settings.dhcp.systemd_name, site.settings.tftp.systemd_name
     serves = True, site.settings.own_dhcp, site.settings.tftp.enabled
-    for named, needed, usual in zip(own, serves, SERVICES.values(), strict=True):
+    for named, needed, (section, usual) in zip(own, serves, SERVICES.items(), strict=True):
         for unit in dict.fromkeys([*([f"{named}.service"] if named else []), *usual]) if needed else ():
             wants = (site.root / "etc/systemd/system").glob("*.wants")
             if unit != "wwfast.service" and any(os.path.lexists(place / unit) for place in wants):  # links below a root
-                yield unit
+                yield unit, section
