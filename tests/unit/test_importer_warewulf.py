@@ -293,6 +293,64 @@ def test_importer_uses_an_overlay_that_the_site_made_of_one_of_46(site: Paths, r
     assert "takes the place of wwfast's own" in out
 
 
+def test_importer_changes_what_links_lead_to(site: Paths, run: Run) -> None:
+    """warewulf.conf and nodes.conf in a repository of the site's, an image on another disk."""
+    place = site.root / "srv/site"
+    place.mkdir(parents=True)
+    for file in (site.conf, site.nodes_conf):
+        file.rename(place / file.name)
+        file.symlink_to(f"../../srv/site/{file.name}")
+    (site.warewulf_chroots / "el9").rename(place / "el9")
+    (site.warewulf_chroots / "el9").symlink_to(place / "el9")
+    before = warewulf.state(site.root)
+    steps = json.loads(run("import warewulf --yes --json")[1])["steps"]
+    assert [each["step"] for each in steps] == ["warewulf.conf", "image el9", "nodes.conf", "build el9"]
+    assert site.conf.is_symlink()
+    assert site.nodes_conf.is_symlink()
+    assert "image mounts" in (place / "warewulf.conf").read_text()
+    assert "image name: el9" in (place / "nodes.conf").read_text()
+    assert not (site.chroots / "el9").is_symlink()
+    run("configure undo")
+    assert "image mounts" in (place / "warewulf.conf").read_text(), "that was not configure's"
+    take_back(run, steps)
+    assert warewulf.state(site.root) == before
+
+
+def test_importer_follows_no_link_of_another_root_to_this_server(tmp_path: Path, run: Run) -> None:
+    """`--from` a disk of another server: what its absolute links mean is on that disk, whatever stands here."""
+    there, here = warewulf.old(tmp_path / "there"), Paths.at(tmp_path / "here")
+    mine = warewulf.new(tmp_path / "mine")
+    secret = tmp_path / "secret"
+    secret.write_text("secret\n")
+    (there.etc / "keys").mkdir()
+    (there.etc / "keys/ssh_host_rsa_key").symlink_to(secret)
+    (there.warewulf_chroots / "other").symlink_to(mine.warewulf_chroots / "el9")
+    (there.warewulf_overlays / "theirs").symlink_to(mine.warewulf_overlays / "motd")
+    for file in (there.conf, there.nodes_conf):
+        (there.root / "srv").mkdir(exist_ok=True)
+        file.rename(there.root / "srv" / file.name)
+        file.symlink_to(f"/srv/{file.name}")
+    here.root.mkdir()
+    status, out, _ = run(f"import warewulf --from {there.root} --yes")
+    assert status == 0
+    for name, place in (
+        ("image other", there.warewulf_chroots / "other/rootfs"),
+        ("overlay theirs", "overlays/theirs"),
+    ):
+        assert f"{name}: " in out
+        assert f"{place}" in out
+    assert out.count(f"is behind a link that leads out of {there.root}") == 2
+    assert Registry(here).snapshot().nodes["n1"].image_name == "el9"
+    assert not (here.etc / "keys").exists()
+    assert [each.name for each in here.site_overlays.iterdir()] == ["motd"]
+    assert [each.name for each in here.chroots.iterdir()] == ["el9"]
+    there.conf.unlink()
+    there.conf.symlink_to(mine.conf)
+    status, _, err = run(f"import warewulf --from {there.root} --yes")
+    assert status == 1
+    assert "is a link that leads nowhere" in err
+
+
 def test_importer_needs_a_warewulf(tmp_path: Path, run: Run) -> None:
     (tmp_path / "nothing").mkdir()
     status, _, err = run(f"import warewulf --from {tmp_path}/nothing")
@@ -378,9 +436,11 @@ def test_importer_every_command_of_the_walk_runs_and_leads_back(site: Paths, run
     warewulf.built(folder, "n1", "system", {"etc/hostname": "n1\n"})
     before = warewulf.state(site.root)
     lines = commands()
-    assert len(lines) == 8
+    assert len(lines) == 9
     for line in lines:
-        status, _, err = run(line.replace("/var/lib/warewulf/provision", str(folder.parent)))
+        for place in ("/var/lib/warewulf/provision", "/etc/warewulf/warewulf.conf"):
+            line = line.replace(place, f"{site.root}{place}")
+        status, _, err = run(line)
         # The image is no more than a kernel's name: doctor has something to say of it.
         assert status == 0 or (line == "doctor" and status == 1), (line, err)
     left = warewulf.state(site.root)

@@ -81,7 +81,8 @@ class Adoption:
         self.given = given
         self.here = root.resolve() == given.root.resolve()
         kernels = set(KernelStore(given).names())
-        self.site = site = sites.read(given if self.here else Paths.at(root), kernels.__contains__)
+        theirs = given if self.here else Paths.at(root)
+        self.site = site = sites.read(theirs, kernels.__contains__, foreign=not self.here)
         self.aside = sites.packaged(site)
         self.conf = site.conf.after
         self.paths = given
@@ -132,7 +133,8 @@ class Adoption:
         if self.here:
             return
         found = [each for name in ("keys", "tls", "ipxe") for each in sorted((site.paths.etc / name).glob("*"))]
-        news = [each for each in found if each.is_file() and not same(each, self._beside(each))]
+        plain = [each for each in found if each.is_file() and not each.is_symlink()]
+        news = [each for each in plain if not same(each, self._beside(each))]
         if news:
             targets = " ".join(str(self._beside(each)) for each in news)
             does = f"keys and iPXE scripts are copied to {self.paths.etc}: {len(news)} files"
@@ -211,9 +213,8 @@ class Adoption:
             place = site.paths.warewulf_overlays / name
             if name in site.paths.overlays_aside:
                 continue
-            if not place.is_dir() or not model.NAME.fullmatch(name):
-                why = f"{place} is no overlay: " + ("a link that leads nowhere" if not place.exists() else "its name")
-                plan.todo.append(Finding(f"overlay {name}", why, f"remove or rename {place}"))
+            if why := sites.no_overlay(site, place):
+                plan.todo.append(Finding(f"overlay {name}", why, f"remove, rename or copy {place}"))
                 continue
             overlay = model.Overlay(name, place, site=False, distribution=False)
             wrong = list(linter.overlay(overlay))

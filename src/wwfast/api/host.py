@@ -144,6 +144,11 @@ class Host:
         kept = {each.stem for kind in ("written", "next") for each in self._kept.glob(f"*.{kind}")}
         return [Path(unquote(name)) for name in sorted(kept)]
 
+    def configured(self) -> list[Path]:
+        """As `written`, without wwfast's own files, which `import` brought: an undo of those is asked for by name."""
+        conf = Path(os.path.realpath(self.paths.conf))
+        return [each for each in self.written() if each != conf and not each.is_relative_to(self.paths.etc)]
+
     def undo(self, target: Path, *, force: bool = False) -> None:
         """Put back what was there before the first write, or nothing. Raises WwfastError where others changed it."""
         former = self._place(target, "before")

@@ -1,6 +1,7 @@
 """What a Warewulf 4 left on a server: its two files said as since 4.6, where its things are, what of them is not whole.
 
-DIR is the root of that server's files. Nothing is written, and nothing wrong ends the reading: it is told.
+DIR is the root of that server's files. Nothing is written, and nothing wrong ends the reading: it is told. Where DIR is
+another server's root, its links lead to nothing of this one.
 """
 
 from __future__ import annotations
@@ -66,6 +67,7 @@ class Site:
     settings: Settings
     snapshot: Snapshot
     edit: Callable[[Draft], None]
+    foreign: bool
     faults: list[Finding] = field(default_factory=list)
 
     @property
@@ -74,16 +76,16 @@ class Site:
         return self.conf.former or self.nodes.former
 
 
-def read(given: Paths, kept: Callable[[str], bool]) -> Site:
-    """The site whose files are below `given.root`. `kept`: whether a kernel is kept apart under that name.
-
-    Raises NotFoundError where there is no Warewulf.
+def read(given: Paths, kept: Callable[[str], bool], *, foreign: bool = False) -> Site:
+    """The site whose files are below `given.root`, the root of another server if `foreign`. `kept`: whether a kernel is
+    kept apart under that name. Raises NotFoundError where there is no Warewulf.
     """
+    root = given.root if foreign else None
     conf, faults = Text(given.conf), []
     tree: dict[str, Any] = {}
     settings = Settings(locations=given)
     try:
-        conf.before = conf.after = content(conf.path)
+        conf.before = conf.after = content(conf.path, root)
         tree = upgrading.conf_tree(conf.before, str(conf.path))
         conf.after, conf.told = upgrading.conf(conf.before, str(conf.path))
         conf.former = conf.after != conf.before
@@ -95,7 +97,7 @@ def read(given: Paths, kept: Callable[[str], bool]) -> Site:
     run = Upgrade(True, True, old_conf.mounts(tree), kept, usual)
     source, result = Source.parse(b"", str(nodes.path)), Source.parse(b"", str(nodes.path))
     try:
-        nodes.before = nodes.after = content(nodes.path)
+        nodes.before = nodes.after = content(nodes.path, root)
         source = result = Source.parse(nodes.before, str(nodes.path))
         nodes.former = is_former(source, run)
         run = run if nodes.former else Upgrade(kept=kept, mounts=run.mounts)
@@ -112,7 +114,7 @@ def read(given: Paths, kept: Callable[[str], bool]) -> Site:
         )
     return Site(
         *(given.root, conf, nodes, settings.locations, settings, Snapshot(result)),
-        *(lambda draft: upgrading.edit(run, draft), faults),
+        *(lambda draft: upgrading.edit(run, draft), foreign, faults),
     )
 
 
@@ -122,16 +124,32 @@ def is_former(source: Source, run: Upgrade) -> bool:
     return plain.entries(source.trees) != {section: dict(source.trees[section]) for section in (PROFILES, NODES)}
 
 
-def content(path: Path) -> bytes:
-    """A file of the site; nothing where there is none. Raises ConfigError for what cannot be read."""
+def content(path: Path, root: Path | None = None) -> bytes:
+    """A file of the site; nothing where there is none. Links lead nowhere out of `root`, if given.
+
+    Raises ConfigError for what cannot be read.
+    """
+    real = within.resolve(root, str(path.relative_to(root)), absent=True) if root is not None else path
     try:
-        return path.read_bytes()
+        if real is None:
+            raise ConfigError(f"{path}: a part of its path is a file, or links lead to each other there")
+        return real.read_bytes()
     except FileNotFoundError:
         if path.is_symlink():
             raise ConfigError(f"{path} is a link that leads nowhere: {path.readlink()}") from None
         return b""
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from error
+
+
+def leads_out(site: Site, place: Path) -> str:
+    """Said of a directory of another server's root that is behind a link to one of this server's, or nothing."""
+    if not site.foreign:
+        return ""
+    inside = within.resolve(site.root, str(place.relative_to(site.root)))
+    if inside is not None and os.path.realpath(inside) == os.path.realpath(place):
+        return ""
+    return f"{place} is behind a link that leads out of {site.root}"
 
 
 def folders(place: Path) -> list[str]:
@@ -147,7 +165,7 @@ def images(site: Site) -> tuple[list[str], list[Finding]]:
     whole, wrong = [], []
     for name in folders(site.paths.warewulf_chroots):
         place = site.paths.warewulf_chroots / name
-        if why := unusable(place):
+        if why := unusable(place) or leads_out(site, place / "rootfs"):
             wrong.append(Finding(f"image {name}", why, f"import it again, or remove {place}"))
             continue
         whole.append(name)
@@ -173,6 +191,17 @@ def unusable(place: Path) -> str:
     if within.resolve(rootfs, "/bin/sh") is None:
         return "it has no /bin/sh inside: an import was cut short, or it is no root file system"
     return ""
+
+
+def no_overlay(site: Site, place: Path) -> str:
+    """Why what stands among the overlays is none, or nothing."""
+    if not place.exists():
+        return f"{place} is a link that leads nowhere: {place.readlink()}"
+    if not place.is_dir():
+        return f"{place} is a file"
+    if not model.NAME.fullmatch(place.name):
+        return f"its name cannot be one here: {place.name!r}"
+    return leads_out(site, place / "rootfs" if (place / "rootfs").exists() else place)
 
 
 def half_built(site: Site, image: str) -> str:

@@ -188,9 +188,12 @@ for alias in ("keys", "key", "cert", "crt"):
 @click.option("-f", "--force", is_flag=True, help="Also what others changed since.")
 @pass_app
 def undo(app: App, targets: tuple[Path, ...], force: bool) -> None:
-    """Put back what was there before the first `configure`: all files, or those named."""
+    """Put back what was there before the first `configure`: all files, or those named.
+
+    What `import warewulf` wrote, warewulf.conf and keys, only by name.
+    """
     host = host_of(app)
-    for target in targets or host.written():
+    for target in targets or host.configured():
         host.undo(target, force=force)
         click.echo(f"put back {target}")
 
