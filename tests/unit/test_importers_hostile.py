@@ -109,6 +109,16 @@ def test_importer_includes_that_loop_are_told_by_their_line(tmp_path: Path, name
         read(name, str(tmp_path / "c0"))
 
 
+@pytest.mark.parametrize("name", INCLUDES)
+@pytest.mark.parametrize("odd", ["\x1b[2J", "x" * 5000, "\u2028", "loop/x"])
+def test_importer_includes_of_odd_names_are_told_by_their_line(tmp_path: Path, name: str, odd: str) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "a").write_text(INCLUDES[name](odd))
+    with pytest.raises(ConfigError, match=r"a:2: ") as caught:
+        read(name, str(tmp_path / "a"))
+    assert caught.value.message.isprintable()
+
+
 def test_importer_of_a_directory_follows_no_loop(tmp_path: Path) -> None:
     (tmp_path / "systems").mkdir()
     (tmp_path / "systems/again").symlink_to(tmp_path)
@@ -226,7 +236,7 @@ def test_importer_of_xcat_tells_the_line(tmp_path: Path, what: str) -> None:
 
 BLOCKS = {
     "no end": ("host n1 {\n hardware ethernet 1:2:3:4:5:6;\n", ":2: the file ends inside"),
-    "no semicolon": ("host n1 {\n fixed-address 10.0.0.1\n}\n", ":3: no ; behind fixed-address"),
+    "no semicolon": ("host n1 {\n fixed-address 10.0.0.1\n}\n", ":3: no ; behind 'fixed-address'"),
     "an end too many": ("}\n", ":1: a } without its {"),
     "a quote": ('option x "y;\n', "quote"),
     "no host": ("subnet 10.0.0.0 netmask 255.0.0.0 { range 10.0.0.1 10.0.0.2; }\n", "no host block"),

@@ -16,8 +16,8 @@ from wwfast.cli.completion import completer
 from wwfast.cli.context import App, pass_app
 from wwfast.cli.nodes.entries import Function, How, difference, text, write_options
 from wwfast.cli.output import confirm, dump_json, table, warn
-from wwfast.config import checks
 from wwfast.nodes.edit.change import leaves, spelled
+from wwfast.nodes.foreign.common import legible
 from wwfast.nodes.registry import uncollected
 from wwfast.nodes.text.source import NODES
 
@@ -123,14 +123,10 @@ def show(job: Import) -> None:
     if rows:
         table(
             ("NOT CARRIED OVER", "NODES", "FOR EXAMPLE", "WHY"),
-            [(printable(each.key), each.hosts, printable(each.example), each.why) for each in rows[:MOST]],
+            [(legible(each.key), each.hosts, legible(each.example), each.why) for each in rows[:MOST]],
         )
     if len(rows) > MOST:
         click.echo(f"and {len(rows) - MOST} keys more: --json has all")
-
-
-def printable(word: str) -> str:
-    return word if word.isprintable() and len(word) <= 80 else checks.shown(word)
 
 
 def report(job: Import, *, written: bool) -> dict[str, Any]:

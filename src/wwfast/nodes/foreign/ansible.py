@@ -14,7 +14,7 @@ from wwfast.config import checks, yaml
 from wwfast.errors import UsageError
 from wwfast.nodes import hostlist
 from wwfast.nodes.foreign import fields
-from wwfast.nodes.foreign.common import UNKNOWN, Found, Given, Host, Place, Text, devices, objects, word
+from wwfast.nodes.foreign.common import UNKNOWN, Found, Given, Host, Place, Text, devices, legible, objects, word
 
 ADDRESS = "ansible_host"
 EVERY = ("all", "ungrouped")  # groups that say nothing
@@ -170,7 +170,9 @@ def made(inventory: Inventory, name: str, variables: dict[str, Any], known: Mapp
             try:
                 fields.store(host, nics, field, ",".join(value) if isinstance(value, list) else text)
             except ValueError as error:
-                raise inventory.text.fault(inventory.line(name), f"{checks.shown(name)}: {key}: {error}") from None
+                raise inventory.text.fault(
+                    inventory.line(name), f"{checks.shown(name)}: {legible(key)}: {error}"
+                ) from None
     for each in inventory.groups.get(name, ()):
         if checks.name(each):
             found.left.add(f"group {each}", name, "no name of a group")

@@ -219,6 +219,11 @@ def objects(text: Text) -> Any:
         raise ConfigError(f"{text.name}: its JSON is nested too deeply to describe nodes") from None
 
 
+def legible(name: str) -> str:
+    """A key or name in a message: as it is, unless that would break a line or fill the screen."""
+    return name if name.isprintable() and len(name) <= 80 else checks.shown(name)
+
+
 def word(value: Any) -> str:
     """A value of JSON or YAML as text: booleans spelled, null nothing, a list or map nothing of use."""
     if isinstance(value, bool):

@@ -126,7 +126,9 @@ def read(text: Text, scope: Scope, scopes: list[Scope], given: Given) -> None:
             statement = []
         elif token == "}":
             if statement or scope is outer or scope.above is None:
-                raise text.fault(line, "a } without its {" if not statement else f"no ; behind {statement[0]}")
+                raise text.fault(
+                    line, "a } without its {" if not statement else f"no ; behind {checks.shown(statement[0])}"
+                )
             scope, depth = scope.above, depth - 1
         elif token == ";":
             if statement[:1] == ["include"] and len(statement) == 2:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from wwfast.config import yaml
+from wwfast.config import checks, yaml
 from wwfast.errors import ConfigError, NotFoundError, of_system
 from wwfast.nodes.foreign.common import Include, Text
 
@@ -42,17 +42,21 @@ class Reader:
         top = Path(place).parent if place != "-" else Path()
 
         def include(text: Text, line: int, name: str) -> list[Text]:
+            if not name.isprintable() or not name:
+                raise text.fault(line, f"{checks.shown(name)} is the name of no file")
             above = self._above.get(text.name, [])
             path = (above[0].parent if above else top) / name
-            if path.resolve() in above:
-                raise text.fault(line, f"{name} includes itself, by way of {len(above)} files")
             if len(above) >= DEEPEST:
                 raise text.fault(line, f"more than {DEEPEST} files include each other")
             try:
+                if path.resolve() in above:
+                    raise text.fault(line, f"{name} includes itself, by way of {len(above)} files")
                 paths = self._matching(path, "*") if path.is_dir() else [path]
                 return [self._read(each, above) for each in paths]
             except NotFoundError as error:
-                raise text.fault(line, error.message, error.hint) from None
+                raise text.fault(line, error.message) from None
+            except (OSError, RuntimeError) as error:  # too long, or links that lead to each other
+                raise text.fault(line, f"{checks.shown(name)} cannot be read: {error}") from None
 
         return include
 

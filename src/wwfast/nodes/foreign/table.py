@@ -13,7 +13,7 @@ from typing import Any
 
 from wwfast.config import checks
 from wwfast.nodes.foreign import fields
-from wwfast.nodes.foreign.common import UNKNOWN, Found, Given, Host, Place, Text, devices
+from wwfast.nodes.foreign.common import UNKNOWN, Found, Given, Host, Place, Text, devices, legible
 from wwfast.nodes.foreign.fields import NAMES, Field
 
 NETNAME = "netname"
@@ -89,7 +89,7 @@ def table(text: Text, given: Given, found: Found) -> None:
                 try:
                     fields.store(host, nics, field, cell, device)
                 except ValueError as error:
-                    raise text.fault(line, f"{columns.heads[at]}: {error}") from None
+                    raise text.fault(line, f"{legible(columns.heads[at])}: {error}") from None
     for host, nics in made.values():
         settle(host, nics)
 
@@ -118,4 +118,5 @@ def rows(text: Text) -> Iterator[tuple[int, list[str]]]:
                 yield begin, row
             begin = reader.line_num + 1
     except csv.Error as error:
-        raise text.fault(reader.line_num or 1, f"no CSV: {error}", "a quoted cell ends with a quote") from None
+        problem = str(error).replace("\t", "tab")
+        raise text.fault(reader.line_num or 1, f"no CSV: {problem}", "a quoted cell ends with a quote") from None

@@ -23,6 +23,7 @@ from wwfast.nodes.foreign.common import (
     Text,
     addressed,
     devices,
+    legible,
     mac,
 )
 
@@ -61,7 +62,7 @@ def parse(given: Given) -> Found:
         for line, name, key, value in pairs(text):
             values = hosts.setdefault(name, (Place(text.name, line), {}))[1]
             if values.setdefault(key, value) != value:
-                raise text.fault(line, f"{name} says {key} twice, and differently")
+                raise text.fault(line, f"{legible(name)} says {legible(key)} twice, and differently")
     for name, (place, values) in hosts.items():
         found.hosts.append(made(name, place, values, found.left))
     return found

@@ -26,6 +26,7 @@ from wwfast.nodes.foreign.common import (
     Text,
     addressed,
     devices,
+    legible,
     mac,
 )
 
@@ -96,7 +97,7 @@ def stanzas(text: Text) -> Iterator[Object]:
             if key == "objtype":
                 current.kind = value
             elif current.values.setdefault(key, value) != value:
-                raise text.fault(number, f"{current.name} says {key} twice, and differently")
+                raise text.fault(number, f"{legible(current.name)} says {legible(key)} twice, and differently")
         elif (head := OBJECT.fullmatch(line)) and not checks.key(head[1] or head[2]):
             if current:
                 yield from finished(current, defaults)
