@@ -18,7 +18,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from itertools import chain
 from mmap import mmap
-from typing import Protocol
 
 import msgspec
 
@@ -46,18 +45,9 @@ class Died(Exception):
         self.number, self.where = number, where
 
 
-class Forks(Protocol):
-    """What starts workers, and ends them."""
-
-    def start(self, hand: Hand) -> tuple[int, int, int]:
-        """Process, and the ends of the pipes to it and from it. Raises WwfastError."""
-
-    def end(self, pid: int) -> tuple[int, str]:
-        """Kill it: by which signal it had ended before (0: it had not), and what it did last."""
-
-
 class Direct:
-    """Forks this very process, which must have no threads."""
+    """Forks this very process, which must have no threads. `start` gives a worker's process, and the ends of the pipes
+    to it and from it; `end` kills it: by which signal it had ended before (0: it had not), and what it did last."""
 
     def __init__(
         self, inherit: Callable[[Hand], Callable[[mmap], worker.Worker]] | None = None, *, nice: int = 0
@@ -116,7 +106,7 @@ class Direct:
 
 
 class Helper:
-    """A process without threads that forks for us; all services of this process share it."""
+    """As Direct, by a process without threads that forks for us; all services of this process share it."""
 
     _lock = threading.Lock()
     there: tuple[int, run.Process, run.Packets] | None = None
@@ -196,7 +186,7 @@ def _ready(fd: int, what: int, seconds: float) -> bool:
 class Hand:
     """A worker as its service sees it, and what it was told."""
 
-    def __init__(self, forks: Forks) -> None:
+    def __init__(self, forks: Direct | Helper) -> None:
         self._forks = forks
         self.generation = self.looked = 0
         self.conf: object = None

@@ -100,8 +100,11 @@ class Orders:
         Raises WwfastError: the node's own failure.
         """
         with self._lock:
-            generation, ground = self._now(snapshot, node, context)
-        if generation is None or ground is None:
+            generation = self.builder.generation
+            if generation is None or generation.snapshot is not snapshot:
+                return None
+            ground = generation.ground(node, context)
+        if ground is None:
             return None
         with self._first(ground), self._again((node.id, context)) as again:
             if not again:
@@ -180,7 +183,8 @@ class Orders:
         else:
             wanted.answer(None)
 
-    def _together(self, batch: Sequence[Wanted], stalls: Callable[[], None]) -> None:
+    def _together(self, batch: Sequence[Wanted], stalls: Callable[[], None] | None = None) -> None:
+        """Ask one worker for all of them; those are not answered that it left when it ended."""
         hand = self.crew.take()
         try:
             generation, began = self.builder.generation, time.monotonic()
@@ -190,7 +194,8 @@ class Orders:
             for each in batch:
                 if each not in asked:
                     each.answer(None)
-            self._tell(hand, generation, [(each.node, each.context) for each in asked])
+            news = [message for each in asked for message in self._news(hand, generation, each.node, each.context)]
+            hand.tell(*news, *(Make(each.node.id, each.context) for each in asked))
             for each in asked:
                 made = hand.hear(stalls)
                 if isinstance(made, Failed) and not made.again:
@@ -203,12 +208,6 @@ class Orders:
             hand.end()
         finally:
             self.crew.give(hand)
-
-    def _now(self, snapshot: Snapshot, node: Node, context: str) -> tuple[Generation | None, Ground | None]:
-        generation = self.builder.generation
-        if generation is None or generation.snapshot is not snapshot:
-            return None, None
-        return generation, generation.ground(node, context)
 
     def _take_in(self, generation: Generation, node: Node, context: str, made: Answer) -> Record | None:
         with self._lock:
@@ -327,10 +326,6 @@ class Orders:
                 hand.shared[plan] = ground.shared
                 yield Use(plan, ground.shared)
 
-    def _tell(self, hand: Hand, generation: Generation, batch: Sequence[Work]) -> None:
-        news = [message for each in batch for message in self._news(hand, generation, *each)]
-        hand.tell(*news, *(Make(node.id, context) for node, context in batch))
-
     def _begin(self, conf: Conf) -> Begin:
         places = {it.name: getattr(self.builder.paths, it.name) for it in dataclasses.fields(self.builder.paths)}
         paths = {name: str(value) for name, value in places.items() if isinstance(value, Path)}
@@ -371,11 +366,19 @@ class Orders:
         def some() -> None:
             while True:
                 try:
-                    batch = [left.popleft() for _ in range(min(BATCH, max(1, len(left) // processes)))]
+                    size = min(BATCH, max(1, len(left) // processes))
+                    batch = [Wanted(snapshot, *left.popleft()) for _ in range(size)]
                 except IndexError:
                     return
-                for each in self._batch(snapshot, batch):
-                    self._make(snapshot, each, failed)
+                self._together(batch)
+                for each in batch:
+                    try:
+                        if not each.answered:
+                            self.make(snapshot, each.node, each.context)
+                    except (WwfastError, OSError) as error:
+                        each.error = error
+                    if each.error is not None:
+                        failed.append(((each.node, each.context), each.error))
                 progress(len(work) - len(left))
 
         threads = [threading.Thread(target=some) for _ in range(processes - 1)]
@@ -385,29 +388,3 @@ class Orders:
         for thread in threads:
             thread.join()
         yield from failed
-
-    def _make(self, snapshot: Snapshot, work: Work, failed: list[tuple[Work, Exception]]) -> None:
-        try:
-            self.make(snapshot, *work)
-        except (WwfastError, OSError) as error:
-            failed.append((work, error))
-
-    def _batch(self, snapshot: Snapshot, batch: Sequence[Work]) -> list[Work]:
-        """Ask for all at once; those that were not answered well are given back, to be asked for one by one."""
-        hand = self.crew.take()
-        left = list(batch)
-        try:
-            generation = self.builder.generation
-            if generation is None or generation.snapshot is not snapshot:
-                return left
-            self._tell(hand, generation, batch)
-            for node, context in batch:
-                made = hand.hear()
-                if isinstance(made, Made):
-                    self._take_in(generation, node, context, made)
-                    left.remove((node, context))
-        except Died:
-            pass
-        finally:
-            self.crew.give(hand)
-        return left

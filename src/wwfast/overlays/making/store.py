@@ -60,9 +60,8 @@ class Store:
         self.directory = directory
         self.writing = writing
         self._base = str(directory)
-        self._there: set[tuple[bytes, str]] = set()  # written or seen by this process
-        self._sound: dict[tuple[bytes, str], Segment] = {}  # read back and found right
-        self._bad: set[tuple[bytes, str]] = set()  # read back and found damaged
+        # Written, or read back and found right; only seen (True); found damaged (False).
+        self._known: dict[tuple[bytes, str], Segment | bool] = {}
         self._waiting: dict[str, bytes] = {}  # files that the disk did not take
         self._memory: dict[tuple[bytes, str], Segment] = {}
         self._arena, self._size = -1, 0
@@ -82,19 +81,19 @@ class Store:
     def has(self, content: bytes, form: str = "zst") -> bool:
         """Whether it is there (of no content, always); what is damaged is found when it is read."""
         key = (content, form)
-        if not content or key in self._there or key in self._memory:
+        if not content or key in self._memory:
             return True
-        if key not in self._bad and os.access(self._place(content, form), os.F_OK):
-            self._there.add(key)
-            return True
-        return False
+        if key not in self._known and os.access(self._place(content, form), os.F_OK):
+            self._known[key] = True
+        return bool(self._known.get(key))
 
     def segment(self, content: bytes, form: str) -> Segment | None:
         """Where the bytes are, read back and compared once; None when absent or damaged."""
-        found = self._memory.get((content, form)) or self._sound.get((content, form))
-        if found is None and self._load(content, form) is not None:
-            found = self._sound[content, form]
-        return found
+        key = (content, form)
+        if key not in self._memory and not isinstance(self._known.get(key), Segment):
+            self._load(content, form)
+        found = self._memory.get(key) or self._known.get(key)
+        return found if isinstance(found, Segment) else None
 
     def read(self, content: bytes, form: str = "zst") -> bytes:
         """The bytes themselves, compared. Raises Damaged."""
@@ -114,20 +113,17 @@ class Store:
             if whole:
                 log.warning("overlay cache %s: damaged, made anew", path)
             self.drop(content, form)
-            self._bad.add((content, form))
             return None
-        self._sound[content, form] = Segment(path, HEAD.size, len(data), fields[1], fields[2])
+        self._known[content, form] = Segment(path, HEAD.size, len(data), fields[1], fields[2])
         return data
 
     def drop(self, content: bytes, form: str) -> None:
-        """Forget bytes that turned out wrong."""
-        self._there.discard((content, form))
-        self._sound.pop((content, form), None)
+        """These bytes turned out wrong: they are not there until they are written again."""
+        self._known[content, form] = False
 
     def forget(self) -> None:
         """Believe nothing that is not looked at once more."""
-        self._there.clear()
-        self._sound.clear()
+        self._known = {key: False for key, known in self._known.items() if not known}
 
     # -- writing -------------------------------------------------------------------------------------------------
 
@@ -139,9 +135,7 @@ class Store:
         path = self._place(content, form)
         if self.write(path, head + _check(head, data).to_bytes(8, "little") + data):
             # What would come back from the page cache is what was written: it is not read back.
-            self._there.add((content, form))
-            self._sound[content, form] = Segment(path, HEAD.size, len(data), raw_length, crc)
-            self._bad.discard((content, form))
+            self._known[content, form] = Segment(path, HEAD.size, len(data), raw_length, crc)
         else:
             self._remember((content, form), data, raw_length, crc)
 
@@ -323,7 +317,7 @@ class Store:
                     os.unlink(path)  # noqa: PTH108
                     freed += st.st_size
                     del unneeded[path]
-                    self.drop(content, form)
+                    self._known.pop((content, form), None)
         self._unneeded = unneeded
         return freed
 
