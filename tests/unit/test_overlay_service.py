@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from typing import Any
 
+import msgspec
 import pytest
 import zstandard
 
@@ -23,6 +24,7 @@ from wwfast.overlays.making import service as service_module
 from wwfast.overlays.making.generation import Generation
 from wwfast.overlays.making.messages import Begin, Know, Make, Render
 from wwfast.overlays.making.plan import SYSTEM
+from wwfast.overlays.templates.data import Rests
 from wwfast.overlays.templates.render import Template
 from wwfast.paths import Paths
 
@@ -138,6 +140,9 @@ def test_overlay_edit_of_one_template_leaves_what_the_others_said(site: Site, mo
     assert again() == set()
     site.put("base", "etc/hostname.j2", "x-{{ id }}\n")
     assert again() == {"etc/hostname.j2"}
+    told = made.make(Make("n1", SYSTEM))
+    rests = msgspec.msgpack.decode(told.rests, type=Rests)
+    assert set(rests.node) == {"id", "tags"}, "what was looked at for what is told again counts"
     note.write_text("two\n")
     assert again() == {"etc/note.j2"}
     site.nodes(NODES.replace("r1", "r9"))

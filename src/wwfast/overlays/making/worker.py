@@ -80,6 +80,7 @@ class Worker:
         self._mark = mark  # which template runs: seen by whoever asks why this process ended
         self._nodes = dict(cluster.nodes) if cluster is not None else {}
         self._conf = begin.conf
+        self._room = runs.ROOM if cluster is None else 0  # who forked with what it knows sees no edit
         self._files = paths.warewulf_files
         self._images = Images(paths)
         self._sources = Sources(paths, tuple(begin.conf.wwfast.include), self._images.rootfs)
@@ -256,7 +257,7 @@ class Worker:
         found = self._runs.get(template)
         if found is None or (template not in self._sound and not found.stands()):
             said = marked(template.where)
-            found = self._runs[template] = runs.Shared(template, self._names, self._sources, said)
+            found = self._runs[template] = runs.Shared(template, self._names, self._sources, said, self._room)
         self._sound.add(template)
         return found
 
