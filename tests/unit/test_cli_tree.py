@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 import click
 import pytest
 
+from wwfast.api.sources import FORMATS
 from wwfast.cli.main import cli, main
 from wwfast.paths import Paths
 
@@ -114,6 +115,15 @@ def test_wwctl_commands_aliases_and_flags_are_there(spellings: list[tuple[str, .
     assert len({each.name for each in found}) == 1, "aliases are one command"
     options = {opt for param in found[0].params for opt in (*param.opts, *param.secondary_opts)}
     assert set(flags) <= options
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_importer_of_each_format_is_a_command_with_the_flags_of_all(name: str) -> None:
+    found = command(("import", name))
+    options = {opt for param in found.params for opt in (*param.opts, *param.secondary_opts)}
+    assert {"--profile", "--with-secrets", "--json", "--yes", "--dry-run", "--force"} <= options
+    assert ("--map" in options) is (name in ("ansible", "csv"))
+    assert "Example: wwfast import" in (found.epilog or "")
 
 
 def test_wwctl_tree_is_whole() -> None:

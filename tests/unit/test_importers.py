@@ -207,6 +207,16 @@ def test_importer_leaves_what_is_there_alone(run: Run, paths: Paths) -> None:
     assert "node n00003 is in nodes.conf, and says otherwise: network devices[default].ipaddr" in err
 
 
+def test_importer_makes_no_profile_that_no_new_node_takes(run: Run, paths: Paths) -> None:
+    paths.nodes_conf.write_text(
+        "nodes:\n  n1: {profiles: [csv], network devices: {default: {hwaddr: '52:54:00:00:00:01'}}}\n"
+    )
+    place = given(paths, "name,mac\nn1,52:54:00:00:00:01\nn2,52:54:00:00:00:02\n")
+    assert run("import", "csv", place, "--yes")[0] == 0
+    assert "nodeprofiles" not in written(paths)
+    assert list(written(paths)["nodes"]) == ["n1", "n2"]
+
+
 def test_importer_checks_values_as_node_set_does(run: Run, paths: Paths) -> None:
     place = given(paths, "name,mac,ip,mtu\nn1,zz:54:00:00:00:01,10.0.0.300,9\n")
     status, _, err = run("import", "csv", place, "--yes")

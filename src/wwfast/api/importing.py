@@ -95,7 +95,8 @@ class Import:
             made[host.name] = ordered({**({"profiles": chain} if chain else {}), **own})
         refuse(refused, "nodes that are there are not changed; wwfast node delete, or leave them out of the file")
         self.new = list(made)
-        self.profile_is_new = not draft.has(PROFILES, self.profile) and bool(self.members)
+        takers = any(self.profile in entry.get("profiles", ()) for entry in made.values())
+        self.profile_is_new = takers and not draft.has(PROFILES, self.profile)
         if self.profile_is_new:
             draft.put(PROFILES, self.profile, self.shared)
         for name, entry in made.items():

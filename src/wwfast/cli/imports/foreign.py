@@ -27,7 +27,7 @@ MOST = 60  # keys shown that are not carried over; --json has all
 def options(function: Function) -> Function:
     """What every import takes beside its file and the options of commands that write."""
     made = click.option("-j", "--json", "as_json", is_flag=True, help="Print the report as JSON.")(function)
-    made = click.option("--with-secrets", is_flag=True, help="Take passwords of BMCs along.")(made)
+    made = click.option("--with-secrets", is_flag=True, help="Take passwords of BMCs and asset keys along.")(made)
     return click.option(
         "--profile",
         metavar="NAME",
