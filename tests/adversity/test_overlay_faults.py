@@ -16,11 +16,11 @@ import pytest
 
 from support.overlays import NODES, Site, body, kept, unpack
 from wwfast.config.settings import load
-from wwfast.overlays.files.scan import SETTLED
 from wwfast.overlays.making import store
 from wwfast.overlays.making.service import OverlayService
 from wwfast.paths import Paths
 from wwfast.system.run import start
+from wwfast.system.settled import SETTLED
 
 COUNT = 100
 

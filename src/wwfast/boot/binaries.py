@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wwfast.errors import WwfastError
+from wwfast.system import settled
 
 # Debian and Ubuntu /usr/lib/ipxe and /boot; RHEL, Fedora and SUSE /usr/share/ipxe; then local builds.
 SEARCH = (
@@ -41,7 +42,7 @@ class Binary:
 
     def read(self) -> bytes:
         try:
-            return self.path.read_bytes()
+            return settled.read(self.path)
         except OSError as error:
             raise WwfastError(f"cannot read the iPXE binary {self.path}: {error.strerror}", hint=HINT) from error
 

@@ -9,6 +9,7 @@ kernel's command line. iPXE 1.0.0+git-20190125 on UEFI panics the kernel without
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ from wwfast.overlays.templates.go import ipxe as go
 from wwfast.overlays.templates.ipxe import GO_SUFFIX, SUFFIX, Writer
 from wwfast.overlays.templates.render import Program
 from wwfast.paths import SHARE, Paths
+from wwfast.system import settled
 
 NODE = "{node}"  # stands for the node in what is wrong with a template, until one asks for it
 
@@ -75,11 +77,14 @@ class Scripts:
             found = path.stat()
             stamp = (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
             if known is None or known[:2] != (path, stamp):
-                source = path.read_text()
+                source = settled.read(path).decode()
                 known = Taken(path, stamp, source, self.writer.compiled(str(path), source, NODE))
         except FileNotFoundError:
             return
         except (OSError, UnicodeDecodeError) as error:
+            if known is not None and getattr(error, "errno", 0) == errno.EBUSY:  # the last good one until it is whole
+                into[name] = known
+                return
             known = Taken(path, (0, 0, 0, 0), "", ConfigError(f"iPXE template {path} cannot be read: {error}"))
         except WwfastError as error:
             known = Taken(path, stamp, source, error)
@@ -94,6 +99,10 @@ class Scripts:
             elif isinstance(program, go.Script):
                 found += program.doubts()
         return found
+
+    def files(self) -> list[Path]:
+        """The templates of the site."""
+        return [taken.path for taken in self._site.values()]
 
     def names(self) -> list[str]:
         return sorted(self._all)

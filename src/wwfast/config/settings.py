@@ -19,6 +19,7 @@ from wwfast.config import checks, former, yaml
 from wwfast.config.schema import Cleaner, Doc, Kind, fields, shape
 from wwfast.errors import ConfigError
 from wwfast.paths import Paths
+from wwfast.system import settled
 
 log = logging.getLogger(__name__)
 
@@ -343,7 +344,7 @@ def lacking(now: msgspec.Struct, before: msgspec.Struct | None = None, above: st
 def load(paths: Paths) -> Settings:
     """Read `paths.conf`; an absent file is all defaults. Raises ConfigError naming file, line and key."""
     try:
-        data = paths.conf.read_bytes()
+        data = settled.read(paths.conf)
     except FileNotFoundError:
         data = b""
     except OSError as error:

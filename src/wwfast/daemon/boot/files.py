@@ -68,6 +68,8 @@ class SiteFiles:
             return None
         if not stat.S_ISREG(found.st_mode):
             return None
-        digest = f"{found.st_dev:x}-{found.st_ino:x}-{found.st_mtime_ns:x}-{found.st_size:x}"
+        # Not the time of its content alone, which copying may keep.
+        stamps = (found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size)
+        digest = "-".join(f"{each:x}" for each in stamps)
         extents = (Extent(str(file), 0, found.st_size),) if found.st_size else ()
         return Artefact(file.name, RAW, extents, digest, (RAW,), int(found.st_mtime))

@@ -21,6 +21,7 @@ from wwfast.config.schema import Fields, shape
 from wwfast.config.yaml import Tree, YamlError
 from wwfast.errors import ConfigError
 from wwfast.nodes.text.patch import rewrite
+from wwfast.system import settled
 
 NODES, PROFILES = "nodes", "nodeprofiles"
 SECTIONS = (PROFILES, NODES)
@@ -110,7 +111,7 @@ class Source:
     def read(cls, path: Path, former: Source | None = None) -> Source:
         """The file as it is now; an absent one is empty. What is in it as it was in `former` is not looked at again."""
         try:
-            data = path.read_bytes()
+            data = settled.read(path)
         except FileNotFoundError:
             data = b""
         except OSError as error:

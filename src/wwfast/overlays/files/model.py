@@ -6,6 +6,7 @@ overlays whole. Scanning reads metadata only; `digest` of a file is read once pe
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -45,6 +46,10 @@ class Signature(NamedTuple):
         return cls(st.st_dev, st.st_ino, st.st_size, st.st_mtime_ns, st.st_ctime_ns)
 
 
+class Replaced(FileNotFoundError):
+    """The file that was found is not there any more, but another one, or more or less of it."""
+
+
 @dataclass(frozen=True)
 class Item:
     """One entry of an overlay: `path` is relative to rootfs, `mode` the permission bits.
@@ -82,13 +87,15 @@ class Item:
 
     @cached_property
     def digest(self) -> bytes:
-        """xxh3-128 of the content of a file, of the target of a link."""
+        """xxh3-128 of the content of a file, of the target of a link. Raises OSError, Replaced."""
         if self.kind == LINK:
             return xxhash.xxh3_128_digest(self.target.encode())
         state = xxhash.xxh3_128()
         with self.source.open("rb") as file:
             while block := file.read(1 << 20):
                 state.update(block)
+            if Signature.of(os.fstat(file.fileno())) != self.signature:
+                raise Replaced(errno.ENOENT, "it changed while it was read", str(self.source))
         return state.digest()
 
     @cached_property

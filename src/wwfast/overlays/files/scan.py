@@ -12,22 +12,10 @@ from wwfast.errors import ConfigError, WwfastError
 from wwfast.overlays.files import model
 from wwfast.overlays.files.model import Item
 from wwfast.paths import Paths
+from wwfast.system import settled
 from wwfast.system.watch import Watch, existing
 
 log = logging.getLogger(__name__)
-
-SETTLED = 0.02  # seconds a file must have been left alone before it is read
-UNSETTLED = 0.2  # seconds that is waited for at most
-
-
-def changing(written: float, end: float) -> bool:
-    """Whether a file that was written at `written` (Unix time) may be half of what it will be. True comes when it was
-    left alone for long enough, and it has to be looked at anew; never after `end` (of the monotonic clock)."""
-    left = written + SETTLED - time.time()
-    if not 0 < left <= SETTLED or time.monotonic() > end:
-        return False
-    time.sleep(left)
-    return True
 
 
 class Overlays:
@@ -59,6 +47,18 @@ class Overlays:
         """When a file of these overlays was last written or made, seconds since the epoch."""
         items = (item for found in self._lists.values() if isinstance(found, list) for item in found)
         return max((item.signature.mtime for item in items if item.kind == model.FILE), default=0) / 1e9
+
+    def _whole(self, name: str) -> list[Item]:
+        """The entries of an overlay, when none of its files is being written. Raises WwfastError, OSError."""
+        end = time.monotonic() + settled.UNSETTLED
+        while True:
+            items = model.find(self._paths, name).items()
+            written = next((item.path for item in items if _being_written(item)), None)
+            if written is None:
+                return items
+            if time.monotonic() > end:
+                raise ConfigError(f"overlay {name}: {written}: {settled.BUSY}")
+            time.sleep(settled.SETTLED)
 
     def _watched_list(self, name: str) -> None:
         """List it; once more if a directory was not watched yet, for what happened before it was."""
@@ -105,7 +105,7 @@ class Overlays:
         return before if len(same) == len(before) and all(a is b for a, b in zip(same, before, strict=True)) else same
 
     def _read(self, name: str) -> list[Item]:
-        items = model.find(self._paths, name).items()
+        items = self._whole(name)
         go = [item for item in items if item.kind != model.DIRECTORY and item.path.endswith(model.GO_TEMPLATE)]
         if not go:
             return items
@@ -121,3 +121,10 @@ class Overlays:
                 )
         ported = {item.output for item in items if item.path.endswith(model.TEMPLATE)}
         return [item for item in items if item not in go or item.output not in ported]
+
+
+def _being_written(item: Item) -> bool:
+    if item.kind != model.FILE or not settled.recent(item.signature.mtime):
+        return False
+    with item.source.open("rb") as file:
+        return settled.being_written(file.fileno())

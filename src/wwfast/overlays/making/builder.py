@@ -15,7 +15,7 @@ from wwfast.errors import WwfastError
 from wwfast.nodes.model import Node
 from wwfast.nodes.registry import Snapshot
 from wwfast.overlays.files.images import Images
-from wwfast.overlays.files.scan import UNSETTLED, Overlays, changing
+from wwfast.overlays.files.scan import Overlays
 from wwfast.overlays.making.generation import Generation, Ground
 from wwfast.overlays.making.index import Index, Record
 from wwfast.overlays.making.messages import Made, Part
@@ -24,6 +24,7 @@ from wwfast.overlays.making.store import Store
 from wwfast.overlays.templates.data import Cluster, Seen
 from wwfast.overlays.templates.sources import Sources
 from wwfast.paths import Paths
+from wwfast.system.settled import UNSETTLED, changing
 from wwfast.system.watch import Watch, existing
 
 

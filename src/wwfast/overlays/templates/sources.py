@@ -19,11 +19,10 @@ from typing import NamedTuple
 import xxhash
 
 from wwfast.overlays.files.model import Signature
-from wwfast.overlays.files.scan import UNSETTLED, changing
 from wwfast.overlays.templates.data import Seen
 from wwfast.overlays.templates.faults import Refused
 from wwfast.paths import Paths
-from wwfast.system import beneath
+from wwfast.system import beneath, settled
 from wwfast.system.watch import Watch, existing
 from wwfast.system.within import trail
 
@@ -202,13 +201,18 @@ class Sources:
             ) from error
 
     def _text(self, root: Path, relative: str, before: _Seen | None, *, in_root: bool) -> _Seen:
-        end = time.monotonic() + UNSETTLED
+        end = time.monotonic() + settled.UNSETTLED
         while True:
             seen = self._text_now(root, relative, before, in_root=in_root)
-            if seen is before or seen.signature is None or not changing(seen.signature.mtime / 1e9, end):
+            if seen is None:
+                if time.monotonic() > end:
+                    raise Refused(f"{{}}: {settled.BUSY}", f"/{relative}")
+                time.sleep(settled.SETTLED)
+            elif seen is before or seen.signature is None or not settled.changing(seen.signature.mtime / 1e9, end):
                 return seen
 
-    def _text_now(self, root: Path, relative: str, before: _Seen | None, *, in_root: bool) -> _Seen:
+    def _text_now(self, root: Path, relative: str, before: _Seen | None, *, in_root: bool) -> _Seen | None:
+        """None while it is being written."""
         fd = beneath.open_beneath(root, relative, os.O_RDONLY | os.O_NONBLOCK, in_root=in_root)
         st = os.fstat(fd)
         if not stat.S_ISREG(st.st_mode):
@@ -220,9 +224,13 @@ class Sources:
             signature = Signature.of(st)
             if before is not None and before.signature == signature:
                 return before
+            if settled.being_written(fd):
+                return None
             if st.st_size > LIMIT:
                 raise Refused(f"{{}} is too large for a template ({st.st_size} bytes)", f"/{relative}")
             data = file.read()
+            if Signature.of(os.fstat(fd)) != signature:
+                return None
         text = data.decode("utf-8", "surrogateescape")
         return _Seen(signature, text, xxhash.xxh3_128_digest(data))
 
