@@ -12,10 +12,13 @@ from pathlib import Path
 import pytest
 
 from support.overlays import NODES, Oracle, Site
+from wwfast.boot.resolve import Resolver
 from wwfast.config.settings import load
 from wwfast.images import building, store
+from wwfast.images.kernels.store import KernelStore
 from wwfast.paths import Paths
 from wwfast.system import libc
+from wwfast.system.watch import Watch
 
 INCLUDE = "{{ id }}{{ include('sub/note') }}\n"
 BIND = 0x1000
@@ -232,3 +235,34 @@ def test_image_that_is_made_again_under_the_id_of_a_former_build_is_itself(
         shutil.rmtree(site.paths.images / "one")
         assert not oracle.differences()
     assert len(digests) == 2
+
+
+def test_boot_script_that_is_written_by_another_name_is_taken_in(site: Site) -> None:
+    folder, other = site.paths.etc / "ipxe", site.paths.root / "other"
+    folder.mkdir()
+    other.write_text("#!ipxe\n")
+    (folder / "mine.ipxe.j2").hardlink_to(other)
+    resolver, watch = Resolver(site.paths), Watch()
+
+    def look() -> bool:
+        happened = watch.changed()
+        for place, contents in resolver.places(site.snapshot):
+            happened |= watch.add([place], contents=contents)
+        resolver.resolve(site.snapshot)
+        return happened
+
+    assert look()
+    look()
+    assert not look()
+    other.write_text("#!ipxe\nshell\n")
+    assert look()
+    watch.close()
+
+
+def test_kernel_whose_files_change_by_hand_is_what_is_there(site: Site) -> None:
+    boot = site.paths.kernels / "mine/rootfs/boot"
+    boot.mkdir(parents=True)
+    kernels = KernelStore(site.paths)
+    for version in ("6.1.0", "6.2.0"):
+        (boot / f"vmlinuz-{version}").write_text(version)
+        assert version in {kernel.version for kernel in kernels.get("mine").found}

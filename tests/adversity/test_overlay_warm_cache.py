@@ -352,3 +352,14 @@ def test_http_nodes_conf_behind_links_is_followed(ready: Paths) -> None:
         while motd(server)[0] != "v3":
             assert time.monotonic() < end + 2 * following.LOOK_SECONDS
             time.sleep(0.02)
+
+
+def test_http_nodes_conf_that_is_written_by_another_name_is_followed(ready: Paths) -> None:
+    """A hard link, or a file that a container has mounted there: nothing happens in its directory."""
+    overlay(ready, text="{{ comment }}")
+    other = ready.root / "other.conf"
+    other.hardlink_to(ready.nodes_conf)
+    with serving(ready) as server:
+        for version in ("v1", "v2"):
+            other.write_text(NODES.replace("  n1:\n", f"  n1:\n    comment: {version}\n"))
+            soon(server, version, "")

@@ -105,9 +105,10 @@ class BootFiles:
         there = {binary.arch for binary in found}
         self._take([*(one for one in self._stamps if one.arch not in there), *found])
 
-    def folders(self) -> set[Path]:
-        """Where a change may make a difference."""
-        return {binary.path.parent for binary in self._stamps} | set(SEARCH)
+    def places(self) -> set[Path]:
+        """Directories and files where a change may make a difference."""
+        found = {binary.path for binary in self._stamps}
+        return found | {path.parent for path in found} | set(SEARCH)
 
     def _take(self, found: list[Binary]) -> None:
         data: dict[str, bytes] = {}

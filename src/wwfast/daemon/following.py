@@ -106,6 +106,7 @@ class Follower:
             self.reload()
 
     def _take(self) -> bool:
-        """Watch where the file is and where links lead to it; whether something happened there."""
-        places = (self._paths.etc, self._paths.nodes_conf.resolve().parent)
+        """Watch the file (which may have other names, or be mounted there), where it is, and where links lead to it;
+        whether something happened there."""
+        places = (self._paths.etc, self._paths.nodes_conf.resolve().parent, self._paths.nodes_conf)
         return self._notices.take((place, True) for place in places)

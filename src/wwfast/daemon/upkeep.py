@@ -122,7 +122,7 @@ class Upkeep:
 
     def _take(self) -> bool:
         """In the thread: whether something happened that was not taken in yet."""
-        places = [*self._resolver.places(self._registry.snapshot()), *((it, True) for it in self._files.folders())]
+        places = [*self._resolver.places(self._registry.snapshot()), *((it, True) for it in self._files.places())]
         self._happened |= self._notices.take(places)
         return self._happened
 
