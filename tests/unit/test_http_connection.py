@@ -131,7 +131,7 @@ class Turns:
         self.moved.append((key, sent))
 
     def finished(self, key: str, last: bool, now: float) -> None:
-        self.over.append(f"finished {key}")
+        self.over.append(f"finished {key}{' for good' if last else ''}")
 
     def left(self, key: str, now: float) -> None:
         self.over.append(f"left {key}")
@@ -337,6 +337,25 @@ def test_http_connection_only_what_nodes_fetch_from_disk_waits_for_its_turn(
     peer.get(GET.replace(b"GET", method.encode()))
     waits = method == "GET" and not change and not alone
     assert (peer.state is State.WAITING, list(peer.serving.waiting)) == (waits, ["n1"] * waits)
+
+
+@pytest.mark.parametrize(("last", "sent"), [(True, 200_000), (True, 1000), (False, 200_000)])
+def test_http_connection_turn_is_over_with_the_whole_of_the_last_object(tmp_path: Path, last: bool, sent: int) -> None:
+    stored = artefact(tmp_path, bytes(200_000))
+    peer = Peer(lambda _: Response(body=stored, wwid="n1", stage="system", last=last)).get().open_files()
+    assert peer.line.passing is not None
+    peer.line.passing.sent += sent
+    peer.pumped(0 if sent == 200_000 else errno.EPIPE)
+    peer.serving.files.close()
+    assert peer.turns.over == [f"finished n1{' for good' if last and sent == 200_000 else ''}"]
+
+
+def test_http_connection_of_a_server_that_stops_says_that_it_closes() -> None:
+    peer = Peer(small)
+    peer.serving.draining = True
+    peer.get()
+    assert b"\r\nConnection: close\r\n" in peer.line.taken
+    assert peer.over == [peer.connection]
 
 
 @pytest.mark.parametrize("wwid", ["n1", ""])

@@ -98,10 +98,11 @@ class Answer:
         self.sent += new
         return new
 
-    @property
-    def told_of(self) -> bool:
-        """Whether events tell about it."""
-        return bool(self.response.stage) and self.head.method != "HEAD"
+    def is_told(self, outcome: Outcome) -> bool:
+        """Whether an event tells about it. A body that is fetched in many pieces is one event, that of its end."""
+        if not self.response.stage or self.head.method == "HEAD":
+            return False
+        return self.status != 206 or self.start + self.length == self.size or outcome is Outcome.FAILED
 
     def event(self, outcome: Outcome, peer: str, detail: str) -> Transfer:
         response = self.response

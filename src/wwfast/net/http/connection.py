@@ -392,7 +392,7 @@ class Connection:
 
     def _tell(self, outcome: Outcome, detail: str = "") -> None:
         answer = self.answer
-        if answer is not None and answer.told_of:
+        if answer is not None and answer.is_told(outcome):
             self.serving.tell(answer.event(outcome, self.peer, detail))
 
     # --- time ------------------------------------------------------------------------------------------------
