@@ -42,7 +42,7 @@ ALLOWED["__main__"] = {"cli"}
 # The folders inside a folder, lowest first: each may import those before it.
 INSIDE = {
     "nodes": ["text", "edit", "foreign"],
-    "images": ["kernels", "sources", "inside"],
+    "images": ["kernels", "stage1", "sources", "inside"],
     "overlays": ["files", "templates", "making"],
     "daemon": ["traffic", "life", "state", "boot"],
     "cli": ["nodes", "bmc", "images", "overlays", "server", "imports"],

@@ -142,6 +142,13 @@ class Service:
             if base(node.image_name) == name and not node.kernel.override
         }
 
+    def roots_of(self, name: str) -> list[str]:
+        """The file systems of an image that its nodes have as their root."""
+        from wwfast.archive.artefact import FILESYSTEMS
+
+        roots = {node.root for node in self._snapshot().nodes.values() if base(node.image_name) == name}
+        return [kind for kind in FILESYSTEMS if kind in roots]
+
     def stranded(self, name: str) -> list[str]:
         """What keeps nodes of an image from booting the build that is served now, one line a cause."""
         nodes = (node for node in self._snapshot().nodes.values() if base(node.image_name) == name)
@@ -152,7 +159,8 @@ class Service:
         from wwfast.images import building
 
         spare = self._settings().wwfast.kernel_modules != "all"
-        more = replace(how, in_use=self.pinned(), boots=self.booted_kernels(name), spare=spare)
+        formats = (*how.formats, *self.roots_of(name))
+        more = replace(how, formats=formats, in_use=self.pinned(), boots=self.booted_kernels(name), spare=spare)
         made, changed = building.build(self.paths, name, more)
         return Built(made, changed, made.manifest().warnings if changed else [])
 

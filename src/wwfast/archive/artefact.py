@@ -13,6 +13,10 @@ from typing import NamedTuple
 RAW, ZST, GZ = "raw", "zst", "gz"
 FORMATS = (RAW, ZST, GZ)
 SUFFIX = {RAW: "", ZST: ".zst", GZ: ".gz"}
+#: Forms of an image that are mounted, and not unpacked.
+SQUASHFS, EROFS = "squashfs", "erofs"
+FILESYSTEMS = (SQUASHFS, EROFS)
+PIECES = ".pieces"  # behind the name of a file system: the list of its pieces, `LENGTH SHA256` a line
 
 
 class Extent(NamedTuple):

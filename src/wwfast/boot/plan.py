@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from wwfast.archive.artefact import FORMATS, GZ, RAW, Artefact
+from wwfast.archive.artefact import FILESYSTEMS, FORMATS, GZ, RAW, Artefact
+from wwfast.boot import stage1
 from wwfast.boot.script import plain
 from wwfast.boot.stages import Stage
 from wwfast.boot.standing import UnresolvedError
@@ -99,6 +100,9 @@ class Planner:
                 return self._script(standing, node, ask, overlay)
             if stage is Stage.KERNEL:
                 return self._send(node, stage, self.kernel(standing, node, ask).artefact, ask)
+            if stage is Stage.STAGE1:
+                release = self.kernel(standing, node, ask).version
+                return self._send(node, stage, stage1.archive(self.image(standing, node, ask), node, release), ask)
             if stage is Stage.IMAGE:
                 return self._image(standing, node, ask)
             if stage is Stage.KMODS:
@@ -213,10 +217,14 @@ class Planner:
         if name != "localdisk":
             image = self._bootable(standing, node, ask)
             variables |= self._downloads(standing, node, ask, image)
-            overlays = self._overlays(node, image.boot_format, overlay)
+            two = node.root in FILESYSTEMS
+            overlays = self._overlays(node, GZ if two else image.boot_format, overlay)
             if overlays is None:
                 return None
             variables |= overlays
+            if two:
+                arguments = stage1.arguments(image, node, urls.base, preload=bool(overlays["preload"]))
+                variables |= {"stages": [Stage.STAGE1.value], "preload": False, "kernel_args": Expanded(arguments)}
         return self._script_of(standing, node.id, name, variables)
 
     def _bootable(self, standing: Standing, node: Node, ask: Ask) -> ServedImage:
@@ -229,6 +237,10 @@ class Planner:
                 f"image {image.name} is for {image.arch} and this node is {ask.arch}",
                 hint=f"wwfast node set {node.id} --image NAME",
             )
+        if node.root in FILESYSTEMS:
+            stage1.archive(image, node, self.kernel(standing, node, ask).version)
+            stage1.enough(image, node, ask.memsize)
+            return image
         least = image.least_ram // MIB
         if ask.memsize and least > ask.memsize:
             raise WwfastError(f"image {image.name} needs {least} MiB of memory and this node has {ask.memsize}")
@@ -265,6 +277,8 @@ class Planner:
             return self.refuse(node.id, Stage.IMAGE, 400, f"node {node.id} has no image")
         image = self.image(standing, node, ask)
         fmt = ask.compress or "raw"
+        if fmt in image.roots:
+            return self._send(node, Stage.IMAGE, image.roots[fmt], ask)
         if fmt not in image.artefacts and image.artefacts and fmt in DERIVED:
             raise UnresolvedError(image.build, fmt)
         if fmt not in image.artefacts:

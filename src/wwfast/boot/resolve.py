@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -12,7 +14,8 @@ from wwfast.boot.standing import NOBODY, Key, ServedImage, ServedKernel, Standin
 from wwfast.errors import WwfastError, of_system
 from wwfast.images import names
 from wwfast.images.kernels.store import KernelStore, chosen
-from wwfast.images.store import Image, ImageStore
+from wwfast.images.stage1 import programs
+from wwfast.images.store import Build, Image, ImageStore
 from wwfast.system.watch import existing
 from wwfast.system.within import trail
 
@@ -86,7 +89,8 @@ class Resolver:
             image = self._images.get(reference)
             build = f"{image.name}@{image.build.id}" if image.build else image.name
             artefacts = {fmt: made for fmt in FORMATS if (made := image.artefact(fmt)) is not None}
-            return ServedImage(image.name, build, image.arch, image.boot_format, image.min_ram, artefacts)
+            served = ServedImage(image.name, build, image.arch, image.boot_format, image.min_ram, artefacts)
+            return served if image.build is None else _in_two_stages(served, image.build)
 
         return _attempt(read)
 
@@ -117,6 +121,14 @@ class Resolver:
             image = _or(lambda name=name: self._images.get(name), None)  # type: ignore[misc]
             if image is not None and image.build is None:
                 yield from ((place, True) for place in _places_of_a_tree(image, keys))
+
+
+def _in_two_stages(image: ServedImage, build: Build) -> ServedImage:
+    """With what only nodes need whose root is mounted: others boot without, whatever is wrong with it."""
+    mounts = build.info.stage1 if build.info.script == programs.script() else {}
+    found = {release: _or(partial(build.stage1, release), None) for release in mounts}
+    stage1 = {release: made for release, made in found.items() if made is not None}
+    return replace(image, roots=_or(build.roots, {}), stage1=stage1, mounts=mounts)
 
 
 def _places_of_a_tree(image: Image, keys: set[Key]) -> Iterator[str]:

@@ -13,6 +13,7 @@ class Stage(StrEnum):
     EFIBOOT = "efiboot"
     KERNEL = "kernel"
     INITRAMFS = "initramfs"
+    STAGE1 = "stage1"
     IMAGE = "image"
     KMODS = "kmods"
     SYSTEM = "system"
@@ -26,4 +27,5 @@ class Stage(StrEnum):
             "runtime": "RUNTIME OVERLAY",
             "kmods": "KMODS OVERLAY",
             "efiboot": "EFI",
+            "stage1": "STAGE-1",
         }.get(self.value, self.value.upper())

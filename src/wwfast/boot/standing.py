@@ -5,7 +5,7 @@ Whoever answers a node has nothing else: `boot.resolve` reads the disk, nothing 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
@@ -32,7 +32,8 @@ class UnresolvedError(Exception):
 @dataclass(frozen=True, slots=True)
 class ServedImage:
     """One build of an image (an image that is not built has no artefact). `build` is NAME@BUILD, or NAME without a
-    build; `least_ram` in bytes, 0 when not known."""
+    build; `least_ram` in bytes, 0 when not known. `roots` are the file systems made of it and lists of their pieces;
+    `stage1` is by the release of a kernel, as is `mounts`, the kinds of file system that it can have as a root."""
 
     name: str
     build: str
@@ -40,6 +41,9 @@ class ServedImage:
     boot_format: str
     least_ram: int
     artefacts: Mapping[str, Artefact]
+    roots: Mapping[str, Artefact] = field(default_factory=dict)
+    stage1: Mapping[str, Artefact] = field(default_factory=dict)
+    mounts: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

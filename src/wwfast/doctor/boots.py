@@ -12,6 +12,8 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from wwfast.archive.artefact import FILESYSTEMS
+from wwfast.boot import stage1
 from wwfast.boot.plan import Ask
 from wwfast.boot.stages import Stage
 from wwfast.doctor import initrd, reach
@@ -98,12 +100,14 @@ class Rehearsal:
     def _files(self, node: Node) -> Iterator[Fault]:
         """Kernel, image and modules: there to be sent, and made for each other."""
         image, boots = self._paper.image(node), self._paper.kernel(node)
-        fmt = image.boot_format
-        for stage in (Stage.KERNEL, Stage.IMAGE, *([Stage.KMODS] if node.kernel.override else [])):
+        fmt, mounted = image.boot_format, node.root in FILESYSTEMS
+        unpacked = (Stage.IMAGE, *([Stage.KMODS] if node.kernel.override else []))
+        for stage in (Stage.KERNEL, *((Stage.STAGE1,) if mounted else unpacked)):
             plan = self._paper.plan(node, stage, self._ask(node, fmt))
             if plan.failed and image.artefact(fmt):  # one that is not built is told by the script
                 yield Fault(node.id, ERROR, str(stage), plan.reason)
-        yield from initrd.unpacks(node, image, boots, fmt)
+        if not mounted:
+            yield from initrd.unpacks(node, image, boots, fmt)
 
     def _overlays(self, node: Node, *, context: str) -> Iterator[Fault]:
         self._paper.overlays.rehearse(self._scene.snapshot, node, context)
@@ -114,7 +118,8 @@ class Rehearsal:
         root = initrd.Root(image, self._paper.overlays.laid(self._scene.snapshot, node, SYSTEM))
         yield from initrd.starts(node, root)
         script = self._paper.boot_script(node, self._ask(node)).text or ""
-        yield from initrd.refreshed(node, root, f"/{Stage.RUNTIME}/" in script)
+        preloads = f"/{Stage.RUNTIME}/" in script or stage1.PRELOADS in script
+        yield from initrd.refreshed(node, root, preloads)
 
     @staticmethod
     def _ask(node: Node, fmt: str = "") -> Ask:

@@ -11,12 +11,15 @@ from pathlib import Path
 
 import msgspec
 
+from wwfast.archive.artefact import FILESYSTEMS, FORMATS
 from wwfast.errors import NotFoundError, WwfastError
-from wwfast.images import names, store
+from wwfast.images import filesystems, names, store
 from wwfast.images.inside import mountpoints
 from wwfast.images.kernels import detect
 from wwfast.images.kernels.detect import Kernel
 from wwfast.images.kernels.unwanted import spare
+from wwfast.images.stage1 import making as stage1
+from wwfast.images.stage1 import programs
 from wwfast.images.store import Build, BuildInfo, ImageStore, KernelInfo
 from wwfast.pack import build as packing
 from wwfast.pack.manifest import Manifest
@@ -78,7 +81,7 @@ def build_locked(paths: Paths, name: str, how: How) -> tuple[Build, bool]:
             image.rootfs,
             room / "image",
             name=name,
-            formats=tuple(dict.fromkeys((*default_formats(found), *how.formats))),
+            formats=tuple(dict.fromkeys((*default_formats(found), *(it for it in how.formats if it in FORMATS)))),
             level=how.level,
             full=how.full,
             check=how.check,
@@ -86,11 +89,13 @@ def build_locked(paths: Paths, name: str, how: How) -> tuple[Build, bool]:
             frames=paths.frames,
             progress=how.progress,
         )
-        if image.build and not how.force and not how.full and _same(image.build.manifest(), manifest):
+        kinds = [it for it in how.formats if it in FILESYSTEMS]
+        if image.build and not how.force and not how.full and _same(image.build, manifest, kinds):
             return image.build, False
         made = room / "build"
         made.mkdir(mode=0o755)
         (room / "image").rename(made / "image")
+        roots = filesystems.make_all(image.rootfs, made / filesystems.PLACE, kinds, list(without.values()), how.level)
         info = BuildInfo(
             created=int(time.time()),
             kernels=_keep_kernels(found, made / "kernels"),
@@ -99,6 +104,9 @@ def build_locked(paths: Paths, name: str, how: How) -> tuple[Build, bool]:
             sizes={fmt: body.bytes for fmt, body in manifest.formats.items()},
             unpacked=manifest.unpacked,
             without=list(without),
+            roots=roots,
+            stage1=stage1.make(image.rootfs, name, found, made / stage1.PLACE, paths.frames) if roots else {},
+            script=programs.script(),
         )
         file = made / "info.json"
         file.write_bytes(msgspec.json.encode(info))
@@ -176,9 +184,13 @@ def in_use_of(name: str, references: Collection[str]) -> frozenset[str]:
     return frozenset(pin for ref in references for base, pin in [names.split(ref)] if base == name and pin)
 
 
-def _same(old: Manifest, new: Manifest) -> bool:
+def _same(build: Build, new: Manifest, kinds: Collection[str]) -> bool:
     """The same entries in the same order, and nothing missing in the old one that the new one has."""
-    return [s.key for s in old.segments] == [s.key for s in new.segments] and new.formats.keys() <= old.formats.keys()
+    old = build.manifest()
+    same = [s.key for s in old.segments] == [s.key for s in new.segments]
+    if kinds and (set(kinds) - build.info.roots.keys() or build.info.script != programs.script()):
+        return False
+    return same and new.formats.keys() <= old.formats.keys()
 
 
 def _keep_kernels(found: Sequence[Kernel], place: Path) -> list[KernelInfo]:

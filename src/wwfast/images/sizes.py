@@ -23,8 +23,10 @@ def footprints(paths: Paths) -> dict[tuple[str, str], Footprint]:
     for image in _names(paths.images):
         for build in _names(os.path.join(paths.images, image)):  # noqa: PTH118 - some for each image of a list
             held: dict[int, int] = {}
-            for part in ("image", "kernels"):
-                for entry in _files(os.path.join(paths.images, image, build, part)):  # noqa: PTH118
+            home = os.path.join(paths.images, image, build)  # noqa: PTH118
+            stage1 = [f"stage1/{release}" for release in _names(f"{home}/stage1")]
+            for part in ("image", "kernels", "roots", *stage1):
+                for entry in _files(f"{home}/{part}"):
                     status = entry.stat(follow_symlinks=False)
                     held[status.st_ino] = status.st_blocks * 512
             for inode in held:

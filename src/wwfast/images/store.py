@@ -22,7 +22,8 @@ import msgspec
 
 from wwfast.archive.artefact import GZ, ZST, Artefact
 from wwfast.errors import NotFoundError, WwfastError
-from wwfast.images import names
+from wwfast.images import filesystems, names
+from wwfast.images.filesystems import FilesystemInfo
 from wwfast.images.kernels import detect
 from wwfast.images.kernels.detect import Kernel
 from wwfast.paths import Paths
@@ -56,6 +57,9 @@ class BuildInfo(msgspec.Struct, frozen=True):
     sizes: dict[str, int]  # bytes by format
     unpacked: int = 0  # bytes of the tree in memory; 0 in builds of earlier versions
     without: list[str] = []  # releases of kernels that are there, and their modules are not
+    roots: dict[str, FilesystemInfo] = {}  # file systems made of the tree, by kind
+    stage1: dict[str, list[str]] = {}  # by release of a kernel: the file systems that its stage-1 mounts
+    script: str = ""  # which stage-1 is in it (images.stage1.programs.script)
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,17 @@ class Build:
 
         return _artefact(self.path, self.stamp, fmt) or derive.load(self.path / "image", fmt)
 
+    def roots(self) -> dict[str, Artefact]:
+        """The file systems made of it, and the lists of their pieces, by what a node asks for. Raises WwfastError."""
+        return filesystems.artefacts(self.path / filesystems.PLACE, self.image, self.info.roots, self.info.created)
+
+    def stage1(self, release: str) -> Artefact | None:
+        """What a kernel of it starts where it does not unpack the image itself."""
+        from wwfast.images.stage1 import making
+
+        formats = (ZST, GZ) if release in self.info.stage1 else ()
+        return next((made for fmt in formats if (made := making.load(self.path, release, fmt)) is not None), None)
+
     def derive(self, fmt: str) -> None:
         """Bring it into another form. For a thread; raises WwfastError."""
         from wwfast.pack import derive
@@ -111,7 +126,9 @@ class Build:
         from wwfast.pack.build import damaged
         from wwfast.pack.manifest import read
 
-        return damaged(self.path / "image", read(self.path / "image"))
+        return damaged(self.path / "image", read(self.path / "image")) or filesystems.damage(
+            self.path / filesystems.PLACE, self.info.roots
+        )
 
     def differences(self, tree: Path) -> list[str]:
         """Read a tree and compare it with what was packed: lines that say where it differs. Raises WwfastError."""

@@ -235,7 +235,13 @@ class Node(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, rename=spa
     ipmi: Annotated[Ipmi, Doc("Board management controller.", title="Ipmi")] = Ipmi()
     init: Annotated[str, Doc("Program started as init.", "init", "i", title="Init", check=checks.argument)] = ""
     root: Annotated[
-        str, Doc("Root file system: initramfs, tmpfs or a device.", "root", title="Root", check=checks.argument)
+        str,
+        Doc(
+            "Root file system: initramfs, tmpfs, ramfs, squashfs, erofs or a device.",
+            "root",
+            title="Root",
+            check=checks.argument,
+        ),
     ] = ""
     network_devices: Annotated[
         dict[str, NetDev], Doc("Network devices by name.", "net", title="NetDevs", names=checks.label)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from math import ceil
 from typing import Any
 
-STAGES = ("dhcp", "tftp", "dhcp-ipxe", "ipxe", "kernel", "initramfs", "image", "kmods", "system", "runtime")
+STAGES = ("dhcp", "tftp", "dhcp-ipxe", "ipxe", "kernel", "initramfs", "stage1", "image", "kmods", "system", "runtime")
 
 
 @dataclass

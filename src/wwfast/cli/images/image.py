@@ -80,7 +80,13 @@ def import_(
 @click.option("-f", "--force", is_flag=True, help="Publish a new build also when nothing changed.")
 @click.option("--full", is_flag=True, help="Take nothing from earlier builds.")
 @click.option("--check", is_flag=True, help="Read every file again, also those whose times did not change.")
-@click.option("--format", "formats", multiple=True, type=click.Choice(["zst", "gz", "raw"]), help="Formats to make.")
+@click.option(
+    "--format",
+    "formats",
+    multiple=True,
+    type=click.Choice(["zst", "gz", "raw", "squashfs", "erofs"]),
+    help="Formats to make.",
+)
 @click.option("--level", type=click.IntRange(1, 19), default=3, show_default=True, help="Compression level, 1 to 19.")
 @click.option("--syncuser", is_flag=True, help="Bring this server's users and groups into it first.")
 @click.option("--json", "as_json", is_flag=True, help="What became of each, for programs.")

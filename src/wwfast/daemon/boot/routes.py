@@ -41,7 +41,8 @@ ALIASES = {
     "overlay-runtime": Stage.RUNTIME,
 }
 STAGES = {
-    stage.value: stage for stage in (Stage.IPXE, Stage.GRUB, Stage.KERNEL, Stage.INITRAMFS, Stage.IMAGE, Stage.KMODS)
+    stage.value: stage
+    for stage in (Stage.IPXE, Stage.GRUB, Stage.KERNEL, Stage.INITRAMFS, Stage.STAGE1, Stage.IMAGE, Stage.KMODS)
 } | {"system": Stage.SYSTEM, "runtime": Stage.RUNTIME}
 OVERLAYS = (Stage.SYSTEM, Stage.RUNTIME)
 HELD_SECONDS = 10.0  # for an overlay in the making, where the client obeys Retry-After; else as long as it takes

@@ -45,7 +45,7 @@ def gather(root: Path, release: str, tree: Path, *, strip: bool = False) -> int:
         run(["depmod", "-b", tree, release], package="kmod")
         if not index_matches(target, files):
             raise WwfastError(f"modules.dep of kernel {release} does not name the modules that are there")
-    _firmware(root, files, tree / "lib/firmware")
+    firmware(root, files, tree / "lib/firmware")
     return len(files)
 
 
@@ -75,7 +75,7 @@ def index_matches(place: Path, files: list[Path]) -> bool:
     return named == {str(file.relative_to(place)) for file in files}
 
 
-def _firmware(root: Path, files: list[Path], target: Path) -> None:
+def firmware(root: Path, files: list[Path], target: Path) -> None:
     """Copy what `modinfo -F firmware` names and the source has, plain or compressed; the rest was never there."""
     if within.resolve(root, "/lib/firmware") is None:
         return

@@ -1,0 +1,183 @@
+"""The programs of stage-1, out of the image: each with its links, interpreter and libraries. Nothing of it is run."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import stat
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+from wwfast.errors import WwfastError
+from wwfast.images.stage1 import elf
+from wwfast.paths import SHARE
+from wwfast.system import within
+
+INIT = SHARE / "stage1/init"
+PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
+#: Where ld.so looks when nothing else says so; Debian's multiarch directories are compiled into its glibc.
+LIBRARIES = ("/lib/*-linux-gnu*", "/usr/lib/*-linux-gnu*", "/lib64", "/usr/lib64", "/lib", "/usr/lib")
+#: What glibc loads by name while it runs, where the image has it.
+LOADED = ("libgcc_s.so.1", "libnss_files.so.2")
+#: What a program belongs to on the distributions we know, for the one who has to install it.
+PACKAGES = {
+    "curl": "curl",
+    "ip": "iproute2 (iproute)",
+    "modprobe": "kmod",
+    "switch_root": "util-linux",
+    "mount": "util-linux (mount)",
+}
+LARGEST = 64 << 20  # bytes of a program or library; more is read by no mistake
+
+
+class LackingError(WwfastError):
+    """The image has no such program."""
+
+
+@cache
+def script() -> str:
+    """Which script this is, in hex: what it is told may be another with another version of this program."""
+    return hashlib.sha256(INIT.read_bytes()).hexdigest()[:16]
+
+
+def wanted() -> list[str]:
+    """What the script of stage-1 calls, as it says itself."""
+    found = re.findall(r"^#: (.+)$", INIT.read_text(), re.MULTILINE)
+    return " ".join(found).split()
+
+
+class Collector:
+    """Copies files of the tree `root` to `tree`, where they have the same names and links."""
+
+    def __init__(self, root: Path, tree: Path) -> None:
+        self.root, self.tree = root, tree
+        self._done: dict[str, Path | None] = {}
+        self._listed = list(self._ld_so_conf("/etc/ld.so.conf"))
+
+    def program(self, name: str) -> None:
+        """Raises LackingError naming the package."""
+        for place in PATH:
+            real = within.resolve(self.root, f"{place}/{name}")
+            if real is not None and real.is_file() and os.access(real, os.X_OK):
+                self._needed(f"{place}/{name}")
+                return
+        package = PACKAGES.get(name, "coreutils" if name != "sh" else "dash or bash")
+        raise LackingError(f"the image has no {name}", hint=f"install {package} in it")
+
+    def extras(self, shell: str) -> None:
+        """What the script itself is run by, and what libraries load."""
+        self._needed(shell)
+        copy = self.copy(shell)
+        found = elf.needs(copy.read_bytes()) if copy is not None else None
+        for name in LOADED if found is not None else ():
+            assert found is not None
+            if (path := self._library(name, (), found.kind)) is not None:
+                self._needed(path)
+
+    def copy(self, path: str) -> Path | None:
+        """A file with every link on the way to it; the copy, None where there is none."""
+        if path in self._done:
+            return self._done[path]
+
+        def link(at: list[str], name: str, _more: bool) -> str | None:
+            here = self.root.joinpath(*at, name)
+            there = self.tree.joinpath(*at, name)
+            mode = here.lstat().st_mode
+            if stat.S_ISLNK(mode):
+                target = os.readlink(here)  # noqa: PTH115
+                if not there.is_symlink():
+                    there.symlink_to(target)
+                return target
+            if stat.S_ISDIR(mode):
+                there.mkdir(exist_ok=True)
+                there.chmod(0o755)
+            return None
+
+        try:
+            parts = within.follow(path, link)
+            copy = self.tree.joinpath(*parts)
+            if not copy.exists():
+                shutil.copy2(self.root.joinpath(*parts), copy)
+        except (OSError, shutil.Error):
+            self._done[path] = None
+            return None
+        self._done[path] = copy
+        return copy
+
+    def _needed(self, path: str) -> None:
+        """The file and, of what runs it, all that it needs. Raises LackingError."""
+        todo = [path]
+        while todo:
+            one = todo.pop()
+            if one in self._done:
+                continue
+            copy = self.copy(one)
+            if copy is None:
+                raise LackingError(f"the image has no {one}, which {path} needs", hint="install its package again")
+            todo += self._wants(one, copy)
+
+    def _wants(self, path: str, copy: Path) -> Iterator[str]:
+        if copy.stat().st_size > LARGEST:
+            return
+        data = copy.read_bytes()
+        if data[:2] == b"#!":
+            words = data[2:256].split(b"\n", 1)[0].split()
+            if words:
+                yield os.fsdecode(words[0])
+            return
+        found = elf.needs(data)
+        if found is None:
+            return
+        if found.interpreter:
+            yield found.interpreter
+        real = "/" + str(copy.relative_to(self.tree))
+        origin = os.path.dirname(real)  # noqa: PTH120
+        search = tuple(part.replace("$ORIGIN", origin).replace("${ORIGIN}", origin) for part in found.search)
+        for name in found.libraries:
+            library = self._library(name, search, found.kind)
+            if library is None:
+                raise LackingError(f"the image has no {name}, which {path} needs", hint="install its package again")
+            yield library
+
+    def _library(self, name: str, search: tuple[str, ...], kind: tuple[int, int, int]) -> str | None:
+        if "/" in name:
+            return name
+        standard = (place for pattern in LIBRARIES for place in self._matching(pattern))
+        for place in (*search, *self._listed, *standard):
+            real = within.resolve(self.root, f"{place}/{name}")
+            if real is None or not real.is_file() or real.stat().st_size > LARGEST:
+                continue
+            with real.open("rb") as file:
+                found = elf.needs(file.read())
+            if found is not None and found.kind == kind:
+                return f"{place}/{name}"
+        return None
+
+    def _matching(self, pattern: str) -> Iterator[str]:
+        return within.matching(self.root, pattern) if "*" in pattern else iter([pattern])
+
+    def _ld_so_conf(self, path: str, depth: int = 0) -> Iterator[str]:
+        real = within.resolve(self.root, path)
+        if real is None or not real.is_file() or depth > 4:
+            return
+        for line in real.read_text(errors="replace").splitlines():
+            words = line.partition("#")[0].split()
+            if words[:1] == ["include"]:
+                for pattern in words[1:]:
+                    for each in within.matching(self.root, pattern if pattern.startswith("/") else f"/etc/{pattern}"):
+                        yield from self._ld_so_conf(each, depth + 1)
+            elif words and words[0].startswith("/"):
+                yield words[0]
+
+
+def collect(root: Path, tree: Path) -> None:
+    """Fill `tree` with /init and what it calls. Raises LackingError."""
+    collector = Collector(root, tree)
+    for name in wanted():
+        collector.program(name)
+    collector.extras("/bin/sh")
+    shutil.copyfile(INIT, tree / "init")
+    (tree / "init").chmod(0o755)

@@ -1,0 +1,305 @@
+"""Stage-1 out of an image: its programs and drivers, the file systems, and what a node that boots so is told."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from support.daemon import MAC, tiny_site
+from support.planner import Fresh
+from wwfast.archive.artefact import EROFS, FILESYSTEMS, PIECES, SQUASHFS
+from wwfast.boot.plan import Ask
+from wwfast.boot.stages import Stage
+from wwfast.cli.main import main
+from wwfast.config.settings import load
+from wwfast.errors import WwfastError
+from wwfast.images import building, filesystems
+from wwfast.images.building import How
+from wwfast.images.stage1 import drivers, elf, programs
+from wwfast.images.store import ImageStore
+from wwfast.nodes.registry import Registry
+from wwfast.paths import Paths
+
+RELEASE = "6.1.0-1"
+
+
+def put(root: Path, *paths: str, text: str = "") -> None:
+    for path in paths:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(text)
+
+
+@pytest.fixture(scope="module")
+def harvest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Stage-1 of this machine, which has all that an image must have."""
+    tree = tmp_path_factory.mktemp("harvest")
+    programs.collect(Path("/"), tree)
+    return tree
+
+
+@pytest.mark.root
+def test_stage1_programs_of_an_image_run_without_the_image(harvest: Path) -> None:
+    for command in ("curl --version", "ip -V", "modprobe --version", "mount --version", "sha256sum /init"):
+        done = subprocess.run(["chroot", harvest, "/bin/sh", "-c", command], capture_output=True, check=False)
+        assert done.returncode == 0, (command, done.stderr)
+    assert (harvest / "init").stat().st_mode & 0o777 == 0o755
+
+
+def test_stage1_nothing_of_it_is_outside_the_image(harvest: Path) -> None:
+    for path in harvest.rglob("*"):
+        if path.is_symlink():
+            assert not os.path.normpath(path.parent / path.readlink()).startswith(str(harvest.parent) + "/..")
+            assert (Path("/") / path.relative_to(harvest)).is_symlink(), "a link of the image is one here"
+
+
+@pytest.mark.parametrize("program", ["curl", "ip", "modprobe", "switch_root"])
+def test_stage1_program_that_the_image_lacks_is_named_with_its_package(
+    harvest: Path, tmp_path: Path, program: str
+) -> None:
+    image = tmp_path / "image"
+    shutil.copytree(harvest, image, symlinks=True)
+    for place in ("bin", "sbin", "usr/bin", "usr/sbin"):
+        (image / place / program).unlink(missing_ok=True)
+    (tmp_path / "tree").mkdir()
+    with pytest.raises(programs.LackingError, match=f"the image has no {program}") as caught:
+        programs.collect(image, tmp_path / "tree")
+    assert programs.PACKAGES[program].split()[0] in (caught.value.hint or "")
+
+
+def test_stage1_library_that_is_missing_is_named_with_who_needs_it(harvest: Path, tmp_path: Path) -> None:
+    image = tmp_path / "image"
+    shutil.copytree(harvest, image, symlinks=True)
+    for library in image.rglob("libcurl.so*"):
+        library.unlink()
+    (tmp_path / "tree").mkdir()
+    with pytest.raises(programs.LackingError, match=r"no libcurl\.so\.4, which /.*/curl needs"):
+        programs.collect(image, tmp_path / "tree")
+
+
+def test_stage1_elf_of_this_python_names_what_ldd_does() -> None:
+    found = elf.needs(Path(sys.executable).resolve().read_bytes())
+    assert found is not None
+    listed = subprocess.run(["ldd", sys.executable], capture_output=True, text=True, check=True).stdout
+    assert found.libraries
+    assert all(name in listed for name in found.libraries)
+    assert found.interpreter in listed
+
+
+def test_stage1_elf_that_is_damaged_is_none_or_something_and_never_a_crash() -> None:
+    data = Path("/bin/sh").resolve().read_bytes()
+    assert elf.needs(b"") is None
+    assert elf.needs(b"#!/bin/sh\n" * 20) is None
+    for cut in range(0, len(data), max(1, len(data) // 97)):
+        elf.needs(data[:cut])
+    for at in range(16, 1200):
+        elf.needs(data[:at] + bytes([data[at] ^ 0xFF]) + data[at + 1 :])
+
+
+def test_stage1_drivers_are_network_cards_and_roots_with_what_they_need(tmp_path: Path) -> None:
+    root, tree = tmp_path / "image", tmp_path / "tree"
+    home = f"usr/lib/modules/{RELEASE}"
+    (root / "lib").parent.mkdir()
+    (root / "lib").symlink_to("usr/lib")
+    depends = {
+        "kernel/drivers/net/ethernet/a/nic.ko": "kernel/drivers/net/mii.ko",
+        "kernel/drivers/net/mii.ko": "",
+        "kernel/drivers/net/phy/soft.ko": "",
+        "kernel/drivers/base/beside.ko": "",
+        "kernel/drivers/scsi/disk.ko": "",
+        "kernel/fs/squashfs/squashfs.ko": "",
+        "kernel/fs/overlayfs/overlay.ko": "",
+        "kernel/drivers/net/virtio_net.ko": "kernel/drivers/net/net_failover.ko",
+        "kernel/drivers/net/net_failover.ko": "",
+    }
+    put(root, *(f"{home}/{path}" for path in depends))
+    put(root, f"{home}/modules.dep", text="".join(f"{path}: {needed}\n" for path, needed in depends.items()))
+    put(root, f"{home}/modules.softdep", text="# a line\nsoftdep nic pre: beside post: absent\n")
+    put(root, f"{home}/modules.builtin", text="kernel/drivers/block/loop.ko\n")
+    tree.mkdir()
+    there = drivers.collect(root, RELEASE, tree)
+    found = {path.name for path in tree.rglob("*.ko")}
+    assert found == {
+        "nic.ko", "mii.ko", "soft.ko", "beside.ko", "squashfs.ko", "overlay.ko", "virtio_net.ko", "net_failover.ko",
+    }  # fmt: skip
+    assert {"loop", "overlay", "squashfs", "nic"} <= set(there)
+    assert "erofs" not in there
+    (root / home / "modules.dep").unlink()
+    with pytest.raises(WwfastError, match=r"kernel 6\.1\.0-1 has no modules\.dep"):
+        drivers.collect(root, RELEASE, tmp_path / "other")
+
+
+@pytest.fixture
+def rootfs(tmp_path: Path) -> Path:
+    root = tmp_path / "rootfs"
+    put(root, "etc/warewulf/excludes", text="/boot/*\nusr/share/[^a]oc\n# a rule that matches nothing\n")
+    put(root, "boot/vmlinuz", "usr/share/doc/x", "usr/share/man/y", "usr/bin/tool", text="text\n" * 1000)
+    (root / "usr/bin/link").symlink_to("tool")
+    os.setxattr(root / "usr/bin/tool", "user.note", b"kept")
+    os.utime(root / "usr/bin/tool", (1_000_000_000, 1_000_000_000))
+    with (root / "sparse").open("wb") as file:
+        file.truncate(50 << 20)
+    return root
+
+
+def names(file: Path, kind: str, into: Path) -> set[str]:
+    """What is in a file system, read by its own tools."""
+    if kind == SQUASHFS:
+        subprocess.run(["unsquashfs", "-no-progress", "-quiet", "-d", into, file], check=True, capture_output=True)
+    else:
+        subprocess.run(["fsck.erofs", f"--extract={into}", file], check=True, capture_output=True)
+    return {str(path.relative_to(into)) for path in into.rglob("*") if not path.is_dir()}
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("kind", FILESYSTEMS)
+def test_squashfs_and_erofs_hold_the_tree_without_what_its_rules_leave_out(
+    rootfs: Path, tmp_path: Path, kind: str
+) -> None:
+    (tmp_path / "one").mkdir()
+    info = filesystems.make(rootfs, tmp_path / "one", kind, excludes=["usr/share/man/y"])
+    found = names(tmp_path / "one" / kind, kind, tmp_path / "out")
+    assert found == {"etc/warewulf/excludes", "usr/bin/tool", "usr/bin/link", "sparse"}
+    assert int((tmp_path / "out/usr/bin/tool").stat().st_mtime) == 1_000_000_000
+    assert info.size < 1 << 20, "a hole takes nothing"
+    if kind == SQUASHFS:
+        assert os.getxattr(tmp_path / "out/usr/bin/tool", "user.note") == b"kept"
+
+
+@pytest.mark.parametrize("kind", FILESYSTEMS)
+def test_squashfs_and_erofs_of_the_same_tree_are_the_same_file(rootfs: Path, tmp_path: Path, kind: str) -> None:
+    made = []
+    for number, clock in enumerate(("2001-01-01", "2031-01-01")):
+        place = tmp_path / str(number)
+        place.mkdir()
+        made.append(filesystems.make(rootfs, place, kind))
+        assert clock
+    assert made[0] == made[1]
+
+
+@pytest.mark.parametrize("kind", FILESYSTEMS)
+def test_squashfs_and_erofs_without_their_program_name_the_package(
+    rootfs: Path, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(WwfastError) as caught:
+        filesystems.make(rootfs, tmp_path, kind)
+    program, package = filesystems.PACKAGES[kind]
+    assert program in caught.value.message
+    assert package in (caught.value.hint or "")
+
+
+@pytest.fixture
+def site(paths: Paths, harvest: Path) -> Paths:
+    """An image with all that stage-1 needs and a kernel that says so, for node n1 with a root that is mounted."""
+    made = tiny_site(paths)
+    root = made.chroots / "tiny/rootfs"
+    for name in ("curl", "sh", "tar"):
+        (root / "usr/bin" / name).unlink()
+    for part in harvest.iterdir():
+        if part.is_symlink() and not (root / part.name).is_symlink():
+            (root / part.name).symlink_to(part.readlink())
+        elif part.is_dir() and not part.is_symlink():
+            shutil.copytree(part, root / part.name, symlinks=True, dirs_exist_ok=True)
+    put(root, f"usr/lib/modules/{RELEASE}/modules.dep")
+    put(
+        root,
+        f"usr/lib/modules/{RELEASE}/modules.builtin",
+        text="".join(f"kernel/{name}.ko\n" for name in drivers.BY_NAME),
+    )
+    text = made.nodes_conf.read_text()
+    made.nodes_conf.write_text(text.replace("  n1:\n", "  n1:\n    root: squashfs\n", 1))
+    assert "root: squashfs" in made.nodes_conf.read_text()
+    return made
+
+
+def told(site: Paths, **more: object) -> tuple[str, str]:
+    """What node n1 is sent as its script, and why it is that."""
+    snapshot = Registry(site).snapshot()
+    plan = Fresh(site, load(site)).plan(snapshot, snapshot.nodes["n1"], Stage.IPXE, Ask(MAC, **more))  # type: ignore[arg-type]
+    return plan.text or "", plan.reason
+
+
+def test_two_stage_node_is_told_of_stage1_alone_and_of_its_image(site: Paths) -> None:
+    assert "is not built as squashfs" in told(site)[1]
+    build, changed = building.build(site, "tiny", How(formats=(SQUASHFS,)))
+    assert changed
+    assert build.info.stage1 == {RELEASE: [SQUASHFS, EROFS]}
+    text, reason = told(site)
+    assert reason == ""
+    assert "initrd --name stage1 ${base}/stage1/" in text
+    assert "--name image" not in text
+    pieces = ImageStore(site).get("tiny").build.roots()[SQUASHFS + PIECES].digest  # type: ignore[union-attr]
+    for word in (
+        f"wwfast.image=tiny@{build.id}", "wwfast.root=squashfs", f"wwfast.pieces={pieces}",
+        "wwfast.ip=${netX/ip}/${netX/netmask}", "initrd=stage1",
+    ):  # fmt: skip
+        assert word in text
+    snapshot = Registry(site).snapshot()
+    fresh, node = Fresh(site, load(site)), snapshot.nodes["n1"]
+    for stage, compress in ((Stage.STAGE1, ""), (Stage.IMAGE, SQUASHFS), (Stage.IMAGE, SQUASHFS + PIECES)):
+        plan = fresh.plan(snapshot, node, stage, Ask(MAC, compress=compress, image=f"tiny@{build.id}"))
+        assert plan.artefact is not None, plan.reason
+        assert sum(extent.length for extent in plan.artefact.extents) > 0
+    assert fresh.plan(snapshot, node, Stage.IMAGE, Ask(MAC, compress=EROFS)).status == 404
+
+
+def test_two_stage_that_cannot_be_is_refused_in_words(site: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    building.build(site, "tiny", How(formats=(SQUASHFS,)))
+    assert "needs 1" in told(site, memsize=64)[1]
+    assert told(site, memsize=256)[1] == ""
+    text = site.nodes_conf.read_text()
+    site.nodes_conf.write_text(text.replace("root: squashfs", "root: erofs"))
+    assert "is not built as erofs: wwfast image build --format erofs tiny" in told(site)[1]
+    site.nodes_conf.write_text(text)
+    monkeypatch.setattr(programs, "script", lambda: "another")
+    assert "no stage-1 of this version of wwfast" in told(site)[1]
+    _, changed = building.build(site, "tiny", How(formats=(SQUASHFS,)))
+    assert (changed, told(site)[1]) == (True, "")
+    assert not building.build(site, "tiny", How(formats=(SQUASHFS,)))[1], "nothing changed since"
+
+
+def test_two_stage_image_that_lacks_a_program_says_which_when_it_is_built(
+    site: Paths, caplog: pytest.LogCaptureFixture
+) -> None:
+    for curl in (site.chroots / "tiny/rootfs").rglob("curl"):
+        curl.unlink()
+    build, _ = building.build(site, "tiny", How(formats=(SQUASHFS,)))
+    assert "has no stage-1 for kernel 6.1.0-1: the image has no curl: install curl in it" in caplog.text
+    assert build.info.stage1 == {}
+    assert "image tiny has no stage-1" in told(site)[1]
+    assert build.artefact("zst") is not None, "in one stage it boots as before"
+
+
+def test_squashfs_that_is_damaged_on_disk_is_found_by_verify(site: Paths) -> None:
+    build, _ = building.build(site, "tiny", How(formats=(SQUASHFS,)))
+    assert build.damage() is None
+    file = build.path / filesystems.PLACE / SQUASHFS
+    file.chmod(0o600)
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    assert "squashfs is damaged" in (build.damage() or "")
+
+
+def test_two_stage_doctor_plays_the_boot_that_the_node_has(site: Paths, capsys: pytest.CaptureFixture[str]) -> None:
+    def said() -> str:
+        with pytest.raises(SystemExit):
+            main(["--root", str(site.root), "doctor", "n1"])
+        return capsys.readouterr().out
+
+    assert "is not built as squashfs" in said()
+    building.build(site, "tiny", How(formats=(SQUASHFS,)))
+    assert "squashfs" not in said()
+    build = ImageStore(site).get("tiny").build
+    assert build is not None
+    shutil.rmtree(build.path / "stage1")
+    assert "image tiny has no stage-1" in said()
+    shutil.rmtree(build.path / filesystems.PLACE)
+    assert "image tiny is not built as squashfs" in said()
+    site.nodes_conf.write_text(site.nodes_conf.read_text().replace("root: squashfs", "root: initramfs"))
+    assert told(site)[1] == "", "others boot as before"
