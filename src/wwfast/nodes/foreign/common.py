@@ -93,7 +93,9 @@ class Left:
         self._rows: dict[tuple[str, str], list[Any]] = {}  # how many, the first host, the last one
 
     def add(self, key: str, host: str, why: str = UNKNOWN, hosts: int = 1) -> None:
-        row = self._rows.setdefault((key, why), [0, host, None])
+        row = self._rows.get((key, why))
+        if row is None:
+            row = self._rows[key, why] = [0, host, None]
         if row[2] != host:
             row[0] += hosts
             row[2] = host

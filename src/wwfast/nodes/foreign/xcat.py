@@ -34,6 +34,7 @@ OBJECT = re.compile(r"(?:Object name: *(\S+)|(\S+):)\s*")
 NIC = re.compile(r"(nic[a-z]+)\.(.+)")
 QUOTES = ("'", '"')
 MOMENT = "of a moment: wwfast node status"
+KEY = re.compile(r"[^#\s]\S*")
 DEFAULT = "default-"  # of an object: what objects of its kind have below it
 #: Key -> where it goes.
 FIELDS: dict[str, tuple[str, ...]] = {
@@ -87,11 +88,13 @@ def stanzas(text: Text) -> Iterator[Object]:
     """The objects of a file, with what `default-KIND` says for them."""
     current: Object | None = None
     defaults: dict[str, dict[str, str]] = {}
+    keys: dict[str, str] = {}  # what stands before a `=`, and the key that it is: a few hundred of a million lines
     for number, line in text.lines():
-        key, equals, value = line.partition("=")
-        key = key.strip()
-        if equals and current and line[0] in " \t" and key and not key.startswith("#") and " " not in key:
-            key = key if key.startswith("nic") else key.lower()
+        before, equals, value = line.partition("=")
+        key = keys.get(before, "") if equals else ""
+        if equals and not key and before[:1] in (" ", "\t") and KEY.fullmatch(word := before.strip()):
+            key = keys[before] = word if word.startswith("nic") else word.lower()
+        if key and current:
             value = value.strip()
             value = unquoted(value) if value[:1] in QUOTES else value
             if key == "objtype":
@@ -142,10 +145,10 @@ class Node:
         self.networks, self.known, self.left = networks, known, left
         self.said = dict(each.values)
         self.nics: dict[str, dict[str, Any]] = {}
-        self.unfold()
+        nic = [key for key in self.said if key.startswith("nic")]
         self.fields()
         self.boot()
-        self.network()
+        self.network(self.unfold(nic))
         for key, value in self.said.items():
             if value:
                 of_nic = NIC.fullmatch(key) if key.startswith("nic") else None
@@ -157,13 +160,15 @@ class Node:
     def take(self, key: str) -> str:
         return self.said.pop(key, "")
 
-    def unfold(self) -> None:
-        """`nicips=eth0!A,ib0!B` as `nicips.eth0=A` and `nicips.ib0=B`."""
-        for key in [key for key in self.said if key.startswith("nic") and "." not in key]:
-            if "!" in self.said[key]:
-                for part in self.said.pop(key).split(","):
-                    name, _, value = part.partition("!")
-                    self.said.setdefault(f"{key}.{name}", value)
+    def unfold(self, keys: list[str]) -> list[str]:
+        """`nicips=eth0!A,ib0!B` as `nicips.eth0=A` and `nicips.ib0=B`; all keys of NICs then."""
+        whole = [key for key in keys if "." not in key and "!" in self.said[key]]
+        for key in whole:
+            for part in self.said.pop(key).split(","):
+                name, _, value = part.partition("!")
+                if self.said.setdefault(f"{key}.{name}", value) != value:
+                    self.lose(f"{key} (said twice)", "the other form counts")
+        return [key for key in self.said if key.startswith("nic")] if whole else keys
 
     def fields(self) -> None:
         for key in [key for key in self.said if key in FIELDS]:
@@ -188,7 +193,7 @@ class Node:
         elif image:
             self.host.image = ("provmethod", image)
         arguments = words.ARGUMENT.findall(self.take("addkcmdline"))
-        port, speed, flow = (self.take(f"serial{each}") for each in ("port", "speed", "flow"))
+        port, speed, flow = self.take("serialport"), self.take("serialspeed"), self.take("serialflow")
         if port:
             arguments.append(
                 f"console=ttyS{port}" + (f",{speed}" if speed else "") + "n8r" * (flow == "hard" and speed != "")
@@ -198,8 +203,8 @@ class Node:
     def nic(self, name: str) -> dict[str, Any]:
         return self.nics.setdefault(name, {"device": name})
 
-    def network(self) -> None:
-        for key in [key for key in self.said if key.startswith("nic")]:
+    def network(self, keys: list[str]) -> None:
+        for key in keys:
             found = NIC.fullmatch(key)
             if found and self.interface(found[1], found[2], self.said[key]):
                 del self.said[key]
