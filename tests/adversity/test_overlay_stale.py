@@ -121,7 +121,7 @@ def renamed_far_above(site: Site, file: Path) -> Steps:
         *((way, what) for way in (made_again, by_another_name, renamed_far_above) for what in (plain, note)),
         *(
             pytest.param(*each, marks=ROOT)
-            for each in ((mounted_over, plain), (mounted_over, note), (file_bound, note))
+            for each in ((mounted_over, plain), (mounted_over, note), (file_bound, plain), (file_bound, note))
         ),
     ],
 )

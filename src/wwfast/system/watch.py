@@ -61,6 +61,7 @@ class Watch:
         self._polling = self._ready is None
         self._mounted = False  # the table of mounts changed, and `changed` has not looked
         self._table = _mounts()
+        self._inside = _by_folder(self._table)  # a file that is mounted there is written elsewhere
         self._next = 0.0
 
     def add(self, places: Iterable[Path | str], *, contents: bool = True) -> bool:
@@ -68,7 +69,10 @@ class Watch:
 
         Without `contents` only names that come, go or move are told, not what is written into files.
         """
-        return self._add(places, _ALL if contents else _NAMES)
+        if not contents:
+            return self._add(places, _NAMES)
+        each = [str(place) for place in places]
+        return self._add([*each, *(it for place in each for it in self._inside.get(place, ()))], _ALL)
 
     def follow(self, places: Iterable[Path | str]) -> bool:
         """Watch the way to these places: a directory above that is renamed, a link that is pointed elsewhere. True as
@@ -158,6 +162,7 @@ class Watch:
         before, self._table = self._table, _mounts()
         if not (changed := before ^ self._table):
             return False
+        self._inside = _by_folder(self._table)
         watched = [os.path.realpath(name) for name, _ in self._known]
         return any(
             os.path.dirname(place) == name or f"{name}/".startswith(f"{place.rstrip('/')}/")  # noqa: PTH120
@@ -212,6 +217,14 @@ def _mounts() -> set[tuple[str, str]]:
         fields = [line.split(" ", 5) for line in file]
         return {(each[0], re.sub(r"\\([0-7]{3})", lambda it: chr(int(it[1], 8)), each[4])) for each in fields}
     return set()
+
+
+def _by_folder(table: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """Places of mounts by the directory that holds them."""
+    found: dict[str, list[str]] = {}
+    for _, place in table:
+        found.setdefault(os.path.dirname(place), []).append(place)  # noqa: PTH120
+    return found
 
 
 def _type(device: int) -> str:
