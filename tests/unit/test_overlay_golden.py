@@ -32,6 +32,8 @@ LISTS: dict[str, list[str]] = {
     "runtime": ["hosts", "ssh.authorized_keys", "syncuser"],
     "none": [],
 }
+# The name of the machine that runs the tests, in /etc/hosts.
+OWN_NAME = re.compile(rb" \S+ warewulf\n")
 VOLATILE = re.compile(rb"(build.?time|BuildTime|build.?host|BuildHost)[^\n]*", re.I)
 
 
@@ -90,6 +92,7 @@ def digests(paths: Paths, overlays: list[str]) -> dict[str, str]:
         ):
             for *facts, data in each:
                 data = data.replace(os.fsencode(SHARE), b"SHARE").replace(os.fsencode(paths.root), b"ROOT")
+                data = OWN_NAME.sub(b" vm warewulf\n", data)
                 state.update(repr((path, facts, VOLATILE.sub(b"", data))).encode())
         made[name] = state.hexdigest()[:32]
     service.close()
