@@ -43,6 +43,7 @@ TESTS = {
     "system/wal.py": "tests/unit/test_daemon_guard.py tests/unit/test_dhcp_leases.py "
     "tests/adversity/test_dhcp_leases_written.py",
     "system/libc.py": "tests/unit/test_libc.py tests/interop/test_image_inside.py " + DISK,
+    "system/files.py": "tests/unit/test_system_files.py " + DISK,
     "system/*.py": DISK,
     "overlays/files/edit.py": "tests/unit/test_overlay_cli.py tests/adversity/test_overlay_disk.py",
     "overlays/making/store.py": OVERLAYS,

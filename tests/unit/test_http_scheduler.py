@@ -325,3 +325,14 @@ def test_width_looks_the_other_way_at_its_ends() -> None:
         seen.append(width.now)
     runs = [(key, len(list(group))) for key, group in groupby(seen)]
     assert runs == [(12, 2), (8, 11), (12, 2), (8, 11), (12, 2), (8, 11), (12, 1)], runs
+
+
+def test_a_node_between_two_objects_keeps_its_slot_for_a_moment() -> None:
+    scheduler = WaveScheduler(1)
+    scheduler.ask("a", "", 16 * MIB, Patience.RETRIES, 0.0)
+    for index in range(NARROWEST + 3):
+        scheduler.ask(f"n{index}", "", 16 * MIB, Patience.LONG, 0.0)
+    scheduler.tick(0, 0.1)
+    scheduler.finished("a", False, 1.0)
+    assert scheduler.tick(0, 1.0 + GAP / 2) == []
+    assert [verdict for _, verdict in scheduler.tick(0, 1.0 + GAP * 1.5)] == [GO]
