@@ -14,6 +14,7 @@ import pytest
 from support.overlays import NODES, Oracle, Site
 from wwfast.boot.resolve import Resolver
 from wwfast.config.settings import load
+from wwfast.daemon.boot.files import SiteFiles
 from wwfast.images import building, store
 from wwfast.images.kernels.store import KernelStore
 from wwfast.paths import Paths
@@ -266,3 +267,18 @@ def test_kernel_whose_files_change_by_hand_is_what_is_there(site: Site) -> None:
     for version in ("6.1.0", "6.2.0"):
         (boot / f"vmlinuz-{version}").write_text(version)
         assert version in {kernel.version for kernel in kernels.get("mine").found}
+
+
+def test_http_file_that_keeps_its_size_and_time_has_another_etag(site: Site) -> None:
+    """As `cp -p` and `rsync -t` keep it: who asks whether his is still right is not told so."""
+    file = site.paths.warewulf_files / "x"
+    file.parent.mkdir(parents=True)
+    files, found = SiteFiles(file.parent, secure=False), set()
+    for text in ("1", "2", "3"):
+        file.write_text(text)
+        os.utime(file, (10**9, 10**9))
+        artefact = files.find("x")
+        assert artefact is not None
+        found.add(artefact.digest)
+        time.sleep(0.01)
+    assert len(found) == 3
