@@ -42,10 +42,17 @@ class Resolver:
         self._paths = paths
         self._images = ImageStore(paths)
         self._kernels = KernelStore(paths)
-        self.former = Standing(Scripts(paths))
+        self._former: Standing | None = None
         self._kept: set[str] = set()  # builds beside the current ones, as NAME@BUILD
         self._snapshot: Snapshot | None = None
         self._wanted: dict[str, set[Key]] = {}
+
+    @property
+    def former(self) -> Standing:
+        """What was resolved last. The first one has our scripts, which take 50 ms to compile."""
+        if self._former is None:
+            self._former = Standing(Scripts(self._paths))
+        return self._former
 
     def resolve(self, snapshot: Snapshot, asked: Iterable[str] = ()) -> Standing:
         """What all nodes boot with now, and `asked`, builds as NAME@BUILD. Never raises for what is wrong with one."""
@@ -68,8 +75,8 @@ class Resolver:
                 for each in (reference, *of_builds):
                     kernels[each, override, version] = self._kernel((each, override, version))
         self._kept &= {f"{name}@{build}" for name, found in builds.items() for build in found}
-        self.former = Standing(Scripts(self._paths, self.former.scripts), images, kernels, builds)
-        return self.former
+        self._former = Standing(Scripts(self._paths, self.former.scripts), images, kernels, builds)
+        return self._former
 
     def _wants(self, snapshot: Snapshot) -> dict[str, set[Key]]:
         """What the nodes ask for, by name of the image; kernels of no image under ""."""

@@ -60,8 +60,8 @@ class Watch:
         self._known: dict[tuple[str, int], tuple[Identity, int]] = {}
         self._polling = self._ready is None
         self._mounted = False  # the table of mounts changed, and `changed` has not looked
-        self._table = _mounts()
-        self._inside = _by_folder(self._table)  # a file that is mounted there is written elsewhere
+        self._table: set[tuple[str, str]] | None = None  # read with the first places, by who may wait for it
+        self._inside: dict[str, list[str]] = {}  # by folder: a file that is mounted there is written elsewhere
         self._next = 0.0
 
     def add(self, places: Iterable[Path | str], *, contents: bool = True) -> bool:
@@ -69,6 +69,9 @@ class Watch:
 
         Without `contents` only names that come, go or move are told, not what is written into files.
         """
+        if self._table is None:
+            self._table = _mounts()
+            self._inside = _by_folder(self._table)
         if not contents:
             return self._add(places, _NAMES)
         each = [str(place) for place in places]
@@ -159,6 +162,8 @@ class Watch:
 
     def _remounted(self) -> bool:
         """Whether what was mounted or unmounted lies over or in what is watched."""
+        if self._table is None:  # nothing is watched yet
+            return False
         before, self._table = self._table, _mounts()
         if not (changed := before ^ self._table):
             return False
