@@ -6,7 +6,6 @@ Source: the upgrade rules of Warewulf 4.6 (`wwctl upgrade nodes`).
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -113,7 +112,7 @@ class Upgrade:
         return made
 
     def entry(self, section: str, name: str, old: Mapping[str, Tree]) -> dict[str, Tree]:
-        tree: dict[str, Any] = copy.deepcopy(dict(old))
+        tree: dict[str, Any] = copied(dict(old))
         where = f"{'node' if section == NODES else 'profile'} {name}"
         self.rename(tree, where)
         for key in FLAT:
@@ -231,10 +230,17 @@ def replaced(overlays: list[str]) -> list[str]:
     return list(made)
 
 
+def copied(tree: Any) -> Any:
+    """With maps and lists of its own. What `yaml.load` returns holds no loops, for which `deepcopy` would look."""
+    if isinstance(tree, dict):
+        return {key: copied(value) for key, value in tree.items()}
+    return [copied(value) for value in tree] if isinstance(tree, list) else tree
+
+
 def fill(tree: Tree, defaults: Mapping[str, Tree]) -> None:
     """Put `defaults` where the tree says nothing, at every level."""
     for key, value in defaults.items():
         if tree.get(key) in (None, "", [], {}):
-            tree[key] = copy.deepcopy(value)
+            tree[key] = copied(value)
         elif isinstance(value, dict) and isinstance(tree[key], dict):
             fill(tree[key], value)

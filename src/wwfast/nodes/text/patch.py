@@ -61,13 +61,15 @@ def rewrite(text: str, old: Tree, new: Tree, schema: Fields | None = None, depth
         return yaml.dump(new)
     edits: list[Edit] = []
     Patch(lines, edits).map(root, old, new, schema, depth)
-    for _, edit in sorted(enumerate(edits), key=lambda it: (it[1].first, it[1].last, it[0]), reverse=True):
-        at = min(edit.first, len(lines))  # the mark of an empty value may stand behind the end
-        before = lines[at - 1] if at else ""
-        if edit.lines and before and before == before.rstrip("\n\r"):
-            lines[at - 1] = before + "\n"
-        lines[edit.first : edit.last] = edit.lines
-    return "".join(lines)
+    out: list[str] = []
+    done = 0
+    for _, edit in sorted(enumerate(edits), key=lambda it: (it[1].first, it[1].last, it[0])):
+        out += lines[done : edit.first]
+        if edit.lines and out and out[-1] == out[-1].rstrip("\n\r"):
+            out[-1] += "\n"
+        out += edit.lines
+        done = max(done, edit.last)
+    return "".join([*out, *lines[done:]])
 
 
 def alike(old: Sequence[Any], new: Sequence[Any]) -> tuple[int, int]:
