@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
+from support.commands import Run as Run
 from wwfast.config import yaml
 from wwfast.config.yaml import Tree
 from wwfast.paths import Paths
 
-Run = Callable[..., tuple[int, str, str]]
 DATA = Path(__file__).parents[1] / "data/importers"
 MAPS = ("--map", "mac=hwaddr", "--map", "bmc.address=ipmiaddr", "--map", "bmc.pass=ipmipass", "--map", "rack=tag.rack")
 #: Sample: the words of its import.

@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from wwfast.cli.main import main
+from support.commands import Run, runner
 from wwfast.paths import Paths
 
-Run = Callable[..., tuple[int, str, str]]
 CONF = """\
 ipaddr: 10.0.0.1
 netmask: 255.255.255.0
@@ -36,14 +34,8 @@ def run(paths: Paths, capsys: pytest.CaptureFixture[str]) -> Run:
     paths.nodes_conf.write_text(NODES)
     (paths.root / "etc/hosts").write_text("127.0.0.1 localhost\n")
 
-    def call(words: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as caught:
-            main(["--root", str(paths.root), *words.split()])
-        out, err = capsys.readouterr()
-        assert "Traceback" not in err
-        return int(caught.value.code or 0), out, err
-
-    return call
+    call = runner(paths, capsys)
+    return lambda line: call(*line.split())
 
 
 def tree(root: Path) -> dict[str, bytes]:

@@ -5,16 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from support import chroot
-from wwfast.cli.main import main
+from support.commands import Run, runner
 from wwfast.paths import Paths
 
-Run = Callable[..., tuple[int, str, str]]
 CONF = """\
 ipaddr: 10.0.0.1
 netmask: 255.255.255.0
@@ -48,14 +46,8 @@ def run(paths: Paths, capsys: pytest.CaptureFixture[str]) -> Run:
     paths.nodes_conf.write_text(NODES)
     (paths.root / "etc/hosts").write_text("127.0.0.1 localhost\n")
 
-    def call(words: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as caught:
-            main(["--root", str(paths.root), *words.split()])
-        out, err = capsys.readouterr()
-        assert "Traceback" not in err
-        return int(caught.value.code or 0), out, err
-
-    return call
+    call = runner(paths, capsys)
+    return lambda line: call(*line.split())
 
 
 @pytest.fixture

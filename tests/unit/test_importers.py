@@ -13,9 +13,10 @@ from pathlib import Path
 import click
 import pytest
 
-from support.importers import DATA, SAMPLES, SECRET, Run, stanza, stanzas, written
+from support.commands import Run, runner
+from support.importers import DATA, SAMPLES, SECRET, stanza, stanzas, written
 from wwfast.api.sources import FORMATS
-from wwfast.cli.main import cli, main
+from wwfast.cli.main import cli
 from wwfast.nodes.registry import Registry
 from wwfast.paths import Paths
 
@@ -25,16 +26,7 @@ TIMES = 8.0  # that four times the nodes may take; 4 where nothing else runs
 
 @pytest.fixture
 def run(paths: Paths, capsys: pytest.CaptureFixture[str]) -> Run:
-    """A command with --root; -> status, stdout, stderr."""
-
-    def call(*words: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as caught:
-            main(["--root", str(paths.root), *map(str, words)])
-        out, err = capsys.readouterr()
-        assert "Traceback" not in err
-        return int(caught.value.code or 0), out, err
-
-    return call
+    return runner(paths, capsys)
 
 
 def given(paths: Paths, text: str, name: str = "given") -> Path:

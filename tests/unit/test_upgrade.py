@@ -7,35 +7,24 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from wwfast.cli.main import main
+from support.commands import Run, runner
 from wwfast.config import former as settings
 from wwfast.config import yaml
 from wwfast.nodes import former
 from wwfast.nodes.registry import Registry
 from wwfast.paths import Paths
 
-Run = Callable[..., tuple[int, str, str]]
 SECONDS = 20.0  # for 10,000 nodes on a busy machine; 2 to 3 s alone
 MEMORY = 1024  # MiB for 100,000 nodes; 440 were seen
 
 
 @pytest.fixture
 def run(paths: Paths, capsys: pytest.CaptureFixture[str]) -> Run:
-    """A command with --root; -> status, stdout, stderr."""
-
-    def call(*words: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as caught:
-            main(["--root", str(paths.root), *map(str, words)])
-        out, err = capsys.readouterr()
-        assert "Traceback" not in err
-        return int(caught.value.code or 0), out, err
-
-    return call
+    return runner(paths, capsys)
 
 
 # One entry as it was, as it is.

@@ -23,6 +23,7 @@ MASKS = {
 UNSET = frozenset(("unset", "delete", "undef", "--", "nil", "0.0.0.0"))
 # What iPXE runs where a script has it in an argument: another line, a setting's value, another command.
 RUN_BY_IPXE = re.compile(r"[\x00-\x08\n-\x1f\x7f]|\$\{|(?<!\S)(?:\|\||&&)(?!\S)")
+ROOTS = ("initramfs", "tmpfs", "ramfs", "squashfs", "erofs")
 SCOPE = re.compile(r"[A-Za-z0-9_.-]+")
 TRUE = frozenset(("1", "t", "true", "y", "yes", "on"))  # of Go's ParseBool, Warewulf and YAML 1.1, in any case
 FALSE = frozenset(("0", "f", "false", "n", "no", "off"))
@@ -221,6 +222,12 @@ def script(text: str) -> str:
 def argument(text: str) -> str:
     """A value that goes to iPXE, and through it to the kernel's command line."""
     return script(text) or line(text) or ("" if len(text) <= ARGUMENTS else f"{shown(text)} is too long for a kernel")
+
+
+def root(text: str) -> str:
+    """Where a node has its root: one of the ways we know, or a device by its path, label or number."""
+    known = not text or text in ROOTS or text.lower() in UNSET or "/" in text or "=" in text
+    return argument(text) or ("" if known else f"{shown(text)} is no root ({', '.join(ROOTS)}, /dev/..., LABEL=...)")
 
 
 def name(text: str) -> str:

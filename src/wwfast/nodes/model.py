@@ -240,7 +240,7 @@ class Node(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, rename=spa
             "Root file system: initramfs, tmpfs, ramfs, squashfs, erofs or a device.",
             "root",
             title="Root",
-            check=checks.argument,
+            check=checks.root,
         ),
     ] = ""
     network_devices: Annotated[

@@ -32,7 +32,7 @@ INDEX = (
 
 
 def collect(root: Path, release: str, tree: Path) -> list[str]:
-    """Copy the modules of a kernel into `tree`; -> those of `BY_NAME` that it has, built in or not.
+    """Copy the modules of a kernel into `tree`; -> the names of these, and of what is built into it.
 
     Raises WwfastError where the index of its modules is missing.
     """

@@ -16,7 +16,7 @@ from wwfast.system import work
 log = logging.getLogger(__name__)
 
 PLACE = "stage1"  # of a build: a directory for each release
-LEVEL = 9  # of all ethernet drivers and their firmware; 19 saves a quarter and takes 20 times as long
+LEVEL = 9  # 30 MB of Debian 12's cloud kernel and programs are 11.0 MB; at 19 they would be 9.6
 NEEDED = ("loop", "overlay")
 
 
@@ -32,9 +32,8 @@ def make(root: Path, name: str, kernels: Iterable[Kernel], place: Path, frames: 
         try:
             made[kernel.release] = _make(root, name, kernel, place / kernel.release, frames)
         except WwfastError as error:
-            log.warning(
-                "image %s has no stage-1 for kernel %s: %s: %s", name, kernel.release, error.message, error.hint
-            )
+            why = ": ".join(filter(None, (error.message, error.hint)))
+            log.warning("image %s has no stage-1 for kernel %s: %s", name, kernel.release, why)
     return made
 
 

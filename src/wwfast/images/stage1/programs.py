@@ -101,7 +101,7 @@ class Collector:
             copy = self.tree.joinpath(*parts)
             if not copy.exists():
                 shutil.copy2(self.root.joinpath(*parts), copy)
-        except (OSError, shutil.Error):
+        except OSError:
             self._done[path] = None
             return None
         self._done[path] = copy
