@@ -77,11 +77,12 @@ cdef class Tree(Walk):
 
     # ---- arranging -----------------------------------------------------------------------------------------
 
-    def arrange(self, frozenset skip_dirs, int64_t epoch, double segment_bytes, uint64_t large_from, tuple dropped):
+    def arrange(self, frozenset skip_dirs, int64_t epoch, double segment_bytes, uint64_t large_from, tuple dropped,
+                uint64_t largest=TREE_U32):
         """Put the entries in order and cut the segments.
 
         `skip_dirs` and `dropped`: paths as bytes of directories without an entry, and of files left out. `epoch`:
-        later times are written as this one (-1: as they are). Raises ValueError (path, why) for what newc cannot
+        later times are written as this one (-1: as they are); `largest`: bytes of a file. Raises ValueError (path, why) for what newc cannot
         carry; fills `skipped` with counts of what was dropped or changed.
         """
         cdef size_t i
@@ -118,7 +119,7 @@ cdef class Tree(Walk):
                 if entry.name == 0 and strcmp(entry.path, b"TRAILER!!!") == 0:
                     trailer = i + 1
                 if entry.mode & S_IFMT == S_IFREG:
-                    if entry.known.size > TREE_U32:
+                    if entry.known.size > largest:
                         too_big = i + 1
                     elif entry.known.size > 2147483647:
                         over += 1
@@ -454,6 +455,22 @@ cdef class Tree(Walk):
             self.entries[self.order[i]].path[: self.entries[self.order[i]].length]
             for i in range(segment.start, segment.start + segment.count)
         ]
+
+    def members(self, size_t number):
+        """As paths(): (path, mode, uid, gid, mtime, size, (major, minor), target, number of its inode in the segment,
+        whether it has the content, what tells whether it changed: device, inode, size, mtime and ctime in ns)."""
+        cdef tree_segment *segment = &self.segments[number]
+        cdef size_t i
+        cdef tree_entry *e
+        cdef list found = []
+        for i in range(segment.start, segment.start + segment.count):
+            e = &self.entries[self.order[i]]
+            found.append((
+                e.path[: e.length], e.mode, e.uid, e.gid, e.mtime, e.known.size, (e.rmajor, e.rminor),
+                e.target[: e.target_length] if e.target_length else b"", e.ino, bool(e.carries),
+                (e.known.dev, e.known.ino, e.known.size, e.known.mtime_ns, e.known.ctime_ns),
+            ))
+        return found
 
     def first(self, size_t number):
         """The first name in a segment (bytes); empty for a segment without entries."""

@@ -143,11 +143,11 @@ class Service:
         }
 
     def roots_of(self, name: str) -> list[str]:
-        """The file systems of an image that its nodes have as their root."""
-        from wwfast.archive.artefact import FILESYSTEMS
+        """The forms of an image that stage-1 makes the roots of its nodes of."""
+        from wwfast.archive.artefact import FILESYSTEMS, TMPFS
 
         roots = {node.root for node in self._snapshot().nodes.values() if base(node.image_name) == name}
-        return [kind for kind in FILESYSTEMS if kind in roots]
+        return [kind for kind in (*FILESYSTEMS, TMPFS) if kind in roots]
 
     def stranded(self, name: str) -> list[str]:
         """What keeps nodes of an image from booting the build that is served now, one line a cause."""

@@ -12,11 +12,15 @@ from typing import NamedTuple
 
 RAW, ZST, GZ = "raw", "zst", "gz"
 FORMATS = (RAW, ZST, GZ)
-SUFFIX = {RAW: "", ZST: ".zst", GZ: ".gz"}
+#: Forms of an image that stage-1 unpacks, which keep what newc cannot: attributes, holes, files over 4 GiB.
+TAR_ZST, TAR_GZ = "tar.zst", "tar.gz"
+ARCHIVES = (TAR_ZST, TAR_GZ)
+TMPFS = "tmpfs"  # by what a node asks for that form of its image which its programs unpack
+SUFFIX = {RAW: "", ZST: ".zst", GZ: ".gz", TAR_ZST: ".tar.zst", TAR_GZ: ".tar.gz"}
 #: Forms of an image that are mounted, and not unpacked.
 SQUASHFS, EROFS = "squashfs", "erofs"
 FILESYSTEMS = (SQUASHFS, EROFS)
-PIECES = ".pieces"  # behind the name of a file system: the list of its pieces, `LENGTH SHA256` a line
+PIECES = ".pieces"  # behind the name of a file system or archive: the list of its pieces, `LENGTH SHA256` a line
 
 
 class Extent(NamedTuple):

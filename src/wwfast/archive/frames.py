@@ -21,7 +21,7 @@ import zstandard
 from isal import isal_zlib
 from zlib_ng import zlib_ng
 
-from wwfast.archive.artefact import GZ, RAW, ZST
+from wwfast.archive.artefact import GZ, RAW, TAR_GZ, TAR_ZST, ZST
 
 DEFAULT_LEVEL = 3
 SAMPLES, SAMPLE = 16, 4096  # how often, and how many bytes of, a piece is looked at before it is compressed
@@ -30,6 +30,7 @@ LIBRARIES = {
     ZST: f"zstd {'.'.join(map(str, zstandard.ZSTD_VERSION))}",
     GZ: f"zlib-ng {zlib_ng.ZLIBNG_VERSION}, isal {isal.__version__}, dense pieces by isal",
 }
+LIBRARIES |= {TAR_ZST: LIBRARIES[ZST], TAR_GZ: LIBRARIES[GZ]}
 
 Raw = bytes | bytearray | memoryview
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import time
@@ -11,9 +12,9 @@ from pathlib import Path
 
 import msgspec
 
-from wwfast.archive.artefact import FILESYSTEMS, FORMATS
+from wwfast.archive.artefact import ARCHIVES, FILESYSTEMS, FORMATS, TMPFS
 from wwfast.errors import NotFoundError, WwfastError
-from wwfast.images import filesystems, names, store
+from wwfast.images import archives, filesystems, names, store
 from wwfast.images.inside import mountpoints
 from wwfast.images.kernels import detect
 from wwfast.images.kernels.detect import Kernel
@@ -26,6 +27,8 @@ from wwfast.pack.manifest import Manifest
 from wwfast.paths import Paths
 from wwfast.system import files, locks, work
 from wwfast.system.folders import folder
+
+log = logging.getLogger(__name__)
 
 KEEP = 3  # builds kept beside the current one and those that nodes name
 
@@ -69,10 +72,7 @@ def build_locked(paths: Paths, name: str, how: How) -> tuple[Build, bool]:
         work.sweep(parent)
     if image.own:
         mountpoints.sweep(image.rootfs)
-    found = detect.kernels(image.rootfs)
-    by_path = (detect.by_path(image.rootfs, want) for want in sorted(how.boots) if "/" in want)
-    usual = {kernel.file for kernel in found}
-    found += [kernel for kernel in by_path if kernel is not None and kernel.file not in usual]
+    found = _kernels(image.rootfs, how.boots)
     without = spare(image.rootfs, found, how.boots) if how.spare else {}
     place = paths.images / name
     folder(place)
@@ -81,11 +81,13 @@ def build_locked(paths: Paths, name: str, how: How) -> tuple[Build, bool]:
             image.rootfs,
             room / "image",
             name=name,
-            formats=tuple(dict.fromkeys((*default_formats(found), *(it for it in how.formats if it in FORMATS)))),
+            formats=_formats(found, how),
             level=how.level,
             full=how.full,
             check=how.check,
             excludes=tuple(without.values()),
+            archive=_archive(image.rootfs, name, how),
+            archive_from=0 if TMPFS in how.formats else archives.FROM,
             frames=paths.frames,
             progress=how.progress,
         )
@@ -95,6 +97,7 @@ def build_locked(paths: Paths, name: str, how: How) -> tuple[Build, bool]:
         made = room / "build"
         made.mkdir(mode=0o755)
         (room / "image").rename(made / "image")
+        archive = archives.listed(made / "image", manifest)
         roots = filesystems.make_all(image.rootfs, made / filesystems.PLACE, kinds, list(without.values()), how.level)
         info = BuildInfo(
             created=int(time.time()),
@@ -105,13 +108,13 @@ def build_locked(paths: Paths, name: str, how: How) -> tuple[Build, bool]:
             unpacked=manifest.unpacked,
             without=list(without),
             roots=roots,
-            stage1=stage1.make(image.rootfs, name, found, made / stage1.PLACE, paths.frames) if roots else {},
+            archive=archive,
+            stage1=stage1.make(image.rootfs, name, found, made / stage1.PLACE, paths.frames)
+            if roots or archive
+            else {},
             script=programs.script(),
         )
-        file = made / "info.json"
-        file.write_bytes(msgspec.json.encode(info))
-        files.sync(file)
-        files.sync(made)
+        _write(info, made)
         published = Build(name, place / _new_id(place))
         made.rename(published.path)
         try:
@@ -122,6 +125,32 @@ def build_locked(paths: Paths, name: str, how: How) -> tuple[Build, bool]:
             raise
     prune(paths, name, in_use_of(name, how.in_use))
     return published, True
+
+
+def _write(info: BuildInfo, made: Path) -> None:
+    file = made / "info.json"
+    file.write_bytes(msgspec.json.encode(info))
+    files.sync(file)
+    files.sync(made)
+
+
+def _archive(tree: Path, name: str, how: How) -> str:
+    """The form for stage-1 to unpack; it is made where it is asked for, and of large trees where it may be used."""
+    form = archives.form(tree)
+    if TMPFS in how.formats and not form:
+        log.warning("image %s is not made for two stages as tmpfs: it has no %s", name, archives.lacks(tree))
+    return form
+
+
+def _kernels(tree: Path, boots: Collection[str]) -> list[Kernel]:
+    found = detect.kernels(tree)
+    by_path = (detect.by_path(tree, want) for want in sorted(boots) if "/" in want)
+    usual = {kernel.file for kernel in found}
+    return found + [kernel for kernel in by_path if kernel is not None and kernel.file not in usual]
+
+
+def _formats(found: Sequence[Kernel], how: How) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*default_formats(found), *(fmt for fmt in how.formats if fmt in FORMATS))))
 
 
 def default_formats(found: Sequence[Kernel]) -> tuple[str, ...]:
@@ -188,7 +217,8 @@ def _same(build: Build, new: Manifest, kinds: Collection[str]) -> bool:
     """The same entries in the same order, and nothing missing in the old one that the new one has."""
     old = build.manifest()
     same = [s.key for s in old.segments] == [s.key for s in new.segments]
-    if kinds and (set(kinds) - build.info.roots.keys() or build.info.script != programs.script()):
+    two = kinds or any(fmt in ARCHIVES for fmt in new.formats)
+    if two and (set(kinds) - build.info.roots.keys() or build.info.script != programs.script()):
         return False
     return same and new.formats.keys() <= old.formats.keys()
 

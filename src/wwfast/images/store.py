@@ -22,7 +22,8 @@ import msgspec
 
 from wwfast.archive.artefact import GZ, ZST, Artefact
 from wwfast.errors import NotFoundError, WwfastError
-from wwfast.images import filesystems, names
+from wwfast.images import archives, filesystems, names
+from wwfast.images.archives import ArchiveInfo
 from wwfast.images.filesystems import FilesystemInfo
 from wwfast.images.kernels import detect
 from wwfast.images.kernels.detect import Kernel
@@ -58,6 +59,7 @@ class BuildInfo(msgspec.Struct, frozen=True):
     unpacked: int = 0  # bytes of the tree in memory; 0 in builds of earlier versions
     without: list[str] = []  # releases of kernels that are there, and their modules are not
     roots: dict[str, FilesystemInfo] = {}  # file systems made of the tree, by kind
+    archive: ArchiveInfo | None = None  # the form that stage-1 unpacks
     stage1: dict[str, list[str]] = {}  # by release of a kernel: the file systems that its stage-1 mounts
     script: str = ""  # which stage-1 is in it (images.stage1.programs.script)
 
@@ -105,8 +107,11 @@ class Build:
         return _artefact(self.path, self.stamp, fmt) or derive.load(self.path / "image", fmt)
 
     def roots(self) -> dict[str, Artefact]:
-        """The file systems made of it, and the lists of their pieces, by what a node asks for. Raises WwfastError."""
-        return filesystems.artefacts(self.path / filesystems.PLACE, self.image, self.info.roots, self.info.created)
+        """What stage-1 makes a root of, and the lists of its pieces, by what a node asks for. Raises WwfastError."""
+        info, place = self.info, self.path / "image"
+        packed = _artefact(self.path, self.stamp, info.archive.form) if info.archive else None
+        made = filesystems.artefacts(self.path / filesystems.PLACE, self.image, info.roots, info.created)
+        return made | archives.artefacts(place, packed, info.archive)
 
     def stage1(self, release: str) -> Artefact | None:
         """What a kernel of it starts where it does not unpack the image itself."""
@@ -126,9 +131,9 @@ class Build:
         from wwfast.pack.build import damaged
         from wwfast.pack.manifest import read
 
-        return damaged(self.path / "image", read(self.path / "image")) or filesystems.damage(
-            self.path / filesystems.PLACE, self.info.roots
-        )
+        place = self.path / "image"
+        wrong = damaged(place, read(place)) or archives.damage(place, self.info.archive)
+        return wrong or filesystems.damage(self.path / filesystems.PLACE, self.info.roots)
 
     def differences(self, tree: Path) -> list[str]:
         """Read a tree and compare it with what was packed: lines that say where it differs. Raises WwfastError."""

@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import xxhash
@@ -24,12 +25,21 @@ from wwfast import __version__
 from wwfast._ext.tree import OTHER_TIMES, OVER_2G, SOCKETS, Tree
 from wwfast.archive import frames as codec
 from wwfast.archive import newc
-from wwfast.archive.artefact import FORMATS, GZ, RAW, Artefact
+from wwfast.archive.artefact import ARCHIVES, FORMATS, GZ, RAW, Artefact
 from wwfast.errors import UsageError, WwfastError
 from wwfast.pack import excludes as rules
-from wwfast.pack import manifest, xattrs
+from wwfast.pack import manifest, tar, xattrs
 from wwfast.pack.cache import Frame, FrameCache, PackWriter, collect, frame_key, hold, intact
-from wwfast.pack.engine import SEGMENT, ChangedError, Engine, Packed, Progress, scan, trusted_before
+from wwfast.pack.engine import (
+    SEGMENT,
+    ChangedError,
+    Engine,
+    Packed,
+    Progress,
+    TooLargeError,
+    scan,
+    trusted_before,
+)
 from wwfast.pack.manifest import Manifest, Piece, Segment, Stamp
 from wwfast.system import files, locks, work
 
@@ -56,6 +66,8 @@ class Job:
     dest: Path
     name: str
     formats: list[str]
+    archive: str
+    archive_from: int
     level: int
     patterns: list[bytes]
     own_patterns: int  # the first so many are the tree's own rules
@@ -75,6 +87,8 @@ def build(
     name: str,
     formats: Collection[str],
     frames: Path,
+    archive: str = "",
+    archive_from: int = 0,
     level: int = codec.DEFAULT_LEVEL,
     excludes: Sequence[str] = (),
     skip_dirs: frozenset[str] = frozenset(),
@@ -86,30 +100,38 @@ def build(
 ) -> Manifest:
     """Pack `tree` into the new directory `dest`.
 
-    `formats` of raw, zst, gz; `level` on zstd's scale for all; `excludes` beside the tree's own rules; `skip_dirs`
-    directories that get no entry; `full` uses nothing of earlier builds, `check` reads every file again but takes
-    frames from the cache; `frames` is the cache's directory; `epoch` (or SOURCE_DATE_EPOCH) the latest time written;
-    `segment` the mean raw bytes between cuts. `progress(done, total)` gets raw bytes.
+    `formats` of raw, zst, gz; `archive` of the forms of tar ("": none) for trees that take `archive_from` bytes in
+    memory, in which alone is built what newc cannot carry; `level` on zstd's scale for all; `excludes` beside the
+    tree's own rules; `skip_dirs` directories that get no entry; `full` uses nothing of earlier builds, `check` reads
+    every file again but takes frames from the cache; `frames` is the cache's directory; `epoch` (or
+    SOURCE_DATE_EPOCH) the latest time written; `segment` the mean raw bytes between cuts. `progress(done, total)`
+    gets raw bytes.
     Another build beside `dest` is waited for. Raises WwfastError naming the file, when the tree cannot be packed or
     does not hold still; then nothing is left behind.
     """
-    if wrong := sorted(set(formats) - set(FORMATS)):
-        raise UsageError(f"unknown format {wrong[0]}", hint=f"there are {', '.join(FORMATS)}")
-    if not formats:
-        raise UsageError(f"no format to build {name} in", hint=f"there are {', '.join(FORMATS)}")
-    if epoch is None and (given := os.environ.get("SOURCE_DATE_EPOCH")):
-        if not given.isdigit():
-            raise WwfastError(f"SOURCE_DATE_EPOCH is {given!r}", hint="it is a number of seconds since 1970")
-        epoch = int(given)
+    _check(name, formats)
+    epoch = _epoch() if epoch is None else epoch
     if not tree.is_dir():
         raise WwfastError(f"cannot build {name}: no directory {tree}")
-    own, malformed = rules.compile(rules.read(tree))
-    patterns = own + rules.compile(excludes)[0]
-    for pattern in malformed:
-        log.warning("exclude rule %r of %s is not well formed and matches nothing", pattern, name)
+    own, patterns = _patterns(tree, name, excludes)
     order = [fmt for fmt in FORMATS if fmt in formats]
     job = Job(
-        tree, dest, name, order, level, patterns, len(own), skip_dirs, full, check, frames, progress, epoch, segment
+        tree,
+        dest,
+        name,
+        order,
+        archive,
+        archive_from,
+        level,
+        patterns,
+        len(own),
+        skip_dirs,
+        full,
+        check,
+        frames,
+        progress,
+        epoch,
+        segment,
     )
     dest.parent.mkdir(parents=True, exist_ok=True)
     with _alone(dest.parent / LOCK, name):
@@ -118,6 +140,28 @@ def build(
         made = _attempts(job)
     collect(frames, CACHE_LIMIT, wait=False)
     return made
+
+
+def _check(name: str, formats: Collection[str]) -> None:
+    if wrong := sorted(set(formats) - set(FORMATS)):
+        raise UsageError(f"unknown format {wrong[0]}", hint=f"there are {', '.join(FORMATS)}")
+    if not formats:
+        raise UsageError(f"no format to build {name} in", hint=f"there are {', '.join(FORMATS)}")
+
+
+def _patterns(tree: Path, name: str, excludes: Sequence[str]) -> tuple[list[bytes], list[bytes]]:
+    """The tree's own rules, and all of them."""
+    own, malformed = rules.compile(rules.read(tree))
+    for pattern in malformed:
+        log.warning("exclude rule %r of %s is not well formed and matches nothing", pattern, name)
+    return own, own + rules.compile(excludes)[0]
+
+
+def _epoch() -> int | None:
+    given = os.environ.get("SOURCE_DATE_EPOCH")
+    if given and not given.isdigit():
+        raise WwfastError(f"SOURCE_DATE_EPOCH is {given!r}", hint="it is a number of seconds since 1970")
+    return int(given) if given else None
 
 
 @contextmanager
@@ -151,7 +195,7 @@ def _attempts(job: Job) -> Manifest:
 
 def _attempt(job: Job, writer: PackWriter) -> Manifest:
     started, before = time.perf_counter(), trusted_before()
-    walked = scan(job.tree, patterns=job.patterns, skip_dirs=job.skip_dirs, epoch=job.epoch, segment=job.segment)
+    walked, formats, warnings = _scan(job)
     for rule, why in rules.idle(job.own_patterns, job.patterns, walked.idle()):
         log.warning("exclude rule %r of %s matches nothing%s", rule, job.name, f"; {why}" if why else "")
     cache = FrameCache(job.frames)
@@ -162,22 +206,40 @@ def _attempt(job: Job, writer: PackWriter) -> Manifest:
         walked,
         cache,
         writer,
-        formats=job.formats,
+        formats=formats,
         level=job.level,
         full=job.full,
         progress=job.progress,
     )
     packed = engine.run()
-    tail, raw_tail, warnings = _tail(job, engine, walked)
-    packed = _gather([*packed, tail], writer, job)
+    tail, raw_tail, more = _tail(job, engine, walked)
+    archive: list[Packed] = []
+    if job.archive and walked.unpacked >= job.archive_from:
+        archive = tar.Archive(job.tree, walked, cache, writer, fmt=job.archive, level=job.level, full=job.full).run()
+    packed = _gather([*packed, tail, *archive], writer, job)
     writer.finish()
     seen = walked.remember(before)
-    warnings = [SKIPPED[kind].format(n) for kind, n in walked.skipped.items()] + warnings
+    warnings += [SKIPPED[kind].format(n) for kind, n in walked.skipped.items()] + more
     for warning in warnings:
         log.info("%s: %s", job.name, warning)
-    made = _publish(job, packed, _segments(walked, packed, raw_tail), walked, warnings, started)
+    count = walked.segments_count + 1
+    segments = _segments(walked, packed[:count], raw_tail)
+    made = _publish(
+        job, packed, _bodies(job, formats, packed[:count], packed[count:]), segments, walked, warnings, started
+    )
     cache.remember(job.tree, seen)
     return made
+
+
+def _scan(job: Job) -> tuple[Tree, list[str], list[str]]:
+    """The walked tree, and the forms of newc that it can have, and what keeps it from others."""
+    walk = partial(scan, job.tree, patterns=job.patterns, skip_dirs=job.skip_dirs, epoch=job.epoch, segment=job.segment)
+    try:
+        return walk(), job.formats, []
+    except TooLargeError as error:
+        if not job.archive:
+            raise
+        return walk(newc=False), [], [f"it boots in two stages only: {error.message}"]
 
 
 def _tail(job: Job, engine: Engine, walked: Tree) -> tuple[Packed, int, list[str]]:
@@ -235,7 +297,13 @@ def _segments(walked: Tree, packed: list[Packed], raw_tail: int) -> list[Segment
 
 
 def _publish(
-    job: Job, packed: list[Packed], segments: list[Segment], walked: Tree, warnings: list[str], started: float
+    job: Job,
+    packed: list[Packed],
+    made_bodies: tuple[dict[str, manifest.Body], bytes],
+    segments: list[Segment],
+    walked: Tree,
+    warnings: list[str],
+    started: float,
 ) -> Manifest:
     """Link the packs, write the manifest, bring all of it to the disk, give it its name."""
     with work.directory(job.dest.parent) as room:
@@ -245,11 +313,11 @@ def _publish(
         for pack in {frame.pack for segment in packed for frame in segment.frames.values()}:
             _link(pack, new / pack.name)
             stamps[pack.name] = _stamp(new / pack.name)
-        bodies, edges = _bodies(job, packed)
+        bodies, edges = made_bodies
         if edges:
             (new / EDGES).write_bytes(edges)
             stamps[EDGES] = _stamp(new / EDGES)
-        packed_size = min(made.bytes for made in bodies.values())
+        packed_size = min(made.bytes for fmt, made in bodies.items() if fmt in FORMATS or len(bodies) == 1)
         made = Manifest(
             name=job.name,
             tool=f"wwfast {__version__}",
@@ -260,8 +328,8 @@ def _publish(
             raw=sum(segment.raw for segment in segments),
             unpacked=walked.unpacked,
             least_ram=walked.unpacked + packed_size + manifest.RESERVE,
-            reused=sum(segment.reused for segment in packed),
-            packed=sum(not segment.reused for segment in packed),
+            reused=sum(segment.reused for segment in packed[: len(segments)]),
+            packed=sum(not segment.reused for segment in packed[: len(segments)]),
             epoch=job.epoch,
             excludes=[os.fsdecode(pattern) for pattern in job.patterns],
             skip_dirs=sorted(job.skip_dirs),
@@ -279,12 +347,14 @@ def _publish(
     return made
 
 
-def _bodies(job: Job, packed: list[Packed]) -> tuple[dict[str, manifest.Body], bytes]:
+def _bodies(
+    job: Job, formats: list[str], packed: list[Packed], archive: list[Packed]
+) -> tuple[dict[str, manifest.Body], bytes]:
     """What each format is made of, and what stands before and after the frames of the gzip one."""
     edges = b""
     bodies: dict[str, manifest.Body] = {}
-    for fmt in job.formats:
-        frames = [segment.frames[fmt] for segment in packed]
+    for fmt in (*formats, *([job.archive] if archive else [])):
+        frames = [segment.frames[fmt] for segment in (archive if fmt in ARCHIVES else packed)]
         pieces = [
             Piece(
                 frame.pack.name, frame.offset, frame.length, frame.xxh3.hex(), "" if fmt == RAW else frame.sha256.hex()

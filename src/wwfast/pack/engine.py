@@ -30,6 +30,7 @@ SEGMENT = 2 << 20  # mean raw bytes between two cuts; the table that decided it 
 LARGE_FROM = 4 << 20  # a file this large is a segment of its own
 STREAM_FROM = 32 << 20
 CHUNK = 4 << 20
+NEWC_MOST, ANY = (1 << 32) - 1, (1 << 63) - 1  # bytes of a file
 CLOCK_TICK = 2_000_000_000  # ns: the coarsest time stamp of a file system we trust
 
 Progress = Callable[[int, int], None]  # raw bytes done, raw bytes in all
@@ -37,6 +38,10 @@ Progress = Callable[[int, int], None]  # raw bytes done, raw bytes in all
 
 class ChangedError(WwfastError):
     """The tree changed while it was read; the next attempt may find it quiet."""
+
+
+class TooLargeError(WwfastError):
+    """A file that newc cannot carry, and other forms can."""
 
 
 class Packed(NamedTuple):
@@ -70,8 +75,10 @@ def scan(
     epoch: int | None = None,
     threads: int | None = None,
     segment: float = SEGMENT,
+    newc: bool = True,
 ) -> Tree:
-    """Walk the tree on `threads` cores and cut it into segments. Raises WwfastError for what newc cannot carry."""
+    """Walk the tree on `threads` cores and cut it into segments. Raises WwfastError for what newc cannot carry, and
+    TooLargeError for a file that only `newc` cannot."""
     try:
         walk = Tree(tree, patterns)
     except OSError as error:
@@ -87,6 +94,7 @@ def scan(
             segment,
             LARGE_FROM,
             (CAPABILITIES, XATTRS),
+            NEWC_MOST if newc else ANY,
         )
     except ValueError as error:
         path, why = error.args
@@ -95,7 +103,8 @@ def scan(
             "name": "has a path over 4095 bytes, which nodes would drop",
             "trailer": "has the name that ends an archive; nodes would drop all that follows",
         }[why]
-        raise WwfastError(f"{tree / path} {limit}", hint="or leave it out: add it to etc/warewulf/excludes") from error
+        kind = TooLargeError if why == "size" else WwfastError
+        raise kind(f"{tree / path} {limit}", hint="or leave it out: add it to etc/warewulf/excludes") from error
     return walk
 
 
@@ -241,7 +250,7 @@ class Engine:
         """Once per missing format; digest first, if the cache has something of that length, which may be it."""
         size = self.tree.size(number)
         key = self.tree.key(number)
-        if key is None and size in self._lengths:
+        if key is None and (size in self._lengths or not self.formats):
             for _ in chunks(self.tree, number):
                 pass
             key = self.tree.key(number)

@@ -1,0 +1,89 @@
+"""An image as an archive that stage-1 unpacks into a tmpfs: in what form it can, and what is served of it.
+
+The frames are the packer's (pack.tar); here is the list of them, by which a node checks each before it unpacks it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import msgspec
+
+from wwfast.archive.artefact import ARCHIVES, PIECES, TAR_GZ, TAR_ZST, TMPFS, Artefact, Extent
+from wwfast.errors import WwfastError
+from wwfast.pack.manifest import Manifest
+from wwfast.system import files, within
+
+#: Bytes of a tree in memory from which it is made without being asked for: half of the memory that may be taken for
+#: granted (2 GiB) is what a kernel's initramfs can have of it, and the packed image lies beside that.
+FROM = 768 << 20
+PLACES = ("/usr/bin", "/bin", "/usr/local/bin", "/usr/sbin", "/sbin")
+#: What stage-1 unpacks by, the faster one first.
+PROGRAMS = {TAR_ZST: ("tar", "head", "zstd"), TAR_GZ: ("tar", "head", "gzip")}
+
+
+class ArchiveInfo(msgspec.Struct, frozen=True):
+    """`form` is one of ARCHIVES; SHA-256 of the list of its pieces."""
+
+    form: str
+    pieces: str
+
+
+def form(tree: Path) -> str:
+    """What the programs of an image unpack, "" where they cannot."""
+    return next((fmt for fmt, programs in PROGRAMS.items() if all(_has(tree, program) for program in programs)), "")
+
+
+def lacks(tree: Path) -> str:
+    """The programs that are missing, in words."""
+    return ", ".join(program for program in PROGRAMS[TAR_GZ] if not _has(tree, program))
+
+
+def listed(image: Path, packed: Manifest) -> ArchiveInfo | None:
+    """Write the list of the pieces beside what was packed, where that has an archive."""
+    fmt = next((fmt for fmt in ARCHIVES if fmt in packed.formats), None)
+    if fmt is None:
+        return None
+    pieces = packed.formats[fmt].pieces
+    text = b"".join(b"%d %s\n" % (piece.length, piece.sha256.encode()) for piece in pieces)
+    beside = image / (TMPFS + PIECES)
+    beside.write_bytes(text)
+    beside.chmod(0o444)
+    files.sync(beside)
+    return ArchiveInfo(fmt, hashlib.sha256(text).hexdigest())
+
+
+def damage(image: Path, found: ArchiveInfo | None) -> str | None:
+    """Whether the list is what was written: what is wrong, or None."""
+    if found is None:
+        return None
+    beside = image / (TMPFS + PIECES)
+    try:
+        right = hashlib.sha256(beside.read_bytes()).hexdigest() == found.pieces
+    except OSError as error:
+        return f"{beside} cannot be read: {error.strerror}"
+    return None if right else f"{beside} is damaged: it is not what was built"
+
+
+def artefacts(image: Path, packed: Artefact | None, found: ArchiveInfo | None) -> dict[str, Artefact]:
+    """What is served of it, by what a node asks for. Raises WwfastError."""
+    if found is None or packed is None:
+        return {}
+    beside = image / (TMPFS + PIECES)
+    try:
+        length = beside.stat().st_size
+    except OSError as error:
+        name = packed.name.partition(".img")[0]
+        raise WwfastError(
+            f"cannot read {beside}: {error.strerror}", hint=f"wwfast image build --force {name}"
+        ) from error
+    extents, name = (Extent(str(beside), 0, length),), packed.name + PIECES
+    list_ = Artefact(name, TMPFS, extents, found.pieces, (TMPFS,), packed.mtime)
+    return {TMPFS: packed, TMPFS + PIECES: list_}
+
+
+def _has(tree: Path, program: str) -> bool:
+    real = (within.resolve(tree, f"{place}/{program}") for place in PLACES)
+    return any(each is not None and each.is_file() and os.access(each, os.X_OK) for each in real)
