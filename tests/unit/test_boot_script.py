@@ -30,6 +30,7 @@ VARIABLES = {
     "message": ["no luck"],
     "place": 0,
     "eta": 0,
+    "way": "in one stage: needs 889 MiB of 3072",
     "preload": False,
     "lost": [],
 }

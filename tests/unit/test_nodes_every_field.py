@@ -36,6 +36,7 @@ nodeprofiles:
            write: yes, template: ipmitool.tmpl, netmask: 255.255.0.0, gateway: 10.1.0.254}
     init: /sbin/init
     root: initramfs
+    wwfast: {two stage: auto}
     resources:
       fstab:
         - spec: warewulf:/home
@@ -188,6 +189,7 @@ Ipmi.Template default ipmitool.tmpl
 Ipmi.Tags[vlan] -- 7
 Init default /sbin/init
 Root default initramfs
+Wwfast.TwoStage default auto
 NetDevs[default].Type -- ethernet
 NetDevs[default].OnBoot -- true
 NetDevs[default].Device -- eth0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -11,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from support.daemon import MAC, tiny_site
+from support.daemon import MAC, serving, tiny_site
 from support.planner import Fresh
 from wwfast.archive.artefact import EROFS, FILESYSTEMS, PIECES, SQUASHFS
 from wwfast.boot.plan import Ask
 from wwfast.boot.stages import Stage
+from wwfast.boot.ways import Machine
 from wwfast.cli.main import main
 from wwfast.config import checks
 from wwfast.config.settings import load
@@ -253,10 +255,34 @@ def test_two_stage_node_is_told_of_stage1_alone_and_of_its_image(site: Paths) ->
     assert fresh.plan(snapshot, node, Stage.IMAGE, Ask(MAC, compress=EROFS)).status == 404
 
 
+def test_two_stage_is_chosen_by_the_memory_that_the_boot_loader_tells(site: Paths) -> None:
+    text = site.nodes_conf.read_text()
+    site.nodes_conf.write_text(text.replace("    root: squashfs\n", ""))
+    (site.chroots / "tiny/rootfs/usr/lib/large").write_bytes(random.Random(1).randbytes(40 << 20))
+    building.build(site, "tiny", How(formats=(SQUASHFS,)))
+    with serving(site) as server:
+
+        def asked(query: str) -> str:
+            return server.get(f"/ipxe/{MAC}?assetkey=&uuid={query}")[1].decode()
+
+        for query, way in (
+            ("&memsize=3072", "in one stage: needs"), ("&memsize=", "in one stage: needs"), ("", "in one stage: needs"),
+            ("&memsize=240", "in two stages as squashfs: needs"),
+        ):  # fmt: skip
+            script = asked(query)
+            assert f"echo The image comes {way}" in script
+            assert ("initrd --name stage1" in script, "initrd --name image" in script) == ("two" in way, "one" in way)
+        assert "wwfast.root=squashfs wwfast.need=" in asked("&memsize=240")
+        script = asked("&memsize=100")
+        assert "kernel --name" not in script
+        for words in ("node n1 cannot boot yet", "which has 100 MiB", "in one stage it needs", "as squashfs it needs"):
+            assert words in script
+
+
 def test_two_stage_that_cannot_be_is_refused_in_words(site: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     building.build(site, "tiny", How(formats=(SQUASHFS,)))
-    assert "needs 1" in told(site, memsize=64)[1]
-    assert told(site, memsize=256)[1] == ""
+    assert "needs 1" in told(site, machine=Machine(64))[1]
+    assert told(site, machine=Machine(256))[1] == ""
     text = site.nodes_conf.read_text()
     site.nodes_conf.write_text(text.replace("root: squashfs", "root: erofs"))
     assert "is not built as erofs: wwfast image build --format erofs tiny" in told(site)[1]

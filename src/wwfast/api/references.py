@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from wwfast.config import checks
 from wwfast.errors import WwfastError
 from wwfast.nodes.edit.store import Draft
-from wwfast.nodes.merge import NO_DEVICE
 from wwfast.nodes.registry import Snapshot
 from wwfast.nodes.text.source import NODES, NOUN, PROFILES, Source
 from wwfast.overlays.files import model
@@ -63,7 +62,7 @@ def faults(draft: Draft, made: Snapshot, paths: Paths, settings: Settings) -> li
                 found.append(f"{NOUN[section]} {name}: no {kind} {checks.shown(value)}")
         addressed = addressed or addresses(old) != addresses(after)
     found += namesakes(draft)
-    found += strays(draft, made)
+    found += mismatches(draft, made)
     if addressed:
         from wwfast.net.dhcp.journal import guests  # here: few commands need SQLite
         from wwfast.net.dhcp.network import clashes
@@ -78,18 +77,19 @@ def faults(draft: Draft, made: Snapshot, paths: Paths, settings: Settings) -> li
     return found
 
 
-def strays(draft: Draft, made: Snapshot) -> list[str]:
-    """Primary networks that name no device of their node by these changes."""
+def mismatches(draft: Draft, made: Snapshot) -> list[str]:
+    """What does not fit together by these changes: primary networks that name no device of their node, roots that do
+    not come as `two stage` says."""
 
     def told(snapshot: Snapshot, names: Iterable[str] | None) -> set[str]:
         for name in names if names is not None else snapshot.source.trees[NODES]:
             snapshot.nodes.get(name)
         found = snapshot.found_problems()
-        return {str(each) for each in found if NO_DEVICE in each.message and (names is None or each.id in names)}
+        return {str(each) for each in found if each.mismatch and (names is None or each.id in names)}
 
     named: set[str] | None = set()
     for (section, name), (before, after) in draft.changes().items():
-        if placed(before) == placed(after):
+        if fitting(before) == fitting(after):
             continue
         if section == PROFILES:
             named = None
@@ -99,12 +99,12 @@ def strays(draft: Draft, made: Snapshot) -> list[str]:
     return sorted(told(made, named) - told(Snapshot(draft.source), named)) if named is None or named else []
 
 
-def placed(tree: object) -> object:
-    """What decides which device is the primary one."""
+def fitting(tree: object) -> object:
+    """What of an entry has to fit together, in it and with its profiles."""
     if not isinstance(tree, dict):
         return None
-    devices = tree.get("network devices")
-    return tree.get("primary network"), sorted(devices) if isinstance(devices, dict) else None, tree.get("profiles")
+    devices, said = tree.get("network devices"), ("primary network", "profiles", "root", "wwfast")
+    return [tree.get(key) for key in said], sorted(devices) if isinstance(devices, dict) else None
 
 
 def namesakes(draft: Draft) -> list[str]:

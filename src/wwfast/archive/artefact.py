@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from wwfast.config.checks import MOUNTED
+
 RAW, ZST, GZ = "raw", "zst", "gz"
 FORMATS = (RAW, ZST, GZ)
 #: Forms of an image that stage-1 unpacks, which keep what newc cannot: attributes, holes, files over 4 GiB.
@@ -18,8 +20,7 @@ ARCHIVES = (TAR_ZST, TAR_GZ)
 TMPFS = "tmpfs"  # by what a node asks for that form of its image which its programs unpack
 SUFFIX = {RAW: "", ZST: ".zst", GZ: ".gz", TAR_ZST: ".tar.zst", TAR_GZ: ".tar.gz"}
 #: Forms of an image that are mounted, and not unpacked.
-SQUASHFS, EROFS = "squashfs", "erofs"
-FILESYSTEMS = (SQUASHFS, EROFS)
+SQUASHFS, EROFS = FILESYSTEMS = MOUNTED
 PIECES = ".pieces"  # behind the name of a file system or archive: the list of its pieces, `LENGTH SHA256` a line
 
 

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 from wwfast.boot.plan import UNSEEN, Ask, BootPlan, Planner
 from wwfast.boot.resolve import Resolver
-from wwfast.errors import NotFoundError
+from wwfast.errors import NotFoundError, WwfastError
 from wwfast.images.kernels.store import KernelStore, NodeKernel, for_node
 from wwfast.images.store import Image, ImageStore
 
 if TYPE_CHECKING:
     from wwfast.boot.stages import Stage
     from wwfast.boot.standing import Standing
+    from wwfast.boot.ways import Choice
     from wwfast.config.settings import Settings
     from wwfast.nodes.model import Node
     from wwfast.nodes.registry import Snapshot
@@ -51,6 +52,14 @@ class Paper:
         plan = self._planner.boot_script(self._standing, node, ask, lambda *_: UNSEEN)
         assert plan is not None
         return plan.with_text(self.overlays.write(plan.script)) if plan.script is not None else plan
+
+    def way(self, node: Node, ask: Ask) -> Choice | None:
+        """How its image comes to a node; None where it does not, which `boot_script` says why."""
+        try:
+            plan = self._planner.boot_script(self._standing, node, ask, lambda *_: UNSEEN)
+        except WwfastError:
+            return None
+        return plan.way if plan is not None else None
 
     def plan(self, node: Node, stage: Stage, ask: Ask) -> BootPlan:
         plan = self._planner.plan(self._standing, node, stage, ask, partial(self.overlays.artefact, self._snapshot))

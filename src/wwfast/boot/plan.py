@@ -10,12 +10,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from wwfast.archive.artefact import FILESYSTEMS, FORMATS, GZ, RAW, Artefact
-from wwfast.boot import stage1
+from wwfast.archive.artefact import FORMATS, GZ, RAW, Artefact
+from wwfast.boot import stage1, ways
 from wwfast.boot.script import plain
 from wwfast.boot.stages import Stage
 from wwfast.boot.standing import UnresolvedError
 from wwfast.boot.urls import Urls
+from wwfast.boot.ways import UNTOLD, Choice, Machine
 from wwfast.config import checks
 from wwfast.errors import NotFoundError, WwfastError
 from wwfast.images import names
@@ -34,7 +35,6 @@ REFRESHER = "wwclient"  # the overlay that fetches the runtime overlay on a runn
 DERIVED = (RAW, GZ)  # what every image can be brought into when it is asked for
 RETRY_SECONDS = 30
 UNSEEN = Artefact("", RAW, (), "", (), 0)  # stands for an overlay that only has to be there
-MIB = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,8 @@ class BootPlan:
     """What is sent: an artefact or a text, or why nothing is (`status` and `reason`).
 
     A `script` must be run first, elsewhere, and becomes the text (`with_text`), or `Planner.instead` of it is sent.
-    `sent` is what the status table shows: the object's name, NOT_FOUND or BAD_REQUEST.
+    `sent` is what the status table shows: the object's name, NOT_FOUND or BAD_REQUEST. Of a script that boots `way` is
+    the way in which the image comes.
     """
 
     stage: Stage
@@ -53,6 +54,7 @@ class BootPlan:
     script: Write | None = None
     sent: str = ""
     reason: str = ""
+    way: Choice | None = None
 
     @property
     def failed(self) -> bool:
@@ -64,14 +66,14 @@ class BootPlan:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What a request adds to (node, stage): `compress` as asked; `memsize` in MiB (0 when the loader can't tell);
+    """What a request adds to (node, stage): `compress` as asked; `machine` as its loader tells it or is known to be;
     `image` (NAME@BUILD) that the script of this boot began with; `arch` of the node where its script found that the
     image is for another; `tar` for the runtime overlay of wwclient; for the script, `place` in the queue for downloads
     (0: none) and `eta` in seconds."""
 
     wwid: str
     compress: str = ""
-    memsize: int = 0
+    machine: Machine = UNTOLD
     image: str = ""
     arch: str = ""
     tar: bool = False
@@ -102,7 +104,8 @@ class Planner:
                 return self._send(node, stage, self.kernel(standing, node, ask).artefact, ask)
             if stage is Stage.STAGE1:
                 release = self.kernel(standing, node, ask).version
-                return self._send(node, stage, stage1.archive(self.image(standing, node, ask), node, release), ask)
+                made = stage1.archive(self.image(standing, node, ask), release, node.kernel.override)
+                return self._send(node, stage, made, ask)
             if stage is Stage.IMAGE:
                 return self._image(standing, node, ask)
             if stage is Stage.KMODS:
@@ -214,18 +217,20 @@ class Planner:
             "place": ask.place,
             "eta": ask.eta,
         }
-        if name != "localdisk":
-            image = self._bootable(standing, node, ask)
-            variables |= self._downloads(standing, node, ask, image)
-            two = node.root in FILESYSTEMS
-            overlays = self._overlays(node, GZ if two else image.boot_format, overlay)
-            if overlays is None:
-                return None
-            variables |= overlays
-            if two:
-                arguments = stage1.arguments(image, node, urls.base, preload=bool(overlays["preload"]))
-                variables |= {"stages": [Stage.STAGE1.value], "preload": False, "kernel_args": Expanded(arguments)}
-        return self._script_of(standing, node.id, name, variables)
+        if name == "localdisk":
+            return self._script_of(standing, node.id, name, variables)
+        image = self._bootable(standing, node, ask)
+        way = ways.choose(image, node, self.kernel(standing, node, ask).version, ask.machine)
+        variables |= {"way": plain(way.why), **self._downloads(standing, node, ask, image)}
+        overlays = self._overlays(node, GZ if way.root else image.boot_format, overlay)
+        if overlays is None:
+            return None
+        variables |= overlays
+        if way.root:
+            need = ways.total(way.way.need)
+            arguments = stage1.arguments(image, node, urls.base, way.root, need, preload=bool(overlays["preload"]))
+            variables |= {"stages": [Stage.STAGE1.value], "preload": False, "kernel_args": Expanded(arguments)}
+        return replace(self._script_of(standing, node.id, name, variables), way=way)
 
     def _bootable(self, standing: Standing, node: Node, ask: Ask) -> ServedImage:
         """Raises WwfastError where the image would not boot this machine."""
@@ -237,13 +242,6 @@ class Planner:
                 f"image {image.name} is for {image.arch} and this node is {ask.arch}",
                 hint=f"wwfast node set {node.id} --image NAME",
             )
-        if node.root in FILESYSTEMS:
-            stage1.archive(image, node, self.kernel(standing, node, ask).version)
-            stage1.enough(image, node, ask.memsize)
-            return image
-        least = image.least_ram // MIB
-        if ask.memsize and least > ask.memsize:
-            raise WwfastError(f"image {image.name} needs {least} MiB of memory and this node has {ask.memsize}")
         return image
 
     def _overlays(self, node: Node, fmt: str, overlay: Overlay) -> dict[str, object] | None:

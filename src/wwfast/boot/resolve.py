@@ -67,9 +67,9 @@ class Resolver:
             there = {f"{name}@{build}" for build in builds.get(name, ())}
             references = {reference for reference, _, _ in keys if reference} | (self._kept & there)
             for reference in references:
-                images[reference] = served = self._image(reference)
-                if isinstance(served, ServedImage) and served.build in there:
-                    self._kept.add(served.build)
+                images[reference] = found = self._image(reference)
+                if isinstance(found, ServedImage) and found.build in there:
+                    self._kept.add(found.build)
             for reference, override, version in keys:
                 of_builds = () if override or "@" in reference else self._kept & there
                 for each in (reference, *of_builds):
@@ -93,11 +93,7 @@ class Resolver:
 
     def _image(self, reference: str) -> ServedImage | WwfastError:
         def read() -> ServedImage:
-            image = self._images.get(reference)
-            build = f"{image.name}@{image.build.id}" if image.build else image.name
-            artefacts = {fmt: made for fmt in FORMATS if (made := image.artefact(fmt)) is not None}
-            served = ServedImage(image.name, build, image.arch, image.boot_format, image.min_ram, artefacts)
-            return served if image.build is None else _in_two_stages(served, image.build)
+            return served(self._images.get(reference))
 
         return _attempt(read)
 
@@ -128,6 +124,15 @@ class Resolver:
             image = _or(lambda name=name: self._images.get(name), None)  # type: ignore[misc]
             if image is not None and image.build is None:
                 yield from ((place, True) for place in _places_of_a_tree(image, keys))
+
+
+def served(image: Image) -> ServedImage:
+    """What nodes get of an image. Raises WwfastError."""
+    build = f"{image.name}@{image.build.id}" if image.build else image.name
+    artefacts = {fmt: made for fmt in FORMATS if (made := image.artefact(fmt)) is not None}
+    sizes = image.min_ram, image.unpacked
+    found = ServedImage(image.name, build, image.arch, image.boot_format, *sizes, artefacts)
+    return found if image.build is None else _in_two_stages(found, image.build)
 
 
 def _in_two_stages(image: ServedImage, build: Build) -> ServedImage:

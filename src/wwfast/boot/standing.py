@@ -32,14 +32,16 @@ class UnresolvedError(Exception):
 @dataclass(frozen=True, slots=True)
 class ServedImage:
     """One build of an image (an image that is not built has no artefact). `build` is NAME@BUILD, or NAME without a
-    build; `least_ram` in bytes, 0 when not known. `roots` are the file systems made of it and lists of their pieces;
-    `stage1` is by the release of a kernel, as is `mounts`, the kinds of file system that it can have as a root."""
+    build; `least_ram` and `unpacked` (in pages) in bytes, 0 when not known. `roots` are the file systems made of it and
+    lists of their pieces; `stage1` is by the release of a kernel, as is `mounts`, the kinds of file system that it can
+    have as a root."""
 
     name: str
     build: str
     arch: str
     boot_format: str
     least_ram: int
+    unpacked: int
     artefacts: Mapping[str, Artefact]
     roots: Mapping[str, Artefact] = field(default_factory=dict)
     stage1: Mapping[str, Artefact] = field(default_factory=dict)

@@ -23,7 +23,11 @@ MASKS = {
 UNSET = frozenset(("unset", "delete", "undef", "--", "nil", "0.0.0.0"))
 # What iPXE runs where a script has it in an argument: another line, a setting's value, another command.
 RUN_BY_IPXE = re.compile(r"[\x00-\x08\n-\x1f\x7f]|\$\{|(?<!\S)(?:\|\||&&)(?!\S)")
-ROOTS = ("initramfs", "tmpfs", "ramfs", "squashfs", "erofs")
+UNPACKED = ("initramfs", "tmpfs", "ramfs")  # roots that an image is unpacked to in memory
+MOUNTED = ("squashfs", "erofs")  # roots that are mounted as they came, which takes two stages
+ROOTS = (*UNPACKED, *MOUNTED)
+AUTO, ALWAYS, NEVER = "auto", "always", "never"
+TWO_STAGE = (AUTO, ALWAYS, NEVER)
 SCOPE = re.compile(r"[A-Za-z0-9_.-]+")
 TRUE = frozenset(("1", "t", "true", "y", "yes", "on"))  # of Go's ParseBool, Warewulf and YAML 1.1, in any case
 FALSE = frozenset(("0", "f", "false", "n", "no", "off"))
@@ -228,6 +232,20 @@ def root(text: str) -> str:
     """Where a node has its root: one of the ways we know, or a device by its path, label or number."""
     known = not text or text in ROOTS or text.lower() in UNSET or "/" in text or "=" in text
     return argument(text) or ("" if known else f"{shown(text)} is no root ({', '.join(ROOTS)}, /dev/..., LABEL=...)")
+
+
+def two_stage(text: str) -> str:
+    right = text in TWO_STAGE or text.lower() in UNSET
+    return "" if right else f"{shown(text)} is none of {', '.join(TWO_STAGE)}"
+
+
+def way(root: str, two_stage: str) -> str:
+    """Whether a root can come as `two stage` says."""
+    if two_stage == NEVER and root in MOUNTED:
+        return f"root {root} always comes in two stages, and two stage is never"
+    if two_stage == ALWAYS and root and root not in ROOTS and root.lower() not in UNSET:
+        return f"root {shown(root)} comes in one stage, and two stage is always"
+    return ""
 
 
 def name(text: str) -> str:

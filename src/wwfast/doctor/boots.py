@@ -12,7 +12,6 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from wwfast.archive.artefact import FILESYSTEMS
 from wwfast.boot import stage1
 from wwfast.boot.plan import Ask
 from wwfast.boot.stages import Stage
@@ -65,7 +64,7 @@ class Rehearsal:
         yield from reach.addressed(self._scene, node)
 
     def _loaded(self, node: Node) -> Iterator[Fault]:
-        kind = (node.image_name, node.ipxe_template, node.kernel)
+        kind = (node.image_name, node.ipxe_template, node.kernel, node.root, node.wwfast)
         yield from self._each(("script", kind), node, self._script)
         if node.ipxe_template == LOCAL:
             return
@@ -100,13 +99,13 @@ class Rehearsal:
     def _files(self, node: Node) -> Iterator[Fault]:
         """Kernel, image and modules: there to be sent, and made for each other."""
         image, boots = self._paper.image(node), self._paper.kernel(node)
-        fmt, mounted = image.boot_format, node.root in FILESYSTEMS
+        fmt, way = image.boot_format, self._paper.way(node, self._ask(node))
         unpacked = (Stage.IMAGE, *([Stage.KMODS] if node.kernel.override else []))
-        for stage in (Stage.KERNEL, *((Stage.STAGE1,) if mounted else unpacked)):
+        for stage in (Stage.KERNEL, *((Stage.STAGE1,) if way and way.root else unpacked)):
             plan = self._paper.plan(node, stage, self._ask(node, fmt))
             if plan.failed and image.artefact(fmt):  # one that is not built is told by the script
                 yield Fault(node.id, ERROR, str(stage), plan.reason)
-        if not mounted:
+        if way and not way.root:
             yield from initrd.unpacks(node, image, boots, fmt)
 
     def _overlays(self, node: Node, *, context: str) -> Iterator[Fault]:

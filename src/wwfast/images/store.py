@@ -206,6 +206,11 @@ class Image:
         return self.build.info.arch if self.build else architecture(self.rootfs)
 
     @property
+    def unpacked(self) -> int:
+        """Bytes of the tree in memory, in pages; 0 before the first build."""
+        return (self.build.info.unpacked or self.build.manifest().unpacked) if self.build else 0
+
+    @property
     def min_ram(self) -> int:
         """Bytes of RAM a node needs to unpack and start it; 0 before the first build."""
         manifest = self.manifest()

@@ -21,7 +21,6 @@ from wwfast.nodes.model import Ipmi, Kernel, NetDev, Node, mac
 Own = dict[str, Any]
 SCHEMA = fields(Node)
 LEFT = "~all"  # of groups: which every node is in without saying so
-NO_DEVICE = "is none of its network devices, and it boots from"  # said of a primary network
 
 
 def expand(tokens: Iterable[str], profiles: Mapping[str, Own]) -> list[str]:
@@ -165,7 +164,8 @@ PLAIN: dict[str, type[msgspec.Struct]] = {"ipmi": Ipmi, "kernel": Kernel}  # str
 TYPES = typing.get_type_hints(Node)
 
 
-BUILT = {"network devices", "primary network"}  # what is made of both, whether or not the node says something of it
+#: What is made of both, whether or not the node says something of it; and what is to fit together.
+BUILT = {"network devices", "primary network", "root", "wwfast"}
 
 
 def rebased(node: Node, own: Own, base: Base, changed: frozenset[str]) -> Node | None:

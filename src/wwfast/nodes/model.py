@@ -151,6 +151,20 @@ class FileSystem(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     id: str = ""
 
 
+class Wwfast(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, rename=spaced):
+    """What Warewulf does not know; it passes over the key."""
+
+    two_stage: Annotated[
+        str,
+        Doc(
+            "When the image comes in two stages: auto (unset), always, never.",
+            "twostage",
+            title="Wwfast.TwoStage",
+            check=checks.two_stage,
+        ),
+    ] = ""
+
+
 class Node(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, rename=spaced):
     """A node; a profile is the same without its `node_only` fields."""
 
@@ -243,6 +257,7 @@ class Node(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, rename=spa
             check=checks.root,
         ),
     ] = ""
+    wwfast: Annotated[Wwfast, Doc("Settings of wwfast alone.", title="Wwfast")] = Wwfast()
     network_devices: Annotated[
         dict[str, NetDev], Doc("Network devices by name.", "net", title="NetDevs", names=checks.label)
     ] = {}

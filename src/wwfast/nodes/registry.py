@@ -41,12 +41,14 @@ def uncollected() -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something wrong with one entry. A fatal one keeps the entry out of service."""
+    """Something wrong with one entry. A fatal one keeps the entry out of service; the values of a mismatch are right,
+    and do not fit together."""
 
     kind: str  # node, profile
     id: str
     message: str
     fatal: bool = False
+    mismatch: bool = False
 
     def __str__(self) -> str:
         return f"{self.kind} {self.id if self.id.isprintable() else checks.shown(self.id)}: {self.message}"
@@ -169,8 +171,8 @@ class Snapshot:
         """The profiles a node takes from, in merge order."""
         return self._base(self.own(NODES, name).get("profiles", ())).chain
 
-    def _say(self, kind: str, name: str, message: str, fatal: bool = False) -> None:
-        problem, known = Problem(kind, name, message, fatal), self._problems.setdefault((kind, name), [])
+    def _say(self, kind: str, name: str, message: str, fatal: bool = False, mismatch: bool = False) -> None:
+        problem, known = Problem(kind, name, message, fatal, mismatch), self._problems.setdefault((kind, name), [])
         if problem not in known:
             known.append(problem)
 
@@ -236,7 +238,10 @@ class Snapshot:
         node = merge.resolve(name, own, base)
         wanted = own.get("primary network") or base.raw.get("primary network")
         if wanted and node.network_devices and wanted not in node.network_devices:
-            self._say("node", name, f"primary network {checks.shown(wanted)} {merge.NO_DEVICE} {node.primary_network}")
+            told = f"primary network {checks.shown(wanted)} is none of its network devices, and it boots from"
+            self._say("node", name, f"{told} {node.primary_network}", mismatch=True)
+        if node.wwfast.two_stage and (wrong := checks.way(node.root, node.wwfast.two_stage)):
+            self._say("node", name, wrong, mismatch=True)
         return node
 
     def _inherit(self, previous: Snapshot) -> None:

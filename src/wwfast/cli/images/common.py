@@ -117,7 +117,7 @@ def facts(app: App, made: Any, disk: Mapping[tuple[str, str], Footprint] | None 
         "build": made.build.id if made.build else None,
         "format": made.boot_format,
         "size": made.build.info.sizes.get(made.boot_format, 0) if made.build else 0,
-        "tree": (build.info.unpacked or build.manifest().unpacked) if build else None,
+        "tree": made.unpacked if build else None,
         "sizes": build.info.sizes if build else {},
         "disk": takes.disk,
         "shared": takes.shared,

@@ -14,9 +14,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
+from wwfast.boot import ways
 from wwfast.boot.plan import UNSEEN, Ask, BootPlan, Planner, refreshes
 from wwfast.boot.stages import Stage
 from wwfast.boot.standing import UnresolvedError
+from wwfast.boot.ways import UNTOLD, Machine
 from wwfast.daemon.boot.discovery import Discovery
 from wwfast.daemon.boot.files import SiteFiles
 from wwfast.daemon.boot.guard import Guard
@@ -50,6 +52,7 @@ RETRY_AFTER = 2
 #: For the overlays of a script: most are made in 1 ms, the first ones of a cold cache in a second. It then goes out all
 #: the same, and the node asks for them when it has its image.
 SCRIPT_SECONDS = 3.0
+MEMORY_DIGITS = 9  # of MiB: a petabyte
 LOOKS = 6  # for an image, a kernel, the two overlays of a script, and what may change meanwhile
 
 
@@ -168,17 +171,13 @@ class Routes:
         stage = STAGES.get(name) or ALIASES.get(name)
         if stage is None or not wwid:
             return _refusal(400, "no stage" if stage is None else "no hardware address", stage=stage, wwid=wwid)
-        try:
-            memsize = int(request.query.get("memsize") or 0)
-        except ValueError:
-            memsize = 0
         place, eta = self._outlook(wwid) if stage is Stage.IPXE else (0, 0.0)
         ask = Ask(
             wwid=wwid,
             place=place,
             eta=round(eta),
             compress=tame(request.query.get("compress", "")),
-            memsize=memsize,
+            machine=_machine(request.query),
             image=tame(request.query.get("image", "")) if stage is not Stage.IPXE else "",
             arch=tame(request.query.get("arch", "")),
             tar=request.query.get("format") == "tar",
@@ -373,6 +372,15 @@ class Routes:
 
     async def _whole_status(self) -> Response:
         return _json(await self._board.ask())
+
+
+def _machine(query: Mapping[str, str]) -> Machine:
+    """What a loader says of its machine: iPXE's memsize, which only BIOS builds have."""
+    said = query.get("memsize")
+    if said is None:
+        return UNTOLD
+    memory = int(said) if said.isascii() and said.isdigit() and len(said) <= MEMORY_DIGITS else 0
+    return Machine(memory, ways.BIOS if said else ways.UEFI)
 
 
 def _is_stage(parts: list[str]) -> bool:
