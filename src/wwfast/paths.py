@@ -107,6 +107,11 @@ class Paths:
         return self.state / "wwfast.db"
 
     @property
+    def machines(self) -> Path:
+        """What nodes said of their machines when they booted last."""
+        return self.state / "machines.json"
+
+    @property
     def own(self) -> tuple[Path, Path, Path]:
         """What is nobody else's (0700): locks, images with their /etc/shadow, leases, frames."""
         return self.run, self.state, self.cache

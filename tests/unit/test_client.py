@@ -137,6 +137,7 @@ class Node:
         self.root, self.shell, self.server = root, shell, server
         (root / "proc").mkdir(parents=True)
         (root / "proc/cmdline").write_text(f"quiet wwid={WWID} console=ttyS0\n")
+        (root / "proc/meminfo").write_text("MemTotal:        2012004 kB\nMemFree:          512 kB\n")
         (root / "sys/class/dmi/id").mkdir(parents=True)
         (root / "sys/class/dmi/id/chassis_asset_tag").write_text("Rack 7 & co\n")
         (root / "sys/class/dmi/id/product_uuid").write_text("4c4c4544-0042\n")
@@ -263,6 +264,7 @@ def test_client_asks_with_its_identity_and_the_etag_it_has(node: Node, overlay: 
     assert first.path == second.path == f"/runtime/{WWID}"
     assert first.query["format"] == ["tar"]
     assert first.query["assetkey"] == ["Rack_7_&_co"]
+    assert first.query["memory"] == ["1964"], "in MiB what Linux has"
     assert first.query["uuid"] == ["4c4c4544-0042"]
     assert first.etag is None
     assert second.status == 304

@@ -225,6 +225,20 @@ def test_whoever_asks_is_the_node_itself_only_from_its_own_addresses() -> None:
     assert guard(own_dhcp=False).is_own(NODE, MAC, "10.9.9.9"), "nobody knows"
 
 
+def test_what_a_user_of_a_node_could_say_of_it_is_not_believed() -> None:
+    def believed(who: Guard, ip: str = "10.0.0.99", port: int = 40000) -> bool:
+        return who.believes(NODE, MAC, ip, port)
+
+    who = guard()
+    assert (believed(who), believed(who, port=987), believed(who, "10.0.0.12", 987)) == (False, True, False)
+    who.saw_dhcp(MAC, boots=True)
+    assert (believed(who), believed(who, "10.0.0.12")) == (True, False), "nobody is on a node that boots"
+    came_up(who)
+    assert not believed(who)
+    assert (believed(guard(own_dhcp=False)), believed(guard(own_dhcp=False), port=987)) == (False, True)
+    assert believed(guard(secure=False))
+
+
 def test_an_external_dhcp_leaves_only_the_port_rule() -> None:
     who = guard(own_dhcp=False)
     assert ask(who, Stage.SYSTEM, ip="10.9.9.9") == 200

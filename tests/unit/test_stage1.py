@@ -9,12 +9,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
 from support.daemon import MAC, serving, tiny_site
 from support.planner import Fresh
 from wwfast.archive.artefact import EROFS, FILESYSTEMS, PIECES, SQUASHFS
+from wwfast.boot import ways
 from wwfast.boot.plan import Ask
 from wwfast.boot.stages import Stage
 from wwfast.boot.ways import Machine
@@ -255,11 +257,16 @@ def test_two_stage_node_is_told_of_stage1_alone_and_of_its_image(site: Paths) ->
     assert fresh.plan(snapshot, node, Stage.IMAGE, Ask(MAC, compress=EROFS)).status == 404
 
 
-def test_two_stage_is_chosen_by_the_memory_that_the_boot_loader_tells(site: Paths) -> None:
+def unrooted(site: Paths) -> None:
+    """The node asks for no root, and its image is large enough to need more in one stage than in two."""
     text = site.nodes_conf.read_text()
     site.nodes_conf.write_text(text.replace("    root: squashfs\n", ""))
     (site.chroots / "tiny/rootfs/usr/lib/large").write_bytes(random.Random(1).randbytes(40 << 20))
     building.build(site, "tiny", How(formats=(SQUASHFS,)))
+
+
+def test_two_stage_is_chosen_by_the_memory_that_the_boot_loader_tells(site: Paths) -> None:
+    unrooted(site)
     with serving(site) as server:
 
         def asked(query: str) -> str:
@@ -277,6 +284,47 @@ def test_two_stage_is_chosen_by_the_memory_that_the_boot_loader_tells(site: Path
         assert "kernel --name" not in script
         for words in ("node n1 cannot boot yet", "which has 100 MiB", "in one stage it needs", "as squashfs it needs"):
             assert words in script
+
+
+def test_two_stage_is_chosen_by_what_the_node_last_reported(site: Paths, capsys: pytest.CaptureFixture[str]) -> None:
+    """UEFI builds of iPXE cannot tell the memory: what Linux said at the last boot counts, also after a restart."""
+    unrooted(site)
+
+    def asked() -> str:
+        return server.get(f"/ipxe/{MAC}?memsize=")[1].decode()
+
+    def doctor() -> str:
+        with pytest.raises(SystemExit):
+            main(["--root", str(site.root), "doctor", "n1"])
+        return capsys.readouterr().out
+
+    with serving(site) as server:
+        assert "in one stage" in asked()
+        assert "where 2048 are taken for granted" in server.status("n1")["nodes"]["n1"]["way"]
+        assert "memory" not in server.status("n1")["nodes"]["n1"]
+        for wrong in ("", "-1", "x", "1e9", "9" * 30, "\u0663", "0"):
+            assert server.get(f"/runtime/{MAC}?format=tar&memory={quote(wrong)}")[0] == 200
+        assert "in one stage" in asked()
+        assert server.get(f"/runtime/{MAC}?format=tar&memory=190")[0] == 200
+        assert "echo The image comes in two stages as squashfs: needs" in asked()
+        told = server.status("n1")["nodes"]["n1"]
+        assert told["memory"] == ways.whole(190)
+        assert f"of {told['memory']} (as it last reported)" in told["way"]
+    assert "does not fit" not in doctor()
+    with serving(site) as server:
+        assert "in two stages as squashfs" in asked()
+        assert server.get(f"/runtime/{MAC}?format=tar&memory=90")[0] == 200
+        assert "initrd" not in asked()
+        told = server.status("n1")["nodes"]["n1"]
+        assert (told["failed"], told.get("way")) == (True, None)
+        assert "in one stage it needs" in told["error"]
+        assert "as squashfs it needs" in told["error"]
+    assert f"does not fit node n1, which has {ways.whole(90)} MiB of memory" in doctor()
+    site.machines.write_text("{")
+    assert "does not fit" not in doctor()
+    with serving(site) as server:
+        assert "in one stage" in asked()
+        assert "machines.json" in str(server.status()["troubles"])
 
 
 def test_two_stage_that_cannot_be_is_refused_in_words(site: Paths, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 from wwfast.boot.plan import UNSEEN, Ask, BootPlan, Planner
 from wwfast.boot.resolve import Resolver
+from wwfast.boot.ways import Machine
 from wwfast.errors import NotFoundError, WwfastError
 from wwfast.images.kernels.store import KernelStore, NodeKernel, for_node
 from wwfast.images.store import Image, ImageStore
+from wwfast.nodes import machines
 
 if TYPE_CHECKING:
     from wwfast.boot.stages import Stage
@@ -26,6 +28,7 @@ class Paper:
     """For one snapshot. `plan` makes overlays where it must."""
 
     def __init__(self, paths: Paths, settings: Settings, overlays: OverlayService, snapshot: Snapshot) -> None:
+        self._paths = paths
         self.images = ImageStore(paths)
         self.overlays = overlays
         self._kernels = KernelStore(paths)
@@ -60,6 +63,18 @@ class Paper:
         except WwfastError:
             return None
         return plan.way if plan is not None else None
+
+    def machine(self, node: Node) -> Machine:
+        """As the node last reported it."""
+        memory = self._machines.get(node.id, 0)
+        return Machine(memory, former=memory > 0)
+
+    @cached_property
+    def _machines(self) -> dict[str, int]:
+        try:
+            return machines.read(self._paths.machines)
+        except WwfastError:  # the server that runs tells it
+            return {}
 
     def plan(self, node: Node, stage: Stage, ask: Ask) -> BootPlan:
         plan = self._planner.plan(self._standing, node, stage, ask, partial(self.overlays.artefact, self._snapshot))

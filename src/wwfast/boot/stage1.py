@@ -42,7 +42,8 @@ def ready(image: ServedImage, release: str, kind: str, override: str = "") -> No
     archive(image, release, override)
     if kind not in image.mounts.get(release, ()):
         raise WwfastError(
-            f"stage-1 of kernel {release} of image {image.name} makes no {kind}", hint="wwfast node set NODE --root initramfs"
+            f"stage-1 of kernel {release} of image {image.name} makes no {kind}",
+            hint="wwfast node set NODE --root initramfs",
         )
 
 

@@ -42,6 +42,7 @@ from wwfast.net.http.server import HttpServer, has_ipv6, listen
 from wwfast.net.http.serving import Limits
 from wwfast.net.tftp.server import TftpServer, open_socket
 from wwfast.nodes.edit.store import Store
+from wwfast.nodes.machines import Machines
 from wwfast.nodes.registry import Registry, Snapshot
 from wwfast.overlays.making.service import OverlayService
 
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+KEEP_SECONDS = 30.0  # between two looks whether nodes have said of their machines what is not in the file
 TEND_SECONDS = 300.0  # between two looks at the space that overlays take; well below packs.GRACE
 OFFER_SECONDS = 10.0  # between two looks whether a successor would find us
 PREPARE_SECONDS = 120.0  # for a successor; 10,000 nodes take 3 s, asking whether there is another DHCP server 3 s
@@ -61,6 +63,7 @@ REPLACED_SECONDS = 600.0  # with a successor at work, finishing what is under wa
 BUILDERS = max(32, 4 * (os.cpu_count() or 1))  # threads that wait for workers: more than may be held up at once
 SAVING, TENDING = "saving boot phases", "giving back overlay space"
 LEASES = "writing down leases"
+MACHINES = "keeping what nodes said of their machines"
 OFFERING, HANDING_OVER = "offering the sockets to a successor", "handing over"
 CHORES = 4  # threads of the daemon's own work
 WRITERS = 4  # threads that wait for scripts of the site's templates
@@ -108,6 +111,7 @@ class Daemon:
             phase_seconds=settings.wwfast.boot_phase * 60.0,
             keeper=self.phases or Forgetful(),
         )
+        self.machines = Machines(paths.machines)
         self.files = BootFiles.load(settings.tftp.ipxe, paths.ipxe_source)
         self.upkeep = Upkeep(
             paths, self.registry, self.files, self.supervisor, self._alone[STANDING], self.overlays.images_changed
@@ -169,6 +173,8 @@ class Daemon:
         if (phases := self.phases) is not None:
             self.reached("reading who boots")
             self.guard.restore(await asyncio.get_running_loop().run_in_executor(self._chores, phases.load))
+        with self.supervisor.guarded(MACHINES):
+            await asyncio.get_running_loop().run_in_executor(self._chores, self.machines.load)
         self.reached("preparing HTTP")
         self.http = self.report.http = self._http_server(self._given or self._http_sockets())
         self.http.prepare()
@@ -190,6 +196,7 @@ class Daemon:
         self.reached("serving")
         if state is not None:  # and not what was in the database a moment before
             self.guard.adopt(state["guard"])
+            self.machines.adopt(state.get("machines", self.machines.export()))
             if self.dhcp is not None:
                 self.dhcp.leases.adopt(state["leases"])
         for server in (self.http, self.tftp, self.dhcp):
@@ -205,6 +212,7 @@ class Daemon:
         self._looking.start()
         self._watch_threads()
         self.supervisor.keep(TENDING, self._tend_overlays)
+        self.supervisor.keep(MACHINES, self._keep_machines)
         self._sockets.close_rest()
         if self._sockets.held:
             self._offer = Offer(self.paths.handover, self._sockets, self)
@@ -243,7 +251,13 @@ class Daemon:
 
     def _http_server(self, sockets: list[socket.socket]) -> HttpServer:
         report = self.report
-        board = Board(self.timeline, problems=report.problems, standing=report.standing, figures=report.figures)
+        board = Board(
+            self.timeline,
+            problems=report.problems,
+            standing=report.standing,
+            figures=report.figures,
+            memory=self.machines.memory,
+        )
         routes = Routes(
             registry=self.registry,
             planner=self.planner,
@@ -254,6 +268,7 @@ class Daemon:
             writing=Writing(self.overlays.write, self._writers),
             strangers=Writing(self.overlays.write, self._alone[STRANGERS]),
             guard=self.guard,
+            machines=self.machines,
             board=board,
             discovery=Discovery(self.registry, Store(self.paths), self.guard, self._alone[DISCOVERY]),
             binaries=self.files.get,
@@ -323,7 +338,16 @@ class Daemon:
         await self._in_time(HANDING_OVER, self._write_down)
         self.guard.handed = True
         leases = self.dhcp.leases.export() if self.dhcp is not None else []
-        return {"guard": self.guard.export(), "leases": leases}
+        return {"guard": self.guard.export(), "leases": leases, "machines": self.machines.export()}
+
+    def _save_machines(self) -> None:
+        """In a thread."""
+        self.machines.save(self.registry.snapshot().nodes.__contains__)
+
+    async def _keep_machines(self) -> None:
+        await asyncio.sleep(KEEP_SECONDS)
+        work = asyncio.get_running_loop().run_in_executor(self._chores, self._save_machines)
+        await self.supervisor.attend(MACHINES, work)
 
     def _write_down(self) -> None:
         """In a thread."""
@@ -331,6 +355,7 @@ class Daemon:
             self.phases.flush()
         if self.dhcp is not None:
             self.dhcp.journal.flush()
+        self._save_machines()
 
     def _close_database(self) -> None:
         """In a thread."""
@@ -389,6 +414,7 @@ class Daemon:
             if self.http is not None:
                 await self.http.drain(drain, QUIET_SECONDS)
         if self.serving and not self.replaced.is_set():
+            await self._in_time(MACHINES, self._save_machines)
             await self._in_time(SAVING, self._close_database)
         self._sockets.close()
         if self._follower is not None:

@@ -64,7 +64,7 @@ class Rehearsal:
         yield from reach.addressed(self._scene, node)
 
     def _loaded(self, node: Node) -> Iterator[Fault]:
-        kind = (node.image_name, node.ipxe_template, node.kernel, node.root, node.wwfast)
+        kind = (node.image_name, node.ipxe_template, node.kernel, node.root, node.wwfast, self._paper.machine(node))
         yield from self._each(("script", kind), node, self._script)
         if node.ipxe_template == LOCAL:
             return
@@ -120,10 +120,9 @@ class Rehearsal:
         preloads = f"/{Stage.RUNTIME}/" in script or stage1.PRELOADS in script
         yield from initrd.refreshed(node, root, preloads)
 
-    @staticmethod
-    def _ask(node: Node, fmt: str = "") -> Ask:
-        devices = node.network_devices.values()
-        return Ask(next((it.hwaddr for it in devices if it.hwaddr), WITHOUT), compress=fmt)
+    def _ask(self, node: Node, fmt: str = "") -> Ask:
+        mac = next((it.hwaddr for it in node.network_devices.values() if it.hwaddr), WITHOUT)
+        return Ask(mac, compress=fmt, machine=self._paper.machine(node))
 
 
 def _tried(look: Look, node: Node) -> tuple[list[Fault], bool]:

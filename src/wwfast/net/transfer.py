@@ -23,7 +23,8 @@ class Transfer:
     `stage` one of dhcp, tftp, ipxe, kernel, image, kmods, system, runtime, ...; `sent` the object's name, or
     NOT_FOUND, BAD_REQUEST, BAD_ASSET; `peer` the client's address; `at` Unix seconds; `sent_bytes` and
     `total_bytes` of the body; `seconds` since STARTED; `status` the HTTP status, 0 for other protocols; `more`: the
-    node is not up with this, though it is the last stage, since it asks for the same once more when it is.
+    node is not up with this, though it is the last stage, since it asks for the same once more when it is; `way`: of a
+    script that boots, in which way its image comes.
 
     Here strangers' words come in: `wwid`, `node`, `sent` and `detail` are tame, whoever keeps, logs or shows them.
     """
@@ -41,6 +42,7 @@ class Transfer:
     status: int = 0
     detail: str = ""
     more: bool = False
+    way: str = ""
 
     def __post_init__(self) -> None:
         for name, most in _TOLD_BY_STRANGERS:

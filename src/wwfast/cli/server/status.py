@@ -117,6 +117,8 @@ def _show(entries: list[dict[str, Any]], as_json: bool, body: dict[str, Any], *,
             )
         )
     table(("NODENAME", "STAGE", "SENT", "BYTES", "LASTSEEN (s)", "STUCK (s)", "QUEUE", "ERROR"), rows)
+    if single and entries and (told := _machine(entries[0])):
+        click.echo(f"\n{told}")
     if single and entries and (others := _attempts(entries[0], now)):
         click.echo(f"\n{others}")
     if single and entries and entries[0].get("boot"):
@@ -137,6 +139,13 @@ def _show(entries: list[dict[str, Any]], as_json: bool, body: dict[str, Any], *,
                 for part in boot
             ],
         )
+
+
+def _machine(entry: dict[str, Any]) -> str:
+    """What is known of a node's memory, and the way in which its image comes, or ""."""
+    memory, way = entry.get("memory"), entry.get("way")
+    told = [f"memory: {memory} MiB"] if memory else []
+    return "\n".join([*told, f"the image comes {way}"] if way else told)
 
 
 def _attempts(entry: dict[str, Any], now: float) -> str:

@@ -10,7 +10,7 @@ import asyncio
 import hmac
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -30,6 +30,7 @@ from wwfast.errors import WwfastError
 from wwfast.net.http.admission import Patience, patience
 from wwfast.net.http.message import NOTHING, Request, Response
 from wwfast.net.names import tame
+from wwfast.nodes.machines import Machines
 
 if TYPE_CHECKING:
     from wwfast.archive.artefact import Artefact
@@ -105,6 +106,7 @@ class Routes:
         writing: Writing,
         strangers: Writing,
         guard: Guard,
+        machines: Machines,
         board: Board,
         discovery: Discovery,
         binaries: Callable[[str], bytes | None],
@@ -123,6 +125,7 @@ class Routes:
         self._deriving = deriving
         self._writing, self._strangers = writing, strangers
         self._guard = guard
+        self._machines = machines
         self._board = board
         self._discovery = discovery
         self._binaries = binaries
@@ -177,7 +180,7 @@ class Routes:
             place=place,
             eta=round(eta),
             compress=tame(request.query.get("compress", "")),
-            machine=_machine(request.query),
+            machine=_machine(stage, request.query),
             image=tame(request.query.get("image", "")) if stage is not Stage.IPXE else "",
             arch=tame(request.query.get("arch", "")),
             tar=request.query.get("format") == "tar",
@@ -196,6 +199,10 @@ class Routes:
             return refusal
         if node is not None and not request.is_head:
             self._guard.went_on(node, target.stage, target.wwid, request.peer_ip)
+            self._reported(node, target, request)
+        if node is not None and not target.ask.machine.memory and (memory := self._machines.memory(node.id)):
+            machine = target.ask.machine._replace(memory=memory, former=True)
+            target = replace(target, ask=replace(target.ask, machine=machine))
         closes = target.stage is Stage.RUNTIME and not request.is_head
         closes = closes and self._guard.closes(target.wwid, request.peer_port)
         if not closes and (node is None or not self._upkeep.behind):
@@ -203,6 +210,12 @@ class Routes:
             if plan is not None and plan.script is None:
                 return self._respond(plan, node, target, request)
         return self._wait(node, target, request, closes)
+
+    def _reported(self, node: Node, target: Target, request: Request) -> None:
+        """Keep what a node says of its machine, for boots whose loader cannot say it."""
+        memory = target.ask.machine.memory
+        if memory and self._guard.believes(node, target.wwid, request.peer_ip, request.peer_port):
+            self._machines.tell(node.id, memory)
 
     def _plan(self, node: Node | None, target: Target) -> BootPlan | None:
         """From memory; None where something must be waited for."""
@@ -322,6 +335,7 @@ class Routes:
             stage=plan.stage.value,
             sent=plan.sent,
             detail=plan.reason,
+            way=plan.way.why if plan.way else "",
             share=node.cluster_name if node else "",
             waits=plan.stage is not Stage.RUNTIME,
             last=plan.stage is Stage.SYSTEM,
@@ -374,13 +388,19 @@ class Routes:
         return _json(await self._board.ask())
 
 
-def _machine(query: Mapping[str, str]) -> Machine:
-    """What a loader says of its machine: iPXE's memsize, which only BIOS builds have."""
+def _machine(stage: Stage, query: Mapping[str, str]) -> Machine:
+    """What is said of the machine: to its script by iPXE, whose BIOS builds alone have `memsize`; later, by Linux, the
+    MemTotal that it has of it."""
+    if stage is not Stage.IPXE:
+        return Machine(ways.whole(_mebibytes(query.get("memory", ""))))
     said = query.get("memsize")
     if said is None:
         return UNTOLD
-    memory = int(said) if said.isascii() and said.isdigit() and len(said) <= MEMORY_DIGITS else 0
-    return Machine(memory, ways.BIOS if said else ways.UEFI)
+    return Machine(_mebibytes(said), ways.BIOS if said else ways.UEFI)
+
+
+def _mebibytes(text: str) -> int:
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= MEMORY_DIGITS else 0
 
 
 def _is_stage(parts: list[str]) -> bool:

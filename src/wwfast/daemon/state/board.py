@@ -23,7 +23,8 @@ encode = msgspec.json.encode
 
 class Board:
     """`problems` are entries that could not be resolved or built: shown as the error of that node; `standing` tells
-    place and ETA of a MAC in the download queue; `figures` is what else there is to tell."""
+    place and ETA of a MAC in the download queue; `memory` is that of a node in MiB, 0 where it is not known; `figures`
+    is what else there is to tell."""
 
     def __init__(
         self,
@@ -32,11 +33,13 @@ class Board:
         problems: Callable[[], Mapping[str, str]] = dict,
         standing: Callable[[str], tuple[int, float] | None] = lambda _wwid: None,
         figures: Callable[[], Mapping[str, object]] = dict,
+        memory: Callable[[str], int] = lambda _node: 0,
     ) -> None:
         self._timeline = timeline
         self._problems = problems
         self._standing = standing
         self._figures = figures
+        self._memory = memory
         self._next: asyncio.Task[bytes] | None = None  # not begun: whoever asks now may share it
         self._turn = asyncio.Lock()
         self._rested = 0.0
@@ -92,6 +95,8 @@ class Board:
         shown = entry.as_json(now, detail=detail)
         if place := self._place(entry):
             shown |= {"place": place[0], "eta": round(place[1], 1)}
+        if memory := self._memory(entry.node):
+            shown["memory"] = memory
         if problem:
             shown |= {"error": problem, "failed": True}
         return shown

@@ -61,6 +61,7 @@ class NodeStatus:
     error: str = ""
     error_at: float = 0.0
     more: bool = False
+    way: str = ""  # in which its image comes, and why
     boot: list[StageRecord] = field(default_factory=list)
     attempts: Attempts | None = None
     changes: int = 0  # counted, so that what was made of it can be known to be old
@@ -102,6 +103,8 @@ class NodeStatus:
             "stuck": round(self.stuck(now), 1),
             "failed": self.failed(now),
         }
+        if self.way:
+            entry["way"] = self.way
         if self.error:
             entry["error"] = self.error
         if (others := self.attempts) is not None:
@@ -183,6 +186,8 @@ class Timeline:
             entry.stage = event.stage
             entry.more = event.more
             entry.sent = event.sent
+            if event.stage == Stage.IPXE:
+                entry.way = event.way
             if event.outcome is Outcome.DONE:
                 # A script with a reason is the one that tells on the console why the node cannot boot.
                 refused = event.stage == Stage.IPXE and event.detail

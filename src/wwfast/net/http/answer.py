@@ -120,4 +120,5 @@ class Answer:
             self.status,
             detail or response.detail,
             response.more,
+            response.way,
         )

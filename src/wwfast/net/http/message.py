@@ -60,6 +60,7 @@ class Response:
     waits: bool = True
     last: bool = False  # the node needs nothing large after this: its turn ends with it
     more: bool = False  # for events only: see Transfer
+    way: str = ""  # for events only: see Transfer
     etag: str = ""
     again: Callable[[], Awaitable[Response]] | None = None
 
