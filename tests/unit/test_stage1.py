@@ -26,7 +26,8 @@ from wwfast.config.settings import load
 from wwfast.errors import WwfastError
 from wwfast.images import building, filesystems
 from wwfast.images.building import How
-from wwfast.images.stage1 import drivers, elf, programs
+from wwfast.images.stage1 import elf, programs, rules
+from wwfast.images.stage1.rests import Look
 from wwfast.images.store import ImageStore
 from wwfast.nodes.registry import Registry
 from wwfast.paths import Paths
@@ -45,7 +46,9 @@ def put(root: Path, *paths: str, text: str = "") -> None:
 def harvest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Stage-1 of this machine, which has all that an image must have."""
     tree = tmp_path_factory.mktemp("harvest")
-    programs.collect(Path("/"), tree)
+    programs.collect(Look(Path("/")), tree)
+    for name in programs.inside():
+        shutil.copy2(f"/bin/{name}", tree / "usr/bin", follow_symlinks=True)
     return tree
 
 
@@ -66,7 +69,21 @@ def test_stage1_nothing_of_it_is_outside_the_image(harvest: Path) -> None:
         assert Path(inside).readlink() == path.readlink(), "a link of the image is the same here"
 
 
-@pytest.mark.parametrize("program", ["curl", "ip", "modprobe", "switch_root"])
+#: Packages of Debian, of Rocky, of another distribution.
+NAMED = {
+    "curl": ("curl", "curl", "curl"),
+    "ip": ("iproute2", "iproute", "iproute2"),
+    "modprobe": ("kmod", "kmod", "kmod"),
+    "switch_root": ("util-linux", "util-linux", "util-linux"),
+    "mount": ("mount", "util-linux", "util-linux"),
+    "sh": ("dash", "bash", "bash"),
+    "gzip": ("gzip", "gzip", "gzip"),
+    "cpio": ("cpio", "cpio", "cpio"),
+    "sha256sum": ("coreutils", "coreutils", "coreutils"),
+}
+
+
+@pytest.mark.parametrize("program", NAMED)
 def test_stage1_program_that_the_image_lacks_is_named_with_its_package(
     harvest: Path, tmp_path: Path, program: str
 ) -> None:
@@ -76,8 +93,12 @@ def test_stage1_program_that_the_image_lacks_is_named_with_its_package(
         (image / place / program).unlink(missing_ok=True)
     (tmp_path / "tree").mkdir()
     with pytest.raises(programs.LackingError, match=f"the image has no {program}") as caught:
-        programs.collect(image, tmp_path / "tree")
-    assert programs.PACKAGES[program].split()[0] in (caught.value.hint or "")
+        programs.collect(Look(image), tmp_path / "tree")
+    (image / "etc").mkdir(exist_ok=True)
+    assert caught.value.hint == f"install {programs.package(program, image)} in it"
+    for words, family in (("ID=debian", 0), ('ID="rocky"\nID_LIKE="rhel centos fedora"', 1), ("ID=arch", 2)):
+        (image / "etc/os-release").write_text(words)
+        assert programs.package(program, image) == NAMED[program][family]
 
 
 def test_stage1_library_that_is_missing_is_named_with_who_needs_it(harvest: Path, tmp_path: Path) -> None:
@@ -87,7 +108,7 @@ def test_stage1_library_that_is_missing_is_named_with_who_needs_it(harvest: Path
         library.unlink()
     (tmp_path / "tree").mkdir()
     with pytest.raises(programs.LackingError, match=r"no libcurl\.so\.4, which /.*/curl needs"):
-        programs.collect(image, tmp_path / "tree")
+        programs.collect(Look(image), tmp_path / "tree")
 
 
 def test_stage1_elf_of_this_python_names_what_ldd_does() -> None:
@@ -107,39 +128,6 @@ def test_stage1_elf_that_is_damaged_is_none_or_something_and_never_a_crash() -> 
         elf.needs(data[:cut])
     for at in range(16, 1200):
         elf.needs(data[:at] + bytes([data[at] ^ 0xFF]) + data[at + 1 :])
-
-
-def test_stage1_drivers_are_network_cards_and_roots_with_what_they_need(tmp_path: Path) -> None:
-    root, tree = tmp_path / "image", tmp_path / "tree"
-    home = f"usr/lib/modules/{RELEASE}"
-    (root / "lib").parent.mkdir()
-    (root / "lib").symlink_to("usr/lib")
-    depends = {
-        "kernel/drivers/net/ethernet/a/nic.ko": "kernel/drivers/net/mii.ko",
-        "kernel/drivers/net/mii.ko": "",
-        "kernel/drivers/net/phy/soft.ko": "",
-        "kernel/drivers/base/beside.ko": "",
-        "kernel/drivers/scsi/disk.ko": "",
-        "kernel/fs/squashfs/squashfs.ko": "",
-        "kernel/fs/overlayfs/overlay.ko": "",
-        "kernel/drivers/net/virtio_net.ko": "kernel/drivers/net/net_failover.ko",
-        "kernel/drivers/net/net_failover.ko": "",
-    }
-    put(root, *(f"{home}/{path}" for path in depends))
-    put(root, f"{home}/modules.dep", text="".join(f"{path}: {needed}\n" for path, needed in depends.items()))
-    put(root, f"{home}/modules.softdep", text="# a line\nsoftdep nic pre: beside post: absent\n")
-    put(root, f"{home}/modules.builtin", text="kernel/drivers/block/loop.ko\n")
-    tree.mkdir()
-    there = drivers.collect(root, RELEASE, tree)
-    found = {path.name for path in tree.rglob("*.ko")}
-    assert found == {
-        "nic.ko", "mii.ko", "soft.ko", "beside.ko", "squashfs.ko", "overlay.ko", "virtio_net.ko", "net_failover.ko",
-    }  # fmt: skip
-    assert {"loop", "overlay", "squashfs", "nic"} <= set(there)
-    assert "erofs" not in there
-    (root / home / "modules.dep").unlink()
-    with pytest.raises(WwfastError, match=r"kernel 6\.1\.0-1 has no modules\.dep"):
-        drivers.collect(root, RELEASE, tmp_path / "other")
 
 
 @pytest.fixture
@@ -218,7 +206,7 @@ def site(paths: Paths, harvest: Path) -> Paths:
     put(
         root,
         f"usr/lib/modules/{RELEASE}/modules.builtin",
-        text="".join(f"kernel/{name}.ko\n" for name in drivers.BY_NAME),
+        text="".join(f"kernel/{name}.ko\n" for name in rules.BY_NAME),
     )
     text = made.nodes_conf.read_text()
     made.nodes_conf.write_text(text.replace("  n1:\n", "  n1:\n    root: squashfs\n", 1))
@@ -348,7 +336,7 @@ def test_two_stage_image_that_lacks_a_program_says_which_when_it_is_built(
     for curl in (site.chroots / "tiny/rootfs").rglob("curl"):
         curl.unlink()
     build, _ = building.build(site, "tiny", How(formats=(SQUASHFS,)))
-    assert "has no stage-1 for kernel 6.1.0-1: the image has no curl: install curl in it" in caplog.text
+    assert "image tiny has no stage-1: the image has no curl: install curl in it" in caplog.text
     assert build.info.stage1 == {}
     assert "image tiny has no stage-1" in told(site)[1]
     assert build.artefact("zst") is not None, "in one stage it boots as before"
@@ -374,6 +362,17 @@ def test_squashfs_that_is_damaged_on_disk_is_found_by_verify(site: Paths) -> Non
     data[len(data) // 2] ^= 1
     file.write_bytes(data)
     assert "squashfs is damaged" in (build.damage() or "")
+
+
+def test_stage1_that_is_damaged_on_disk_is_found_by_verify(site: Paths) -> None:
+    build, _ = building.build(site, "tiny", How(formats=(SQUASHFS,)))
+    assert build.damage() is None
+    (pack,) = (build.path / "stage1/programs").glob("*.pack")
+    data = bytearray(pack.read_bytes())
+    data[len(data) // 2] ^= 1
+    pack.unlink()
+    pack.write_bytes(data)
+    assert "is damaged" in (build.damage() or "")
 
 
 def test_two_stage_doctor_plays_the_boot_that_the_node_has(site: Paths, capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,6 +22,7 @@ from wwfast.paths import Paths
 if TYPE_CHECKING:
     from wwfast.config.settings import Settings
     from wwfast.images.building import How
+    from wwfast.images.stage1.rules import Choice
     from wwfast.images.store import Build
 
 SHOWN = 10  # faults told of one change
@@ -162,11 +163,23 @@ class Service:
         """Pack an image. What nodes boot, and what may not be thrown away, is found here."""
         from wwfast.images import building
 
-        spare = self._settings().wwfast.kernel_modules != "all"
         formats = (*how.formats, *self.roots_of(name))
-        more = replace(how, formats=formats, in_use=self.pinned(), boots=self.booted_kernels(name), spare=spare)
+        more = replace(
+            how,
+            formats=formats,
+            in_use=self.pinned(),
+            boots=self.booted_kernels(name),
+            spare=self._settings().wwfast.kernel_modules != "all",
+            drivers=self.stage1_drivers(),
+        )
         made, changed = building.build(self.paths, name, more)
         return Built(made, changed, made.manifest().warnings if changed else [])
+
+    def stage1_drivers(self) -> Choice:
+        """Which drivers are in the first stage of two. Raises ConfigError naming file and line of a bad rule."""
+        from wwfast.images.stage1 import rules
+
+        return rules.Choice(rules.read(self.paths.etc / rules.FILE), self._settings().wwfast.stage1_infiniband)
 
     def check_deletable_images(self, names: Iterable[str]) -> None:
         """Raises WwfastError when one of them is not there or still used; to be asked before the first is gone."""

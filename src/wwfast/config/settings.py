@@ -231,6 +231,7 @@ class Own(Section, frozen=True):
             check=checks.kernel_modules,
         ),
     ] = "booted"
+    stage1_infiniband: Annotated[bool, Doc("Drivers of InfiniBand in stage-1 as well, beside all of ethernet.")] = False
     image_size: Annotated[
         int, Doc("Bytes an import may unpack, holes of files not counted.", check=checks.positive)
     ] = 512 << 30

@@ -20,8 +20,9 @@ from wwfast.images.kernels import detect
 from wwfast.images.kernels.detect import Kernel
 from wwfast.images.kernels.unwanted import spare
 from wwfast.images.stage1 import making as stage1
-from wwfast.images.stage1 import programs
-from wwfast.images.store import Build, BuildInfo, ImageStore, KernelInfo
+from wwfast.images.stage1 import programs, rules
+from wwfast.images.stage1.rules import Choice
+from wwfast.images.store import Build, BuildInfo, Image, ImageStore, KernelInfo
 from wwfast.pack import build as packing
 from wwfast.pack.manifest import Manifest
 from wwfast.paths import Paths
@@ -40,7 +41,8 @@ class How:
     """How to pack. `formats`: beside the one its kernels unpack; `full` takes nothing from earlier builds, `check`
     reads every file again; `force` publishes also what did not change; `in_use` are image references that nodes name,
     whose builds are never removed; `boots` are the kernels that nodes ask for, by version or by path (one outside the
-    usual places is kept with the build); `spare`: modules of kernels other than these and the default are left out."""
+    usual places is kept with the build); `spare`: modules of kernels other than these and the default are left out;
+    `drivers` are those of stage-1."""
 
     formats: Sequence[str] = ()
     level: int = 3
@@ -50,6 +52,7 @@ class How:
     in_use: Collection[str] = ()
     boots: Collection[str] = ()
     spare: bool = False
+    drivers: Choice = rules.DEFAULT
     progress: Progress | None = None
 
 
@@ -92,7 +95,7 @@ def build_locked(paths: Paths, name: str, how: How) -> tuple[Build, bool]:
             progress=how.progress,
         )
         kinds = [it for it in how.formats if it in FILESYSTEMS]
-        if image.build and not how.force and not how.full and _same(image.build, manifest, kinds):
+        if image.build and not how.force and not how.full and _same(image.build, manifest, kinds, how.drivers):
             return image.build, False
         made = room / "build"
         made.mkdir(mode=0o755)
@@ -109,10 +112,9 @@ def build_locked(paths: Paths, name: str, how: How) -> tuple[Build, bool]:
             without=list(without),
             roots=roots,
             archive=archive,
-            stage1=stage1.make(image.rootfs, name, found, made / stage1.PLACE, paths.frames)
-            if roots or archive
-            else {},
+            stage1=_stage1(paths, image, found, made, how, without) if roots or archive else {},
             script=programs.script(),
+            recipe=stage1.recipe(how.drivers),
         )
         _write(info, made)
         published = Build(name, place / _new_id(place))
@@ -143,6 +145,7 @@ def _archive(tree: Path, name: str, how: How) -> str:
 
 
 def _kernels(tree: Path, boots: Collection[str]) -> list[Kernel]:
+    """Those in the usual places, and those that nodes name by path."""
     found = detect.kernels(tree)
     by_path = (detect.by_path(tree, want) for want in sorted(boots) if "/" in want)
     usual = {kernel.file for kernel in found}
@@ -151,6 +154,14 @@ def _kernels(tree: Path, boots: Collection[str]) -> list[Kernel]:
 
 def _formats(found: Sequence[Kernel], how: How) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*default_formats(found), *(fmt for fmt in how.formats if fmt in FORMATS))))
+
+
+def _stage1(
+    paths: Paths, image: Image, found: Sequence[Kernel], made: Path, how: How, without: Collection[str]
+) -> dict[str, list[str]]:
+    former = image.build.path / stage1.PLACE if image.build and not how.full else None
+    job = stage1.Job(image.rootfs, image.name, made / stage1.PLACE, paths.frames, former, how.drivers)
+    return stage1.make(job, (kernel for kernel in found if kernel.release not in without))
 
 
 def default_formats(found: Sequence[Kernel]) -> tuple[str, ...]:
@@ -213,12 +224,12 @@ def in_use_of(name: str, references: Collection[str]) -> frozenset[str]:
     return frozenset(pin for ref in references for base, pin in [names.split(ref)] if base == name and pin)
 
 
-def _same(build: Build, new: Manifest, kinds: Collection[str]) -> bool:
+def _same(build: Build, new: Manifest, kinds: Collection[str], drivers: Choice) -> bool:
     """The same entries in the same order, and nothing missing in the old one that the new one has."""
     old = build.manifest()
     same = [s.key for s in old.segments] == [s.key for s in new.segments]
     two = kinds or any(fmt in ARCHIVES for fmt in new.formats)
-    if two and (set(kinds) - build.info.roots.keys() or build.info.script != programs.script()):
+    if two and (set(kinds) - build.info.roots.keys() or build.info.recipe != stage1.recipe(drivers)):
         return False
     return same and new.formats.keys() <= old.formats.keys()
 

@@ -62,6 +62,7 @@ class BuildInfo(msgspec.Struct, frozen=True):
     archive: ArchiveInfo | None = None  # the form that stage-1 unpacks
     stage1: dict[str, list[str]] = {}  # by release of a kernel: the file systems that its stage-1 mounts
     script: str = ""  # which stage-1 is in it (images.stage1.programs.script)
+    recipe: str = ""  # all that decides how it comes out (images.stage1.making.recipe)
 
 
 @dataclass(frozen=True)
@@ -128,12 +129,13 @@ class Build:
 
     def damage(self) -> str | None:
         """Read all that is served and compare it with its digests: what is wrong, or None."""
+        from wwfast.images.stage1 import making
         from wwfast.pack.build import damaged
         from wwfast.pack.manifest import read
 
-        place = self.path / "image"
-        wrong = damaged(place, read(place)) or archives.damage(place, self.info.archive)
-        return wrong or filesystems.damage(self.path / filesystems.PLACE, self.info.roots)
+        place, roots = self.path / "image", self.path / filesystems.PLACE
+        packed = damaged(place, read(place)) or archives.damage(place, self.info.archive)
+        return packed or filesystems.damage(roots, self.info.roots) or making.damage(self.path)
 
     def differences(self, tree: Path) -> list[str]:
         """Read a tree and compare it with what was packed: lines that say where it differs. Raises WwfastError."""

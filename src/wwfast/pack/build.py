@@ -422,3 +422,26 @@ def damaged(dest: Path, listed: Manifest, name: str | None = None) -> str | None
                 if not intact(frame):
                     return f"{dest / piece.file} is damaged: piece {number} of format {fmt} is not what was built"
     return None
+
+
+def damage(dest: Path) -> str | None:
+    """As `damaged`, of all that was published there; a manifest that cannot be read is told, too."""
+    try:
+        return damaged(dest, manifest.read(dest))
+    except WwfastError as error:
+        return error.message
+
+
+def again(former: Path, dest: Path) -> bool:
+    """What was published in `former` in the new directory `dest` as well; False where it is damaged."""
+    if damage(former):
+        return False
+    with work.directory(dest.parent) as room:
+        new = room / "build"
+        new.mkdir(mode=0o755)
+        for name in (*manifest.read(former).files, manifest.FILE):
+            _link(former / name, new / name)
+        files.sync(new)
+        new.rename(dest)
+    files.sync(dest.parent)
+    return True

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 from wwfast.errors import WwfastError
@@ -14,6 +15,9 @@ from wwfast.system import within
 from wwfast.system.run import LONG, run
 
 log = logging.getLogger(__name__)
+
+Resolve = Callable[[str], Path | None]
+Matching = Callable[[str], Iterator[str]]
 
 NOT_MODULES = ("build", "source", "vmlinuz", "vmlinuz.gz")
 SUFFIXES = (".ko", ".ko.gz", ".ko.xz", ".ko.zst")
@@ -76,13 +80,17 @@ def index_matches(place: Path, files: list[Path]) -> bool:
 
 
 def firmware(root: Path, files: list[Path], target: Path) -> None:
-    """Copy what `modinfo -F firmware` names and the source has, plain or compressed; the rest was never there."""
-    if within.resolve(root, "/lib/firmware") is None:
-        return
+    """Copy what modules ask for and the source has, plain or compressed; the rest was never there."""
+    if within.resolve(root, "/lib/firmware") is not None:
+        copy_firmware(root, asked(files), target)
+
+
+def asked(files: list[Path]) -> set[str]:
+    """The firmware that modules name, below lib/firmware."""
     wanted: set[str] = set()
     for batch in (files[i : i + 500] for i in range(0, len(files), 500)):
         wanted |= firmware_names(run(["modinfo", "-F", "firmware", *batch], package="kmod").stdout)
-    copy_firmware(root, wanted, target)
+    return wanted
 
 
 def firmware_names(listed: bytes) -> set[str]:
@@ -95,12 +103,18 @@ def firmware_names(listed: bytes) -> set[str]:
     return good
 
 
-def copy_firmware(root: Path, wanted: Iterable[str], target: Path) -> None:
+def firmware_files(wanted: Iterable[str], resolve: Resolve, matching: Matching) -> Iterator[tuple[str, Path]]:
+    """The name below lib/firmware and the real file of each that there is, in a tree that is looked at by these."""
     for name in sorted(wanted):
-        for path in within.matching(root, f"/lib/firmware/{name}") if "*" in name else (f"/lib/firmware/{name}",):
+        for path in matching(f"/lib/firmware/{name}") if "*" in name else (f"/lib/firmware/{name}",):
             for suffix in ("", ".xz", ".zst"):
-                real = within.resolve(root, path + suffix)
+                real = resolve(path + suffix)
                 if real is not None and real.is_file():
-                    copy = target / (path + suffix).removeprefix("/lib/firmware/")
-                    copy.parent.mkdir(parents=True, exist_ok=True)
-                    shutil.copy2(real, copy)
+                    yield (path + suffix).removeprefix("/lib/firmware/"), real
+
+
+def copy_firmware(root: Path, wanted: Iterable[str], target: Path) -> None:
+    for name, real in firmware_files(wanted, partial(within.resolve, root), partial(within.matching, root)):
+        copy = target / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(real, copy)

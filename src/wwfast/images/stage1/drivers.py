@@ -2,78 +2,94 @@
 
 from __future__ import annotations
 
-import os
-import re
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from wwfast.errors import WwfastError
 from wwfast.images.kernels import detect
-from wwfast.images.kernels.modules import firmware
+from wwfast.images.kernels.modules import asked, firmware_files
+from wwfast.images.stage1.rests import Look
+from wwfast.images.stage1.rules import Choice, name
 
-#: Where drivers of network cards and what they stand on are kept below kernel/; paravirtual ones lie elsewhere.
-NETWORK = (
-    "drivers/net/ethernet/",
-    "drivers/net/phy/",
-    "drivers/net/mdio/",
-    "drivers/net/hyperv/",
-    "drivers/net/vmxnet3/",
-)
-BY_NAME = (
-    "virtio_net", "virtio_pci", "virtio_mmio", "xen_netfront", "hv_vmbus", "hv_netvsc", "af_packet",
-    "loop", "overlay", "squashfs", "erofs",
-)  # fmt: skip
-#: Named by no other file: libkmod reads the .bin ones, and the lists of what is built in.
+#: What libkmod reads, the .bin files and the lists of what is built in, and what depmod makes these of.
 INDEX = (
     "modules.dep", "modules.dep.bin", "modules.alias", "modules.alias.bin", "modules.softdep", "modules.symbols.bin",
     "modules.builtin", "modules.builtin.bin", "modules.builtin.alias.bin", "modules.builtin.modinfo", "modules.order",
 )  # fmt: skip
 
 
-def collect(root: Path, release: str, tree: Path) -> list[str]:
-    """Copy the modules of a kernel into `tree`; -> the names of these, and of what is built into it.
+def collect(look: Look, release: str, tree: Path, choice: Choice) -> tuple[list[str], list[str]]:
+    """Copy the modules of a kernel to `tree`/lib; -> the names of these and of what is built into it, and the rules
+    that matched nothing.
 
     Raises WwfastError where the index of its modules is missing.
     """
-    source = detect.modules(root, release)
-    if source is None:
-        return []
-    depends = _depends(source, release)
-    names = {_name(path): path for path in depends}
-    chosen = _closure(
-        depends, [path for path in depends if _is_network(path)] + [names[n] for n in BY_NAME if n in names]
-    )
-    chosen = _closure(depends, [*chosen, *(names[n] for n in _soft(source, chosen) if n in names)])
+    source = detect.modules(look.root, release)
     target = tree / "lib/modules" / release
-    real = tree / "usr/lib/modules" / release if (tree / "lib").is_symlink() else target
-    real.mkdir(parents=True)
-    for path in chosen:
-        copy = real / path
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(source / path, copy)
-    for name in INDEX:
-        if (source / name).is_file():
-            shutil.copy2(source / name, real / name)
-    firmware(root, [real / path for path in chosen], real.parent.parent / "firmware")
-    return sorted({_name(path) for path in chosen} | _built_in(source))
-
-
-def _depends(source: Path, release: str) -> dict[str, list[str]]:
-    """Path of each module to those of what it needs, from modules.dep."""
-    index = source / "modules.dep"
-    if not index.is_file():
+    target.mkdir(parents=True)
+    inside = f"/lib/modules/{release}" if source is None else f"/{source.relative_to(look.root)}"
+    look.resolve(inside)
+    if source is None:
+        return [], list(choice.idle((), ()))
+    real = look.resolve(f"{inside}/modules.dep")
+    if real is None or not real.is_file():
         raise WwfastError(f"kernel {release} has no modules.dep", hint=f"wwfast image exec IMAGE depmod {release}")
+    depends = _depends(_text(look, f"{inside}/modules.dep"))
+    in_tree = _text(look, f"{inside}/modules.order").splitlines()
+    names = {name(path): path for path in depends}
+    chosen = _closure(depends, choice.modules(depends, in_tree))
+    softly = _soft(_text(look, f"{inside}/modules.softdep"), chosen)
+    chosen = _closure(depends, [*chosen, *(names[each] for each in softly if each in names)])
+    chosen = [path for path in chosen if _copy(look, f"{inside}/{path}", target / path)]
+    for each in INDEX:
+        _copy(look, f"{inside}/{each}", target / each)
+    there = _firmware(look, choice, [target / path for path in chosen], tree / "lib/firmware")
+    built_in = {name(line) for line in _text(look, f"{inside}/modules.builtin").splitlines()}
+    return sorted({name(path) for path in chosen} | built_in), list(choice.idle(depends, there))
+
+
+def _copy(look: Look, path: str, copy: Path) -> bool:
+    """False where there is no such file."""
+    real = look.resolve(path)
+    if real is None or not real.is_file():
+        return False
+    look.uses(real)
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy2(real, copy)
+    return True
+
+
+def _text(look: Look, path: str) -> str:
+    real = look.resolve(path)
+    if real is None or not real.is_file():
+        return ""
+    look.uses(real)
+    return real.read_text(errors="surrogateescape")
+
+
+def _firmware(look: Look, choice: Choice, files: list[Path], target: Path) -> list[str]:
+    """-> the names of all that is there of what the modules or the rules ask for."""
+    if look.resolve("/lib/firmware") is None:
+        return []
+    added = [rule.text.lstrip("/") for rule in choice.rules if rule.of_firmware and rule.adds]
+    wanted = {*asked(files), *(f"{text}*" if text.endswith("/") else text for text in added)}
+    there = []
+    for each, real in firmware_files(wanted, look.resolve, look.matching):
+        there.append(each)
+        if choice.firmware(each):
+            _copy(look, f"/{real.relative_to(look.root)}", target / each)
+    return there
+
+
+def _depends(text: str) -> dict[str, list[str]]:
+    """Path of each module to those of what it needs, from modules.dep."""
     found = {}
-    for line in os.fsdecode(index.read_bytes()).splitlines():
+    for line in text.splitlines():
         path, colon, needed = line.partition(":")
-        if colon and (source / path).is_file():
+        if colon:
             found[path] = needed.split()
     return found
-
-
-def _is_network(path: str) -> bool:
-    return path.removeprefix("kernel/").startswith(NETWORK)
 
 
 def _closure(depends: dict[str, list[str]], wanted: Iterable[str]) -> list[str]:
@@ -87,20 +103,10 @@ def _closure(depends: dict[str, list[str]], wanted: Iterable[str]) -> list[str]:
     return sorted(found)
 
 
-def _soft(source: Path, chosen: Iterable[str]) -> Iterator[str]:
+def _soft(text: str, chosen: Iterable[str]) -> Iterator[str]:
     """Names that modules want beside them, from modules.softdep: `softdep NAME pre: A B post: C`."""
-    file = source / "modules.softdep"
-    mine = {_name(path) for path in chosen}
-    for line in file.read_text(errors="replace").splitlines() if file.is_file() else ():
+    mine = {name(path) for path in chosen}
+    for line in text.splitlines():
         words = line.split()
         if words[:1] == ["softdep"] and len(words) > 1 and words[1].replace("-", "_") in mine:
             yield from (word.replace("-", "_") for word in words[2:] if not word.endswith(":"))
-
-
-def _built_in(source: Path) -> set[str]:
-    file = source / "modules.builtin"
-    return {_name(line) for line in file.read_text(errors="replace").splitlines()} if file.is_file() else set()
-
-
-def _name(path: str) -> str:
-    return re.sub(r"\.ko(\.(gz|xz|zst))?$", "", path.rpartition("/")[2]).replace("-", "_")

@@ -1,56 +1,167 @@
-"""Stage-1 of an image: its own programs and drivers in one archive, for each kernel that nodes may boot."""
+"""Stage-1 of an image in parts: its own programs, and for each kernel that nodes may boot the drivers.
+
+A part is packed once and taken over by the next build, as long as all that it rests on is the same.
+"""
 
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
+
+import xxhash
 
 from wwfast.archive.artefact import FILESYSTEMS, GZ, ZST, Artefact
 from wwfast.errors import WwfastError
 from wwfast.images.kernels.detect import Kernel
-from wwfast.images.stage1 import drivers, programs
+from wwfast.images.stage1 import drivers, programs, rests
+from wwfast.images.stage1.rests import Fill, Look, Rests
+from wwfast.images.stage1.rules import DEFAULT, Choice
 from wwfast.pack import build as packing
-from wwfast.system import work
+from wwfast.system import files, work
 
 log = logging.getLogger(__name__)
 
-PLACE = "stage1"  # of a build: a directory for each release
+PLACE = "stage1"  # of a build: a directory for each release, and that of the programs
+PROGRAMS = "programs"
+RECIPE = 1  # to be counted up when the same tree comes out otherwise
 LEVEL = 9  # 30 MB of Debian 12's cloud kernel and programs are 11.0 MB; at 19 they would be 9.6
 NEEDED = ("loop", "overlay")
 
 
-def make(root: Path, name: str, kernels: Iterable[Kernel], place: Path, frames: Path) -> dict[str, list[str]]:
-    """Pack `place`/RELEASE for each kernel; -> the file systems that each can mount as a root.
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Parts of the tree `root` for `place`; `former` is the place of an earlier build, whose parts are taken over where
+    they are still right."""
+
+    root: Path
+    name: str
+    place: Path
+    frames: Path
+    former: Path | None = None
+    choice: Choice = DEFAULT
+
+
+def recipe(choice: Choice) -> str:
+    """All that decides how stage-1 of the same tree comes out, in hex."""
+    text = f"{RECIPE}\n{LEVEL}\n{programs.script()}\n{choice}"
+    return xxhash.xxh3_128_hexdigest(text.encode(errors="surrogateescape"))
+
+
+def make(job: Job, kernels: Iterable[Kernel]) -> dict[str, list[str]]:
+    """Pack `place`/programs, and `place`/RELEASE for each kernel; -> the file systems that each can mount as a root.
 
     What is missing in the image is said, and leaves it without: it boots in one stage as before.
     """
     made: dict[str, list[str]] = {}
+    idle: list[set[str]] = []
+    try:
+        _programs(job)
+    except WwfastError as error:
+        log.warning("image %s has no stage-1: %s", job.name, _why(error))
+        return made
     for kernel in kernels:
         if kernel.unwanted or not kernel.release or kernel.release in made:
             continue
         try:
-            made[kernel.release] = _make(root, name, kernel, place / kernel.release, frames)
+            found = for_kernel(job, kernel)
         except WwfastError as error:
-            why = ": ".join(filter(None, (error.message, error.hint)))
-            log.warning("image %s has no stage-1 for kernel %s: %s", name, kernel.release, why)
+            log.warning("image %s has no stage-1 for kernel %s: %s", job.name, kernel.release, _why(error))
+            continue
+        made[kernel.release] = mounts(found)
+        idle.append(set(found.idle))
+    for rule in sorted(set.intersection(*idle)) if idle else ():
+        log.warning("the rule of drivers `%s` matches nothing in image %s", rule, job.name)
     return made
 
 
-def _make(root: Path, name: str, kernel: Kernel, dest: Path, frames: Path) -> list[str]:
-    dest.parent.mkdir(exist_ok=True)
-    with work.directory(dest.parent) as room:
+def mounts(found: Rests) -> list[str]:
+    """The file systems that a kernel can have as a root."""
+    return [kind for kind in FILESYSTEMS if kind in found.there]
+
+
+def _why(error: WwfastError) -> str:
+    return ": ".join(filter(None, (error.message, error.hint)))
+
+
+def for_kernel(job: Job, kernel: Kernel) -> Rests:
+    """Pack its drivers. Raises WwfastError where it cannot mount what stage-1 fetches."""
+    found = _part(
+        job,
+        kernel.release,
+        lambda look, tree: drivers.collect(look, kernel.release, tree, job.choice),
+        ZST if kernel.zstd else GZ,
+    )
+    if missing := [each for each in NEEDED if each not in found.there]:
+        shutil.rmtree(job.place / kernel.release)
+        raise WwfastError(f"the kernel has no {' and no '.join(missing)}", hint="boot another kernel")
+    return found
+
+
+def _programs(job: Job) -> None:
+    """In what each kernel unpacks, also one that is kept apart from images."""
+
+    def fill(look: Look, tree: Path) -> tuple[list[str], list[str]]:
+        programs.collect(look, tree)
+        return [], []
+
+    _part(job, PROGRAMS, fill, ZST, GZ)
+
+
+def _part(job: Job, part: str, fill: Fill, *formats: str) -> Rests:
+    dest = job.place / part
+    job.place.mkdir(exist_ok=True)
+    wanted = f"{recipe(job.choice)} {' '.join(formats)}"
+    if job.former is not None and (taken := _taken(job.former / part, dest, job.root, wanted)):
+        return taken
+    with work.directory(job.place) as room:
         tree = room / "tree"
-        tree.mkdir(mode=0o755)
-        programs.collect(root, tree)
-        there = drivers.collect(root, kernel.release, tree)
-        if missing := [each for each in NEEDED if each not in there]:
-            raise WwfastError(f"the kernel has no {' and no '.join(missing)}", hint="boot another kernel")
-        formats = (ZST,) if kernel.zstd else (GZ,)
-        packing.build(tree, room / "packed", name=f"{name}.stage1", formats=formats, level=LEVEL, frames=frames)
+        tree.mkdir()
+        tree.chmod(0o755)
+        look = Look(job.root)
+        there, idle = fill(look, tree)
+        skipped = frozenset() if part == PROGRAMS else frozenset({"lib"})  # the image's own /lib may be a link
+        packing.build(
+            tree, room / "packed", name=f"{job.name}.stage1", formats=formats, level=LEVEL, frames=job.frames,
+            skip_dirs=skipped, epoch=0,
+        )  # fmt: skip
+        found = look.rests(wanted, there, idle)
+        rests.write(room / "packed", found)
         (room / "packed").rename(dest)
-    return [kind for kind in FILESYSTEMS if kind in there]
+    files.sync(dest)
+    return found
+
+
+def _taken(former: Path, dest: Path, root: Path, wanted: str) -> Rests | None:
+    """The part of an earlier build at its new place too; None where it would come out otherwise, or is damaged."""
+    known = rests.read(former)
+    if known is None or known.recipe != wanted:
+        return None
+    found = rests.renewed(known, root)
+    if found is None or not packing.again(former, dest):
+        return None
+    rests.write(dest, found)
+    return found
 
 
 def load(build: Path, release: str, fmt: str) -> Artefact | None:
-    return packing.load(build / PLACE / release, fmt)
+    """Programs and drivers as one: a kernel unpacks archives that stand one behind the other."""
+    both = [packing.load(build / PLACE / part, fmt) for part in (PROGRAMS, release)]
+    return joined(*both)
+
+
+def joined(first: Artefact | None, second: Artefact | None) -> Artefact | None:
+    if first is None or second is None:
+        return None
+    digest = xxhash.xxh3_128_hexdigest(f"{first.digest} {second.digest}".encode())
+    extents, created = first.extents + second.extents, max(first.mtime, second.mtime)
+    return Artefact(first.name, first.format, extents, digest, (first.format,), created)
+
+
+def damage(build: Path) -> str | None:
+    """Read the parts and compare them with their digests: what is wrong, or None."""
+    place = build / PLACE
+    parts = sorted(place.iterdir()) if place.is_dir() else []
+    return next((found for part in parts if (found := packing.damage(part))), None)

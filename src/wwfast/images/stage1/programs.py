@@ -13,6 +13,7 @@ from pathlib import Path
 
 from wwfast.errors import WwfastError
 from wwfast.images.stage1 import elf
+from wwfast.images.stage1.rests import Look
 from wwfast.paths import SHARE
 from wwfast.system import within
 
@@ -22,14 +23,15 @@ PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "
 LIBRARIES = ("/lib/*-linux-gnu*", "/usr/lib/*-linux-gnu*", "/lib64", "/usr/lib64", "/lib", "/usr/lib")
 #: What glibc loads by name while it runs, where the image has it.
 LOADED = ("libgcc_s.so.1", "libnss_files.so.2")
-#: What a program belongs to on the distributions we know, for the one who has to install it.
-PACKAGES = {
-    "curl": "curl",
-    "ip": "iproute2 (iproute)",
-    "modprobe": "kmod",
-    "switch_root": "util-linux",
-    "mount": "util-linux (mount)",
+#: Packages that are not called as their program: by a word of ID or ID_LIKE in os-release(5), "" for all others.
+PACKAGES: dict[str, dict[str, str]] = {
+    "ip": {"fedora": "iproute", "": "iproute2"},
+    "modprobe": {"": "kmod"},
+    "switch_root": {"": "util-linux"},
+    "mount": {"debian": "mount", "": "util-linux"},
+    "sh": {"debian": "dash", "alpine": "busybox", "": "bash"},
 }
+NAMESAKES = ("curl", "gzip", "cpio", "tar", "zstd")  # packages of one program
 LARGEST = 64 << 20  # bytes of a program or library; more is read by no mistake
 
 
@@ -49,23 +51,49 @@ def wanted() -> list[str]:
     return " ".join(found).split()
 
 
-class Collector:
-    """Copies files of the tree `root` to `tree`, where they have the same names and links."""
+def inside() -> list[str]:
+    """What it calls in the image itself, where its overlays are unpacked."""
+    found = re.findall(r"^#@ (.+)$", INIT.read_text(), re.MULTILINE)
+    return " ".join(found).split()
 
-    def __init__(self, root: Path, tree: Path) -> None:
-        self.root, self.tree = root, tree
+
+def package(program: str, root: Path) -> str:
+    """What the distribution of the tree `root` calls the package of a program."""
+    file = within.resolve(root, "/etc/os-release")
+    text = file.read_text(errors="replace") if file is not None and file.is_file() else ""
+    words = " ".join(re.findall(r"^ID(?:_LIKE)?=(.+)$", text, re.MULTILINE)).replace('"', " ").split()
+    known = PACKAGES.get(program, {"": program if program in NAMESAKES else "coreutils"})
+    return next((known[word] for word in words if word in known), known[""])
+
+
+class Collector:
+    """Copies files of the tree that is looked at to `tree`, where they have the same names and links."""
+
+    def __init__(self, look: Look, tree: Path) -> None:
+        self.look, self.root, self.tree = look, look.root, tree
         self._done: dict[str, Path | None] = {}
         self._listed = list(self._ld_so_conf("/etc/ld.so.conf"))
 
     def program(self, name: str) -> None:
         """Raises LackingError naming the package."""
+        self._needed(self.find(name))
+
+    def find(self, name: str) -> str:
+        """Its path in the image. Raises LackingError naming the package."""
         for place in PATH:
-            real = within.resolve(self.root, f"{place}/{name}")
-            if real is not None and real.is_file() and os.access(real, os.X_OK):
-                self._needed(f"{place}/{name}")
-                return
-        package = PACKAGES.get(name, "coreutils" if name != "sh" else "dash or bash")
-        raise LackingError(f"the image has no {name}", hint=f"install {package} in it")
+            real = self.look.resolve(f"{place}/{name}")
+            if real is not None and real.is_file():
+                if os.access(real, os.X_OK):
+                    return f"{place}/{name}"
+                self.look.uses(real)
+        raise LackingError(f"the image has no {name}", hint=f"install {package(name, self.root)} in it")
+
+    def home(self, name: str) -> None:
+        """A directory at the top as the image has it: a link with the directory that it leads to, or a directory."""
+        real = self.look.resolve(f"/{name}")
+        (self.tree / (real.relative_to(self.root) if real is not None else name)).mkdir(parents=True, exist_ok=True)
+        if (self.root / name).is_symlink():
+            (self.tree / name).symlink_to((self.root / name).readlink())
 
     def extras(self, shell: str) -> None:
         """What the script itself is run by, and what libraries load."""
@@ -96,11 +124,13 @@ class Collector:
                 there.chmod(0o755)
             return None
 
+        self.look.resolve(path)
         try:
             parts = within.follow(path, link)
             copy = self.tree.joinpath(*parts)
             if not copy.exists():
                 shutil.copy2(self.root.joinpath(*parts), copy)
+                self.look.uses(self.root.joinpath(*parts))
         except OSError:
             self._done[path] = None
             return None
@@ -147,37 +177,42 @@ class Collector:
             return name
         standard = (place for pattern in LIBRARIES for place in self._matching(pattern))
         for place in (*search, *self._listed, *standard):
-            real = within.resolve(self.root, f"{place}/{name}")
+            real = self.look.resolve(f"{place}/{name}")
             if real is None or not real.is_file() or real.stat().st_size > LARGEST:
                 continue
-            with real.open("rb") as file:
-                found = elf.needs(file.read())
+            found = elf.needs(real.read_bytes())
             if found is not None and found.kind == kind:
                 return f"{place}/{name}"
+            self.look.uses(real)
         return None
 
     def _matching(self, pattern: str) -> Iterator[str]:
-        return within.matching(self.root, pattern) if "*" in pattern else iter([pattern])
+        return self.look.matching(pattern) if "*" in pattern else iter([pattern])
 
     def _ld_so_conf(self, path: str, depth: int = 0) -> Iterator[str]:
-        real = within.resolve(self.root, path)
+        real = self.look.resolve(path)
         if real is None or not real.is_file() or depth > 4:
             return
+        self.look.uses(real)
         for line in real.read_text(errors="replace").splitlines():
             words = line.partition("#")[0].split()
             if words[:1] == ["include"]:
                 for pattern in words[1:]:
-                    for each in within.matching(self.root, pattern if pattern.startswith("/") else f"/etc/{pattern}"):
+                    for each in self.look.matching(pattern if pattern.startswith("/") else f"/etc/{pattern}"):
                         yield from self._ld_so_conf(each, depth + 1)
             elif words and words[0].startswith("/"):
                 yield words[0]
 
 
-def collect(root: Path, tree: Path) -> None:
+def collect(look: Look, tree: Path) -> None:
     """Fill `tree` with /init and what it calls. Raises LackingError."""
-    collector = Collector(root, tree)
+    collector = Collector(look, tree)
     for name in wanted():
         collector.program(name)
+    for name in inside():
+        collector.find(name)
     collector.extras("/bin/sh")
+    if not (tree / "lib").exists():  # drivers come in an archive of their own, below lib/modules
+        collector.home("lib")
     shutil.copyfile(INIT, tree / "init")
     (tree / "init").chmod(0o755)
