@@ -46,5 +46,6 @@ if [ "$(cat .venv/built 2>/dev/null)" != "$built" ]; then
     .venv/bin/python setup.py -q build_ext --inplace >/dev/null
     echo "$built" > .venv/built
 fi
+touch src/wwfast/_ext/*.so # git may have written a source anew without changing it
 
 .venv/bin/python -m compileall -q src/wwfast # as pip does; some environments forbid Python to do it on the way
