@@ -12,6 +12,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from typing import Any
 from benchmarks._harness import ROOT, Bench
 from benchmarks._http_peers import Server, conditions, fill, versions
 from wwfast.storm.link import SERVER, Link
+from wwfast.storm.node import CLIENT, IPXE, Step
 from wwfast.storm.plan import Plan, hwaddr
 
 RATE = 2.5e9  # bit/s
@@ -86,29 +88,34 @@ def overlays(tree: Path, count: int) -> None:
         (tree / f"{mac}.runtime").write_text(f"runtime overlay of {mac}\n" * 100)
 
 
-def plan(tree: Path, count: int, **more: Any) -> Plan:
-    stages = ("ipxe", "kernel", "image", "system", "runtime")
-    return Plan(
-        SERVER,
-        PORT,
-        count,
-        [(stage, f"/{stage}/{{mac}}", "wwclient" if stage == "runtime" else "iPXE", False) for stage in stages],
-        expect={
-            stage: hashlib.sha256((tree / stage).read_bytes()).hexdigest()
-            for stage in ("kernel", "image")
-            if (tree / stage).exists()
-        },
-        **more,
-    )
+STAGES = ("ipxe", "kernel", "image", "system", "runtime")
+SET = [Step(stage, f"/{stage}/{{mac}}", CLIENT if stage == "runtime" else IPXE) for stage in STAGES]
+
+
+def plan(tree: Path, count: int, steps: Sequence[Step], **more: Any) -> Plan:
+    expect: dict[str, str] = {}
+    for step in steps:
+        if (file := tree / step.target.split("/")[1]).exists():
+            start, _, last = step.span.partition("-")
+            data = file.read_bytes()[int(start or 0) : int(last) + 1 if last else None]
+            expect[step.stage] = hashlib.sha256(data).hexdigest()
+    return Plan(SERVER, PORT, count, steps, expect=expect, **more)
 
 
 def storm(
-    tree: Path, kind: str, count: int, *, stalling: bool = False, restart: bool = False, rate: float | None = RATE
+    tree: Path,
+    kind: str,
+    count: int,
+    steps: Sequence[Step] = SET,
+    *,
+    stalling: bool = False,
+    restart: bool = False,
+    rate: float | None = RATE,
 ) -> Outcome:
     """Play one storm; with `restart` the server is replaced when a third of the bytes are through."""
     every = round(1 / STALLING)
     victims = [index for index in range(count) if index % every == 7] if stalling else []
-    played = plan(tree, count, stalling=victims, stall_after=KERNEL + (4 << 20))
+    played = plan(tree, count, steps, stalling=victims, stall_after=KERNEL + (4 << 20))
     second: Server | None = None
     peak = 0.0
     with Link(rate) as link, Server(kind, tree, PORT, within=link.server) as server:

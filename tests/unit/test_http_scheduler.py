@@ -10,7 +10,7 @@ import pytest
 
 from wwfast.daemon.traffic.scheduler import GAP, HELD_AT_MOST, HOLD, SMALL, STALL, WaveScheduler
 from wwfast.daemon.traffic.width import EPOCH, NARROWEST, Width
-from wwfast.net.http.admission import GO, Patience, Verdict
+from wwfast.net.http.admission import GO, WAIT, Patience, Verdict
 
 MIB = 1 << 20
 
@@ -26,6 +26,7 @@ class Link:
         self.size: dict[str, int] = {}
         self.stalled: set[str] = set()
         self.done: dict[str, float] = {}
+        self.more: dict[str, list[tuple[float, int]]] = {}  # what a node asks for next: seconds later, bytes
         self.admitted: list[str] = []
         self.held: dict[str, float] = {}
         self.refused: dict[str, int] = {}
@@ -68,11 +69,19 @@ class Link:
                     self.sent += share
                     self.scheduler.progress(key, int(share), self.now)
                     if self.left[key] < 1:
-                        del self.left[key]
-                        self.done[key] = self.now
-                        self.scheduler.finished(key, True, self.now)
+                        self.finish(key)
                 self.tick()
             self.tick()
+
+    def finish(self, key: str) -> None:
+        del self.left[key]
+        more = self.more.get(key)
+        self.scheduler.finished(key, not more, self.now)
+        if more:
+            pause, size = more.pop(0)
+            self.at(self.now + pause, lambda: self.ask(key, size, Patience.LONG))
+        else:
+            self.done[key] = self.now
 
     def tick(self) -> None:
         for key, verdict in self.scheduler.tick(int(self.sent), self.now):
@@ -91,6 +100,40 @@ def test_a_storm_is_served_in_order_at_half_the_mean_and_nobody_is_lost() -> Non
     assert sum(link.done.values()) / 500 <= 1.10 * floor * 501 / 1000
     assert link.admitted == sorted(link.admitted, key=nodes.index)
     assert link.refused, "beyond the work held open, iPXE is told to come again"
+
+
+@pytest.mark.parametrize("boots", [4.0, 40.0], ids=["soon", "slow hardware"])
+def test_a_storm_in_two_stages_is_served_as_if_it_were_in_one(boots: float) -> None:
+    """Kernel and stage-1; `boots` seconds later the image in pieces, at once and each a moment after the former."""
+    link = Link(WaveScheduler(), 300e6)
+    nodes = [f"n{index:03}" for index in range(500)]
+    piece = 8 * MIB
+    for node in nodes:
+        link.more[node] = [(boots, piece), *[(0.02, piece)] * 3]
+        link.ask(node, 12 * MIB)
+    first, image = 12 * MIB / 300e6, 4 * piece / 300e6
+    one = first + image
+    ends = [max(one * place, first + boots + image * place) for place in range(1, 501)]
+    link.run(500 * one * 1.1 + boots, 0.01)
+    assert len(link.done) == 500
+    assert max(link.done.values()) <= 1.03 * ends[-1]  # 1.08 where those who come back go at once
+    assert sum(link.done.values()) <= 1.08 * sum(ends)  # 1.18
+    assert not link.scheduler.tickets
+
+
+def test_who_comes_back_after_a_pause_waits_again_before_others() -> None:
+    scheduler = WaveScheduler(1)
+    assert scheduler.ask("a", "", 16 * MIB, Patience.RETRIES, 0.0) == GO
+    for index in range(NARROWEST + 3):
+        scheduler.ask(f"n{index}", "", 16 * MIB, Patience.LONG, 0.0)
+    scheduler.finished("a", False, 1.0)
+    went = [key for key, _ in scheduler.tick(0, 1.0 + GAP)]
+    assert went
+    assert scheduler.ask("a", "", SMALL, Patience.LONG, 1.2) == GO
+    assert scheduler.ask("a", "", 16 * MIB, Patience.LONG, 1.2) == WAIT
+    assert scheduler.standing("a") == (1, pytest.approx(16 * MIB * NARROWEST / 1.25e9))
+    scheduler.finished(went[0], True, 1.5)
+    assert scheduler.tick(0, 1.5) == [("a", GO)]
 
 
 def test_small_objects_never_wait() -> None:

@@ -7,7 +7,7 @@ import hashlib
 import pytest
 
 from wwfast.storm.chart import grid
-from wwfast.storm.node import ATTEMPTS, CLIENT, IPXE, OVER, PROFILES, READ, Kind, SimNode, Step
+from wwfast.storm.node import ATTEMPTS, CLIENT, IPXE, OVER, PROFILES, READ, STAGE1, Kind, SimNode, Step
 from wwfast.storm.plan import Plan, hwaddr
 from wwfast.storm.report import Report, quantile
 from wwfast.storm.script import follow
@@ -49,6 +49,32 @@ def test_storm_node_obeys_retry_after_on_the_same_connection() -> None:
     assert one.record.told_to_wait == 1
     assert one.on_data(answer(body=b"done"), 9.0) == OVER
     assert not one.record.failure
+
+
+def test_storm_node_of_two_stages_starts_a_kernel_and_fetches_pieces_each_by_a_connection() -> None:
+    pieces = [Step(f"image {at}", "/image/x", STAGE1, span=f"{at}-{at + 9}") for at in (0, 10)]
+    one = node(Step("kernel", "/kernel/x"), pieces[0]._replace(pause=4.0), pieces[1], Step("runtime", "/", CLIENT))
+    one.start()
+    one.on_connected()
+    rest = one.on_data(answer(body=b"kernel"), 1.0)
+    assert (rest.kind, rest.seconds) == (Kind.SLEEP, 4.0)
+    assert one.on_lost("closed", 2.0) == READ
+    assert one.on_rested().kind is Kind.CONNECT
+    assert b"User-Agent: curl/7.88.1\r\nRange: bytes=0-9\r\n" in one.on_connected().data
+    again = one.on_data(answer(206, body=b"x" * 10), 6.0)
+    assert (again.kind, again.low) == (Kind.CONNECT, False)
+    assert b"Range: bytes=10-19\r\n" in one.on_connected().data
+    runtime = one.on_data(answer(206, body=b"x" * 10), 7.0)
+    assert (runtime.kind, runtime.low) == (Kind.CONNECT, True)
+    assert one.record.restarts == 0
+
+
+def test_storm_node_is_lost_by_a_whole_answer_to_a_question_for_a_piece() -> None:
+    one = node(Step("image", "/image/x", STAGE1, span="0-9"))
+    one.start()
+    one.on_connected()
+    assert one.on_data(answer(200, body=b"x" * 20), 1.0) == OVER
+    assert one.record.failure == "image: status 200"
 
 
 def test_storm_node_starts_the_object_anew_when_its_connection_breaks() -> None:
@@ -126,7 +152,7 @@ def test_storm_node_follows_its_script() -> None:
 
 
 def test_storm_plan_makes_every_node_its_own_and_checks_some() -> None:
-    plan = Plan("10.0.0.1", 80, 300, [("image", "/image/{mac}", IPXE, False)])
+    plan = Plan("10.0.0.1", 80, 300, [Step("image", "/image/{mac}")])
     nodes, sources = plan.nodes(follow)
     assert len(set(sources)) == 300
     assert len({one.step.target for one in nodes}) == 300

@@ -20,6 +20,7 @@ from wwfast.demo.netns import Loopback
 from wwfast.demo.show import command, short, step, timeline
 from wwfast.errors import WwfastError
 from wwfast.storm.plan import Plan, hwaddr
+from wwfast.storm.play import SCRIPT
 
 IMAGE = "simulated"
 NODES = 8
@@ -95,8 +96,7 @@ def prepare(cluster: Cluster) -> None:
 
 def boot(cluster: Cluster) -> float:
     """Play the nodes in a process of their own; the seconds until the last one is up."""
-    script = [("ipxe", "/ipxe/{mac}", "iPXE", False)]
-    plan = Plan(Loopback.server, cluster.port, NODES, script, own_addresses=False, script=True, checked=1.0)
+    plan = Plan(Loopback.server, cluster.port, NODES, [SCRIPT], own_addresses=False, script=True, checked=1.0)
     argv = [sys.executable, "-m", "wwfast.storm"]
     begin = time.monotonic()
     done = cluster.network.run(argv, input=json.dumps(asdict(plan)).encode(), timeout=120)

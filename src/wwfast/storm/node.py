@@ -1,8 +1,9 @@
 """The simulated node (sans-IO): it behaves as iPXE does, from its script to its last overlay.
 
-One connection, one request at a time; on 503 it waits the whole seconds of Retry-After and asks again on the same
-connection; when the connection breaks it starts the object from zero after a pause, as the boot script's
-`|| goto retry` does. It checks every length, and the digest of every body when `digests` is set.
+One connection, one request at a time, but a connection for each that stage-1 asks for; on 503 it waits the whole
+seconds of Retry-After and asks again on the same connection; when the connection breaks it starts the object from zero
+after a pause, as the boot script's `|| goto retry` does. It checks every length, and the digest of every body when
+`digests` is set.
 
 Told what happened by on_*(), it answers with what to do next; it knows neither sockets nor clocks.
 """
@@ -18,6 +19,8 @@ from typing import NamedTuple
 
 IPXE = "iPXE"
 CLIENT = "wwclient"
+STAGE1 = "stage-1"
+USER_AGENTS = {CLIENT: "wwclient/1 curl", STAGE1: "curl/7.88.1"}
 BACK_OFF = (1.0, 2.0, 4.0, 8.0)  # s before an object is started anew, the last for ever
 ATTEMPTS = 40
 _STATUS = re.compile(rb"HTTP/1\.1 (\d{3}) ")
@@ -30,6 +33,8 @@ class Step(NamedTuple):
     target: str
     agent: str = IPXE
     optional: bool = False  # the boot goes on when the server has none
+    pause: float = 0.0  # s before it, without a connection: a kernel starts
+    span: str = ""  # bytes of it, START-LAST
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,13 +185,14 @@ class SimNode:
         return Action(Kind.CONNECT, low=self._low)
 
     def _request(self) -> Action:
-        agent = self.profile.user_agent if self.step.agent == IPXE else "wwclient/1 curl"
+        agent = USER_AGENTS.get(self.step.agent, self.profile.user_agent)
+        span = f"Range: bytes={self.step.span}\r\n" if self.step.span else ""
         self.body_left = self._size = 0
         self._head.clear()
         return Action(
             Kind.SEND,
             f"GET {self.step.target} HTTP/1.1\r\nConnection: keep-alive\r\nUser-Agent: {agent}\r\n"
-            f"Host: {self._host}\r\n\r\n".encode(),
+            f"{span}Host: {self._host}\r\n\r\n".encode(),
         )
 
     def _on_head(self, head: bytes, now: float) -> Action | None:
@@ -202,7 +208,7 @@ class SimNode:
             self.record.told_to_wait += 1
             wait = fields.get("retry-after", "")
             return Action(Kind.SLEEP, seconds=float(wait) if wait.isdigit() else 5.0)
-        if status != 200:
+        if status != (206 if self.step.span else 200):
             if self.step.optional and length == 0:
                 return self._next(now)
             return self._fail(f"{self.step.stage}: status {status}", now)
@@ -231,9 +237,9 @@ class SimNode:
         if self._at == len(self._steps):
             self.record.finished = now
             return OVER
-        if self._closes or (self.step.agent == CLIENT) != self._low:
-            self._connected = False
-            return self._connect()
+        if self._closes or self.step.pause or self.step.agent == STAGE1 or (self.step.agent == CLIENT) != self._low:
+            self._connected, self._closes = False, True
+            return Action(Kind.SLEEP, seconds=self.step.pause) if self.step.pause else self._connect()
         return self._request()
 
     def _again(self, why: str, now: float) -> Action:

@@ -23,14 +23,14 @@ def hwaddr(index: int) -> str:
 class Plan:
     """Plain data, so that it travels as JSON.
 
-    `steps` are (stage, target, agent, optional) of one node, where `{mac}` stands for its MAC; with `script` the
+    `steps` are those of one node, where `{mac}` stands for its MAC; with `script` the
     first one is a script and the others are what it names. `expect` maps a stage to the sha256 of its body.
     """
 
     address: str
     port: int
     count: int
-    steps: list[tuple[str, str, str, bool]]
+    steps: Sequence[Step]
     profile: str = "bios"
     jitter: float = 0.0
     own_addresses: bool = True
@@ -49,7 +49,7 @@ class Plan:
         nodes: list[SimNode] = []
         for index in range(self.count):
             mac = hwaddr(index)
-            steps = [Step(stage, target.format(mac=mac), agent, soft) for stage, target, agent, soft in self.steps]
+            steps = [step._replace(target=step.target.format(mac=mac)) for step in map(Step._make, self.steps)]
             nodes.append(
                 SimNode(
                     f"n{index:05}",

@@ -13,14 +13,14 @@ from typing import Any
 from wwfast.errors import WwfastError
 from wwfast.storm.cluster import PORT, Head, prepare
 from wwfast.storm.link import SERVER, Link
-from wwfast.storm.node import IPXE
+from wwfast.storm.node import Step
 from wwfast.storm.plan import Plan
 from wwfast.storm.report import Report
 from wwfast.system.run import Process, start
 
 PIPE = -1  # subprocess.PIPE
 OnProgress = Callable[[dict[str, Any]], None]
-SCRIPT = ("ipxe", "/ipxe/{mac}", IPXE, False)
+SCRIPT = Step("ipxe", "/ipxe/{mac}")
 
 
 def own(

@@ -4,7 +4,8 @@ Equal downloads that share a link all end when the last does; served a few at a 
 average, and the last no later (floor of the mean: (N+1)/2N of the makespan). So:
 
 - Admission is per node. From its first object over `small` bytes a node holds one ticket for its whole set
-  (kernel, image, kmods, overlays); anything smaller goes at once.
+  (kernel, image, kmods, overlays); anything smaller goes at once. One that comes back after a pause, as from
+  stage-1 when its kernel has started, waits again, before nearly all others.
 - `width` nodes are in service, adapted to the fewest that keep the link full. A node without progress for
   STALL seconds gives up its slot, not its connection.
 - About HOLD seconds of work next in line is held open unanswered: Retry-After has a grain of whole seconds and
@@ -29,7 +30,8 @@ SMALL = 1 << 20  # bytes
 HOLD = 10.0  # s of work held open in front of the link
 STALL = 2.0
 GAP = 0.1  # s between two objects of one set during which the slot is kept
-REST = 30.0  # s a ticket outlives the last object, and a place outlives a broken connection
+REST = 30.0  # s that a place outlives a broken connection
+BOOT = 120.0  # s that a ticket outlives the last object: a kernel with many drivers starts before stage-1 goes on
 SHORT_WAIT = 3.0  # UEFI and GRUB: headers 4 s late are the last that are safe
 HELD_AT_MOST = 50.0  # iPXE gives up after 120 s without data
 RETRIES_PER_SECOND = 500  # what coming again may cost us in all; sooner is better while the rate still grows
@@ -40,7 +42,7 @@ class State(Enum):
     WAITING = auto()  # connected, unanswered
     AWAY = auto()  # told to come again, or its connection broke: the place is kept until `until`
     SERVED = auto()
-    RESTING = auto()  # between the objects of its set
+    RESTING = auto()  # between the objects of its set: with its slot for GAP seconds, then without
 
 
 class Standing(NamedTuple):
@@ -54,7 +56,7 @@ class Standing(NamedTuple):
 class Ticket:
     key: str
     share: str
-    seq: int
+    seq: float  # whose turn is before whose, in its share
     size: int
     patience: Patience
     asked: float
@@ -77,8 +79,9 @@ class WaveScheduler:
         self.rate = 0.0  # bytes/s of the link while there was a queue, 0 until measured
         self._width = Width(width)
         self._seq = count()
-        self._served: set[str] = set()  # SERVED and RESTING
-        self._queues: dict[str, list[tuple[int, str]]] = {}  # share -> heap of WAITING
+        self._served: set[str] = set()  # SERVED, and RESTING while it has its slot
+        self._queues: dict[str, list[tuple[float, str]]] = {}  # share -> heap of WAITING
+        self._returned: dict[str, float] = {}  # share -> seq of the last one that came back
         self._clocks: dict[str, float] = {}  # share -> bytes given to it, as in start-time fair queueing
         self._hasty: deque[tuple[float, str]] = deque()  # Patience.SHORT, by the time they asked
         self._queued = 0
@@ -92,7 +95,7 @@ class WaveScheduler:
 
     def ask(self, key: str, share: str, size: int, patience: Patience, now: float) -> Verdict:
         ticket = self.tickets.get(key)
-        if ticket is not None and not ticket.queued:
+        if ticket is not None and key in self._served:
             ticket.state = State.SERVED
             ticket.moved = now
             self._charge(ticket.share, size)
@@ -101,9 +104,10 @@ class WaveScheduler:
             return GO
         if ticket is None:
             ticket = self.tickets[key] = Ticket(key, share, next(self._seq), size, patience, now, State.AWAY)
-            self._queued += 1
-            self._queued_work += self._work(ticket)
-            self._ahead[key] = (self._queued, self._in_service() + self._queued_work)
+            self._enqueue(ticket, self._queued + 1, self._in_service() + self._queued_work)
+        elif ticket.state is State.RESTING:
+            ticket.state, ticket.size, ticket.seq = State.AWAY, size, self._turn_of_returned(ticket.share)
+            self._enqueue(ticket, 1, self._in_service())
         ticket.patience, ticket.asked = patience, now
         if ticket.state is State.AWAY:
             ticket.state = State.WAITING
@@ -128,13 +132,13 @@ class WaveScheduler:
 
     def finished(self, key: str, last: bool, now: float) -> None:
         ticket = self.tickets.get(key)
-        if ticket is None or ticket.state is not State.SERVED:
+        if ticket is None or ticket.queued:
             return
         if last:
             self._drop(ticket)
-        else:
+        elif ticket.state is State.SERVED:
             ticket.state = State.RESTING
-            ticket.until = now + REST
+            ticket.until = now + BOOT
             ticket.moved = now
 
     def left(self, key: str, now: float) -> None:
@@ -144,10 +148,12 @@ class WaveScheduler:
 
     def tick(self, sent: int, now: float) -> list[tuple[str, Verdict]]:
         verdicts: list[tuple[str, Verdict]] = []
-        for key in self._served:
+        for key in list(self._served):
             ticket = self.tickets[key]
             if ticket.state is State.SERVED and now - ticket.moved > STALL:
                 ticket.stalled = True
+            elif ticket.state is State.RESTING and now - ticket.moved >= GAP:
+                self._served.discard(key)
         rate = self._width.measure(sent, now, queued=self._first() is not None)
         if rate:
             self.rate = rate if not self.rate else 0.7 * self.rate + 0.3 * rate
@@ -197,7 +203,7 @@ class WaveScheduler:
 
     # --- inside ----------------------------------------------------------------------------------------------
 
-    def _queue(self, share: str) -> list[tuple[int, str]]:
+    def _queue(self, share: str) -> list[tuple[float, str]]:
         queue = self._queues.setdefault(share, [])
         if not queue:  # it had nothing to ask for: being idle earns no credit
             busy = [self._clocks.get(name, 0.0) for name, other in self._queues.items() if other]
@@ -217,7 +223,7 @@ class WaveScheduler:
                 best, least = queue[0][1], clock
         return best
 
-    def _waits(self, entry: tuple[int, str]) -> bool:
+    def _waits(self, entry: tuple[float, str]) -> bool:
         ticket = self.tickets.get(entry[1])
         return ticket is not None and ticket.seq == entry[0] and ticket.state is State.WAITING
 
@@ -229,6 +235,19 @@ class WaveScheduler:
             if not ticket.stalled and (ticket.state is State.SERVED or now - ticket.moved < GAP):
                 slots += 1
         return slots
+
+    def _turn_of_returned(self, share: str) -> float:
+        """Two that come back, then one that is new, and so on: with those who come back first the link idles while the
+        last kernels start (500 nodes, 4 s: 5 s), and one by one new ones start long before their image can be sent."""
+        queue = self._queue(share)
+        first = queue[0][0] - 0.5 if queue else 0.0
+        self._returned[share] = max(first, self._returned.get(share, 0.0) + 0.5) if queue else first
+        return self._returned[share]
+
+    def _enqueue(self, ticket: Ticket, place: int, ahead: float) -> None:
+        self._queued += 1
+        self._queued_work += self._work(ticket)
+        self._ahead[ticket.key] = (place, ahead)
 
     def _admit(self, ticket: Ticket, now: float) -> None:
         self._queued -= 1
@@ -268,12 +287,13 @@ class WaveScheduler:
                 self._set_size = 0.9 * self._set_size + 0.1 * ticket.sent if self._set_size else float(ticket.sent)
 
     def _work(self, ticket: Ticket) -> float:
-        """Bytes its turn will take: the object it asked for, or what whole sets turned out to be."""
-        return max(float(ticket.size), self._set_size)
+        """Bytes its turn will take: the object it asked for, or what is left of what whole sets turned out to be."""
+        return max(float(ticket.size), self._set_size - ticket.sent)
 
     def _in_service(self) -> float:
         served = (self.tickets[key] for key in self._served)
-        return sum(max(0.0, self._work(ticket) - ticket.sent) for ticket in served if not ticket.stalled)
+        sets = ((max(float(ticket.size), self._set_size), ticket) for ticket in served if not ticket.stalled)
+        return sum(max(0.0, whole - ticket.sent) for whole, ticket in sets)
 
     def _seconds(self, work: float) -> float:
         return work / (self.rate or FIRST_RATE)
