@@ -20,7 +20,7 @@ from wwfast.images.stage1 import programs
 BODY = bytes(range(256)) * 4096  # 1 MiB
 #: Words that are programs elsewhere: of the shell itself, arguments of others, and what `chroot` finds in the image.
 BUILTIN = {"echo", "[", "test", "true", "false", "read", "wait", "cd", "umask", "printf", "time"}
-ARGUMENTS = {"link", "size", "route", "more", "sum"}
+ARGUMENTS = {"link", "size", "route", "more", "sum", "wwfast"}
 IN_THE_IMAGE = {"gzip", "cpio"}
 MAIN = "\nmkdir -p /proc"
 

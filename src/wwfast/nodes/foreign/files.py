@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from wwfast.config import checks, yaml
-from wwfast.errors import ConfigError, NotFoundError, of_system
+from wwfast.errors import ConfigError, NotFoundError, WwfastError, of_system
 from wwfast.nodes.foreign.common import Include, Text
 
 LARGEST = 256 << 20  # bytes of all files together: 100,000 nodes of xCAT are 60 MB
@@ -53,8 +53,10 @@ class Reader:
                     raise text.fault(line, f"{name} includes itself, by way of {len(above)} files")
                 paths = self._matching(path, "*") if path.is_dir() else [path]
                 return [self._read(each, above) for each in paths]
-            except NotFoundError as error:
-                raise text.fault(line, error.message) from None
+            except ConfigError:
+                raise
+            except WwfastError as error:
+                raise text.fault(line, error.message, error.hint) from None
             except (OSError, RuntimeError) as error:  # too long, or links that lead to each other
                 raise text.fault(line, f"{checks.shown(name)} cannot be read: {error}") from None
 
