@@ -143,6 +143,38 @@ def test_http_too_little_memory_is_refused_in_words(server: Serving) -> None:
     assert "kernel --name" in server.get(f"/ipxe/{MAC}?memsize=65536")[1].decode()
 
 
+def test_http_what_stage1_says_is_in_status_and_is_no_boot(server: Serving, caplog: pytest.LogCaptureFixture) -> None:
+    said = "/stage1/{}?assetkey=&said=the%20piece%20at%20byte%207%20is%20wrong%1b%5b2J"
+    before = server.status("n1")["nodes"]["n1"]
+    assert server.get(said.format(MAC), method="HEAD")[:2] == (200, b"")
+    assert server.status("n1")["nodes"]["n1"].get("error") == before.get("error")
+    assert server.get(said.format(MAC))[:2] == (200, b"")
+    entry = server.status("n1")["nodes"]["n1"]
+    assert entry["error"].startswith("the piece at byte 7 is wrong")
+    assert entry["error"].isprintable()
+    assert entry["stage"] == before["stage"]
+    assert "n1 stage1 told" in caplog.text
+    assert server.get(said.format("52:54:00:00:00:99"))[0] == 400
+
+
+def test_http_an_image_in_parts_is_one_stage_with_its_progress(paths: Paths) -> None:
+    with serving(tiny_site(paths)) as server:
+        size = len(server.get(f"/image/{MAC}?compress=zst", headers={})[1])
+        server.get(f"/kernel/{MAC}")
+        seen = []
+        for start in range(0, size, size // 4):
+            end = min(start + size // 4, size) - 1
+            got = server.get(f"/image/{MAC}?compress=zst", headers={"Range": f"bytes={start}-{end}"})
+            assert (got[0], len(got[1])) == (206, end + 1 - start)
+            entry = server.status("n1")["nodes"]["n1"]
+            seen.append((entry["bytes"], entry["total"], entry["boot"][-1]["outcome"]))
+        assert [outcome for *_, outcome in seen] == ["progress"] * (len(seen) - 1) + ["done"]
+        assert [(at, total) for at, total, _ in seen[:-1]] == [
+            (size // 4 * (n + 1), size) for n in range(len(seen) - 1)
+        ]
+        assert [part["stage"] for part in server.status("n1")["nodes"]["n1"]["boot"]] == ["image", "kernel", "image"]
+
+
 def test_http_status_shows_no_secret(server: Serving) -> None:
     text = server.get("/status")[1].decode()
     assert "n1" in text

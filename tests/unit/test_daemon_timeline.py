@@ -157,3 +157,35 @@ def test_unknown_addresses_are_bounded() -> None:
     for number in range(MAX_UNKNOWN + 10):
         story.tell("ipxe", node="", wwid=f"52:54:00:01:{number >> 8:02x}:{number & 255:02x}")
     assert len(story.status()["unknown"]) == MAX_UNKNOWN
+
+
+def test_parts_of_an_image_are_one_stage_that_goes_on() -> None:
+    """Two at a time: the last one may be there before the one in front of it."""
+    story = Story()
+    story.tell("stage1", sent_bytes=5, total_bytes=5)
+    for outcome, at, seen in (
+        (Outcome.STARTED, 0, 0),
+        (Outcome.PROGRESS, 40, 40),
+        (Outcome.DONE, 100, 100),
+        (Outcome.PROGRESS, 80, 100),
+        (Outcome.FAILED, 80, 100),
+    ):
+        story.tell("image", outcome, sent_bytes=at, total_bytes=100, status=206)
+        assert (story.node()["bytes"], story.node()["total"]) == (seen, 100)
+    (image,) = [part for part in story.node()["boot"] if part["stage"] == "image"]
+    assert (image["outcome"], image["seconds"]) == ("done", 2.0)
+    story.tell("image", Outcome.STARTED, sent_bytes=0, total_bytes=100, status=206)
+    assert [part["stage"] for part in story.node()["boot"]] == ["stage1", "image", "image"], "fetched once more"
+
+
+def test_what_a_node_tells_of_its_boot_stays_with_the_stage() -> None:
+    story = Story()
+    story.tell("image", Outcome.PROGRESS, sent_bytes=40, total_bytes=100, status=206)
+    story.tell("stage1", Outcome.TOLD, detail="a piece was wrong")
+    entry = story.node()
+    assert (entry["stage"], entry["error"], entry["bytes"]) == ("image", "a piece was wrong", 40)
+    assert entry["failed"]
+    story.tell("image", sent_bytes=100, total_bytes=100, status=206)
+    entry = story.node()
+    assert "error" not in entry
+    assert [(part["outcome"], part["told"]) for part in entry["boot"]] == [("done", "a piece was wrong")]

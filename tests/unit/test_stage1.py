@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import shutil
@@ -15,11 +16,12 @@ import pytest
 
 from support.daemon import MAC, serving, tiny_site
 from support.planner import Fresh
-from wwfast.archive.artefact import EROFS, FILESYSTEMS, PIECES, SQUASHFS
+from wwfast.archive.artefact import EROFS, FILESYSTEMS, PIECES, SQUASHFS, TAR_GZ, TAR_ZST, TMPFS
 from wwfast.boot import ways
 from wwfast.boot.plan import Ask
 from wwfast.boot.stages import Stage
 from wwfast.boot.ways import Machine
+from wwfast.cli.context import App
 from wwfast.cli.main import main
 from wwfast.config import checks
 from wwfast.config.settings import load
@@ -225,7 +227,7 @@ def test_two_stage_node_is_told_of_stage1_alone_and_of_its_image(site: Paths) ->
     assert "is not built as squashfs" in told(site)[1]
     build, changed = building.build(site, "tiny", How(formats=(SQUASHFS,)))
     assert changed
-    assert build.info.stage1 == {RELEASE: [SQUASHFS, EROFS]}
+    assert build.info.stage1 == {RELEASE: [SQUASHFS, EROFS, TMPFS]}
     text, reason = told(site)
     assert reason == ""
     assert "initrd --name stage1 ${base}/stage1/" in text
@@ -243,6 +245,37 @@ def test_two_stage_node_is_told_of_stage1_alone_and_of_its_image(site: Paths) ->
         assert plan.artefact is not None, plan.reason
         assert sum(extent.length for extent in plan.artefact.extents) > 0
     assert fresh.plan(snapshot, node, Stage.IMAGE, Ask(MAC, compress=EROFS)).status == 404
+
+
+def test_two_stage_tmpfs_is_an_archive_that_the_programs_of_the_image_unpack(site: Paths) -> None:
+    text = site.nodes_conf.read_text()
+    two = "    root: tmpfs\n    wwfast:\n      two stage: always\n"
+    site.nodes_conf.write_text(text.replace("    root: squashfs\n", two))
+    assert App(site).service.roots_of("tiny") == [TMPFS]
+    build, _ = building.build(site, "tiny", How(formats=(TMPFS,)))
+    form = TAR_ZST if shutil.which("zstd") else TAR_GZ
+    assert build.info.archive is not None
+    assert build.info.archive.form == form
+    assert not building.build(site, "tiny", How(formats=(TMPFS,)))[1], "nothing changed since"
+    script, reason = told(site)
+    assert (reason, "wwfast.root=tmpfs wwfast.need=" in script) == ("", True)
+    assert f"wwfast.pieces={build.info.archive.pieces}" in script
+    with serving(site) as server:
+        about = f"/image/{MAC}?image=tiny@{build.id}&compress=tmpfs"
+        listed, body = server.get(about + ".pieces")[1], server.get(about)[1]
+    assert hashlib.sha256(listed).hexdigest() == build.info.archive.pieces
+    sizes = [int(line.split()[0]) for line in listed.splitlines()]
+    assert sum(sizes) == len(body)
+    site.nodes_conf.write_text(text.replace("    root: squashfs\n", two.replace("always", "never")))
+    assert App(site).service.roots_of("tiny") == []
+
+
+def test_two_stage_tmpfs_of_an_image_without_tar_names_it(site: Paths, caplog: pytest.LogCaptureFixture) -> None:
+    for tar in (site.chroots / "tiny/rootfs").rglob("tar"):
+        tar.unlink()
+    build, _ = building.build(site, "tiny", How(formats=(TMPFS,)))
+    assert "image tiny is not made for two stages as tmpfs: it has no tar: install tar in it" in caplog.text
+    assert build.info.archive is None
 
 
 def unrooted(site: Paths) -> None:

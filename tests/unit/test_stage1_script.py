@@ -3,42 +3,57 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import random
 import re
 import shutil
 import subprocess
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from wwfast.images import filesystems
+from support import trees
+from wwfast.archive.artefact import TAR_GZ, TAR_ZST
+from wwfast.images import archives, filesystems
 from wwfast.images.stage1 import programs
+from wwfast.pack.build import build, load
 
 BODY = bytes(range(256)) * 4096  # 1 MiB
 #: Words that are programs elsewhere: of the shell itself, arguments of others, and what `chroot` finds in the image.
-BUILTIN = {"echo", "[", "test", "true", "false", "read", "wait", "cd", "umask", "printf", "time"}
-ARGUMENTS = {"link", "size", "route", "more", "sum", "wwfast"}
+BUILTIN = {"kill", "echo", "[", "test", "true", "false", "read", "wait", "cd", "umask", "printf", "time"}
+ARGUMENTS = {"link", "size", "route", "sum", "node", "wwfast"}
 IN_THE_IMAGE = {"gzip", "cpio"}
 MAIN = "\nmkdir -p /proc"
 
 
 class Server(ThreadingHTTPServer):
-    """Serves BODY by ranges; `faults` are taken one for each request: what is to go wrong with it."""
+    """Serves `body` by ranges; `faults` are taken one for each request: what is to go wrong with it."""
 
     daemon_threads = True
+    allow_reuse_address = True
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+    def __init__(self, body: bytes = BODY, port: int = 0) -> None:
+        super().__init__(("127.0.0.1", port), Handler)
+        self.body = body
         self.faults: list[str] = []
         self.always = ""
         self.asked: list[str] = []
+        self.told: list[str] = []
+
+    @property
+    def base(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/image"
+        return f"{self.base}/image"
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -48,6 +63,13 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: Any) -> None: ...
 
     def do_GET(self) -> None:
+        parts = urlsplit(self.path)
+        if parts.path.startswith("/stage1/"):
+            self.server.told += parse_qs(parts.query)["said"]
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
         asked = self.headers.get("Range", "")
         self.server.asked.append(asked)
         fault = self.server.faults.pop(0) if self.server.faults else self.server.always
@@ -55,39 +77,54 @@ class Handler(BaseHTTPRequestHandler):
             self.send_error(503)
             return
         found = re.fullmatch(r"bytes=(\d+)-(\d+)", asked)
-        data = BODY[int(found[1]) : int(found[2]) + 1] if found else BODY
+        data = self.server.body[int(found[1]) : int(found[2]) + 1] if found else self.server.body
         self.send_response(206 if found else 200)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         if fault == "flipped":
-            data = data[:100] + bytes([data[100] ^ 1]) + data[101:]
-        if fault == "cut":
+            at = len(data) // 3
+            data = data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+        if fault in ("cut", "killed"):
+            if fault == "killed":
+                self.server.server_close()
             self.wfile.write(data[: len(data) // 2])
             self.close_connection = True
             return
         self.wfile.write(data)
 
 
-@pytest.fixture
-def server() -> Iterator[Server]:
-    with Server() as made:
-        thread = threading.Thread(target=made.serve_forever)
+@contextmanager
+def serving(server: Server) -> Iterator[Server]:
+    with server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
-        yield made
-        made.shutdown()
+        yield server
+        server.shutdown()
         thread.join()
 
 
-def run(place: Path, server: Server, command: str) -> subprocess.CompletedProcess[str]:
-    """A part of the script; its pauses are only noted, and a boot that stops ends with 9."""
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with serving(Server()) as made:
+        yield made
+
+
+def run(place: Path, server: Server, command: str, *, within: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
+    """A part of the script; its pauses are short and noted, and a boot that stops tells it and ends with 9."""
     parts, main, _ = programs.INIT.read_text().partition(MAIN)
     assert main
     words = f"""{parts}
-STORE={place} image={server.url} wwid=52:54:00:00:00:01 asset='a b&c' delay=0
-sleep() {{ echo "$1" >> {place}/pauses; }}
-fail() {{ say "BOOT STOPPED: $*"; exit 9; }}
+STORE={place} WHY={place}-why image={server.url} base={server.base} nic=eth0 wwid=52:54:00:00:00:01
+asset='a b&c' memory=512
+patience= delay=0 RUN=262144
+sleep() {{ echo "$1" >> {place}/pauses; command sleep 0.02; }}
+fail() {{ say "BOOT STOPPED: $*"; tell "BOOT STOPPED: $*"; exit 9; }}
+argument() {{ echo "$given"; }}
 {command}"""
-    return subprocess.run(["sh", "-c", words], capture_output=True, text=True, timeout=60, check=False)
+    environment = {"PATH": os.environ["PATH"]}  # PID 1 has no more
+    return subprocess.run(
+        [*within, "sh", "-c", words], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
 
 
 def listed(place: Path, size: int = 300_000) -> Path:
@@ -99,19 +136,21 @@ def listed(place: Path, size: int = 300_000) -> Path:
     return place / "pieces"
 
 
-@pytest.mark.parametrize(
-    "faults", [[], ["cut"], ["503", "cut", "cut"], ["flipped"], ["flipped", "cut", "503", "flipped"]], ids=str
-)
+FAULTS = [[], ["cut"], ["503", "cut", "cut"], ["flipped"], ["flipped", "cut", "503", "flipped"]]
+
+
+@pytest.mark.parametrize("size", [300_000, 40_000], ids=["one in a run", "six in a run"])
+@pytest.mark.parametrize("faults", FAULTS, ids=str)
 def test_stage1_image_arrives_whole_whatever_happens_on_the_way(
-    tmp_path: Path, server: Server, faults: list[str]
+    tmp_path: Path, server: Server, faults: list[str], size: int
 ) -> None:
     server.faults = list(faults)
-    done = run(tmp_path, server, f"fetch_image {listed(tmp_path)} {tmp_path}/root")
+    done = run(tmp_path, server, f"fetch_image {listed(tmp_path, size)} {tmp_path}/root")
     assert done.returncode == 0, done
     assert (tmp_path / "root").read_bytes() == BODY
-    assert len(server.asked) >= 4 + len(faults)
-    assert not (tmp_path / "first").exists()
-    assert not (tmp_path / "second").exists()
+    assert len(server.asked) >= (4 if size == 300_000 else 5) + len(faults)
+    assert not list(tmp_path.glob("run.*"))
+    assert len(server.told) == faults.count("flipped")
 
 
 def test_stage1_cut_piece_goes_on_where_it_ended(tmp_path: Path, server: Server) -> None:
@@ -125,8 +164,9 @@ def test_stage1_piece_that_is_wrong_for_ever_stops_the_boot(tmp_path: Path, serv
     server.always = "flipped"
     done = run(tmp_path, server, f"fetch_image {listed(tmp_path)} {tmp_path}/root")
     assert done.returncode == 9
-    assert "BOOT STOPPED: the image is not what was built" in done.stdout
+    assert re.search(r"BOOT STOPPED: the piece of the image at byte \d+ is not what was built, however", done.stdout)
     assert len(server.asked) <= 10
+    assert server.told[-1].startswith("BOOT STOPPED: the piece")
 
 
 def test_stage1_pauses_grow_and_are_not_in_step(tmp_path: Path, server: Server) -> None:
@@ -145,7 +185,7 @@ def test_stage1_calls_what_it_says_it_calls() -> None:
     words = set(re.findall(r"(?<![\w$/.-])[a-z][a-z0-9_]*(?![\w=])", text))
     called = {word for word in words if shutil.which(word)} - BUILTIN - ARGUMENTS
     assert {"curl", "switch_root", "sha256sum", "modprobe"} <= called
-    assert called == set(programs.wanted()) | IN_THE_IMAGE
+    assert called == set(programs.wanted()) | set(programs.optional()) | IN_THE_IMAGE
 
 
 def test_stage1_list_of_pieces_is_what_the_script_reads(
@@ -158,3 +198,126 @@ def test_stage1_list_of_pieces_is_what_the_script_reads(
     assert hashlib.sha256(beside.read_bytes()).hexdigest() == info.pieces
     done = run(tmp_path, server, f"fetch_image {beside} {tmp_path}/root")
     assert (done.returncode, (tmp_path / "root").read_bytes() == BODY, len(server.asked)) == (0, True, 4)
+
+
+def archive(place: Path, form: str = TAR_ZST) -> tuple[bytes, Path, Path]:
+    """A tree, the archive of it as it is served, and the list of its pieces."""
+    tree, dest = place / "tree", place / "image"
+    (tree / "usr").mkdir(parents=True)
+    for number in range(200):
+        file = tree / f"usr/file{number}"
+        file.write_bytes(random.Random(number).randbytes(9000))
+        os.utime(file, (4_000_000_000, 4_000_000_000))  # the year 2096: some clocks stand at 1970
+    (tree / "usr/large").write_bytes(random.Random(0).randbytes(6 << 20))
+    (tree / "usr/again").hardlink_to(tree / "usr/large")
+    made = build(tree, dest, name="t", formats=("zst",), archive=form, frames=place / "frames", segment=100_000)
+    archives.listed(dest, made)
+    packed = load(dest, form)
+    assert packed is not None
+    body = b"".join(Path(path).read_bytes()[at : at + length] for path, at, length in packed.extents)
+    (place / "store").mkdir()
+    (place / "new").mkdir()
+    return body, tree, dest / "tmpfs.pieces"
+
+
+@pytest.mark.parametrize("faults", FAULTS, ids=str)
+@pytest.mark.parametrize("form", [TAR_ZST, TAR_GZ])
+def test_stage1_archive_is_unpacked_whatever_happens_on_the_way(tmp_path: Path, faults: list[str], form: str) -> None:
+    body, tree, pieces = archive(tmp_path, form)
+    without = "command() { return 1; }; " if form == TAR_GZ else ""
+    with serving(Server(body)) as server:
+        server.faults = list(faults)
+        done = run(tmp_path / "store", server, f"{without}RUN=1000000; unpack_image {pieces} {tmp_path}/new")
+        assert len(server.asked) < 7 + len(faults) * 2, "pieces that stand one behind the other are one request"
+    assert done.returncode == 0, done
+    assert trees.read(tmp_path / "new") == trees.read(tree)
+    assert "tar:" not in done.stdout + done.stderr, "nothing is said of times that are in the future"
+
+
+def test_stage1_server_is_killed_inside_a_piece_and_another_one_goes_on_in_it(tmp_path: Path) -> None:
+    body, tree, pieces = archive(tmp_path)
+    with serving(Server(body)) as first:
+        first.faults = ["killed"]
+        result: list[subprocess.CompletedProcess[str]] = []
+        command = f"RUN=1; unpack_image {pieces} {tmp_path}/new"
+        node = threading.Thread(target=lambda: result.append(run(tmp_path / "store", first, command)))
+        node.start()
+        pauses = tmp_path / "store/pauses"
+        until(lambda: pauses.exists() and len(pauses.read_text().split()) > 3)
+        assert not result, "it waits for ever"
+        with serving(Server(body, first.server_port)) as second:
+            node.join()
+            sizes = [int(line.split()[0]) for line in pieces.read_text().splitlines()]
+            starts = {sum(sizes[:number]) for number in range(len(sizes))}
+            went_on = [int(asked.removeprefix("bytes=").partition("-")[0]) for asked in second.asked]
+    assert result[0].returncode == 0
+    assert trees.read(tmp_path / "new") == trees.read(tree)
+    assert set(went_on) - starts, "at a byte that is no start of a piece"
+    assert "curl: (7)" in result[0].stderr, "the reason is on the console"
+
+
+@pytest.mark.parametrize(
+    "command", ["fetch_list list", "fetch_image pieces root", "unpack_image pieces .", "small $base/overlay overlay"]
+)
+def test_stage1_server_that_is_away_too_long_stops_the_boot_of_who_limits_it(tmp_path: Path, command: str) -> None:
+    with serving(Server()) as server:
+        pass
+    listed(tmp_path)
+    done = run(tmp_path, server, f"cd {tmp_path}; patience=1; {command}")
+    assert done.returncode == 9
+    assert "BOOT STOPPED: " in done.stdout
+    assert "in 1 s" in done.stdout
+
+
+def test_stage1_list_of_another_build_stops_the_boot(tmp_path: Path, server: Server) -> None:
+    right = hashlib.sha256(BODY).hexdigest()
+    assert run(tmp_path, server, f"given={right}; fetch_list {tmp_path}/list").returncode == 0
+    server.faults = ["flipped"]
+    done = run(tmp_path, server, f"given={right}; fetch_list {tmp_path}/list")
+    assert done.returncode == 9
+    assert server.told == ["BOOT STOPPED: the list of the image's pieces is not that of this boot"]
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("full", ["new", "store"])
+def test_stage1_memory_that_is_full_stops_the_boot_and_says_so(tmp_path: Path, full: str) -> None:
+    body, _, pieces = archive(tmp_path)
+    mounted = f"mount -t tmpfs -o size=3m tmpfs {tmp_path}/{full}"
+    with serving(Server(body)) as server:
+        done = run(
+            tmp_path / "store", server, f"{mounted}; unpack_image {pieces} {tmp_path}/new", within=["unshare", "-m"]
+        )
+        told = server.told
+    assert done.returncode == 9
+    if full == "store":
+        assert told == ["BOOT STOPPED: there is no room for the image in memory"]
+    else:
+        assert "the image cannot be unpacked into 512 MiB of memory: tar: usr/" in told[0]
+        assert "No space left on device" in done.stdout or "Wrote only" in done.stdout
+
+
+@pytest.mark.root
+def test_stage1_tells_what_the_file_system_of_the_root_cannot_keep(tmp_path: Path) -> None:
+    """tmpfs has user.* since Linux 6.6; ramfs has none of any kernel."""
+    body, tree, pieces = archive(tmp_path)
+    os.setxattr(tree / "usr/file7", "user.x", b"1")
+    made = build(tree, tmp_path / "again", name="t", formats=("zst",), archive=TAR_ZST, frames=tmp_path / "frames")
+    archives.listed(tmp_path / "again", made)
+    packed = load(tmp_path / "again", TAR_ZST)
+    assert packed is not None
+    body = b"".join(Path(path).read_bytes()[at : at + length] for path, at, length in packed.extents)
+    pieces = tmp_path / "again/tmpfs.pieces"
+    mounted = f"mount -t ramfs ramfs {tmp_path}/new"
+    with serving(Server(body)) as server:
+        done = run(
+            tmp_path / "store", server, f"{mounted}; unpack_image {pieces} {tmp_path}/new", within=["unshare", "-m"]
+        )
+    assert done.returncode == 0
+    assert "user.x" in done.stdout
+
+
+def until(seen: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not seen():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

@@ -146,11 +146,11 @@ class Service:
     def roots_of(self, name: str) -> list[str]:
         """The forms of an image that stage-1 makes the roots of its nodes of."""
         from wwfast.archive.artefact import FILESYSTEMS, TMPFS
-        from wwfast.config.checks import ALWAYS
+        from wwfast.config.checks import ALWAYS, NEVER
 
         nodes = [node for node in self._snapshot().nodes.values() if base(node.image_name) == name]
-        roots = {node.root for node in nodes}
-        if any(node.wwfast.two_stage == ALWAYS and node.root not in FILESYSTEMS for node in nodes):
+        roots = {node.root for node in nodes if node.wwfast.two_stage != NEVER}
+        if "ramfs" in roots or any(node.wwfast.two_stage == ALWAYS and node.root not in FILESYSTEMS for node in nodes):
             roots.add(TMPFS)
         return [kind for kind in (*FILESYSTEMS, TMPFS) if kind in roots]
 

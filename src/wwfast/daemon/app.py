@@ -277,6 +277,7 @@ class Daemon:
             rendering=self._alone[RENDERING],
             aside=self._alone[ASIDE],
             outlook=self.report.outlook,
+            tell=self.report.record,
         )
         own = self.settings.wwfast
         limits = Limits(connections=own.connections, pacing_bytes=own.client_rate)

@@ -50,7 +50,7 @@ class Report:
     def record(self, event: Transfer) -> None:
         """Never raises: whoever sends goes on sending."""
         with self.supervisor.guarded("recording transfers"):
-            ends = event.outcome in (Outcome.DONE, Outcome.FAILED)
+            ends = event.outcome in (Outcome.DONE, Outcome.FAILED, Outcome.TOLD)
             told = not ends or self.each.allows(event.peer or event.wwid)
             if event.refused and not told:
                 return

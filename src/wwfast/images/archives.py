@@ -36,9 +36,9 @@ def form(tree: Path) -> str:
     return next((fmt for fmt, programs in PROGRAMS.items() if all(_has(tree, program) for program in programs)), "")
 
 
-def lacks(tree: Path) -> str:
-    """The programs that are missing, in words."""
-    return ", ".join(program for program in PROGRAMS[TAR_GZ] if not _has(tree, program))
+def lacks(tree: Path) -> list[str]:
+    """The programs that are missing."""
+    return [program for program in PROGRAMS[TAR_GZ] if not _has(tree, program)]
 
 
 def listed(image: Path, packed: Manifest) -> ArchiveInfo | None:

@@ -140,7 +140,10 @@ def _archive(tree: Path, name: str, how: How) -> str:
     """The form for stage-1 to unpack; it is made where it is asked for, and of large trees where it may be used."""
     form = archives.form(tree)
     if TMPFS in how.formats and not form:
-        log.warning("image %s is not made for two stages as tmpfs: it has no %s", name, archives.lacks(tree))
+        lacking = archives.lacks(tree)
+        packages = ", ".join(programs.package(program, tree) for program in lacking)
+        said = (name, ", ".join(lacking), packages)
+        log.warning("image %s is not made for two stages as tmpfs: it has no %s: install %s in it", *said)
     return form
 
 
@@ -159,9 +162,12 @@ def _formats(found: Sequence[Kernel], how: How) -> tuple[str, ...]:
 def _stage1(
     paths: Paths, image: Image, found: Sequence[Kernel], made: Path, how: How, without: Collection[str]
 ) -> dict[str, list[str]]:
+    """The roots that stage-1 of each kernel makes: what mounts one unpacks one, too, where the image has a tar."""
     former = image.build.path / stage1.PLACE if image.build and not how.full else None
     job = stage1.Job(image.rootfs, image.name, made / stage1.PLACE, paths.frames, former, how.drivers)
-    return stage1.make(job, (kernel for kernel in found if kernel.release not in without))
+    mounts = stage1.make(job, (kernel for kernel in found if kernel.release not in without))
+    unpacks = [TMPFS] if archives.form(image.rootfs) else []
+    return {release: [*kinds, *unpacks] for release, kinds in mounts.items()}
 
 
 def default_formats(found: Sequence[Kernel]) -> tuple[str, ...]:

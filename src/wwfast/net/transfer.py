@@ -13,6 +13,7 @@ class Outcome(StrEnum):
     PROGRESS = "progress"  # at most one a second per transfer
     DONE = "done"  # the last byte was acknowledged by our kernel (HTTP) or the peer (TFTP)
     FAILED = "failed"  # refused, cut short or timed out: `detail` says why
+    TOLD = "told"  # no transfer: the node says in `detail` what went wrong with it
 
 
 @dataclass(frozen=True, slots=True)

@@ -134,7 +134,7 @@ def _show(entries: list[dict[str, Any]], as_json: bool, body: dict[str, Any], *,
                     part["sent"],
                     part["bytes"],
                     f"{part['seconds']:.2f}",
-                    part["outcome"],
+                    part["outcome"] + (f" ({part['told']})" if part.get("told") else ""),
                 )
                 for part in boot
             ],

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
@@ -30,6 +31,7 @@ from wwfast.errors import WwfastError
 from wwfast.net.http.admission import Patience, patience
 from wwfast.net.http.message import NOTHING, Request, Response
 from wwfast.net.names import tame
+from wwfast.net.transfer import Outcome, Transfer
 from wwfast.nodes.machines import Machines
 
 if TYPE_CHECKING:
@@ -79,12 +81,13 @@ class Overlays:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A parsed provisioning request."""
+    """A parsed provisioning request. `said` is what stage-1 tells of its boot, instead of asking for something."""
 
     stage: Stage
     wwid: str
     assetkey: str
     ask: Ask
+    said: str = ""
 
 
 class Routes:
@@ -115,6 +118,7 @@ class Routes:
         rendering: Executor,
         aside: Executor,
         outlook: Callable[[str], tuple[int, float]],
+        tell: Callable[[Transfer], None],
         neighbour: Callable[[str], str] | None = None,
     ) -> None:
         self._registry = registry
@@ -133,6 +137,7 @@ class Routes:
         self._render_file, self._rendering = render_file, rendering
         self._aside = aside
         self._outlook = outlook
+        self._tell = tell
         self._neighbour = neighbour or Neighbours()
 
     def __call__(self, request: Request) -> Response | Awaitable[Response]:
@@ -186,7 +191,8 @@ class Routes:
             tar=request.query.get("format") == "tar",
             ipv6=":" in request.peer_ip and not request.peer_ip.startswith("::ffff:"),
         )
-        return Target(stage, wwid, request.query.get("assetkey", ""), ask)
+        said = request.query.get("said", "") if stage is Stage.STAGE1 else ""
+        return Target(stage, wwid, request.query.get("assetkey", ""), ask, said)
 
     async def _discover(self, target: Target, request: Request) -> Response:
         node = await self._discovery.claim(target.wwid)
@@ -203,6 +209,8 @@ class Routes:
         if node is not None and not target.ask.machine.memory and (memory := self._machines.memory(node.id)):
             machine = target.ask.machine._replace(memory=memory, former=True)
             target = replace(target, ask=replace(target.ask, machine=machine))
+        if target.said and node is not None:
+            return self._hear(node, target, request)
         closes = target.stage is Stage.RUNTIME and not request.is_head
         closes = closes and self._guard.closes(target.wwid, request.peer_port)
         if not closes and (node is None or not self._upkeep.behind):
@@ -216,6 +224,13 @@ class Routes:
         memory = target.ask.machine.memory
         if memory and self._guard.believes(node, target.wwid, request.peer_ip, request.peer_port):
             self._machines.tell(node.id, memory)
+
+    def _hear(self, node: Node, target: Target, request: Request) -> Response:
+        """A node says what went wrong with it: a line in log and status, from memory to memory."""
+        if not request.is_head:
+            said = (request.peer_ip, target.wwid, node.id)
+            self._tell(Transfer(target.stage, Outcome.TOLD, time.time(), *said, detail=target.said))
+        return Response(waits=False)
 
     def _plan(self, node: Node | None, target: Target) -> BootPlan | None:
         """From memory; None where something must be waited for."""

@@ -35,6 +35,7 @@ class StageRecord:
     total_bytes: int = 0
     seconds: float = 0.0
     outcome: str = Outcome.STARTED.value
+    told: str = ""  # the last that the node said of what went wrong with it
 
 
 @dataclass(slots=True)
@@ -125,6 +126,7 @@ class NodeStatus:
                     "total": record.total_bytes,
                     "seconds": round(record.seconds, 3),
                     "outcome": record.outcome,
+                    **({"told": record.told} if record.told else {}),
                 }
                 for record in self.boot
             ]
@@ -167,19 +169,27 @@ class Timeline:
         entry.wwid = event.wwid or entry.wwid
         if event.stage != Stage.DHCP or not entry.ipaddr:
             entry.ipaddr = event.peer.split("%")[0]
+        current = entry.current
+        if event.outcome is Outcome.TOLD:
+            entry.error, entry.error_at = event.detail, event.at
+            if current is not None:
+                current.told = event.detail
+            return
         if event.outcome is Outcome.FAILED:
             entry.error = f"{event.stage}: {event.detail or event.status}"
             entry.error_at = event.at
             if event.status >= 400:
                 entry.sent = event.sent
                 return
-        current = entry.current
-        if current is None or current.stage != event.stage or current.outcome == Outcome.DONE.value:
+        done = current is not None and current.stage == event.stage and current.outcome == Outcome.DONE.value
+        if done and event.status == 206 and event.outcome in (Outcome.PROGRESS, Outcome.FAILED):
+            return  # of several parts at a time the last one came first
+        if current is None or current.stage != event.stage or done:
             self._begin(entry, event)
             current = entry.boot[-1]
         current.sent_bytes = event.sent_bytes
         current.total_bytes = event.total_bytes or current.total_bytes
-        current.seconds = event.seconds
+        current.seconds = event.seconds if event.status != 206 else event.at - current.at
         current.outcome = event.outcome.value
         current.sent = event.sent or current.sent
         if event.outcome is not Outcome.FAILED:

@@ -8,6 +8,7 @@ import re
 import shutil
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -54,6 +55,12 @@ def wanted() -> list[str]:
 def inside() -> list[str]:
     """What it calls in the image itself, where its overlays are unpacked."""
     found = re.findall(r"^#@ (.+)$", INIT.read_text(), re.MULTILINE)
+    return " ".join(found).split()
+
+
+def optional() -> list[str]:
+    """What it calls for some roots alone: an image that lacks it goes without these."""
+    found = re.findall(r"^#\? (.+)$", INIT.read_text(), re.MULTILINE)
     return " ".join(found).split()
 
 
@@ -211,6 +218,9 @@ def collect(look: Look, tree: Path) -> None:
         collector.program(name)
     for name in inside():
         collector.find(name)
+    for name in optional():
+        with suppress(LackingError):
+            collector.program(name)
     collector.extras("/bin/sh")
     if not (tree / "lib").exists():  # drivers come in an archive of their own, below lib/modules
         collector.home("lib")

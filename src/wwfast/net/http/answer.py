@@ -99,13 +99,16 @@ class Answer:
         return new
 
     def is_told(self, outcome: Outcome) -> bool:
-        """Whether an event tells about it. A body that is fetched in many pieces is one event, that of its end."""
+        """Whether an event tells about it. A body that is fetched in many parts begins once and ends once."""
         if not self.response.stage or self.head.method == "HEAD":
             return False
-        return self.status != 206 or self.start + self.length == self.size or outcome is Outcome.FAILED
+        return outcome is not Outcome.STARTED or not self.start
 
     def event(self, outcome: Outcome, peer: str, detail: str) -> Transfer:
         response = self.response
+        part = self.status == 206
+        if part and outcome is Outcome.DONE and self.start + self.length < self.size:
+            outcome = Outcome.PROGRESS
         return Transfer(
             response.stage,
             outcome,
@@ -114,8 +117,8 @@ class Answer:
             response.wwid,
             response.node,
             response.sent or (response.body.name if isinstance(response.body, Artefact) else ""),
-            self.sent,
-            self.length,
+            self.start + self.sent if part else self.sent,
+            self.size if part else self.length,
             0.0 if outcome is Outcome.STARTED else time.monotonic() - self.began,
             self.status,
             detail or response.detail,
