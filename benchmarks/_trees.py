@@ -11,6 +11,11 @@ from pathlib import Path
 
 SUITE = "bookworm"
 BASE = "linux-image-amd64,openssh-server,curl,ca-certificates,systemd-sysv,iputils-ping,libcap2-bin"
+# The firmware that drivers of ethernet cards ask for.
+FIRMWARE = (
+    "firmware-misc-nonfree,firmware-bnx2,firmware-bnx2x,firmware-cavium,firmware-netronome,firmware-qlogic,"
+    "firmware-realtek"
+)
 # What nodes of a cluster have beside the base: compilers, libraries, languages, tools.
 ADDED = (
     "libboost1.74-dev golang-1.19-src openjdk-17-jre-headless libllvm14 llvm-14-dev libclang-14-dev gcc-12 g++-12 "
@@ -34,13 +39,21 @@ def made(place: Path, name: str) -> Path:
         unfinished = place / f"{name}.unfinished"
         shutil.rmtree(unfinished, ignore_errors=True)
         place.mkdir(parents=True, exist_ok=True)
-        {"real": _real, "typical": _typical, "many-small": _many_small, "few-huge": _few_huge}[name](place, unfinished)
+        {"real": _real, "generic": _generic, "typical": _typical, "many-small": _many_small, "few-huge": _few_huge}[
+            name
+        ](place, unfinished)
         unfinished.rename(tree)
     return tree
 
 
 def _real(place: Path, tree: Path) -> None:
     run(["mmdebstrap", "--quiet", "--variant=important", f"--include={BASE}", SUITE, tree])
+
+
+def _generic(place: Path, tree: Path) -> None:
+    """The Debian tree with the firmware of network cards."""
+    words = ["--variant=important", "--components=main,non-free-firmware", f"--include={BASE},{FIRMWARE}"]
+    run(["mmdebstrap", "--quiet", *words, SUITE, tree])
 
 
 def _typical(place: Path, tree: Path) -> None:
@@ -96,3 +109,12 @@ def install(tree: Path, packages: list[Path]) -> None:
     run(["chroot", tree, "dpkg", "--install", *(f"/tmp/{package.name}" for package in packages)])
     for package in packages:
         (inside / package.name).unlink()
+
+
+MAKERS = {
+    "real": _real,
+    "generic": _generic,
+    "typical": _typical,
+    "many-small": _many_small,
+    "few-huge": _few_huge,
+}

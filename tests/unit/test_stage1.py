@@ -6,6 +6,7 @@ import hashlib
 import os
 import random
 import shutil
+import struct
 import subprocess
 import sys
 import time
@@ -167,6 +168,65 @@ def test_squashfs_and_erofs_hold_the_tree_without_what_its_rules_leave_out(
     assert info.size < 1 << 20, "a hole takes nothing"
     if kind == SQUASHFS:
         assert os.getxattr(tmp_path / "out/usr/bin/tool", "user.note") == b"kept"
+
+
+ACL = struct.pack("<I", 2) + b"".join(
+    struct.pack("<HHI", tag, bits, who)
+    for tag, bits, who in (
+        (1, 6, -1 & 0xFFFFFFFF),
+        (2, 6, 1000),
+        (4, 4, 0xFFFFFFFF),
+        (16, 6, 0xFFFFFFFF),
+        (32, 4, 0xFFFFFFFF),
+    )
+)
+ATTRIBUTES = {
+    "security.capability": struct.pack("<5I", 0x02000001, 1 << 13, 0, 0, 0),
+    "security.selinux": b"system_u:object_r:bin_t:s0\0",
+    "user.note": b"kept \0\xff",
+    "trusted.note": b"",
+    "system.posix_acl_access": ACL,
+}
+
+
+def attributes(file: Path) -> dict[str, bytes]:
+    return {name: os.getxattr(file, name, follow_symlinks=False) for name in os.listxattr(file, follow_symlinks=False)}
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("kind", FILESYSTEMS)
+def test_squashfs_and_erofs_hold_attributes_and_holes(rootfs: Path, tmp_path: Path, kind: str) -> None:
+    """Read by the kernel. Squashfs has no place for POSIX ACLs."""
+    for name, value in ATTRIBUTES.items():
+        os.setxattr(rootfs / "usr/bin/tool", name, value)
+    os.setxattr(rootfs / "usr", "system.posix_acl_default", ACL)
+    os.setxattr(rootfs / "usr/bin/link", "security.selinux", b"a label of a link", follow_symlinks=False)
+    (tmp_path / "made").mkdir()
+    info = filesystems.make(rootfs, tmp_path / "made", kind)
+    assert info.size < 1 << 20
+    at = tmp_path / "at"
+    at.mkdir()
+    subprocess.run(["mount", "-t", kind, "-o", "loop,ro", tmp_path / "made" / kind, at], check=True)
+    try:
+        kept = {name: value for name, value in ATTRIBUTES.items() if kind == EROFS or not name.startswith("system.")}
+        assert attributes(at / "usr/bin/tool") == kept
+        assert attributes(at / "usr") == ({"system.posix_acl_default": ACL} if kind == EROFS else {})
+        assert attributes(at / "usr/bin/link") == {"security.selinux": b"a label of a link"}
+        assert (at / "sparse").stat().st_size == 50 << 20
+    finally:
+        subprocess.run(["umount", at], check=True)
+
+
+def test_squashfs_says_how_many_acls_it_loses_and_of_what(site: Paths, caplog: pytest.LogCaptureFixture) -> None:
+    root = site.chroots / "tiny/rootfs"
+    for number in range(7):
+        (root / f"acl{number}").write_text("x")
+        os.setxattr(root / f"acl{number}", "system.posix_acl_access", ACL)
+    building.build(site, "tiny", How(formats=(EROFS,)))
+    assert "ACL" not in caplog.text
+    building.build(site, "tiny", How(formats=(SQUASHFS,)))
+    said = "image tiny: squashfs holds no POSIX ACLs, which 7 names have (/acl0, /acl1, /acl2, /acl3, /acl4, ...)"
+    assert said in caplog.text
 
 
 @pytest.mark.parametrize("kind", FILESYSTEMS)

@@ -71,8 +71,7 @@ def build(paths: Paths, name: str, how: How = DEFAULT) -> tuple[Build, bool]:
 def build_locked(paths: Paths, name: str, how: How) -> tuple[Build, bool]:
     """As build(), for one who holds the image's lock."""
     image = ImageStore(paths).get(name)
-    for parent in (paths.chroots, paths.images):
-        work.sweep(parent)
+    work.sweep(paths.chroots, paths.images)
     if image.own:
         mountpoints.sweep(image.rootfs)
     found = _kernels(image.rootfs, how.boots)
@@ -101,6 +100,8 @@ def build_locked(paths: Paths, name: str, how: How) -> tuple[Build, bool]:
         made.mkdir(mode=0o755)
         (room / "image").rename(made / "image")
         archive = archives.listed(made / "image", manifest)
+        if lost := filesystems.lost(kinds, manifest):
+            log.warning("image %s: %s", name, lost)
         roots = filesystems.make_all(image.rootfs, made / filesystems.PLACE, kinds, list(without.values()), how.level)
         info = BuildInfo(
             created=int(time.time()),

@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -20,22 +21,32 @@ from wwfast.pack import excludes as rules
 from wwfast.system import files
 from wwfast.system.run import LONG, run
 
+if TYPE_CHECKING:
+    from wwfast.pack.manifest import Manifest
+
 PLACE = "roots"  # of a build
 PIECE = 8 << 20  # bytes: two of them are in memory beside the image, and a broken one is fetched again
 PACKAGES = {SQUASHFS: ("mksquashfs", "squashfs-tools"), EROFS: ("mkfs.erofs", "erofs-utils")}
 #: One of an image's own would make two builds of one tree differ.
 UUID = "77777766-6173-7400-0000-000000000000"
 
-
 SUPERBLOCK, CHECKSUMMED = 1024, 1
 
 
 class FilesystemInfo(msgspec.Struct, frozen=True):
-    """`size` in bytes; digests in SHA-256 of the file and of the list of its pieces."""
+    """`size` in bytes; SHA-256 of the list of its pieces, which has theirs."""
 
     size: int
-    sha256: str
     pieces: str
+
+
+def lost(kinds: Collection[str], packed: Manifest) -> str:
+    """What file systems of these kinds cannot hold of the tree that was packed; "" where they hold all of it."""
+    if SQUASHFS not in kinds or not packed.acls:  # its attributes are user., trusted. and security. (squashfs_fs.h)
+        return ""
+    names = ", ".join(f"/{name}" for name in packed.acls_first)
+    more = ", ..." if packed.acls > len(packed.acls_first) else ""
+    return f"squashfs holds no POSIX ACLs, which {packed.acls} names have ({names}{more}); erofs and tmpfs do"
 
 
 def make_all(
@@ -54,21 +65,27 @@ def make(tree: Path, place: Path, kind: str, *, excludes: Sequence[str] = (), le
     """Write `place`/KIND and `place`/KIND.pieces. `excludes` beside the rules of the tree; `level` on zstd's scale, of
     squashfs. Raises WwfastError."""
     file = place / kind
-    lines = [line.strip().strip("/") for line in (*rules.read(tree), *excludes)]
-    wanted = [line for line in lines if line and rules.well_formed(line)]
-    command = _squashfs(tree, file, wanted, level) if kind == SQUASHFS else _erofs(tree, file, wanted)
-    program, package = PACKAGES[kind]
-    run([program, *command], timeout=LONG, package=package)
+    run(command(tree, file, kind, excludes, level), timeout=LONG, package=PACKAGES[kind][1])
     if kind == EROFS:
         _timeless(file)
     return listed(file)
 
 
+def command(tree: Path, file: Path, kind: str, excludes: Sequence[str] = (), level: int = 3) -> list[str | Path]:
+    """What makes it, as for `make`."""
+    lines = [line.strip().strip("/") for line in (*rules.read(tree), *excludes)]
+    wanted = [line for line in lines if line and rules.well_formed(line)]
+    words = _squashfs(tree, file, wanted, level) if kind == SQUASHFS else _erofs(tree, file, wanted)
+    return [PACKAGES[kind][0], *words]
+
+
 def _squashfs(tree: Path, file: Path, excludes: Sequence[str], level: int) -> list[str | Path]:
     # One time for the file system itself, so that the same tree is the same file. Of 335 MB: level 3 makes 82 MB in
     # 3.5 s, 6 makes 79 in 8, 9 makes 77 in 16 (mksquashfs 4.5.1, two cores).
-    options = f"-noappend -no-progress -quiet -xattrs -one-file-system -comp zstd -Xcompression-level {level} -b 256K"
-    words: list[str | Path] = [tree, file, *options.split(), "-mkfs-time", "0", "-processors", str(os.cpu_count() or 1)]
+    # Without -exit-on-error a file that cannot be read would be an empty one.
+    always = "-noappend -no-progress -quiet -exit-on-error -xattrs -one-file-system -mkfs-time 0 -comp zstd -b 256K"
+    options = [*always.split(), "-Xcompression-level", str(level), "-processors", str(os.cpu_count() or 1)]
+    words: list[str | Path] = [tree, file, *options]
     return [*words, "-wildcards", "-e", *excludes] if excludes else words
 
 
@@ -98,37 +115,49 @@ def _regex(rule: str) -> str:
 
 
 def listed(file: Path) -> FilesystemInfo:
-    """Read it once: the list, and the digests of both."""
-    whole, lines, size = hashlib.sha256(), [], file.stat().st_size
-    for start in range(0, size, PIECE):
-        piece, length = hashlib.sha256(), 0
-        for data in files.read_part(file, start, PIECE):
-            piece.update(data)
-            whole.update(data)
-            length += len(data)
-        lines.append(f"{length} {piece.hexdigest()}\n")
-    text = "".join(lines).encode()
+    """Write the list of its pieces beside it."""
+    text = b"".join(_pieces(file))
     beside = file.with_name(file.name + PIECES)
     beside.write_bytes(text)
     for each in (file, beside):
         each.chmod(0o444)
         files.sync(each)
-    return FilesystemInfo(size, whole.hexdigest(), hashlib.sha256(text).hexdigest())
+    return FilesystemInfo(file.stat().st_size, hashlib.sha256(text).hexdigest())
+
+
+def _pieces(file: Path) -> Iterator[bytes]:
+    """A line for each, read on all cores."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    def line(start: int) -> bytes:
+        piece, length = hashlib.sha256(), 0
+        for data in files.read_part(file, start, PIECE):
+            piece.update(data)
+            length += len(data)
+        return f"{length} {piece.hexdigest()}\n".encode()
+
+    with ThreadPoolExecutor(os.cpu_count()) as cores:
+        yield from cores.map(line, range(0, file.stat().st_size, PIECE))
 
 
 def damage(place: Path, found: Mapping[str, FilesystemInfo]) -> str | None:
     """Read them and compare them with their digests: what is wrong, or None."""
     for kind, info in found.items():
-        for file, wanted in ((place / kind, info.sha256), (place / (kind + PIECES), info.pieces)):
-            digest = hashlib.sha256()
-            try:
-                for data in files.read_part(file, 0, info.size):
-                    digest.update(data)
-            except OSError as error:
-                return f"{file} cannot be read: {error.strerror}"
-            if digest.hexdigest() != wanted:
-                return f"{file} is damaged: it is not what was built"
+        file, beside = place / kind, place / (kind + PIECES)
+        try:
+            wanted, there = beside.read_bytes(), b"".join(_pieces(file))
+        except OSError as error:
+            return f"{error.filename or file} cannot be read: {error.strerror}"
+        if hashlib.sha256(wanted).hexdigest() != info.pieces:
+            return f"{beside} is damaged: it is not what was built"
+        if there != wanted:
+            return f"{file} is damaged: it is not what was built"
     return None
+
+
+def _digest(info: FilesystemInfo) -> str:
+    """Of the file: another one than that of its list, by which it is as good as named."""
+    return hashlib.sha256(info.pieces.encode()).hexdigest()
 
 
 def artefacts(place: Path, name: str, found: Mapping[str, FilesystemInfo], created: int) -> dict[str, Artefact]:
@@ -137,7 +166,9 @@ def artefacts(place: Path, name: str, found: Mapping[str, FilesystemInfo], creat
     for kind, info in found.items():
         file = place / kind
         beside = file.with_name(kind + PIECES)
-        made[kind] = Artefact(f"{name}.{kind}", kind, (Extent(str(file), 0, info.size),), info.sha256, (kind,), created)
+        made[kind] = Artefact(
+            f"{name}.{kind}", kind, (Extent(str(file), 0, info.size),), _digest(info), (kind,), created
+        )
         try:
             length = beside.stat().st_size
         except OSError as error:

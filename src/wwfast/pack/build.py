@@ -50,6 +50,7 @@ EDGES = "edges"  # head and tail of the gzip member
 LOCK = ".pack.lock"
 TAIL_SEGMENT = 2  # c_devminor of what we add ourselves: no segment of files has it (they are 0 or odd, or beside odd)
 CACHE_LIMIT = 32 << 30  # bytes of packs no image refers to that a build leaves behind
+SHOWN = 5  # names of files that have what not every root keeps
 PACKS_MAX = 16  # files one artefact is spread over, at most
 SKIPPED = {
     SOCKETS: "{} sockets are not in the image",
@@ -212,21 +213,22 @@ def _attempt(job: Job, writer: PackWriter) -> Manifest:
         progress=job.progress,
     )
     packed = engine.run()
-    tail, raw_tail, more = _tail(job, engine, walked)
+    attributes = xattrs.gather(job.tree, walked.with_xattrs())
+    tail, raw_tail = _tail(job, engine, attributes)
     archive: list[Packed] = []
     if job.archive and walked.unpacked >= job.archive_from:
         archive = tar.Archive(job.tree, walked, cache, writer, fmt=job.archive, level=job.level, full=job.full).run()
     packed = _gather([*packed, tail, *archive], writer, job)
     writer.finish()
     seen = walked.remember(before)
-    warnings += [SKIPPED[kind].format(n) for kind, n in walked.skipped.items()] + more
+    warnings += [SKIPPED[kind].format(n) for kind, n in walked.skipped.items()]
+    warnings += attributes.warnings
     for warning in warnings:
         log.info("%s: %s", job.name, warning)
     count = walked.segments_count + 1
     segments = _segments(walked, packed[:count], raw_tail)
-    made = _publish(
-        job, packed, _bodies(job, formats, packed[:count], packed[count:]), segments, walked, warnings, started
-    )
+    bodies = _bodies(job, formats, packed[:count], packed[count:])
+    made = _publish(job, packed, bodies, segments, walked, warnings, attributes.acls, started)
     cache.remember(job.tree, seen)
     return made
 
@@ -242,20 +244,19 @@ def _scan(job: Job) -> tuple[Tree, list[str], list[str]]:
         return walk(newc=False), [], [f"it boots in two stages only: {error.message}"]
 
 
-def _tail(job: Job, engine: Engine, walked: Tree) -> tuple[Packed, int, list[str]]:
+def _tail(job: Job, engine: Engine, found: xattrs.Gathered) -> tuple[Packed, int]:
     """What ends every archive: the attributes newc cannot carry, as files, and the one TRAILER."""
-    capabilities, attributes, warnings = xattrs.gather(job.tree, walked.with_xattrs())
     entries = []
-    if attributes:
+    if found.attributes:
         if not os.path.lexists(job.tree / "warewulf"):
             entries.append(newc.Entry(b"warewulf", 0o040755, 0, 0, 0))
         entries += [
             newc.Entry(path, 0o100600, 0, 0, 0, data)
-            for path, data in ((xattrs.CAPABILITIES, capabilities), (xattrs.XATTRS, attributes))
+            for path, data in ((xattrs.CAPABILITIES, found.capabilities), (xattrs.XATTRS, found.attributes))
             if data
         ]
     raw = newc.archive(entries, segment=TAIL_SEGMENT)
-    return engine.pack(xxhash.xxh3_128_digest(raw), memoryview(raw)), len(raw), warnings
+    return engine.pack(xxhash.xxh3_128_digest(raw), memoryview(raw)), len(raw)
 
 
 def _gather(packed: list[Packed], writer: PackWriter, job: Job) -> list[Packed]:
@@ -303,6 +304,7 @@ def _publish(
     segments: list[Segment],
     walked: Tree,
     warnings: list[str],
+    acls: list[bytes],
     started: float,
 ) -> Manifest:
     """Link the packs, write the manifest, bring all of it to the disk, give it its name."""
@@ -334,6 +336,8 @@ def _publish(
             excludes=[os.fsdecode(pattern) for pattern in job.patterns],
             skip_dirs=sorted(job.skip_dirs),
             warnings=warnings,
+            acls=len(acls),
+            acls_first=[path.decode(errors="backslashreplace") for path in acls[:SHOWN]],
             formats=bodies,
             segments=segments,
             files=stamps,

@@ -60,7 +60,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     `unpacked` is what the tree takes in a tmpfs; `least_ram` what a node needs to unpack and start it. `entries`
     counts names in the archive. `reused` and `packed` count segments taken from the cache and made anew.
-    `kernels` is for the owner of the image to fill.
+    `acls` are the names that have a POSIX ACL, `acls_first` some of them. `kernels` is for the owner of the image to
+    fill.
     """
 
     version: int = VERSION
@@ -80,6 +81,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     skip_dirs: list[str]
     kernels: list[str] = []
     warnings: list[str]
+    acls: int = 0
+    acls_first: list[str] = []
     formats: dict[str, Body]
     segments: list[Segment]
     files: dict[str, Stamp]

@@ -10,8 +10,10 @@ import os
 import struct
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 CAPABILITIES, XATTRS = b"warewulf/capabilities", b"warewulf/xattrs"
+ACL = "system.posix_acl_"
 SETCAP = ("usr/sbin/setcap", "sbin/setcap", "usr/bin/setcap")
 
 # include/uapi/linux/capability.h, by number
@@ -53,9 +55,19 @@ def quoted(name: bytes) -> bytes:
     return b"".join(bytes([c]) if 32 < c < 127 and c not in b"\\=#" else b"\\%03o" % c for c in name)
 
 
-def gather(root: Path, paths: Sequence[bytes]) -> tuple[bytes, bytes, list[str]]:
-    """(content of capabilities, content of xattrs, warnings) for the given names below `root`."""
+class Gathered(NamedTuple):
+    """What both files hold, warnings, and the names that have a POSIX ACL."""
+
+    capabilities: bytes
+    attributes: bytes
+    warnings: list[str]
+    acls: list[bytes]
+
+
+def gather(root: Path, paths: Sequence[bytes]) -> Gathered:
+    """For the given names below `root`."""
     capabilities, attributes, warnings = [], [], []
+    acls: list[bytes] = []
     base = os.fsencode(root)
     for path in paths:
         full = base + b"/" + path
@@ -65,6 +77,8 @@ def gather(root: Path, paths: Sequence[bytes]) -> tuple[bytes, bytes, list[str]]
                 continue  # bookkeeping of the file system below, not the image's
             value = os.getxattr(full, attribute, follow_symlinks=False)
             block.append(b"%s=0x%s" % (attribute.encode(), value.hex().encode()))
+            if attribute.startswith(ACL) and path not in acls[-1:]:
+                acls.append(path)
             if attribute == "security.capability":
                 try:
                     text = capability_text(value)
@@ -82,4 +96,4 @@ def gather(root: Path, paths: Sequence[bytes]) -> tuple[bytes, bytes, list[str]]
             f"{len(capabilities)} files have capabilities but the image has no setcap to restore them at boot: "
             "install libcap2-bin (Debian, Ubuntu), libcap (Fedora, RHEL) or libcap-progs (SUSE) in it"
         )
-    return b"".join(line + b"\n" for line in capabilities), b"\n".join(attributes), warnings
+    return Gathered(b"".join(line + b"\n" for line in capabilities), b"\n".join(attributes), warnings, acls)
