@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import struct
 from collections.abc import Iterator
@@ -30,9 +31,9 @@ def site(lab: Laboratory, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         with capable.open("r+b") as file:
             file.truncate(200 << 20)  # a hole
         os.setxattr(capable, "security.capability", struct.pack("<5I", 0x02000001, 1 << 13, 0, 0, 0))
-        for kind, number in KINDS.items():
-            made.add_node(kind, number, "--root", kind)
-        made.wwfast("image", "build", IMAGE, timeout=600)
+        made.add_node("squashfs", KINDS["squashfs"])
+        made.add_node("erofs", KINDS["erofs"], "--root", "erofs")
+        made.wwfast("image", "build", "--format", "squashfs", IMAGE, timeout=600)
         made.serve()
         yield made
         made.stop()
@@ -57,5 +58,16 @@ def test_two_stage_boots_images_that_are_mounted(site: Laboratory) -> None:
                 "erofs tells the size of a hole as its blocks"
             )
             assert vm.ssh("ls -A / | grep wwfast", check=False) == "", "nothing of stage-1 is left in the image"
+            told = site.status(kind)
+            assert told["way"].startswith(f"in two stages as {kind}: needs "), told["way"]
+            assert ("; root is erofs" if kind == "erofs" else _in_one_stage(site)) in told["way"]
+            assert MEMORY * 0.85 < told["memory"] < MEMORY * 1.1, "as wwclient told it"
             stages = dict.fromkeys(part["stage"] for part in site.status(kind)["boot"])
             assert [stage for stage in stages if stage in WAY] == WAY
+
+
+def _in_one_stage(site: Laboratory) -> str:
+    """What the image would need, by what is shown of it."""
+    one = json.loads(site.wwfast("image", "show", "--json", IMAGE).stdout)["ways"][0]
+    assert one["need"] > 2 * MEMORY
+    return f"; in one stage it would need {one['need']}"

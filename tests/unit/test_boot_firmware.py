@@ -44,11 +44,14 @@ def test_boot_file_follows_architecture_and_class(client: Client, name: str | No
 
 def test_ipxe_gets_its_script_whatever_loaded_it() -> None:
     """iPXE says PXEClient and arch 7 after UEFI HTTP boot too; anything else would be a loop."""
-    for client in (Client(is_ipxe=True), Client(arch=16, is_ipxe=True, is_http=True), Client(arch=0, is_ipxe=True)):
-        url = boot_file(client, MAC, URLS, {})
-        assert (
-            url == f"http://10.0.0.1:9873/ipxe/{MAC}?assetkey=${{asset:uristring}}&uuid=${{uuid}}&memsize=${{memsize}}"
-        )
+    script = f"http://10.0.0.1:9873/ipxe/{MAC}?assetkey=${{asset:uristring}}&uuid=${{uuid}}&memsize=${{memsize}}"
+    for client, firmware in (
+        (Client(arch=None, is_ipxe=True), ""),
+        (Client(arch=7, is_ipxe=True), "&firmware=uefi"),
+        (Client(arch=16, is_ipxe=True, is_http=True), "&firmware=uefi"),
+        (Client(arch=0, is_ipxe=True), "&firmware=bios"),
+    ):
+        assert boot_file(client, MAC, URLS, {}) == script + firmware
 
 
 def test_architecture_keys_are_those_of_warewulf_conf() -> None:

@@ -92,10 +92,12 @@ def test_way_is_what_root_and_two_stage_ask_for(root: str, said: str, memory: in
 @pytest.mark.parametrize(
     ("offers", "firmware", "expected"),
     [
-        (image(*ALL), UEFI, "one"),  # 889 MiB: safe on whatever there is
-        (image(*ALL, unpacked=900, packed=300), UEFI, TMPFS),  # 2132: above what is taken for granted
-        (image(*ALL, unpacked=3000), UEFI, SQUASHFS),  # so is tmpfs
+        (image(*ALL, unpacked=180, packed=60), UEFI, "one"),  # 452 MiB: safe on whatever there is
+        (image(*ALL), UEFI, TMPFS),  # 889: above what is taken for granted
+        (image(SQUASHFS), "", SQUASHFS),
+        (image(*ALL, unpacked=900), UEFI, SQUASHFS),  # so is tmpfs
         (image(TMPFS, unpacked=3000), UEFI, TMPFS),  # stage-1 looks before it fetches
+        (image(), UEFI, "one"),
         (image(unpacked=900, packed=300), UEFI, "one"),  # there is no other way, and it may be a large machine
         (large(*ALL), "", SQUASHFS), (large(), UEFI, "one"), (large(), BIOS, "none"),
     ],
@@ -141,7 +143,10 @@ def test_way_is_said_with_its_numbers() -> None:
     )
     assert why(3072, "erofs") == "in two stages as erofs: needs 257 MiB of 3072; root is erofs"
     assert why(3072, said="always").endswith("; two stage is always")
-    assert why(0) == "in one stage: needs 889 MiB of a memory that it does not tell, where 2048 are taken for granted"
+    assert why(0) == (
+        "in two stages as tmpfs: needs 489 MiB of a memory that it does not tell; "
+        "in one stage it would need 889, and 512 are taken for granted"
+    )
     told = ways.choose(large(SQUASHFS), node(), RELEASE, Machine(1 << 16, BIOS)).why
     assert told.endswith("in one stage the boot loader would hold 5000 MiB, and 1920 are safe")
 

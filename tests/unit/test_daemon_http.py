@@ -141,6 +141,9 @@ def test_http_too_little_memory_is_refused_in_words(server: Serving) -> None:
     assert "needs" in body
     assert "64" in body
     assert "kernel --name" in server.get(f"/ipxe/{MAC}?memsize=65536")[1].decode()
+    for firmware, again in (("bios", True), ("uefi", True), ("", False), ("odd", False)):
+        said = server.get(f"/ipxe/{MAC}?memsize=&firmware={firmware}")[1].decode()
+        assert (f"&memsize=${{memsize}}&firmware={firmware}" in said) == again, "also when it asks again"
 
 
 def test_http_what_stage1_says_is_in_status_and_is_no_boot(server: Serving, caplog: pytest.LogCaptureFixture) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import random
 import shutil
@@ -367,6 +368,27 @@ def test_two_stage_is_chosen_by_the_memory_that_the_boot_loader_tells(site: Path
             assert words in script
 
 
+def test_two_stage_needs_of_an_image_are_shown_with_it(site: Paths, capsys: pytest.CaptureFixture[str]) -> None:
+    def shown(*words: str) -> str:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            main(["--root", str(site.root), "image", "show", "tiny", *words])
+        assert caught.value.code in (0, None)
+        return capsys.readouterr().out
+
+    building.build(site, "tiny", How(formats=(SQUASHFS,)))
+    one, *two = json.loads(shown("--json"))["ways"]
+    assert (one["way"], one["need"] >= 192, one["lacks"]) == ("in one stage", True, "")
+    squashfs = next(way for way in two if way["way"] == "in two stages as squashfs")
+    assert (130 < squashfs["need"] < 192, squashfs["lacks"]) == (True, "")
+    lines = [line.strip().removeprefix("ways:").strip() for line in shown("--all").splitlines()]
+    assert f"in one stage: from {one['need']} MiB of memory" in lines
+    assert f"in two stages as squashfs: from {squashfs['need']} MiB of memory" in lines
+    assert "in two stages as erofs: image tiny is not built as erofs" in lines
+    shutil.rmtree(site.images)
+    assert json.loads(shown("--json"))["ways"] == []
+
+
 def test_two_stage_is_chosen_by_what_the_node_last_reported(site: Paths, capsys: pytest.CaptureFixture[str]) -> None:
     """UEFI builds of iPXE cannot tell the memory: what Linux said at the last boot counts, also after a restart."""
     unrooted(site)
@@ -381,7 +403,7 @@ def test_two_stage_is_chosen_by_what_the_node_last_reported(site: Paths, capsys:
 
     with serving(site) as server:
         assert "in one stage" in asked()
-        assert "where 2048 are taken for granted" in server.status("n1")["nodes"]["n1"]["way"]
+        assert "where 512 are taken for granted" in server.status("n1")["nodes"]["n1"]["way"]
         assert "memory" not in server.status("n1")["nodes"]["n1"]
         for wrong in ("", "-1", "x", "1e9", "9" * 30, "\u0663", "0"):
             assert server.get(f"/runtime/{MAC}?format=tar&memory={quote(wrong)}")[0] == 200

@@ -10,6 +10,7 @@ from typing import Protocol
 from urllib.parse import quote
 
 from wwfast.boot.urls import Urls
+from wwfast.boot.ways import BIOS, UEFI
 
 # UEFI HTTP boot has architecture numbers of its own (IANA "Processor Architecture Types"); the iPXE binary is
 # the one of the matching TFTP number. OVMF 2022.11 sends 16 and 19.
@@ -44,7 +45,8 @@ def boot_file(client: Client, mac: str, urls: Urls, binaries: Mapping[str, str])
     """
     if client.is_ipxe:
         # iPXE says arch 7 and PXEClient even where UEFI fetched it by HTTP, so this comes first: no loop.
-        return urls.script(mac)
+        known = "" if client.arch is None else UEFI if client.arch else BIOS
+        return urls.script(mac, known)
     arch = client.arch or 0  # a BIOS ROM may leave option 93 out
     if client.is_http:
         name = binaries.get(arch_key(HTTP_ARCHITECTURES.get(arch, arch)))

@@ -131,7 +131,7 @@ class Planner:
         if stage is Stage.IPXE:
             if checks.script(ask.wwid):
                 return self.refuse("", stage, 400, f"{ask.wwid} is no hardware address")
-            url = Expanded(self._urls(ask).script(ask.wwid))
+            url = Expanded(self._urls(ask).script(ask.wwid, ask.machine.firmware))
             variables = {"hwaddr": ask.wwid, "wait": RETRY_SECONDS, "script_url": url}
             return self._script_of(standing, "", "unconfigured", variables, f"no node has {ask.wwid}")
         status = 404 if stage is Stage.GRUB else 400
@@ -172,7 +172,7 @@ class Planner:
             "id": node,
             "message": [plain(line) for line in (f"node {node} cannot boot yet:", *told(error))],
             "wait": RETRY_SECONDS,
-            "script_url": Expanded(self._urls(ask).script(ask.wwid)),
+            "script_url": Expanded(self._urls(ask).script(ask.wwid, ask.machine.firmware)),
         }
         return self._script_of(standing, node, "message", variables, reason(error))
 
@@ -207,7 +207,7 @@ class Planner:
             "ipaddr6": self.settings.ipaddr6,
             "port": self.settings.warewulf.port,
             "authority": urls.authority,
-            "script_url": Expanded(urls.script(ask.wwid)),
+            "script_url": Expanded(urls.script(ask.wwid, ask.machine.firmware)),
             "tags": node.tags,
             "network_devices": node.network_devices,
             "kernel_args": " ".join(node.kernel.args),

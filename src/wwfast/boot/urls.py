@@ -32,9 +32,11 @@ class Urls:
     def base(self) -> str:
         return f"http://{self.authority}"
 
-    def script(self, mac: str) -> str:
-        """The script of a node; `memsize` (MiB, empty on older UEFI builds) lets us refuse an image that can't fit."""
-        return f"{self.base}/ipxe/{quote(mac, safe=':')}?{IPXE_IDENTITY}&memsize=${{memsize}}"
+    def script(self, mac: str, firmware: str = "") -> str:
+        """The script of a node. In which way its image comes rests on `memsize` (MiB, which iPXE leaves empty where it
+        was built without, as Debian's is and every one for UEFI) and on the firmware, where that is known."""
+        told = f"&firmware={firmware}" if firmware else ""
+        return f"{self.base}/ipxe/{quote(mac, safe=':')}?{IPXE_IDENTITY}&memsize=${{memsize}}{told}"
 
     def binary(self, name: str) -> str:
         """An iPXE binary for UEFI HTTP boot: the name must end in .efi (OVMF checks it or the content type)."""

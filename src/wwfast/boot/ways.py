@@ -30,9 +30,10 @@ KERNEL = 32
 BESIDE = {TMPFS: 110, **dict.fromkeys(MOUNTED, 130)}
 #: What of its memory stage-1 may fill (`size=90%` in share/stage1/init).
 FILLED = 0.9
-#: MiB that a machine has which does not say: less is sold in no server, and is no default of a virtual machine that has
-#: UEFI. An image that needs no more comes in one stage; of a larger one stage-1 finds out before it fetches it.
-ASSUMED = 2048
+#: MiB that a machine has which does not say, as at every first boot by UEFI: the least that virtual machines are made
+#: with. A kernel that runs full panics, and nobody hears of it; stage-1 finds out before it fetches the image. So a
+#: larger image comes in two stages where it can, once; without another way it comes in one.
+ASSUMED = 512
 #: Bytes that a boot loader holds: so many work everywhere, and more than the second nowhere. With BIOS an initrd ends
 #: below 2 GiB (initrd_addr_max of the kernel's header), and iPXE has what lies below the devices' addresses at 3 to
 #: 4 GiB; with UEFI old loaders and kernels allocate 2 GiB at most. Kernels that unpack no more than 4 GiB are beyond.

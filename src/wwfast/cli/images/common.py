@@ -126,6 +126,23 @@ def facts(app: App, made: Any, disk: Mapping[tuple[str, str], Footprint] | None 
     }
 
 
+def ways_of(made: Any) -> list[dict[str, Any]]:
+    """The ways in which nodes can have an image with its default kernel: MiB of memory that each needs, or what it
+    lacks; none before the first build."""
+    from wwfast.boot import ways
+    from wwfast.boot.resolve import served
+
+    default, image = made.default_kernel(), served(made)
+    if default is None or image.boot_format not in image.artefacts:
+        return []
+    found = ways.offered(image, default.release or default.version)
+    return [{"way": way.name, "need": way.need or None, "lacks": way.lacks} for way in found]
+
+
+def way_text(way: Mapping[str, Any]) -> str:
+    return f"{way['way']}: {way['lacks'] or 'from ' + str(way['need']) + ' MiB of memory'}"
+
+
 def cell(row: dict[str, Any], key: str) -> str:
     import time
 

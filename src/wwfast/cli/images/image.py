@@ -7,7 +7,7 @@ import click
 from wwfast.cli.context import App, pass_app
 from wwfast.cli.groups import AliasGroup
 from wwfast.cli.images import inside, manage
-from wwfast.cli.images.common import SIZES, build_one, cell, facts, progress, size_text, text
+from wwfast.cli.images.common import SIZES, build_one, cell, facts, progress, size_text, text, way_text, ways_of
 from wwfast.cli.output import dump_json, table
 
 
@@ -184,6 +184,7 @@ def show(app: App, name: str, everything: bool, as_json: bool) -> None:
     row = facts(app, made, footprints(app.paths))
     row["nodes"] = app.service.image_users(made.name)
     row["min_ram"] = made.min_ram
+    row["ways"] = ways_of(made)
     if as_json:
         dump_json(row)
         return
@@ -192,6 +193,8 @@ def show(app: App, name: str, everything: bool, as_json: bool) -> None:
             value = f"{len(value)}  {', '.join(value)}"
         elif key in SIZES:
             value = size_text(value)
+        elif key == "ways":
+            value = f"\n{'':<10} ".join(map(way_text, value))
         elif key == "sizes":
             value = ", ".join(f"{fmt} {size_text(size)}" for fmt, size in value.items())
         elif key in ("created", "built"):

@@ -19,7 +19,7 @@ from wwfast.boot import ways
 from wwfast.boot.plan import UNSEEN, Ask, BootPlan, Planner, refreshes
 from wwfast.boot.stages import Stage
 from wwfast.boot.standing import UnresolvedError
-from wwfast.boot.ways import UNTOLD, Machine
+from wwfast.boot.ways import Machine
 from wwfast.daemon.boot.discovery import Discovery
 from wwfast.daemon.boot.files import SiteFiles
 from wwfast.daemon.boot.guard import Guard
@@ -404,14 +404,12 @@ class Routes:
 
 
 def _machine(stage: Stage, query: Mapping[str, str]) -> Machine:
-    """What is said of the machine: to its script by iPXE, whose BIOS builds alone have `memsize`; later, by Linux, the
-    MemTotal that it has of it."""
+    """What is said of the machine: to its script by iPXE, of which BIOS builds alone may have `memsize`; later, by
+    Linux, the MemTotal that it has of it."""
     if stage is not Stage.IPXE:
         return Machine(ways.whole(_mebibytes(query.get("memory", ""))))
-    said = query.get("memsize")
-    if said is None:
-        return UNTOLD
-    return Machine(_mebibytes(said), ways.BIOS if said else ways.UEFI)
+    memory, firmware = _mebibytes(query.get("memsize", "")), query.get("firmware", "")
+    return Machine(memory, firmware if firmware in ways.LOADS else ways.BIOS if memory else "")
 
 
 def _mebibytes(text: str) -> int:
