@@ -8,7 +8,7 @@ from itertools import count, groupby
 
 import pytest
 
-from wwfast.daemon.traffic.scheduler import GAP, HELD_AT_MOST, HOLD, SMALL, STALL, WaveScheduler
+from wwfast.daemon.traffic.scheduler import GAP, HELD_AT_MOST, HOLD, REST, SMALL, STALL, WaveScheduler
 from wwfast.daemon.traffic.width import EPOCH, NARROWEST, Width
 from wwfast.net.http.admission import GO, WAIT, Patience, Verdict
 
@@ -248,6 +248,45 @@ def test_a_closed_connection_keeps_its_place_for_a_while() -> None:
     scheduler.finished("n1", True, 0.3)
     assert scheduler.tick(0, 0.3) == []
     assert scheduler.ask("first", "", 2 * MIB, Patience.RETRIES, 0.4) == GO
+
+
+def test_a_place_outlives_its_connection_by_a_while_and_no_longer() -> None:
+    scheduler = WaveScheduler(NARROWEST)
+    for index in range(NARROWEST):
+        scheduler.ask(f"n{index}", "", 2 * MIB, Patience.RETRIES, 0.0)
+    scheduler.ask("gone", "", 2 * MIB, Patience.RETRIES, 0.0)
+    scheduler.left("gone", 0.1)
+    scheduler.tick(0, REST)
+    assert scheduler.standing("gone") is not None
+    scheduler.tick(0, REST + 1.1)
+    assert scheduler.standing("gone") is None
+
+
+def test_what_is_ahead_of_a_node_is_whole_sets_as_they_turn_out_to_be() -> None:
+    scheduler = WaveScheduler(NARROWEST)
+    for index in range(NARROWEST + 4):
+        scheduler.ask(f"n{index}", "", 2 * MIB, Patience.LONG, 0.0)
+    scheduler.progress("n0", 100 * MIB, 0.5)
+    scheduler.finished("n0", True, 0.5)
+    scheduler.tick(0, 1.0)  # n8 is served
+    ahead = (NARROWEST + 2) * 100 * MIB / 1.25e9
+    assert scheduler.standing(f"n{NARROWEST + 3}") == (3, pytest.approx(ahead))
+    scheduler.progress("n1", 40 * MIB, 1.5)
+    scheduler.tick(0, 2.0)
+    assert scheduler.standing(f"n{NARROWEST + 3}") == (3, pytest.approx(ahead - 40 * MIB / 1.25e9))
+    late = scheduler.outlook("late")
+    assert late == (4, pytest.approx(ahead + 60 * MIB / 1.25e9))
+
+
+def test_curl_is_held_for_as_long_as_it_takes_and_never_sent_away() -> None:
+    scheduler = WaveScheduler(NARROWEST)
+    for index in range(NARROWEST + 3):
+        scheduler.ask(f"n{index}", "", 100 * MIB, Patience.LONG, 0.0)
+    scheduler.rate = 1e5
+    for second in range(1, 200):
+        for index in range(NARROWEST):
+            scheduler.progress(f"n{index}", 1, float(second))
+        assert scheduler.tick(0, float(second)) == []
 
 
 def test_everything_is_forgotten_in_the_end() -> None:
