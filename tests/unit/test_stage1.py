@@ -416,7 +416,7 @@ def test_two_stage_is_chosen_by_what_the_node_last_reported(site: Paths, capsys:
     assert "does not fit" not in doctor()
     with serving(site) as server:
         assert "in two stages as squashfs" in asked()
-        assert server.get(f"/runtime/{MAC}?format=tar&memory=90")[0] == 200
+        assert server.get(f"/stage1/{MAC}?said=BOOT+STOPPED&memory=90")[0] == 200
         assert "initrd" not in asked()
         told = server.status("n1")["nodes"]["n1"]
         assert (told["failed"], told.get("way")) == (True, None)

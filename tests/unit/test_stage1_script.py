@@ -46,6 +46,7 @@ class Server(ThreadingHTTPServer):
         self.always = ""
         self.asked: list[str] = []
         self.told: list[str] = []
+        self.memory: list[str] = []
 
     @property
     def base(self) -> str:
@@ -64,6 +65,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         parts = urlsplit(self.path)
+        self.server.memory += parse_qs(parts.query).get("memory", [])
         if parts.path.startswith("/stage1/"):
             self.server.told += parse_qs(parts.query)["said"]
             self.send_response(200)
@@ -114,7 +116,7 @@ def run(place: Path, server: Server, command: str, *, within: Sequence[str] = ()
     parts, main, _ = programs.INIT.read_text().partition(MAIN)
     assert main
     words = f"""{parts}
-STORE={place} WHY={place}-why image={server.url} base={server.base} nic=eth0 wwid=52:54:00:00:00:01
+STORE={place} WHY={place}-why image={server.url}?compress=x base={server.base} nic=eth0 wwid=52:54:00:00:00:01
 asset='a b&c' memory=512
 patience= delay=0 RUN=262144
 sleep() {{ echo "$1" >> {place}/pauses; command sleep 0.02; }}
@@ -276,6 +278,7 @@ def test_stage1_list_of_another_build_stops_the_boot(tmp_path: Path, server: Ser
     done = run(tmp_path, server, f"given={right}; fetch_list {tmp_path}/list")
     assert done.returncode == 9
     assert server.told == ["BOOT STOPPED: the list of the image's pieces is not that of this boot"]
+    assert server.memory == ["512"] * 3, "told with each request, and with what stopped the boot"
 
 
 @pytest.mark.root

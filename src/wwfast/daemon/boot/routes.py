@@ -206,9 +206,8 @@ class Routes:
         if node is not None and not request.is_head:
             self._guard.went_on(node, target.stage, target.wwid, request.peer_ip)
             self._reported(node, target, request)
-        if node is not None and not target.ask.machine.memory and (memory := self._machines.memory(node.id)):
-            machine = target.ask.machine._replace(memory=memory, former=True)
-            target = replace(target, ask=replace(target.ask, machine=machine))
+        if node is not None and target.stage is Stage.IPXE:
+            target = self._remembered(node, target)
         if target.said and node is not None:
             return self._hear(node, target, request)
         closes = target.stage is Stage.RUNTIME and not request.is_head
@@ -224,6 +223,13 @@ class Routes:
         memory = target.ask.machine.memory
         if memory and self._guard.believes(node, target.wwid, request.peer_ip, request.peer_port):
             self._machines.tell(node.id, memory)
+
+    def _remembered(self, node: Node, target: Target) -> Target:
+        """With the memory that the node told earlier, where its boot loader does not."""
+        machine, memory = target.ask.machine, self._machines.memory(node.id)
+        if machine.memory or not memory:
+            return target
+        return replace(target, ask=replace(target.ask, machine=machine._replace(memory=memory, former=True)))
 
     def _hear(self, node: Node, target: Target, request: Request) -> Response:
         """A node says what went wrong with it: a line in log and status, from memory to memory."""
