@@ -1,5 +1,5 @@
-# make setup | demo | test | test-fast | test-debug | test-313 | coverage | random | fuzz | mutants | faults | disks | soak | bench | check | map | clean
-.PHONY: setup demo test test-fast test-debug test-313 coverage disks random fuzz mutants faults soak bench check map clean help
+# make setup | demo | test | test-fast | test-debug | test-313 | coverage | random | fuzz | mutants | faults | disks | soak | big-image | bench | check | map | clean
+.PHONY: setup demo test test-fast test-debug test-313 coverage disks random fuzz mutants faults soak big-image bench check map clean help
 PY := .venv/bin/python
 
 help:
@@ -59,6 +59,10 @@ disks: setup
 # make soak MINUTES=600: nodes poll for so long (10) while nodes.conf, overlays and images change
 soak: setup
 	@WWFAST_SOAK_MINUTES=$(or $(MINUTES),10) $(PY) -m pytest tests/adversity/test_soak.py
+
+# make big-image: a machine of 6 GiB boots an image of more than 4 GiB, packed (root, 30 GiB of disk, a quarter of an hour)
+big-image: setup
+	@$(PY) -m pytest -s tests/e2e/test_big_image.py
 
 check: setup
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from benchmarks import _trees
 from benchmarks._harness import ROOT, Bench, child, seconds
-from wwfast.archive.artefact import EROFS, SQUASHFS, ZST
+from wwfast.archive.artefact import EROFS, SQUASHFS
 from wwfast.demo.debian import cache
 from wwfast.images import filesystems
 from wwfast.images.kernels import detect
@@ -125,7 +125,7 @@ def stage1(bench: Bench, room: Path) -> None:
         shutil.rmtree(room / "frames", ignore_errors=True)
         mine = job(None)
         took = seconds(lambda: making.make(mine, kernels))
-        made = making.load(mine.place.parent, kernels[0].release, ZST)
+        made = making.load(mine.place.parent, kernels[0].release)
         if made is None:
             raise SystemExit("the tree has no stage-1")
         sizes.append(made.size / (1 << 20))

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from wwfast.archive.artefact import EROFS, FILESYSTEMS, PIECES, SQUASHFS, TMPFS, Artefact, Extent
-from wwfast.boot import ways
-from wwfast.boot.standing import ServedImage
+from wwfast.boot import stage1, ways
+from wwfast.boot.standing import ServedImage, ServedKernel
 from wwfast.boot.ways import BIOS, MIB, UEFI, Machine
 from wwfast.cli.main import main
 from wwfast.config import checks
@@ -128,8 +128,10 @@ def test_way_in_two_stages_is_none_where_something_is_missing() -> None:
         assert chosen(lacking, 3072) == "one"
         assert chosen(lacking, 3072, root="squashfs") == "none"
     assert chosen(whole, 384, release="6.1.0-2") == "none"
-    with pytest.raises(WwfastError, match="go with the kernels of image debian, and not with mine"):
-        ways.choose(whole, Node(id="n1", root="squashfs", kernel=Kernel(override="mine")), RELEASE, Machine())
+    kernel = ServedKernel("6.6.0", whole.artefacts["zst"])
+    apart = Node(id="n1", root="squashfs", kernel=Kernel(override="mine"))
+    with pytest.raises(WwfastError, match="kernel mine has no drivers for stage-1"):
+        ways.choose(stage1.with_kernel(replace(whole, programs=whole.artefacts), kernel), apart, "6.6.0", Machine())
 
 
 def test_way_is_said_with_its_numbers() -> None:

@@ -17,8 +17,9 @@ from urllib.parse import quote
 import pytest
 
 from support.daemon import MAC, serving, tiny_site
+from support.modules import plant
 from support.planner import Fresh
-from wwfast.archive.artefact import EROFS, FILESYSTEMS, PIECES, SQUASHFS, TAR_GZ, TAR_ZST, TMPFS
+from wwfast.archive.artefact import EROFS, FILESYSTEMS, PIECES, SQUASHFS, TAR_GZ, TAR_ZST, TMPFS, Artefact
 from wwfast.boot import ways
 from wwfast.boot.plan import Ask
 from wwfast.boot.stages import Stage
@@ -35,7 +36,7 @@ from wwfast.images.stage1.rests import Look
 from wwfast.images.store import ImageStore
 from wwfast.nodes.registry import Registry
 from wwfast.paths import Paths
-from wwfast.system import within
+from wwfast.system import files, within
 
 RELEASE = "6.1.0-1"
 
@@ -455,6 +456,56 @@ def test_two_stage_image_that_lacks_a_program_says_which_when_it_is_built(
     assert build.info.stage1 == {}
     assert "image tiny has no stage-1" in told(site)[1]
     assert build.artefact("zst") is not None, "in one stage it boots as before"
+
+
+def test_two_stage_node_with_a_kernel_of_its_own_gets_the_drivers_of_that(
+    site: Paths, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The image's programs, then the kernel's drivers; and its modules, for the image has none that fit."""
+    building.build(site, "tiny", How(formats=(SQUASHFS,)))
+    text = site.nodes_conf.read_text()
+    site.nodes_conf.write_text(text.replace("  n1:\n", "  n1:\n    kernel: {override: mine}\n", 1))
+    depends = {"kernel/fs/squashfs/squashfs.ko": "", "kernel/drivers/block/loop.ko": ""}
+    source, service = tmp_path / "source", App(site).service
+    put(source, "boot/vmlinuz-6.9.0-1", text="kernel")
+    plant(source, "6.9.0-1", depends)
+    service.import_kernel(str(source), "mine")
+    assert "kernel mine has no stage-1 for kernel 6.9.0-1: the kernel has no overlay" in caplog.text
+    assert "kernel mine has no drivers for stage-1" in told(site)[1]
+    shutil.rmtree(source / "usr")
+    (source / "lib").unlink()
+    plant(source, "6.9.0-1", depends | {"kernel/fs/overlayfs/overlay.ko": ""})
+    service.import_kernel(str(source), "mine", force=True)
+    script, reason = told(site)
+    assert (reason, "wwfast.kmods=1" in script) == ("", True)
+    snapshot = Registry(site).snapshot()
+    fresh, node = Fresh(site, load(site)), snapshot.nodes["n1"]
+    plan = fresh.plan(snapshot, node, Stage.STAGE1, Ask(MAC))
+    assert plan.artefact is not None, plan.reason
+    entries = set(listed(plan.artefact))
+    assert {"init", f"lib/modules/6.9.0-1/{next(iter(depends))}", "lib"} <= entries
+    assert not any(RELEASE in name for name in entries)
+    assert fresh.plan(snapshot, node, Stage.KMODS, Ask(MAC, compress="gz")).artefact is not None
+    site.nodes_conf.write_text(site.nodes_conf.read_text().replace("root: squashfs", "root: erofs"))
+    building.build(site, "tiny", How(formats=(SQUASHFS, EROFS)))
+    assert "stage-1 of kernel 6.9.0-1 of image tiny makes no erofs" in told(site)[1]
+
+
+def listed(artefact: Artefact) -> list[str]:
+    """Names in the archives of an artefact that stand one behind the other, as a kernel reads them."""
+    data = b"".join(b"".join(files.read_part(Path(path), at, length)) for path, at, length in artefact.extents)
+    program = "zstd" if artefact.format == "zst" else "gzip"
+    plain = subprocess.run([program, "-dcq"], input=data, capture_output=True, check=True).stdout
+    names: list[str] = []
+    at = 0
+    while at < len(plain):
+        assert plain[at : at + 6] == b"070701", f"no header at {at}, where a kernel looks for one"
+        size, length = (int(plain[at + place : at + place + 8], 16) for place in (54, 94))
+        names.append(plain[at + 110 : at + 109 + length].decode())
+        at += -(-(110 + length) // 4) * 4 + -(-size // 4) * 4
+        while at % 4 == 0 and plain[at : at + 4] == bytes(4):
+            at += 4
+    return names
 
 
 @pytest.mark.parametrize("root", ["squashf", "tmp", "sda1"])

@@ -252,4 +252,4 @@ def test_stage1_of_a_kernel_that_cannot_mount_is_refused_in_words(
             assert list((tmp_path / name).iterdir()) == [], "nothing of it is left"
     with caplog.at_level(logging.WARNING):
         assert making.make(Job(root, "x", tmp_path / "none", tmp_path / "frames"), [KERNEL]) == {}
-    assert "image x has no stage-1: the image has no sh" in caplog.text
+    assert "x has no stage-1: the image has no sh" in caplog.text

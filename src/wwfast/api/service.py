@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wwfast.api import references
@@ -22,6 +23,8 @@ from wwfast.paths import Paths
 if TYPE_CHECKING:
     from wwfast.config.settings import Settings
     from wwfast.images.building import How
+    from wwfast.images.kernels.detect import Kernel
+    from wwfast.images.kernels.store import KernelEntry
     from wwfast.images.stage1.rules import Choice
     from wwfast.images.store import Build
 
@@ -180,6 +183,21 @@ class Service:
         from wwfast.images.stage1 import rules
 
         return rules.Choice(rules.read(self.paths.etc / rules.FILE), self._settings().wwfast.stage1_infiniband)
+
+    def import_kernel(
+        self, source: str, name: str, *, version: str = "", force: bool = False, strip: bool = False
+    ) -> KernelEntry:
+        """As KernelStore.import_, with what stage-1 needs of it."""
+        from wwfast.images.kernels.store import KernelStore
+        from wwfast.images.stage1 import making
+
+        choice, former = self.stage1_drivers(), self.paths.kernels / name / making.PLACE
+
+        def drivers(tree: Path, new: Path, found: Sequence[Kernel]) -> None:
+            job = making.Job(tree, f"kernel {name}", new / making.PLACE, self.paths.frames, former, choice)
+            making.kernels(job, found)
+
+        return KernelStore(self.paths).import_(source, name, version=version, force=force, strip=strip, beside=drivers)
 
     def check_deletable_images(self, names: Iterable[str]) -> None:
         """Raises WwfastError when one of them is not there or still used; to be asked before the first is gone."""

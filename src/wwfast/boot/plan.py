@@ -144,7 +144,13 @@ class Planner:
         """Raises WwfastError."""
         if not node.image_name:
             raise NotFoundError(f"node {node.id} has no image", hint=f"wwfast node set {node.id} --image NAME")
-        return standing.image(node, self._begun(node, ask))
+        image = standing.image(node, self._begun(node, ask))
+        if not node.kernel.override:
+            return image
+        try:
+            return stage1.with_kernel(image, self.kernel(standing, node, ask))
+        except WwfastError:  # told where the kernel itself is sent
+            return image
 
     def kernel(self, standing: Standing, node: Node, ask: Ask) -> ServedKernel:
         """Raises WwfastError."""

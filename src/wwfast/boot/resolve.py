@@ -14,7 +14,7 @@ from wwfast.boot.standing import NOBODY, Key, ServedImage, ServedKernel, Standin
 from wwfast.errors import WwfastError, of_system
 from wwfast.images import names
 from wwfast.images.kernels.store import KernelStore, chosen
-from wwfast.images.stage1 import programs
+from wwfast.images.stage1 import making, programs
 from wwfast.images.store import Build, Image, ImageStore
 from wwfast.system.watch import existing
 from wwfast.system.within import trail
@@ -103,7 +103,8 @@ class Resolver:
             modules: dict[str, Artefact] = {}
             if found.entry is not None:
                 modules = {fmt: made for fmt in FORMATS if (made := found.kmods(fmt)) is not None}
-            return ServedKernel(found.version, found.artefact, modules)
+            drivers = found.entry and making.drivers_of(found.entry.path, found.version)
+            return ServedKernel(found.version, found.artefact, modules, *(drivers or ()))
 
         return _attempt(read)
 
@@ -140,7 +141,8 @@ def _in_two_stages(image: ServedImage, build: Build) -> ServedImage:
     mounts = build.info.stage1 if build.info.script == programs.script() else {}
     found = {release: _or(partial(build.stage1, release), None) for release in mounts}
     stage1 = {release: made for release, made in found.items() if made is not None}
-    return replace(image, roots=_or(build.roots, {}), stage1=stage1, mounts=mounts)
+    own: dict[str, Artefact] = _or(build.programs, {}) if build.info.script == programs.script() else {}
+    return replace(image, roots=_or(build.roots, {}), stage1=stage1, mounts=mounts, programs=own)
 
 
 def _places_of_a_tree(image: Image, keys: set[Key]) -> Iterator[str]:

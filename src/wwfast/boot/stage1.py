@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from wwfast.archive.artefact import PIECES
+from wwfast.archive.artefact import PIECES, TMPFS
 from wwfast.config import checks
 from wwfast.config.checks import MOUNTED
 from wwfast.errors import NotFoundError, WwfastError
 
 if TYPE_CHECKING:
     from wwfast.archive.artefact import Artefact
-    from wwfast.boot.standing import ServedImage
+    from wwfast.boot.standing import ServedImage, ServedKernel
     from wwfast.nodes.model import Node
 
 PRELOADS = "wwfast.runtime=1"  # among the arguments: stage-1 fetches the runtime overlay as well
@@ -19,18 +20,28 @@ PRELOADS = "wwfast.runtime=1"  # among the arguments: stage-1 fetches the runtim
 
 def archive(image: ServedImage, release: str, override: str = "") -> Artefact:
     """Stage-1 of a kernel. Raises WwfastError that says what is missing."""
-    if override:
-        raise WwfastError(
-            f"two stages go with the kernels of image {image.name}, and not with {override}",
-            hint="wwfast node unset NODE --kerneloverride",
-        )
     made = image.stage1.get(release)
+    if made is None and override and image.programs:
+        raise NotFoundError(
+            f"kernel {override} has no drivers for stage-1",
+            hint=f"wwfast kernel import --force SOURCE {override} says why",
+        )
     if made is None:
         raise NotFoundError(
             f"image {image.name} has no stage-1 of this version of wwfast for kernel {release}",
             hint=f"wwfast image build --format {MOUNTED[0]} {image.name} says why",
         )
     return made
+
+
+def with_kernel(image: ServedImage, kernel: ServedKernel) -> ServedImage:
+    """With the stage-1 of a kernel that is kept apart: the image's own programs, and that kernel's drivers."""
+    drivers = kernel.drivers
+    programs = image.programs.get(drivers.format) if drivers is not None else None
+    if drivers is None or programs is None:
+        return replace(image, stage1={}, mounts={})
+    mounts = [*kernel.mounts, *([TMPFS] if TMPFS in image.roots else [])]
+    return replace(image, stage1={kernel.version: programs.before(drivers)}, mounts={kernel.version: mounts})
 
 
 def ready(image: ServedImage, release: str, kind: str, override: str = "") -> None:
@@ -65,5 +76,6 @@ def arguments(image: ServedImage, node: Node, base: str, kind: str, need: int, *
         "ip": "${netX/ip}/${netX/netmask}",
         "gateway": "${netX/gateway}",
         "runtime": int(preload),
+        **({"kmods": 1} if node.kernel.override else {}),
     }
     return " ".join([*([own] if own else []), *(f"wwfast.{name}={value}" for name, value in ours.items())])

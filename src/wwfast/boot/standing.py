@@ -46,15 +46,19 @@ class ServedImage:
     roots: Mapping[str, Artefact] = field(default_factory=dict)
     stage1: Mapping[str, Artefact] = field(default_factory=dict)
     mounts: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    programs: Mapping[str, Artefact] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class ServedKernel:
-    """A kernel and, where it is not the image's own, its modules by format."""
+    """A kernel and, where it is not the image's own, its modules by format, and its drivers for stage-1 with the kinds
+    of file system that it can have as a root."""
 
     version: str
     artefact: Artefact
     kmods: Mapping[str, Artefact] = field(default_factory=dict)
+    drivers: Artefact | None = None
+    mounts: Sequence[str] = ()
 
 
 #: Image as the node names it or NAME@BUILD, `kernel: override`, `kernel: version`; with an override no image.

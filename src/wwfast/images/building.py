@@ -165,7 +165,7 @@ def _stage1(
 ) -> dict[str, list[str]]:
     """The roots that stage-1 of each kernel makes: what mounts one unpacks one, too, where the image has a tar."""
     former = image.build.path / stage1.PLACE if image.build and not how.full else None
-    job = stage1.Job(image.rootfs, image.name, made / stage1.PLACE, paths.frames, former, how.drivers)
+    job = stage1.Job(image.rootfs, f"image {image.name}", made / stage1.PLACE, paths.frames, former, how.drivers)
     mounts = stage1.make(job, (kernel for kernel in found if kernel.release not in without))
     unpacks = [TMPFS] if archives.form(image.rootfs) else []
     return {release: [*kinds, *unpacks] for release, kinds in mounts.items()}

@@ -118,8 +118,13 @@ class Build:
         """What a kernel of it starts where it does not unpack the image itself."""
         from wwfast.images.stage1 import making
 
-        formats = (ZST, GZ) if release in self.info.stage1 else ()
-        return next((made for fmt in formats if (made := making.load(self.path, release, fmt)) is not None), None)
+        return making.load(self.path, release) if release in self.info.stage1 else None
+
+    def programs(self) -> dict[str, Artefact]:
+        """What stands before the drivers of a kernel that is kept apart, by format."""
+        from wwfast.images.stage1 import making
+
+        return making.programs_of(self.path)
 
     def derive(self, fmt: str) -> None:
         """Bring it into another form. For a thread; raises WwfastError."""

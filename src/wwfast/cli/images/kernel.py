@@ -25,9 +25,7 @@ def kernel() -> None:
 @pass_app
 def import_(app: App, source: str, name: str, version: str, force: bool, strip_debug: bool) -> None:
     """Take the kernels of SOURCE, an image or a directory, with their modules and firmware."""
-    from wwfast.images.kernels.store import KernelStore
-
-    entry = KernelStore(app.paths).import_(source, name, version=version, force=force, strip=strip_debug)
+    entry = app.service.import_kernel(source, name, version=version, force=force, strip=strip_debug)
     found = ", ".join(k.release or k.version for k in entry.found)
     click.echo(f"imported {name}: {found}")
 

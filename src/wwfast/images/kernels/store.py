@@ -2,6 +2,7 @@
 
     kernels/NAME/rootfs/boot/   kernel files and their configurations
     kernels/NAME/kmods/         modules, and the firmware they name, packed for the /kmods/ stage
+    kernels/NAME/stage1/        for each release the drivers of stage-1
 
 The modules are packed under `lib/modules/` without an entry for `lib` itself: in an image where /lib is a link
 they go through it, in one where it is a directory they go there, and the same archive serves both.
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -91,11 +92,19 @@ class KernelStore:
         return known[1]
 
     def import_(
-        self, source: str, name: str, *, version: str = "", force: bool = False, strip: bool = False
+        self,
+        source: str,
+        name: str,
+        *,
+        version: str = "",
+        force: bool = False,
+        strip: bool = False,
+        beside: Callable[[Path, Path, Sequence[Kernel]], object] | None = None,
     ) -> KernelEntry:
         """Take the kernels (or the one of `version`) of an image or a directory, with modules and firmware.
 
         Atomic: an existing kernel of that name is replaced only by a complete new one, and only with `force`.
+        `beside` adds to it before it is seen: from the tree, to the place of the kernel, for these.
         """
         names.check(name, "kernel")
         place = self.paths.kernels / name
@@ -129,6 +138,8 @@ class KernelStore:
                 skip_dirs=frozenset({"lib"}),
                 frames=self.paths.frames,
             )
+            if beside is not None:
+                beside(root, new, found)
             files.settle(new)
             files.install(new, place)
         return self.get(name)

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import xxhash
 
@@ -33,8 +34,8 @@ NEEDED = ("loop", "overlay")
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Parts of the tree `root` for `place`; `former` is the place of an earlier build, whose parts are taken over where
-    they are still right."""
+    """Parts of the tree `root` for `place`, of something that is called `name` in words; `former` is the place of an
+    earlier build, whose parts are taken over where they are still right."""
 
     root: Path
     name: str
@@ -44,36 +45,48 @@ class Job:
     choice: Choice = DEFAULT
 
 
+class Drivers(NamedTuple):
+    """Of one kernel, and the file systems that it can have as a root."""
+
+    artefact: Artefact
+    mounts: list[str]
+
+
 def recipe(choice: Choice) -> str:
     """All that decides how stage-1 of the same tree comes out, in hex."""
     text = f"{RECIPE}\n{LEVEL}\n{programs.script()}\n{choice}"
     return xxhash.xxh3_128_hexdigest(text.encode(errors="surrogateescape"))
 
 
-def make(job: Job, kernels: Iterable[Kernel]) -> dict[str, list[str]]:
+def make(job: Job, found: Iterable[Kernel]) -> dict[str, list[str]]:
     """Pack `place`/programs, and `place`/RELEASE for each kernel; -> the file systems that each can mount as a root.
 
     What is missing in the image is said, and leaves it without: it boots in one stage as before.
     """
-    made: dict[str, list[str]] = {}
-    idle: list[set[str]] = []
     try:
         _programs(job)
     except WwfastError as error:
-        log.warning("image %s has no stage-1: %s", job.name, _why(error))
-        return made
-    for kernel in kernels:
+        log.warning("%s has no stage-1: %s", job.name, _why(error))
+        return {}
+    return kernels(job, found)
+
+
+def kernels(job: Job, found: Iterable[Kernel]) -> dict[str, list[str]]:
+    """Pack the drivers of each; as `make`."""
+    made: dict[str, list[str]] = {}
+    idle: list[set[str]] = []
+    for kernel in found:
         if kernel.unwanted or not kernel.release or kernel.release in made:
             continue
         try:
-            found = for_kernel(job, kernel)
+            part = for_kernel(job, kernel)
         except WwfastError as error:
-            log.warning("image %s has no stage-1 for kernel %s: %s", job.name, kernel.release, _why(error))
+            log.warning("%s has no stage-1 for kernel %s: %s", job.name, kernel.release, _why(error))
             continue
-        made[kernel.release] = mounts(found)
-        idle.append(set(found.idle))
+        made[kernel.release] = mounts(part)
+        idle.append(set(part.idle))
     for rule in sorted(set.intersection(*idle)) if idle else ():
-        log.warning("the rule of drivers `%s` matches nothing in image %s", rule, job.name)
+        log.warning("the rule of drivers `%s` matches nothing in %s", rule, job.name)
     return made
 
 
@@ -123,9 +136,10 @@ def _part(job: Job, part: str, fill: Fill, *formats: str) -> Rests:
         look = Look(job.root)
         there, idle = fill(look, tree)
         skipped = frozenset() if part == PROGRAMS else frozenset({"lib"})  # the image's own /lib may be a link
+        name = f"{job.name.rpartition(' ')[2]}.stage1"
         packing.build(
-            tree, room / "packed", name=f"{job.name}.stage1", formats=formats, level=LEVEL, frames=job.frames,
-            skip_dirs=skipped, epoch=0,
+            tree, room / "packed", name=name, formats=formats, level=LEVEL, frames=job.frames, skip_dirs=skipped,
+            epoch=0,
         )  # fmt: skip
         found = look.rests(wanted, there, idle)
         rests.write(room / "packed", found)
@@ -146,18 +160,27 @@ def _taken(former: Path, dest: Path, root: Path, wanted: str) -> Rests | None:
     return found
 
 
-def load(build: Path, release: str, fmt: str) -> Artefact | None:
-    """Programs and drivers as one: a kernel unpacks archives that stand one behind the other."""
-    both = [packing.load(build / PLACE / part, fmt) for part in (PROGRAMS, release)]
-    return joined(*both)
+def load(build: Path, release: str) -> Artefact | None:
+    """Programs and drivers as one."""
+    mine = drivers_of(build, release)
+    first = programs_of(build).get(mine.artefact.format) if mine else None
+    return first.before(mine.artefact) if mine and first else None
 
 
-def joined(first: Artefact | None, second: Artefact | None) -> Artefact | None:
-    if first is None or second is None:
-        return None
-    digest = xxhash.xxh3_128_hexdigest(f"{first.digest} {second.digest}".encode())
-    extents, created = first.extents + second.extents, max(first.mtime, second.mtime)
-    return Artefact(first.name, first.format, extents, digest, (first.format,), created)
+def programs_of(build: Path) -> dict[str, Artefact]:
+    """By format; none where the image lacks something."""
+    place = build / PLACE / PROGRAMS
+    found = (packing.load(place, fmt) for fmt in (ZST, GZ)) if place.is_dir() else ()
+    return {made.format: made for made in found if made is not None}
+
+
+def drivers_of(home: Path, release: str) -> Drivers | None:
+    """Of a build of an image, or of a kernel that is kept apart."""
+    place = home / PLACE / release
+    known = rests.read(place)
+    found = (packing.load(place, fmt) for fmt in (ZST, GZ)) if known else ()
+    made = next((each for each in found if each is not None), None)
+    return Drivers(made, mounts(known)) if made and known else None
 
 
 def damage(build: Path) -> str | None:
