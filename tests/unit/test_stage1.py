@@ -35,6 +35,7 @@ from wwfast.images.stage1 import elf, programs, rules
 from wwfast.images.stage1.rests import Look
 from wwfast.images.store import ImageStore
 from wwfast.nodes.registry import Registry
+from wwfast.pack import engine
 from wwfast.paths import Paths
 from wwfast.system import files, within
 
@@ -330,6 +331,25 @@ def test_two_stage_tmpfs_is_an_archive_that_the_programs_of_the_image_unpack(sit
     assert sum(sizes) == len(body)
     site.nodes_conf.write_text(text.replace("    root: squashfs\n", two.replace("always", "never")))
     assert App(site).service.roots_of("tiny") == []
+
+
+def test_two_stage_image_with_a_file_that_no_initramfs_carries_boots_in_two_stages_alone(
+    site: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = site.nodes_conf.read_text()
+    site.nodes_conf.write_text(text.replace("    root: squashfs\n", ""))
+    with (site.chroots / "tiny/rootfs/opt-large").open("wb") as file:
+        file.truncate(200 << 20)
+    monkeypatch.setattr(engine, "NEWC_MOST", 100 << 20)
+    build, _ = building.build(site, "tiny", How())
+    (warning,) = [line for line in build.manifest().warnings if "two stages" in line]
+    assert "opt-large" in warning
+    script, reason = told(site, machine=Machine(300))
+    assert reason == ""
+    assert "in two stages as tmpfs" in script
+    assert "image tiny has a file that an initramfs cannot carry" in script
+    site.nodes_conf.write_text(text.replace("    root: squashfs\n", "    wwfast:\n      two stage: never\n"))
+    assert "image tiny has a file that an initramfs cannot carry" in told(site)[1]
 
 
 def test_two_stage_tmpfs_of_an_image_without_tar_names_it(site: Paths, caplog: pytest.LogCaptureFixture) -> None:

@@ -241,7 +241,7 @@ class Planner:
     def _bootable(self, standing: Standing, node: Node, ask: Ask) -> ServedImage:
         """Raises WwfastError where the image would not boot this machine."""
         image = self.image(standing, node, ask)
-        if image.boot_format not in image.artefacts:
+        if image.boot_format not in image.artefacts and not image.roots:
             raise NotFoundError(f"image {image.name} is not built", hint=f"wwfast image build {image.name}")
         if ask.arch and image.arch and ask.arch != image.arch:
             raise WwfastError(

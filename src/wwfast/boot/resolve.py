@@ -142,7 +142,8 @@ def _in_two_stages(image: ServedImage, build: Build) -> ServedImage:
     found = {release: _or(partial(build.stage1, release), None) for release in mounts}
     stage1 = {release: made for release, made in found.items() if made is not None}
     own: dict[str, Artefact] = _or(build.programs, {}) if build.info.script == programs.script() else {}
-    return replace(image, roots=_or(build.roots, {}), stage1=stage1, mounts=mounts, programs=own)
+    holes = build.info.archive.holes if build.info.archive else 0
+    return replace(image, roots=_or(build.roots, {}), stage1=stage1, mounts=mounts, programs=own, holes=holes)
 
 
 def _places_of_a_tree(image: Image, keys: set[Key]) -> Iterator[str]:

@@ -32,9 +32,9 @@ class UnresolvedError(Exception):
 @dataclass(frozen=True, slots=True)
 class ServedImage:
     """One build of an image (an image that is not built has no artefact). `build` is NAME@BUILD, or NAME without a
-    build; `least_ram` and `unpacked` (in pages) in bytes, 0 when not known. `roots` are the file systems made of it and
-    lists of their pieces; `stage1` is by the release of a kernel, as is `mounts`, the kinds of file system that it can
-    have as a root."""
+    build; `least_ram` and `unpacked` (in pages) in bytes, 0 when not known, with `holes` that stage-1 leaves empty.
+    `roots` is what stage-1 makes a root of and the lists of its pieces; `stage1` is by the release of a kernel, as is
+    `mounts`, the kinds of file system that it can have as a root."""
 
     name: str
     build: str
@@ -47,6 +47,7 @@ class ServedImage:
     stage1: Mapping[str, Artefact] = field(default_factory=dict)
     mounts: Mapping[str, Sequence[str]] = field(default_factory=dict)
     programs: Mapping[str, Artefact] = field(default_factory=dict)
+    holes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

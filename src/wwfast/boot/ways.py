@@ -96,20 +96,26 @@ def whole(total: int) -> int:
 
 def offered(image: ServedImage, release: str, override: str = "") -> list[Way]:
     """All ways of an image with a kernel of this release; the one in one stage is the first."""
-    packed = image.artefacts[image.boot_format].size
-    # The file system of the initramfs takes half of what is left beside the packed image: with 378 MiB, 101 packed, a
-    # machine of 768 MiB runs full, and one of 896 comes to its login.
-    least = max(image.least_ram, 2 * image.unpacked + packed + KERNEL * MIB)
-    ways = [Way("", -(-least // MIB), packed)]
+    ways = [_in_one(image)]
     for kind in KINDS:
         try:
             stage1.ready(image, release, kind, override)
         except WwfastError as error:
             ways.append(Way(kind, lacks=error.message, hint=error.hint or ""))
             continue
-        size = (image.unpacked if kind == TMPFS else image.roots[kind].size) / MIB
+        size = (image.unpacked - image.holes if kind == TMPFS else image.roots[kind].size) / MIB
         ways.append(Way(kind, int(max(size + BESIDE[kind], size / FILLED + KERNEL)) + 1))
     return ways
+
+
+def _in_one(image: ServedImage) -> Way:
+    if image.boot_format not in image.artefacts:
+        return Way("", lacks=f"image {image.name} has a file that an initramfs cannot carry")
+    packed = image.artefacts[image.boot_format].size
+    # The file system of the initramfs takes half of what is left beside the packed image: with 378 MiB, 101 packed, a
+    # machine of 768 MiB runs full, and one of 896 comes to its login.
+    least = max(image.least_ram, 2 * image.unpacked + packed + KERNEL * MIB)
+    return Way("", -(-least // MIB), packed)
 
 
 def choose(image: ServedImage, node: Node, release: str, machine: Machine) -> Choice:
@@ -155,6 +161,8 @@ def _why(chosen: Way, node: Node, said: str, machine: Machine, one: Way) -> str:
         return f"{needs}; two stage is {said}"
     if not chosen.root:
         return needs if machine.memory else f"{needs}, where {ASSUMED} are taken for granted"
+    if one.lacks:
+        return f"{needs}; {one.lacks}"
     if one.need > (machine.memory or ASSUMED):
         assumed = "" if machine.memory else f", and {ASSUMED} are taken for granted"
         return f"{needs}; in one stage it would need {one.need}{assumed}"

@@ -25,10 +25,11 @@ PROGRAMS = {TAR_ZST: ("tar", "head", "zstd"), TAR_GZ: ("tar", "head", "gzip")}
 
 
 class ArchiveInfo(msgspec.Struct, frozen=True):
-    """`form` is one of ARCHIVES; SHA-256 of the list of its pieces."""
+    """`form` is one of ARCHIVES; SHA-256 of the list of its pieces; bytes of holes, which take no memory."""
 
     form: str
     pieces: str
+    holes: int = 0
 
 
 def form(tree: Path) -> str:
@@ -52,7 +53,7 @@ def listed(image: Path, packed: Manifest) -> ArchiveInfo | None:
     beside.write_bytes(text)
     beside.chmod(0o444)
     files.sync(beside)
-    return ArchiveInfo(fmt, hashlib.sha256(text).hexdigest())
+    return ArchiveInfo(fmt, hashlib.sha256(text).hexdigest(), packed.holes)
 
 
 def damage(image: Path, found: ArchiveInfo | None) -> str | None:

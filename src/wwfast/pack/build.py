@@ -216,8 +216,10 @@ def _attempt(job: Job, writer: PackWriter) -> Manifest:
     attributes = xattrs.gather(job.tree, walked.with_xattrs())
     tail, raw_tail = _tail(job, engine, attributes)
     archive: list[Packed] = []
-    if job.archive and walked.unpacked >= job.archive_from:
-        archive = tar.Archive(job.tree, walked, cache, writer, fmt=job.archive, level=job.level, full=job.full).run()
+    holes = 0
+    if job.archive and (walked.unpacked >= job.archive_from or not formats):
+        made_tar = tar.Archive(job.tree, walked, cache, writer, fmt=job.archive, level=job.level, full=job.full)
+        archive, holes = made_tar.run(), made_tar.holes
     packed = _gather([*packed, tail, *archive], writer, job)
     writer.finish()
     seen = walked.remember(before)
@@ -228,7 +230,7 @@ def _attempt(job: Job, writer: PackWriter) -> Manifest:
     count = walked.segments_count + 1
     segments = _segments(walked, packed[:count], raw_tail)
     bodies = _bodies(job, formats, packed[:count], packed[count:])
-    made = _publish(job, packed, bodies, segments, walked, warnings, attributes.acls, started)
+    made = _publish(job, packed, bodies, segments, walked, holes, warnings, attributes.acls, started)
     cache.remember(job.tree, seen)
     return made
 
@@ -303,6 +305,7 @@ def _publish(
     made_bodies: tuple[dict[str, manifest.Body], bytes],
     segments: list[Segment],
     walked: Tree,
+    holes: int,
     warnings: list[str],
     acls: list[bytes],
     started: float,
@@ -329,6 +332,7 @@ def _publish(
             entries=walked.written,
             raw=sum(segment.raw for segment in segments),
             unpacked=walked.unpacked,
+            holes=holes,
             least_ram=walked.unpacked + packed_size + manifest.RESERVE,
             reused=sum(segment.reused for segment in packed[: len(segments)]),
             packed=sum(not segment.reused for segment in packed[: len(segments)]),

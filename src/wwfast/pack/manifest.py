@@ -58,8 +58,9 @@ class Stamp(msgspec.Struct, frozen=True, array_like=True):
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """Sizes are bytes, `created` Unix seconds, `seconds` the duration of the build.
 
-    `unpacked` is what the tree takes in a tmpfs; `least_ram` what a node needs to unpack and start it. `entries`
-    counts names in the archive. `reused` and `packed` count segments taken from the cache and made anew.
+    `unpacked` is what the tree takes in a tmpfs, with the `holes` that its archive leaves out; `least_ram` what a node
+    needs to unpack and start it. `entries` counts names in the archive. `reused` and `packed` count segments taken from
+    the cache and made anew.
     `acls` are the names that have a POSIX ACL, `acls_first` some of them. `kernels` is for the owner of the image to
     fill.
     """
@@ -74,6 +75,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     raw: int
     unpacked: int
     least_ram: int
+    holes: int = 0
     reused: int
     packed: int
     epoch: int | None

@@ -52,7 +52,13 @@ class Archive:
     ) -> None:
         self.root, self.tree, self.cache, self.writer = root, tree, cache, writer
         self.fmt, self.level, self.full = fmt, level, full
+        self._holes: dict[int, int] = {}
         self._attributes = {path: _attributes(root, path) for path in tree.with_xattrs()}
+
+    @property
+    def holes(self) -> int:
+        """Bytes of its files that are none in a file system that knows holes; when it has been run."""
+        return sum(self._holes.values())
 
     def run(self) -> list[Packed]:
         """All frames in order. Raises WwfastError; a file that changed is ChangedError and names the file."""
@@ -117,6 +123,7 @@ class Archive:
         extents = self._extents(number) if self.tree.large(number) else None
         if extents is not None:
             digest.update(repr(extents).encode())
+            self._holes[number] = self.tree.members(number)[-1][5] - sum(length for _, length in extents)
         return digest.digest(), extents
 
     def _extents(self, number: int) -> list[pax.Extent] | None:
