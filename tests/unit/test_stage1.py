@@ -451,6 +451,22 @@ def test_two_stage_is_chosen_by_what_the_node_last_reported(site: Paths, capsys:
         assert "machines.json" in str(server.status()["troubles"])
 
 
+def test_two_stage_is_not_chosen_for_a_script_that_loads_an_image_and_nothing_else(site: Paths) -> None:
+    unrooted(site)
+    (site.etc / "ipxe").mkdir(exist_ok=True)
+    own = site.etc / "ipxe/own.ipxe.j2"
+    text = site.nodes_conf.read_text()
+    site.nodes_conf.write_text(text.replace("  n1:\n", "  n1:\n    ipxe template: own\n", 1))
+    for script, stages in (("initrd {{ image_name }} {{ kernel_args }}", False), ("fetch {{ stages }}", True)):
+        own.write_text(f"#!ipxe\n{script}\n")
+        small, reason = told(site, machine=Machine(240))
+        assert ("iPXE template own of this site fetches no stages" in reason) != stages
+        assert ("stage1" in small) == stages
+        assert told(site, machine=Machine(3072)) == (
+            "#!ipxe\nfetch ['image', 'system']\n" if stages else "#!ipxe\ninitrd tiny quiet\n", ""
+        )  # fmt: skip
+
+
 def test_two_stage_that_cannot_be_is_refused_in_words(site: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     building.build(site, "tiny", How(formats=(SQUASHFS,)))
     assert "needs 1" in told(site, machine=Machine(64))[1]
@@ -570,6 +586,10 @@ def test_two_stage_doctor_plays_the_boot_that_the_node_has(site: Paths, capsys: 
     assert "is not built as squashfs" in said()
     building.build(site, "tiny", How(formats=(SQUASHFS,)))
     assert "squashfs" not in said()
+    text = site.nodes_conf.read_text()
+    site.nodes_conf.write_text(text.replace("root: squashfs", "root: squashfs\n    wwfast: {two stage: never}"))
+    assert said().count("root squashfs always comes in two stages, and two stage is never") == 1
+    site.nodes_conf.write_text(text)
     build = ImageStore(site).get("tiny").build
     assert build is not None
     shutil.rmtree(build.path / "stage1")

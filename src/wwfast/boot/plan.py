@@ -226,7 +226,8 @@ class Planner:
         if name == "localdisk":
             return self._script_of(standing, node.id, name, variables)
         image = self._bootable(standing, node, ask)
-        way = ways.choose(image, node, self.kernel(standing, node, ask).version, ask.machine)
+        lacks = "" if standing.scripts.fetches(name) else f"iPXE template {name} of this site fetches no stages"
+        way = ways.choose(image, node, self.kernel(standing, node, ask).version, ask.machine, lacks)
         variables |= {"way": plain(way.why), **self._downloads(standing, node, ask, image)}
         overlays = self._overlays(node, GZ if way.root else image.boot_format, overlay)
         if overlays is None:

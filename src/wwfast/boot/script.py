@@ -115,6 +115,11 @@ class Scripts:
             return self._all[name].path
         raise NotFoundError(f"no iPXE template {name}", hint=f"there are: {', '.join(self.names())}")
 
+    def fetches(self, name: str) -> bool:
+        """Whether the script fetches what it is told to (`stages`): one of a site may load an image and no more."""
+        site = self._site.get(name)
+        return site is None or "stages" in site.source
+
     def script(self, name: str, variables: Mapping[str, Any]) -> str | Write:
         """The script for one node, or what a worker is to be asked for it.
 

@@ -118,13 +118,16 @@ def _in_one(image: ServedImage) -> Way:
     return Way("", -(-least // MIB), packed)
 
 
-def choose(image: ServedImage, node: Node, release: str, machine: Machine) -> Choice:
-    """The way of a node. Raises WwfastError where none fits, with what each needs or lacks."""
+def choose(image: ServedImage, node: Node, release: str, machine: Machine, lacks: str = "") -> Choice:
+    """The way of a node; `lacks` keeps it from two stages. Raises WwfastError where none fits, with what each needs or
+    lacks."""
     said = node.wwfast.two_stage
     said = AUTO if said.lower() in UNSET else said or AUTO
     if wrong := way(node.root, said):
         raise WwfastError(f"node {node.id}: {wrong}", hint=f"wwfast node set {node.id} --twostage auto")
     ways = offered(image, release, node.kernel.override)
+    if lacks:
+        ways[1:] = [Way(each.root, lacks=lacks) for each in ways[1:]]
     wanted = _wanted(ways, node.root, said)
     able = [each for each in wanted if not each.lacks and _fits(each, machine)]
     safe, _ = LOADS[machine.firmware]
@@ -180,7 +183,7 @@ def _none(
     lacking = [each for each in wanted if each.lacks]
     if lacking == list(wanted):
         return NotFoundError("; ".join(dict.fromkeys(each.lacks for each in lacking)), hint=lacking[0].hint)
-    told = [each.lacks or _figures(each, machine) for each in wanted]
+    told = list(dict.fromkeys(each.lacks or _figures(each, machine) for each in wanted))
     help = [each for each in ways if each.root in MOUNTED and not each.lacks and _fits(each, machine)]
     hint = next((each.hint for each in lacking if each.hint), "")
     if said == NEVER:

@@ -35,7 +35,7 @@ CHECKS: tuple[Check, ...] = (
 
 
 def examine(scene: Scene) -> list[Finding]:
-    """All findings, errors first. A check that itself fails becomes a finding."""
+    """All findings, errors first, each said once. A check that itself fails becomes a finding."""
     found: list[Finding] = []
     for check in CHECKS:
         name = check.__name__
@@ -46,4 +46,6 @@ def examine(scene: Scene) -> list[Finding]:
         except Exception as error:  # a fault of ours must keep no server from starting
             why = f"{name} could not be checked: {type(error).__name__}: {error}"
             found.append(Finding(WARNING, name, why, "this is a fault of wwfast: please report it"))
-    return sorted(found, key=lambda finding: finding.level != ERROR)
+    found.sort(key=lambda finding: finding.level != ERROR)
+    first: dict[str, Finding] = {}
+    return [finding for finding in found if first.setdefault(finding.message, finding) is finding]

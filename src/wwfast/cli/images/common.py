@@ -132,10 +132,10 @@ def ways_of(made: Any) -> list[dict[str, Any]]:
     from wwfast.boot import ways
     from wwfast.boot.resolve import served
 
-    default, image = made.default_kernel(), served(made)
-    if default is None or image.boot_format not in image.artefacts:
+    default = made.default_kernel()
+    if default is None or made.build is None:
         return []
-    found = ways.offered(image, default.release or default.version)
+    found = ways.offered(served(made), default.release or default.version)
     return [{"way": way.name, "need": way.need or None, "lacks": way.lacks} for way in found]
 
 
