@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,32 +103,42 @@ def build_locked(paths: Paths, name: str, how: How) -> tuple[Build, bool]:
         archive = archives.listed(made / "image", manifest)
         if lost := filesystems.lost(kinds, manifest):
             log.warning("image %s: %s", name, lost)
-        roots = filesystems.make_all(image.rootfs, made / filesystems.PLACE, kinds, list(without.values()), how.level)
-        info = BuildInfo(
-            created=int(time.time()),
-            kernels=_keep_kernels(found, made / "kernels"),
-            symlinks=sorted(store.symlinks(image.rootfs)),
-            arch=store.architecture(image.rootfs),
-            sizes={fmt: body.bytes for fmt, body in manifest.formats.items()},
-            unpacked=manifest.unpacked,
-            without=list(without),
-            roots=roots,
-            archive=archive,
-            stage1=_stage1(paths, image, found, made, how, without) if roots or archive else {},
-            script=programs.script(),
-            recipe=stage1.recipe(how.drivers),
-        )
+        excluded = list(without.values())
+        with ThreadPoolExecutor(1) as beside:  # the work of other programs, while the rest is made here
+            roots = beside.submit(
+                filesystems.make_all, image.rootfs, made / filesystems.PLACE, kinds, excluded, how.level
+            )
+            info = BuildInfo(
+                created=int(time.time()),
+                kernels=_keep_kernels(found, made / "kernels"),
+                symlinks=sorted(store.symlinks(image.rootfs)),
+                arch=store.architecture(image.rootfs),
+                sizes={fmt: body.bytes for fmt, body in manifest.formats.items()},
+                unpacked=manifest.unpacked,
+                without=list(without),
+                archive=archive,
+                stage1=_stage1(paths, image, found, made, how, without) if kinds or archive else {},
+                script=programs.script(),
+                recipe=stage1.recipe(how.drivers),
+                roots=roots.result(),
+            )
         _write(info, made)
-        published = Build(name, place / _new_id(place))
-        made.rename(published.path)
-        try:
-            make_current(paths, published)
-        except BaseException:
-            if store.current_id(paths, name) != published.id:  # a build that was never served is none
-                work.remove(published.path)
-            raise
+        published = _publish(paths, name, made)
     prune(paths, name, in_use_of(name, how.in_use))
     return published, True
+
+
+def _publish(paths: Paths, name: str, made: Path) -> Build:
+    place = paths.images / name
+    published = Build(name, place / _new_id(place))
+    made.rename(published.path)
+    try:
+        make_current(paths, published)
+    except BaseException:
+        if store.current_id(paths, name) != published.id:  # a build that was never served is none
+            work.remove(published.path)
+        raise
+    return published
 
 
 def _write(info: BuildInfo, made: Path) -> None:

@@ -105,7 +105,6 @@ def build(
 ) -> None:
     """Pack images for the nodes. The one served is replaced when the new one is complete."""
     from wwfast.errors import UsageError
-    from wwfast.images.inside import users as accounts
     from wwfast.images.store import ImageStore
 
     if bool(names) == every:
@@ -113,6 +112,8 @@ def build(
     rows = []
     for name in ImageStore(app.paths).names() if every else names:
         if syncuser:
+            from wwfast.images.inside import users as accounts  # with all that unpacks archives
+
             accounts.sync(app.paths, name)
         how = {"force": force, "full": full, "check": check, "formats": formats, "level": level}
         rows.append(build_one(app, name, quiet=as_json, **how))
