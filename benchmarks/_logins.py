@@ -22,7 +22,7 @@ from wwfast.pack.build import build
 from wwfast.pack.manifest import Manifest
 
 ONE = "one"
-WAYS = {ONE: ("never", "tmpfs"), TMPFS: ("always", "tmpfs"), SQUASHFS: ("always", SQUASHFS)}
+WAYS = {ONE: ("never", "initramfs"), TMPFS: ("always", "tmpfs"), SQUASHFS: ("always", SQUASHFS)}
 
 
 def logins(bench: Bench, room: Path) -> None:
@@ -59,7 +59,7 @@ def _compare(bench: Bench, site: Cluster) -> None:
     walls = alternate([booting(name, number) for number, name in enumerate(WAYS, 1)], bench.runs(5))
     for name, mine, target in ((TMPFS, walls[1], "<= 1.5"), (SQUASHFS, walls[2], "<= 1.2")):
         what = f"power-on to login in two stages, {name}"
-        bench.record(f"3-login-{name}", what, mine, theirs=walls[0], peer="in one stage, tmpfs", target=target)
+        bench.record(f"3-login-{name}", what, mine, theirs=walls[0], peer="in one stage", target=target)
     for (name, used), took in zip(cpu.items(), walls, strict=True):
         bench.note(
             f"login, {name}: wall {min(took):.1f} to {max(took):.1f} s; CPU {statistics.median(used):.1f} s "
