@@ -1,6 +1,6 @@
 """Nodes poll while everything changes: every answer is right and fresh, and the server does not grow.
 
-`WWFAST_SOAK_MINUTES` says how long (3); `make soak` asks for ten.
+`WWFAST_SOAK_MINUTES` says how long (1); `make soak` asks for ten.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from wwfast.storm.cluster import Head
 from wwfast.storm.link import Link
 
 NODES = 2000
-MINUTES = float(os.environ.get("WWFAST_SOAK_MINUTES", "3"))
+MINUTES = float(os.environ.get("WWFAST_SOAK_MINUTES", "1"))
 DESCRIPTORS = 8  # more at the end than after a tenth of the time
 MEMORY = 400.0  # MiB
 

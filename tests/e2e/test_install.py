@@ -27,6 +27,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = place / "source"
     leave = shutil.ignore_patterns("*.so", "__pycache__", "*.egg-info")
     shutil.copytree(CHECKOUT / "src", source / "src", ignore=leave)
+    shutil.copytree(CHECKOUT / "build", source / "build")  # extensions as `make setup` built them from the same text
     for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(CHECKOUT / name, source)
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
