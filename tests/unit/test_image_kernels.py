@@ -197,6 +197,28 @@ def test_kernel_firmware_is_copied_to_nowhere_else(tmp_path: Path, name: str, ca
     assert name in caplog.text
 
 
+NO_RELEASES = ["../../../srv/x", "/srv/x", "..", ".", "programs", "-n", "6.1.0/x", "6.1.0\x07", "6.1.0-" + "x" * 59]
+
+
+@pytest.mark.parametrize("said", [*NO_RELEASES, "6.1.0-\xe4"])
+def test_kernel_release_that_is_none_is_not_believed(tmp_path: Path, said: str) -> None:
+    """It is joined to paths of this server, by stage-1 and by `kernel import`."""
+    plant(tmp_path, "/boot/vmlinuz-lts", content=bzimage(said))
+    (found,) = detect.kernels(tmp_path)
+    assert found.release == ""
+    if said.strip("/.") and "/" not in said:
+        (tmp_path / "boot/vmlinuz-lts").unlink()
+        plant(tmp_path, f"/lib/modules/{said}/vmlinuz", "/boot/vmlinuz-linux")
+        plant(tmp_path, f"/lib/modules/{said}/pkgbase", content=b"linux")
+        assert [kernel.release for kernel in detect.kernels(tmp_path)] == ["", ""]
+        assert detect.by_path(tmp_path, f"/boot/../lib/modules/{said}/vmlinuz").release == ""  # type: ignore[union-attr]
+
+
+def test_kernel_release_of_the_file_is_asked_where_its_name_is_none(tmp_path: Path) -> None:
+    plant(tmp_path, "/boot/vmlinuz-6.1.0\n..", content=bzimage("6.1.0-1"))
+    assert [kernel.release for kernel in detect.kernels(tmp_path)] == ["6.1.0-1"]
+
+
 def test_kernel_index_of_modules_is_bytes(tmp_path: Path) -> None:
     plant(tmp_path, "/modules.dep", content=b"kernel/\xff.ko: kernel/b.ko\n")
     assert modules.index_matches(tmp_path, [tmp_path / os.fsdecode(b"kernel/\xff.ko")])

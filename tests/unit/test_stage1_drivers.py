@@ -83,6 +83,25 @@ def test_stage1_driver_that_replaces_the_kernels_own_is_taken(root: Path, tmp_pa
     assert found == {"updates/dkms/nic.ko"}
 
 
+@pytest.mark.parametrize("up", ["", "kernel/../../../../../../.."])
+def test_stage1_module_is_copied_to_nowhere_else(
+    root: Path, tmp_path: Path, up: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A name in modules.dep that is absolute, or climbs: the image has a file there, and so may this server."""
+    home, other = root / "usr/lib/modules" / RELEASE, tmp_path / "cron.d/loop.ko"
+    odd = f"{up}{other}"
+    for inside in (home / str(other).lstrip("/"), root / str(other).lstrip("/")):
+        inside.parent.mkdir(parents=True)
+        inside.write_bytes(module(license="GPL"))
+    index = home / "modules.dep"
+    index.write_text(f"{odd}:\n\0/loop.ko:\n:\n{index.read_text()}".replace(f"{NIC}:", f"{NIC}: {odd}"))
+    drivers.collect(Look(root), RELEASE, tmp_path / "a/b/c/d/tree", Choice())
+    assert not other.exists()
+    assert {path.stem for path in tmp_path.rglob("tree/**/*.ko")} == DEFAULT
+    assert "kernel 6.1.0-1 has modules by names that lead out of its own: " in caplog.text
+    assert odd in caplog.text
+
+
 @pytest.mark.parametrize(
     ("texts", "more", "less"),
     [

@@ -71,7 +71,7 @@ def resolve(root: Path, path: str, *, absent: bool = False) -> Path | None:
 
     try:
         return root.joinpath(*follow(path, link))
-    except OSError:
+    except (OSError, ValueError):  # no name has a NUL
         return None
 
 
@@ -98,6 +98,12 @@ def trail(root: Path, relative: str) -> list[str]:
     except OSError:
         pass
     return seen
+
+
+def leads_out(path: str) -> bool:
+    """Whether a relative path, joined to a directory as text, may be elsewhere than below it. What an image says of its
+    own files is joined to directories of this server."""
+    return not path or path.startswith("/") or "\0" in path or ".." in path.split("/")
 
 
 def is_file(root: Path, path: str) -> bool:

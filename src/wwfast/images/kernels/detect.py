@@ -8,7 +8,7 @@ kernels without a version in their name (`vmlinuz-linux`, `vmlinuz-lts`) tell it
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,6 +23,9 @@ PATTERNS = (
 )
 MACHINE = re.compile(r"[.-](x86_64|aarch64|ppc64le|s390x|riscv64|amd64|arm64)$")
 VERSION = re.compile(r"\d+\.\d+\.\d+(?:-[\d.]+|)")
+#: `uname -r`: numbers first (depmod takes no other either), no longer than the kernel has room for. It is the name of
+#: directories on this server, and a word of commands.
+RELEASE = re.compile(r"[0-9][!-.0-~]{0,63}")
 # `+debug` (RHEL 8 and later), `-debug` (SUSE, Fedora's +rt-debug), `.debug` (RHEL 7, UEK): a word of its own behind the
 # version. Rescue kernels carry `-rescue-` before it.
 DEBUG = re.compile(r"[+.-]debug(?=[+.-]|$)")
@@ -150,24 +153,29 @@ def by_path(root: Path, path: str) -> Kernel | None:
 
 
 def _release(root: Path, path: str, file: Path) -> str:
+    """The first of what the image says of it that is one."""
+    return next((said for said in _said(root, path, file) if RELEASE.fullmatch(said)), "")
+
+
+def _said(root: Path, path: str, file: Path) -> Iterator[str]:
     parts = path.split("/")
     if parts[1:3] == ["lib", "modules"]:
-        return parts[3]
+        yield parts[3]
+        return
     label = parts[-1].partition("-")[2].removesuffix(".gz")
-    if label[:1].isdigit() and VERSION.match(label):
-        return label
-    from_header = _header_release(file)
-    if from_header:
-        return from_header
+    if VERSION.match(label):
+        yield label
+    yield _header_release(file)
     # Arch writes the name of the kernel's package beside its modules.
     for base in within.matching(root, "/lib/modules/*/pkgbase"):
         real = within.resolve(root, base)
         if real is not None and real.is_file() and real.read_text(errors="replace").strip() == label:
-            return base.split("/")[3]
+            yield base.split("/")[3]
     # Alpine names the kernel by its flavour; on arm64 its header does not tell the release.
     homes = [home.split("/")[3] for home in within.matching(root, "/lib/modules/*")]
     alike = [home for home in homes if home.endswith(f"-{label}")] if label else []
-    return alike[0] if len(alike) == 1 else ""
+    if len(alike) == 1:
+        yield alike[0]
 
 
 def _header_release(file: Path) -> str:

@@ -97,7 +97,7 @@ def firmware_names(listed: bytes) -> set[str]:
     """Names, a line each, of files below lib/firmware. A module says what it likes: a name that leads elsewhere would
     be copied to there on this server, and the kernel refuses it (drivers/base/firmware_loader, since 6.12)."""
     names = os.fsdecode(listed).split("\n")
-    good = {name for name in names if name and not name.startswith("/") and ".." not in name.split("/")}
+    good = {name for name in names if not within.leads_out(name)}
     if odd := sorted({*names} - good - {""}):
         log.warning("modules ask for firmware by names that lead out of lib/firmware: %s", ", ".join(map(ascii, odd)))
     return good

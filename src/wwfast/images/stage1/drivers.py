@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -11,6 +12,9 @@ from wwfast.images.kernels import detect
 from wwfast.images.kernels.modules import asked, firmware_files
 from wwfast.images.stage1.rests import Look
 from wwfast.images.stage1.rules import Choice, name
+from wwfast.system import within
+
+log = logging.getLogger(__name__)
 
 #: What libkmod reads, the .bin files and the lists of what is built in, and what depmod makes these of.
 INDEX = (
@@ -36,6 +40,9 @@ def collect(look: Look, release: str, tree: Path, choice: Choice) -> tuple[list[
     if real is None or not real.is_file():
         raise WwfastError(f"kernel {release} has no modules.dep", hint=f"wwfast image exec IMAGE depmod {release}")
     depends = _depends(_text(look, f"{inside}/modules.dep"))
+    if odd := sorted(filter(within.leads_out, depends)):
+        log.warning("kernel %s has modules by names that lead out of its own: %s", release, ", ".join(map(ascii, odd)))
+        depends = {path: needed for path, needed in depends.items() if path not in odd}
     in_tree = _text(look, f"{inside}/modules.order").splitlines()
     names = {name(path): path for path in depends}
     chosen = _closure(depends, choice.modules(depends, in_tree))
