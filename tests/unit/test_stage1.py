@@ -7,6 +7,7 @@ import json
 import os
 import random
 import shutil
+import stat
 import struct
 import subprocess
 import sys
@@ -31,7 +32,7 @@ from wwfast.config.settings import load
 from wwfast.errors import WwfastError
 from wwfast.images import building, filesystems
 from wwfast.images.building import How
-from wwfast.images.stage1 import elf, programs, rules
+from wwfast.images.stage1 import elf, programs, rests, rules
 from wwfast.images.stage1.rests import Look
 from wwfast.images.store import ImageStore
 from wwfast.nodes.registry import Registry
@@ -115,6 +116,63 @@ def test_stage1_library_that_is_missing_is_named_with_who_needs_it(harvest: Path
     (tmp_path / "tree").mkdir()
     with pytest.raises(programs.LackingError, match=r"no libcurl\.so\.4, which /.*/curl needs"):
         programs.collect(Look(image), tmp_path / "tree")
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("kind", ["device", "fifo", "large", "init"])
+def test_stage1_program_that_is_run_by_what_is_none_is_refused(harvest: Path, tmp_path: Path, kind: str) -> None:
+    """A device would be read without end, and the script of stage-1 be written through a link at its place."""
+    image, victim = tmp_path / "image", tmp_path / "victim"
+    shutil.copytree(harvest, image, symlinks=True)
+    (image / "init").unlink()
+    file = image / ("init" if kind == "init" else "dev/it")
+    file.parent.mkdir(exist_ok=True)
+    if kind == "device":
+        os.mknod(file, 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+    elif kind == "fifo":
+        os.mkfifo(file)
+    elif kind == "large":
+        file.touch()
+        os.truncate(file, rests.LARGEST + 1)
+    else:
+        file.symlink_to(victim)
+        put(image, str(victim).lstrip("/"))
+    (image / "usr/bin/curl").write_text(f"#! /{file.relative_to(image)}\n")
+    (tmp_path / "tree").mkdir()
+    why = {"large": "is too large for stage-1: 512 MiB", "init": "stage-1 has of its own"}.get(kind, "no regular file")
+    with pytest.raises(programs.LackingError, match=rf"{why} \(/usr.*/curl needs it\)"):
+        programs.collect(Look(image), tmp_path / "tree")
+    assert not victim.exists()
+
+
+@pytest.mark.root
+def test_stage1_disk_that_is_full_is_no_fault_of_the_image(harvest: Path, tmp_path: Path) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", tmp_path], check=True)
+    try:
+        with pytest.raises(OSError, match="No space left on device"):
+            programs.collect(Look(harvest), tmp_path)
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_stage1_program_that_is_replaced_meanwhile_is_never_another_than_its_digest(tmp_path: Path, when: str) -> None:
+    root, file = tmp_path / "image", tmp_path / "image/bin/tool"
+    put(root, "bin/tool", text="the old one")
+
+    class Busy(Look):
+        def uses(self, real: Path) -> None:
+            if when == "before":
+                file.write_text("the new one")
+            super().uses(real)
+            file.write_text("the new one")
+
+    (tmp_path / "tree").mkdir()
+    look = Busy(root)
+    copy = programs.Collector(look, tmp_path / "tree").copy("/bin/tool")
+    assert copy is not None
+    known = rests.renewed(look.rests("", [], []), root)
+    assert (copy.read_text(), known is not None) == ("the new one", when == "before")
 
 
 def test_stage1_elf_of_this_python_names_what_ldd_does() -> None:

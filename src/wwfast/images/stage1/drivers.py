@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -61,9 +60,8 @@ def _copy(look: Look, path: str, copy: Path) -> bool:
     real = look.resolve(path)
     if real is None or not real.is_file():
         return False
-    look.uses(real)
     copy.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copy2(real, copy)
+    look.copy(real, copy)
     return True
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from wwfast.errors import WwfastError
 from wwfast.images.stage1 import elf
-from wwfast.images.stage1.rests import Look
+from wwfast.images.stage1.rests import Look, UnfitError
 from wwfast.paths import SHARE
 from wwfast.system import within
 
@@ -113,35 +113,43 @@ class Collector:
                 self._needed(path)
 
     def copy(self, path: str) -> Path | None:
-        """A file with every link on the way to it; the copy, None where there is none."""
-        if path in self._done:
-            return self._done[path]
+        """A file with every link on the way to it; the copy, None where there is none.
+
+        Raises UnfitError for what is no program, OSError of writing.
+        """
+        if path not in self._done:
+            self._done[path] = self._copied(path)
+        return self._done[path]
+
+    def _copied(self, path: str) -> Path | None:
+        way: list[tuple[Path, str | None]] = []  # each link with where it leads, each directory with None
 
         def link(at: list[str], name: str, _more: bool) -> str | None:
-            here = self.root.joinpath(*at, name)
-            there = self.tree.joinpath(*at, name)
+            here, there = self.root.joinpath(*at, name), self.tree.joinpath(*at, name)
             mode = here.lstat().st_mode
-            if stat.S_ISLNK(mode):
-                target = os.readlink(here)  # noqa: PTH115
-                if not there.is_symlink():
-                    there.symlink_to(target)
-                return target
-            if stat.S_ISDIR(mode):
-                there.mkdir(exist_ok=True)
-                there.chmod(0o755)
-            return None
+            if there == self.tree / "init":
+                raise UnfitError("the programs of the image need its /init, which stage-1 has of its own")
+            target = os.readlink(here) if stat.S_ISLNK(mode) else None  # noqa: PTH115
+            if target is not None or stat.S_ISDIR(mode):
+                way.append((there, target))
+            return target
 
-        self.look.resolve(path)
+        if self.look.resolve(path) is None:
+            return None
         try:
             parts = within.follow(path, link)
-            copy = self.tree.joinpath(*parts)
-            if not copy.exists():
-                shutil.copy2(self.root.joinpath(*parts), copy)
-                self.look.uses(self.root.joinpath(*parts))
-        except OSError:
-            self._done[path] = None
+            real, copy = self.root.joinpath(*parts), self.tree.joinpath(*parts)
+            self.look.uses(real)
+        except OSError:  # of reading: what goes wrong in our own tree is no fault of the image
             return None
-        self._done[path] = copy
+        for there, target in way:
+            if target is None:
+                there.mkdir(exist_ok=True)
+                there.chmod(0o755)
+            elif not there.is_symlink():
+                there.symlink_to(target)
+        if not copy.exists():
+            self.look.copy(real, copy)
         return copy
 
     def _needed(self, path: str) -> None:
@@ -151,7 +159,10 @@ class Collector:
             one = todo.pop()
             if one in self._done:
                 continue
-            copy = self.copy(one)
+            try:
+                copy = self.copy(one)
+            except UnfitError as error:
+                raise LackingError(f"{error.message} ({path} needs it)") from error
             if copy is None:
                 raise LackingError(f"the image has no {one}, which {path} needs", hint="install its package again")
             todo += self._wants(one, copy)
@@ -222,7 +233,7 @@ def collect(look: Look, tree: Path) -> None:
         with suppress(LackingError):
             collector.program(name)
     collector.extras("/bin/sh")
-    if not (tree / "lib").exists():  # drivers come in an archive of their own, below lib/modules
+    if not os.path.lexists(tree / "lib"):  # drivers come in an archive of their own, below lib/modules
         collector.home("lib")
     shutil.copyfile(INIT, tree / "init")
     (tree / "init").chmod(0o755)

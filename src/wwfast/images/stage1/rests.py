@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import os
+import shutil
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
 import xxhash
 
+from wwfast.errors import WwfastError
 from wwfast.pack import manifest
 from wwfast.pack.engine import trusted_before
 from wwfast.system import within
 
 FILE = "rests"  # beside the packed part
 DIGEST = 16  # bytes of XXH3 before the record
+LARGEST = 512 << 20  # bytes of a file in stage-1: no program or driver has that many
+
+
+class UnfitError(WwfastError):
+    """A file of the tree is none that stage-1 could be made of."""
 
 
 class File(msgspec.Struct, frozen=True, array_like=True):
@@ -62,10 +70,23 @@ class Look:
         return iter(found)
 
     def uses(self, real: Path) -> None:
-        """The content of this file of the tree is in the part, or decides what is."""
+        """The content of this file of the tree is in the part, or decides what is. Raises UnfitError for a device, a
+        fifo and what is too large, OSError of reading."""
         name = _inside(self.root, real)
-        if name not in self._files:
-            self._files[name] = _examined(real, self._trusted)
+        if name in self._files:
+            return
+        status = real.lstat()
+        if not stat.S_ISREG(status.st_mode):
+            raise UnfitError(f"{name} of the image is no regular file")
+        if status.st_size > LARGEST:
+            raise UnfitError(f"{name} of the image is too large for stage-1: {status.st_size >> 20} MiB")
+        self._files[name] = _examined(real, self._trusted)
+
+    def copy(self, real: Path, copy: Path) -> None:
+        """The digest first: of what is replaced meanwhile it is another than the file's, and the part is made again.
+        Raises as `uses`, and OSError of writing."""
+        self.uses(real)
+        shutil.copy2(real, copy)
 
     def rests(self, recipe: str, there: list[str], idle: list[str]) -> Rests:
         return Rests(recipe, there, idle, self._real, self._matched, self._files)
