@@ -18,7 +18,7 @@ from urllib.parse import quote
 import pytest
 
 from support.daemon import MAC, serving, tiny_site
-from support.modules import plant
+from support.modules import module, plant
 from support.planner import Fresh
 from wwfast.archive.artefact import EROFS, FILESYSTEMS, PIECES, SQUASHFS, TAR_GZ, TAR_ZST, TMPFS, Artefact
 from wwfast.boot import ways
@@ -32,7 +32,7 @@ from wwfast.config.settings import load
 from wwfast.errors import WwfastError
 from wwfast.images import building, filesystems
 from wwfast.images.building import How
-from wwfast.images.stage1 import elf, programs, rests, rules
+from wwfast.images.stage1 import elf, making, programs, rests, rules
 from wwfast.images.stage1.rests import Look
 from wwfast.images.store import ImageStore
 from wwfast.nodes.registry import Registry
@@ -550,6 +550,71 @@ def test_two_stage_image_that_lacks_a_program_says_which_when_it_is_built(
     assert build.info.stage1 == {}
     assert "image tiny has no stage-1" in told(site)[1]
     assert build.artefact("zst") is not None, "in one stage it boots as before"
+    caplog.clear()
+    again = building.build(site, "tiny", How(formats=(SQUASHFS,)))
+    assert again == (build, False), "what the image still lacks is no other build"
+    assert "the image has no curl" in caplog.text, "the hint of the node's trouble sends people here"
+
+
+@pytest.fixture
+def with_driver(site: Paths) -> Paths:
+    """A module that asks for firmware, which the image's rules leave out of what nodes get."""
+    root = site.chroots / "tiny/rootfs"
+    home = f"usr/lib/modules/{RELEASE}"
+    put(root, f"{home}/modules.dep", text="kernel/drivers/net/ethernet/nic.ko:\n")
+    put(root, f"{home}/kernel/drivers/net/ethernet/nic.ko", "usr/lib/firmware/nic.bin")
+    (root / home / "kernel/drivers/net/ethernet/nic.ko").write_bytes(module(license="GPL", firmware="nic.bin"))
+    put(root, "etc/warewulf/excludes", text="usr/lib/firmware/*\n")
+    return site
+
+
+def test_two_stage_that_this_server_could_not_make_is_made_once_it_can(
+    with_driver: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing of the image changed meanwhile: a server without modinfo got its package."""
+    (tmp_path / "bin").mkdir()
+    for name in ("mksquashfs", "rm"):
+        (tmp_path / "bin" / name).symlink_to(shutil.which(name) or "")
+    with monkeypatch.context() as poor:
+        poor.setenv("PATH", str(tmp_path / "bin"))
+        build, _ = building.build(with_driver, "tiny", How(formats=(SQUASHFS,)))
+        assert (build.info.stage1, caplog.text.count("modinfo is not installed")) == ({}, 1)
+        assert not building.build(with_driver, "tiny", How(formats=(SQUASHFS,)))[1]
+        assert caplog.text.count("modinfo is not installed") == 2
+    build, changed = building.build(with_driver, "tiny", How(formats=(SQUASHFS,)))
+    assert (changed, list(build.info.stage1), told(with_driver)[1]) == (True, [RELEASE], "")
+    assert not building.build(with_driver, "tiny", How(formats=(SQUASHFS,)))[1], "nothing changed since"
+
+
+def test_two_stage_firmware_that_only_stage1_has_makes_another_build(with_driver: Paths) -> None:
+    def built() -> tuple[str, bool]:
+        build, changed = building.build(with_driver, "tiny", How(formats=(SQUASHFS,)))
+        made = build.stage1(RELEASE)
+        assert made is not None
+        return made.digest, changed
+
+    first, _ = built()
+    assert built() == (first, False)
+    put(with_driver.chroots / "tiny/rootfs", "usr/lib/firmware/nic.bin", text="of the next version")
+    second, changed = built()
+    assert (changed, second != first) == (True, True)
+    assert built() == (second, False)
+
+
+@pytest.mark.root
+def test_stage1_on_a_full_disk_is_an_error_and_not_an_image_without(
+    site: Paths, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    full = tmp_path / "full"
+    full.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "none", full], check=True)
+    try:
+        job = making.Job(site.chroots / "tiny/rootfs", "image tiny", tmp_path / "made", full)
+        with pytest.raises(WwfastError, match="No space left"):
+            making.make(job, ImageStore(site).get("tiny").kernels())
+    finally:
+        subprocess.run(["umount", full], check=True)
+    assert "no stage-1" not in caplog.text
 
 
 def test_two_stage_node_with_a_kernel_of_its_own_gets_the_drivers_of_that(

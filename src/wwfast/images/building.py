@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import msgspec
@@ -95,10 +96,13 @@ def build_locked(paths: Paths, name: str, how: How) -> tuple[Build, bool]:
             progress=how.progress,
         )
         kinds = [it for it in how.formats if it in FILESYSTEMS]
-        if image.build and not how.force and not how.full and _same(image.build, manifest, kinds, how.drivers):
-            return image.build, False
         made = room / "build"
         made.mkdir(mode=0o755)
+        two = bool(kinds) or any(fmt in ARCHIVES for fmt in manifest.formats)
+        first = _first(paths, image, [it for it in found if it.release not in without] if two else None, made, how)
+        again = image.build and not how.force and not how.full and _same(image.build, manifest, kinds, how.drivers)
+        if image.build and again and first.same(image.build):
+            return image.build, False
         (room / "image").rename(made / "image")
         archive = archives.listed(made / "image", manifest)
         if lost := filesystems.lost(kinds, manifest):
@@ -117,7 +121,7 @@ def build_locked(paths: Paths, name: str, how: How) -> tuple[Build, bool]:
                 unpacked=manifest.unpacked,
                 without=list(without),
                 archive=archive,
-                stage1=_stage1(paths, image, found, made, how, without) if kinds or archive else {},
+                stage1=first.starts,
                 script=programs.script(),
                 recipe=stage1.recipe(how.drivers),
                 roots=roots.result(),
@@ -171,15 +175,33 @@ def _formats(found: Sequence[Kernel], how: How) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*default_formats(found), *(fmt for fmt in how.formats if fmt in FORMATS))))
 
 
-def _stage1(
-    paths: Paths, image: Image, found: Sequence[Kernel], made: Path, how: How, without: Collection[str]
-) -> dict[str, list[str]]:
-    """The roots that stage-1 of each kernel makes: what mounts one unpacks one, too, where the image has a tar."""
+@dataclass(frozen=True)
+class _First:
+    """Stage-1 of a build, for these kernels, None where it is not wanted; `unpacks` is what each makes beside what it
+    mounts."""
+
+    job: stage1.Job
+    kernels: list[Kernel] | None
+    unpacks: Collection[str]
+
+    @cached_property
+    def starts(self) -> dict[str, list[str]]:
+        """Made now: the roots that stage-1 of each kernel makes."""
+        mounts = stage1.make(self.job, self.kernels) if self.kernels is not None else {}
+        return {release: [*kinds, *self.unpacks] for release, kinds in mounts.items()}
+
+    def same(self, former: Build) -> bool:
+        """Whether it would come out as in the build that is served. What that has not is tried again: what still cannot
+        be made is said again, and is no other build."""
+        missing = stage1.missing(self.job, self.kernels) if self.kernels is not None else []
+        made = bool(missing) and (self.starts != former.info.stage1 or stage1.has(self.job, missing))
+        return not made
+
+
+def _first(paths: Paths, image: Image, kernels: list[Kernel] | None, made: Path, how: How) -> _First:
     former = image.build.path / stage1.PLACE if image.build and not how.full else None
     job = stage1.Job(image.rootfs, f"image {image.name}", made / stage1.PLACE, paths.frames, former, how.drivers)
-    mounts = stage1.make(job, (kernel for kernel in found if kernel.release not in without))
-    unpacks = [TMPFS] if archives.form(image.rootfs) else []
-    return {release: [*kinds, *unpacks] for release, kinds in mounts.items()}
+    return _First(job, kernels, [TMPFS] if archives.form(image.rootfs) else [])
 
 
 def default_formats(found: Sequence[Kernel]) -> tuple[str, ...]:
@@ -243,7 +265,8 @@ def in_use_of(name: str, references: Collection[str]) -> frozenset[str]:
 
 
 def _same(build: Build, new: Manifest, kinds: Collection[str], drivers: Choice) -> bool:
-    """The same entries in the same order, and nothing missing in the old one that the new one has."""
+    """The same entries in the same order, and nothing missing in the old one that the new one has, as far as it is not
+    of stage-1."""
     old = build.manifest()
     same = [s.key for s in old.segments] == [s.key for s in new.segments]
     two = kinds or any(fmt in ARCHIVES for fmt in new.formats)

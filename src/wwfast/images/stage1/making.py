@@ -6,8 +6,7 @@ A part is packed once and taken over by the next build, as long as all that it r
 from __future__ import annotations
 
 import logging
-import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +17,7 @@ from wwfast.archive.artefact import FILESYSTEMS, GZ, ZST, Artefact
 from wwfast.errors import WwfastError
 from wwfast.images.kernels.detect import Kernel
 from wwfast.images.stage1 import drivers, programs, rests
+from wwfast.images.stage1.programs import LackingError
 from wwfast.images.stage1.rests import Fill, Look, Rests
 from wwfast.images.stage1.rules import DEFAULT, Choice
 from wwfast.pack import build as packing
@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 PLACE = "stage1"  # of a build: a directory for each release, and that of the programs
 PROGRAMS = "programs"
+PROGRAMS_IN = (ZST, GZ)  # what each kernel unpacks, also one that is kept apart from images
 RECIPE = 1  # to be counted up when the same tree comes out otherwise
 LEVEL = 9  # 30 MB of Debian 12's cloud kernel and programs are 11.0 MB; at 19 they would be 9.6
 NEEDED = ("loop", "overlay")
@@ -61,11 +62,12 @@ def recipe(choice: Choice) -> str:
 def make(job: Job, found: Iterable[Kernel]) -> dict[str, list[str]]:
     """Pack `place`/programs, and `place`/RELEASE for each kernel; -> the file systems that each can mount as a root.
 
-    What is missing in the image is said, and leaves it without: it boots in one stage as before.
+    What is missing in the image, or on this server to read it, is said, and leaves it without: it boots in one stage as
+    before. Raises WwfastError where the disk fails.
     """
     try:
-        _programs(job)
-    except WwfastError as error:
+        _part(job, PROGRAMS, _programs, PROGRAMS_IN)
+    except LackingError as error:
         log.warning("%s has no stage-1: %s", job.name, _why(error))
         return {}
     return kernels(job, found)
@@ -75,12 +77,10 @@ def kernels(job: Job, found: Iterable[Kernel]) -> dict[str, list[str]]:
     """Pack the drivers of each; as `make`."""
     made: dict[str, list[str]] = {}
     idle: list[set[str]] = []
-    for kernel in found:
-        if kernel.unwanted or not kernel.release or kernel.release in made:
-            continue
+    for kernel in _wanted(found):
         try:
             part = for_kernel(job, kernel)
-        except WwfastError as error:
+        except LackingError as error:
             log.warning("%s has no stage-1 for kernel %s: %s", job.name, kernel.release, _why(error))
             continue
         made[kernel.release] = mounts(part)
@@ -88,6 +88,27 @@ def kernels(job: Job, found: Iterable[Kernel]) -> dict[str, list[str]]:
     for rule in sorted(set.intersection(*idle)) if idle else ():
         log.warning("the rule of drivers `%s` matches nothing in %s", rule, job.name)
     return made
+
+
+def missing(job: Job, found: Iterable[Kernel]) -> list[str]:
+    """The parts that `make` would not take over as they are: former ones that are not there, or would now come out
+    otherwise."""
+    parts = {PROGRAMS: PROGRAMS_IN} | {kernel.release: _format(kernel) for kernel in _wanted(found)}
+    return [part for part, formats in parts.items() if _former(job, part, _how(job, formats)) is None]
+
+
+def has(job: Job, parts: Iterable[str]) -> bool:
+    """Whether one of these parts is made."""
+    return any((job.place / part).is_dir() for part in parts)
+
+
+def _wanted(found: Iterable[Kernel]) -> Iterator[Kernel]:
+    """One for each release."""
+    seen = {""}
+    for kernel in found:
+        if not kernel.unwanted and kernel.release not in seen:
+            seen.add(kernel.release)
+            yield kernel
 
 
 def mounts(found: Rests) -> list[str]:
@@ -100,61 +121,68 @@ def _why(error: WwfastError) -> str:
 
 
 def for_kernel(job: Job, kernel: Kernel) -> Rests:
-    """Pack its drivers. Raises WwfastError where it cannot mount what stage-1 fetches."""
-    found = _part(
-        job,
-        kernel.release,
-        lambda look, tree: drivers.collect(look, kernel.release, tree, job.choice),
-        ZST if kernel.zstd else GZ,
-    )
-    if missing := [each for each in NEEDED if each not in found.there]:
-        shutil.rmtree(job.place / kernel.release)
-        raise WwfastError(f"the kernel has no {' and no '.join(missing)}", hint="boot another kernel")
-    return found
-
-
-def _programs(job: Job) -> None:
-    """In what each kernel unpacks, also one that is kept apart from images."""
+    """Pack its drivers. Raises LackingError where it cannot mount what stage-1 fetches."""
 
     def fill(look: Look, tree: Path) -> tuple[list[str], list[str]]:
-        programs.collect(look, tree)
-        return [], []
+        there, idle = drivers.collect(look, kernel.release, tree, job.choice)
+        if lacks := [each for each in NEEDED if each not in there]:
+            raise LackingError(f"the kernel has no {' and no '.join(lacks)}", hint="boot another kernel")
+        return there, idle
 
-    _part(job, PROGRAMS, fill, ZST, GZ)
+    return _part(job, kernel.release, fill, _format(kernel))
 
 
-def _part(job: Job, part: str, fill: Fill, *formats: str) -> Rests:
+def _format(kernel: Kernel) -> tuple[str, ...]:
+    return (ZST,) if kernel.zstd else (GZ,)
+
+
+def _programs(look: Look, tree: Path) -> tuple[list[str], list[str]]:
+    programs.collect(look, tree)
+    return [], []
+
+
+def _how(job: Job, formats: tuple[str, ...]) -> str:
+    return f"{recipe(job.choice)} {' '.join(formats)}"
+
+
+def _part(job: Job, part: str, fill: Fill, formats: tuple[str, ...]) -> Rests:
+    """Raises LackingError where what `fill` looks at is not what it needs."""
     dest = job.place / part
     job.place.mkdir(exist_ok=True)
-    wanted = f"{recipe(job.choice)} {' '.join(formats)}"
-    if job.former is not None and (taken := _taken(job.former / part, dest, job.root, wanted)):
+    if taken := _taken(job, part, dest, _how(job, formats)):
         return taken
     with work.directory(job.place) as room:
         tree = room / "tree"
         tree.mkdir()
         tree.chmod(0o755)
         look = Look(job.root)
-        there, idle = fill(look, tree)
+        try:
+            there, idle = fill(look, tree)
+        except WwfastError as error:
+            raise LackingError(error.message, hint=error.hint) from error
         skipped = frozenset() if part == PROGRAMS else frozenset({"lib"})  # the image's own /lib may be a link
         name = f"{job.name.rpartition(' ')[2]}.stage1"
         packing.build(
             tree, room / "packed", name=name, formats=formats, level=LEVEL, frames=job.frames, skip_dirs=skipped,
             epoch=0,
         )  # fmt: skip
-        found = look.rests(wanted, there, idle)
+        found = look.rests(_how(job, formats), there, idle)
         rests.write(room / "packed", found)
         (room / "packed").rename(dest)
     files.sync(dest)
     return found
 
 
-def _taken(former: Path, dest: Path, root: Path, wanted: str) -> Rests | None:
-    """The part of an earlier build at its new place too; None where it would come out otherwise, or is damaged."""
-    known = rests.read(former)
-    if known is None or known.recipe != wanted:
-        return None
-    found = rests.renewed(known, root)
-    if found is None or not packing.again(former, dest):
+def _former(job: Job, part: str, how: str) -> Rests | None:
+    """What the part of an earlier build rests on now; None where there is none, or it would come out otherwise."""
+    known = rests.read(job.former / part) if job.former is not None else None
+    return rests.renewed(known, job.root) if known is not None and known.recipe == how else None
+
+
+def _taken(job: Job, part: str, dest: Path, how: str) -> Rests | None:
+    """The part of an earlier build at its new place too; None where it is none any more, or is damaged."""
+    found = _former(job, part, how)
+    if found is None or job.former is None or not packing.again(job.former / part, dest):
         return None
     rests.write(dest, found)
     return found
@@ -170,7 +198,7 @@ def load(build: Path, release: str) -> Artefact | None:
 def programs_of(build: Path) -> dict[str, Artefact]:
     """By format; none where the image lacks something."""
     place = build / PLACE / PROGRAMS
-    found = (packing.load(place, fmt) for fmt in (ZST, GZ)) if place.is_dir() else ()
+    found = (packing.load(place, fmt) for fmt in PROGRAMS_IN) if place.is_dir() else ()
     return {made.format: made for made in found if made is not None}
 
 
