@@ -90,7 +90,11 @@ def test_pack_archive_unpacks_to_the_tree(tree: Path, tmp_path: Path, fmt: str) 
 def test_pack_archive_keeps_every_attribute(tree: Path, tmp_path: Path) -> None:
     wanted = {
         "usr/bin/sh": {"security.capability": struct.pack("<5I", 0x02000001, 1 << 13, 0, 0, 0)},
-        "usr/large": {"user.of us": b"a=b\nc\0d", "security.selinux": b"system_u:object_r:etc_t:s0\0"},
+        "usr/large": {
+            "user.of us": b"a=b\nc\0d",
+            "user.a=b%3Dc%": b"=",
+            "security.selinux": b"system_u:object_r:etc_t:s0\0",
+        },
         "usr/file1": {"system.posix_acl_access": acl(6, 4)},
         "usr": {"system.posix_acl_default": acl(7, 5), "user.x": b""},
         "bin": {"trusted.of.a.link": b"1"},

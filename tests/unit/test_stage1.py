@@ -402,6 +402,7 @@ def test_two_stage_image_with_a_file_that_no_initramfs_carries_boots_in_two_stag
     build, _ = building.build(site, "tiny", How())
     (warning,) = [line for line in build.manifest().warnings if "two stages" in line]
     assert "opt-large" in warning
+    assert build.differences(site.chroots / "tiny/rootfs") == []
     script, reason = told(site, machine=Machine(300))
     assert reason == ""
     assert "in two stages as tmpfs" in script
@@ -410,11 +411,16 @@ def test_two_stage_image_with_a_file_that_no_initramfs_carries_boots_in_two_stag
     assert "image tiny has a file that an initramfs cannot carry" in told(site)[1]
 
 
-def test_two_stage_tmpfs_of_an_image_without_tar_names_it(site: Paths, caplog: pytest.LogCaptureFixture) -> None:
-    for tar in (site.chroots / "tiny/rootfs").rglob("tar"):
+@pytest.mark.parametrize("other", [None, "/bin/busybox", "/usr/bin/bsdtar"])
+def test_two_stage_tmpfs_of_an_image_without_gnu_tar_names_it(
+    site: Paths, caplog: pytest.LogCaptureFixture, other: str | None
+) -> None:
+    for tar in list((site.chroots / "tiny/rootfs").rglob("tar")):
         tar.unlink()
+        if other is not None:
+            shutil.copy2(other, tar)
     build, _ = building.build(site, "tiny", How(formats=(TMPFS,)))
-    assert "image tiny is not made for two stages as tmpfs: it has no tar: install tar in it" in caplog.text
+    assert "image tiny is not made for two stages as tmpfs: it has no GNU tar: install tar in it" in caplog.text
     assert build.info.archive is None
 
 
@@ -447,25 +453,35 @@ def test_two_stage_is_chosen_by_the_memory_that_the_boot_loader_tells(site: Path
             assert words in script
 
 
-def test_two_stage_needs_of_an_image_are_shown_with_it(site: Paths, capsys: pytest.CaptureFixture[str]) -> None:
-    def shown(*words: str) -> str:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            main(["--root", str(site.root), "image", "show", "tiny", *words])
-        assert caught.value.code in (0, None)
-        return capsys.readouterr().out
+def shown(site: Paths, capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """What `image show` says."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as caught:
+        main(["--root", str(site.root), "image", "show", "tiny", *words])
+    assert caught.value.code in (0, None)
+    return capsys.readouterr().out
 
+
+def test_two_stage_image_that_is_damaged_is_shown(site: Paths, capsys: pytest.CaptureFixture[str]) -> None:
+    build, _ = building.build(site, "tiny", How(formats=(SQUASHFS,)))
+    for pack in (build.path / "image").glob("*.pack"):
+        os.truncate(pack, 10)
+    (damaged,) = json.loads(shown(site, capsys, "--json"))["ways"]
+    assert "is damaged" in damaged["lacks"]
+
+
+def test_two_stage_needs_of_an_image_are_shown_with_it(site: Paths, capsys: pytest.CaptureFixture[str]) -> None:
     building.build(site, "tiny", How(formats=(SQUASHFS,)))
-    one, *two = json.loads(shown("--json"))["ways"]
+    one, *two = json.loads(shown(site, capsys, "--json"))["ways"]
     assert (one["way"], one["need"] >= 192, one["lacks"]) == ("in one stage", True, "")
     squashfs = next(way for way in two if way["way"] == "in two stages as squashfs")
     assert (130 < squashfs["need"] < 192, squashfs["lacks"]) == (True, "")
-    lines = [line.strip().removeprefix("ways:").strip() for line in shown("--all").splitlines()]
+    lines = [line.strip().removeprefix("ways:").strip() for line in shown(site, capsys, "--all").splitlines()]
     assert f"in one stage: from {one['need']} MiB of memory" in lines
     assert f"in two stages as squashfs: from {squashfs['need']} MiB of memory" in lines
     assert "in two stages as erofs: image tiny is not built as erofs" in lines
     shutil.rmtree(site.images)
-    assert json.loads(shown("--json"))["ways"] == []
+    assert json.loads(shown(site, capsys, "--json"))["ways"] == []
 
 
 def test_two_stage_is_chosen_by_what_the_node_last_reported(site: Paths, capsys: pytest.CaptureFixture[str]) -> None:

@@ -40,7 +40,7 @@ class Member:
 
 def head(member: Member, extra: Iterable[Record] = (), stand_in: bytes = b"") -> bytes:
     """The blocks before a member's content. `stand_in` is the name for who does not read `extra`."""
-    records = [*extra, *((ATTRIBUTE + name, value) for name, value in member.attributes)]
+    records = [*extra, *((attribute(name), value) for name, value in member.attributes)]
     if not stand_in and len(member.name) > NAME:
         records.append((b"path", member.name))
     if len(member.target) > TARGET:
@@ -82,6 +82,11 @@ def sparse(member: Member, extents: Sequence[Extent]) -> bytes:
         attributes=member.attributes,
     )
     return head(stored, extra, b"GNUSparseFile.0/file") + padded(text)
+
+
+def attribute(name: bytes) -> bytes:
+    """The key of an extended attribute, in which GNU tar has `=` and `%` as %3D and %25."""
+    return ATTRIBUTE + name.replace(b"%", b"%25").replace(b"=", b"%3D")
 
 
 def record(key: bytes, value: bytes) -> bytes:

@@ -22,6 +22,8 @@ FROM = 768 << 20
 PLACES = ("/usr/bin", "/bin", "/usr/local/bin", "/usr/sbin", "/sbin")
 #: What stage-1 unpacks by, the faster one first.
 PROGRAMS = {TAR_ZST: ("tar", "head", "zstd"), TAR_GZ: ("tar", "head", "gzip")}
+#: What is in GNU tar and in no other: busybox's and bsdtar lack the options that stage-1 needs.
+GNU = b"delay-directory-restore"
 
 
 class ArchiveInfo(msgspec.Struct, frozen=True):
@@ -38,7 +40,7 @@ def form(tree: Path) -> str:
 
 
 def lacks(tree: Path) -> list[str]:
-    """The programs that are missing."""
+    """The programs that are missing; tar is, too, where there is another one than GNU's."""
     return [program for program in PROGRAMS[TAR_GZ] if not _has(tree, program)]
 
 
@@ -87,4 +89,5 @@ def artefacts(image: Path, packed: Artefact | None, found: ArchiveInfo | None) -
 
 def _has(tree: Path, program: str) -> bool:
     real = (within.resolve(tree, f"{place}/{program}") for place in PLACES)
-    return any(each is not None and each.is_file() and os.access(each, os.X_OK) for each in real)
+    there = next((each for each in real if each is not None and each.is_file() and os.access(each, os.X_OK)), None)
+    return there is not None and (program != "tar" or GNU in there.read_bytes())

@@ -158,7 +158,7 @@ def _archive(tree: Path, name: str, how: How) -> str:
     if TMPFS in how.formats and not form:
         lacking = archives.lacks(tree)
         packages = ", ".join(programs.package(program, tree) for program in lacking)
-        said = (name, ", ".join(lacking), packages)
+        said = (name, ", ".join("GNU tar" if program == "tar" else program for program in lacking), packages)
         log.warning("image %s is not made for two stages as tmpfs: it has no %s: install %s in it", *said)
     return form
 

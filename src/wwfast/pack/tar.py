@@ -23,7 +23,7 @@ from wwfast.pack.cache import Frame, FrameCache, PackWriter, frame_key
 from wwfast.pack.engine import Packed, cores, explain
 
 FRAME = 4 << 20  # raw bytes of a frame, at most: two of them are in a node's memory beside the image
-VERSION = b"pax 1"  # of what is written here: frames of another one are made anew
+VERSION = b"pax 2"  # of what is written here: frames of another one are made anew
 KINDS = {
     stat.S_IFDIR: pax.DIRECTORY,
     stat.S_IFLNK: pax.SYMLINK,

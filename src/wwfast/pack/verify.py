@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from wwfast.archive.artefact import FORMATS
 from wwfast.pack import manifest
 from wwfast.pack.build import damaged
 from wwfast.pack.engine import SEGMENT, chunks, explain, scan
@@ -32,6 +33,7 @@ def differences(dest: Path, tree: Path, *, segment: float = SEGMENT) -> list[str
         skip_dirs=frozenset(listed.skip_dirs),
         epoch=listed.epoch,
         segment=segment,
+        newc=any(fmt in FORMATS for fmt in listed.formats),
     )
     built = {segment.key for segment in listed.segments}
     buffer = bytearray(1 << 20)

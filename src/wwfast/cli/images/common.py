@@ -131,11 +131,15 @@ def ways_of(made: Any) -> list[dict[str, Any]]:
     lacks; none before the first build."""
     from wwfast.boot import ways
     from wwfast.boot.resolve import served
+    from wwfast.errors import WwfastError
 
     default = made.default_kernel()
     if default is None or made.build is None:
         return []
-    found = ways.offered(served(made), default.release or default.version)
+    try:
+        found = ways.offered(served(made), default.release or default.version)
+    except WwfastError as error:  # damaged: `image verify` says where
+        found = [ways.Way("", lacks=error.message)]
     return [{"way": way.name, "need": way.need or None, "lacks": way.lacks} for way in found]
 
 
