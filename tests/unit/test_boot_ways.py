@@ -120,6 +120,29 @@ def test_way_does_not_ask_boot_loaders_for_more_than_they_hold(
     assert chosen(large(*offers, packed=packed), 1 << 18, firmware) == expected
 
 
+@pytest.mark.parametrize("args", [["root=/dev/ram0"], ["quiet", "rootfstype=ramfs"]])
+def test_way_in_one_stage_needs_less_where_the_initramfs_is_no_tmpfs(args: list[str]) -> None:
+    """The kernel makes it one unless root= or rootfstype= say otherwise (init/do_mounts.c), and half is its limit."""
+    asks = Node(id="n1", kernel=Kernel(args=args))
+    assert ways.choose(image(), asks, RELEASE, Machine(700, BIOS)).why == "in one stage: needs 671 MiB of 700"
+    asks = Node(id="n1", kernel=Kernel(args=["rootfstype=tmpfs,ramfs"]))
+    with pytest.raises(ways.UnfitError, match="which has 700 MiB of memory: in one stage it needs 889"):
+        ways.choose(image(), asks, RELEASE, Machine(700, BIOS))
+
+
+@pytest.mark.parametrize("size", [100, 378, 600, 650, 1000, 2000, 10_000, 200_000])
+def test_way_in_two_stages_leaves_room_for_pieces_and_overlays(size: int) -> None:
+    for way in ways.offered(image(*ALL, unpacked=size, mounted=size), RELEASE)[1:]:
+        assert ways.FILLED * ways.total(way.need) - size >= 20, way
+
+
+def test_way_in_one_stage_comes_first_for_who_was_silent_in_two() -> None:
+    machine = Machine(0, UEFI, silent=True)
+    assert ways.choose(image(*ALL), node(), RELEASE, machine).root == ""
+    assert ways.choose(image(*ALL), node("squashfs"), RELEASE, machine).root == SQUASHFS
+    assert ways.choose(large(*ALL), node(), RELEASE, Machine(0, BIOS, silent=True)).root, "which BIOS cannot load"
+
+
 def test_way_in_two_stages_is_none_where_something_is_missing() -> None:
     whole = image(SQUASHFS)
     assert chosen(whole, 384) == SQUASHFS

@@ -237,6 +237,7 @@ def test_what_a_user_of_a_node_could_say_of_it_is_not_believed() -> None:
     assert not believed(who)
     assert (believed(guard(own_dhcp=False)), believed(guard(own_dhcp=False), port=987)) == (False, True)
     assert believed(guard(secure=False))
+    assert not believed(guard(secure=False), "10.0.0.12"), "another machine is not it, whatever its port"
 
 
 def test_an_external_dhcp_leaves_only_the_port_rule() -> None:

@@ -517,12 +517,48 @@ def test_two_stage_is_chosen_by_what_the_node_last_reported(site: Paths, capsys:
         assert (told["failed"], told.get("way")) == (True, None)
         assert "in one stage it needs" in told["error"]
         assert "as squashfs it needs" in told["error"]
-    assert f"does not fit node n1, which has {ways.whole(90)} MiB of memory" in doctor()
+        assert "in one stage" in asked(), "it may have more by now, and only Linux can tell"
+        assert server.get(f"/runtime/{MAC}?format=tar&memory=190")[0] == 200
+        assert "in two stages as squashfs" in server.get(f"/ipxe/{MAC}?memsize=3072")[1].decode(), "Linux has less"
+        assert "in two stages as squashfs" in server.get(f"/ipxe/{MAC}?memsize=225")[1].decode()
+        assert server.status("n1")["nodes"]["n1"]["memory"] == ways.whole(190), "what iPXE says is not kept"
+    site.machines.write_text('{"n1": 123}')
+    assert "does not fit node n1, which has 123 MiB of memory" in doctor()
     site.machines.write_text("{")
     assert "does not fit" not in doctor()
     with serving(site) as server:
         assert "in one stage" in asked()
         assert "machines.json" in str(server.status()["troubles"])
+
+
+def test_two_stage_is_tried_once_by_who_is_not_heard_of_then(site: Paths) -> None:
+    """Stage-1 may have no driver for the card: then it tells nothing, and the node comes back for its script."""
+    unrooted(site)
+    (site.chroots / "tiny/rootfs/usr/lib/large").write_bytes(random.Random(1).randbytes(150 << 20))
+    building.build(site, "tiny", How(formats=(SQUASHFS,)))
+    with serving(site) as server:
+
+        def asked() -> str:
+            return server.get(f"/ipxe/{MAC}?memsize=")[1].decode()
+
+        assert "in two stages as squashfs" in asked()
+        assert "in two stages as squashfs" in asked(), "a script alone says nothing"
+        assert server.get(f"/stage1/{MAC}")[0] == 200
+        assert "in one stage: needs" in (script := asked())
+        assert "stage-1 did not tell it, either" in script
+        assert server.get(f"/image/{MAC}?compress=zst")[0] == 200
+        assert "in two stages as squashfs" in asked(), "and the other way when that did not help"
+        assert server.get(f"/stage1/{MAC}")[0] == 200
+        assert server.get(f"/image/{MAC}?compress=squashfs.pieces&memory=460")[0] == 200
+        assert "in two stages as squashfs: needs" in (script := asked())
+        assert "as it last reported" in script
+
+
+def test_two_stage_is_not_for_who_boots_by_ipv6(site: Paths) -> None:
+    """Stage-1 is given the address that iPXE has, of IPv4."""
+    unrooted(site)
+    assert "in two stages as squashfs" in told(site, machine=Machine(240))[0]
+    assert "stage-1 has no IPv6 address" in told(site, machine=Machine(240), ipv6=True)[1]
 
 
 def test_two_stage_is_not_chosen_for_a_script_that_loads_an_image_and_nothing_else(site: Paths) -> None:

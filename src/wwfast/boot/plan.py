@@ -43,7 +43,7 @@ class BootPlan:
 
     A `script` must be run first, elsewhere, and becomes the text (`with_text`), or `Planner.instead` of it is sent.
     `sent` is what the status table shows: the object's name, NOT_FOUND or BAD_REQUEST. Of a script that boots `way` is
-    the way in which the image comes.
+    the way in which the image comes; `unfit`: the machine is too small for each.
     """
 
     stage: Stage
@@ -55,6 +55,7 @@ class BootPlan:
     sent: str = ""
     reason: str = ""
     way: Choice | None = None
+    unfit: bool = False
 
     @property
     def failed(self) -> bool:
@@ -180,7 +181,8 @@ class Planner:
             "wait": RETRY_SECONDS,
             "script_url": Expanded(self._urls(ask).script(ask.wwid, ask.machine.firmware)),
         }
-        return self._script_of(standing, node, "message", variables, reason(error))
+        plan = self._script_of(standing, node, "message", variables, reason(error))
+        return replace(plan, unfit=isinstance(error, ways.UnfitError))
 
     @staticmethod
     def _script_of(
@@ -227,6 +229,7 @@ class Planner:
             return self._script_of(standing, node.id, name, variables)
         image = self._bootable(standing, node, ask)
         lacks = "" if standing.scripts.fetches(name) else f"iPXE template {name} of this site fetches no stages"
+        lacks = lacks or ("stage-1 has no IPv6 address" if ask.ipv6 else "")
         way = ways.choose(image, node, self.kernel(standing, node, ask).version, ask.machine, lacks)
         variables |= {"way": plain(way.why), **self._downloads(standing, node, ask, image)}
         overlays = self._overlays(node, GZ if way.root else image.boot_format, overlay)

@@ -28,8 +28,8 @@ KERNEL = 32
 #: MiB beside what stage-1 keeps in memory: kernel, stage-1, what a system writes while it starts. Logins were reached
 #: with 512 MiB by tmpfs (378 unpacked) and with 256 by squashfs (95).
 BESIDE = {TMPFS: 110, **dict.fromkeys(MOUNTED, 130)}
-#: What of its memory stage-1 may fill (`size=90%` in share/stage1/init).
-FILLED = 0.9
+#: What of its memory stage-1 may fill (`size=90%` in share/stage1/init), and MiB there for pieces and for overlays.
+FILLED, ROOM = 0.9, 24
 #: MiB that a machine has which does not say, as at every first boot by UEFI: the least that virtual machines are made
 #: with. A kernel that runs full panics, and nobody hears of it; stage-1 finds out before it fetches the image. So a
 #: larger image comes in two stages where it can, once; without another way it comes in one.
@@ -41,11 +41,13 @@ LOADS = {BIOS: (1920 * MIB, 3072 * MIB), UEFI: (2047 * MIB, 1 << 62), "": (1920 
 
 
 class Machine(NamedTuple):
-    """`memory` in MiB, 0 where it is not known; `former`: it is what the node reported at an earlier boot."""
+    """`memory` in MiB, 0 where it is not known; `former`: it is what the node reported at an earlier boot; `silent`:
+    stage-1 went to it last time, and nothing was heard of that."""
 
     memory: int = 0
     firmware: str = ""
     former: bool = False
+    silent: bool = False
 
     def __str__(self) -> str:
         if not self.memory:
@@ -56,13 +58,19 @@ class Machine(NamedTuple):
 UNTOLD = Machine()
 
 
+class UnfitError(WwfastError):
+    """The machine has too little memory for every way, as far as that is known."""
+
+
 @dataclass(frozen=True, slots=True)
 class Way:
-    """`root` is what stage-1 makes, "" in one stage; `need` in MiB of the machine's memory; `loads` in bytes that the
-    boot loader must hold; `lacks` and `hint` say why it cannot be, whatever the machine."""
+    """`root` is what stage-1 makes, "" in one stage; `need` in MiB of the machine's memory, and `least` with which it
+    may still work; `loads` in bytes that the boot loader must hold; `lacks` and `hint` say why it cannot be on any
+    machine."""
 
     root: str
     need: int = 0
+    least: int = 0
     loads: int = 0
     lacks: str = ""
     hint: str = ""
@@ -94,9 +102,9 @@ def whole(total: int) -> int:
     return (total + KERNEL) * 64 // 63 if total else 0
 
 
-def offered(image: ServedImage, release: str, override: str = "") -> list[Way]:
-    """All ways of an image with a kernel of this release; the one in one stage is the first."""
-    ways = [_in_one(image)]
+def offered(image: ServedImage, release: str, override: str = "", args: Sequence[str] = ()) -> list[Way]:
+    """All ways of an image with a kernel of this release and these arguments; the one in one stage is the first."""
+    ways = [_in_one(image, args)]
     for kind in KINDS:
         try:
             stage1.ready(image, release, kind, override)
@@ -104,18 +112,23 @@ def offered(image: ServedImage, release: str, override: str = "") -> list[Way]:
             ways.append(Way(kind, lacks=error.message, hint=error.hint or ""))
             continue
         size = (image.unpacked - image.holes if kind == TMPFS else image.roots[kind].size) / MIB
-        ways.append(Way(kind, int(max(size + BESIDE[kind], size / FILLED + KERNEL)) + 1))
+        need = int(max(size + BESIDE[kind], whole(int((size + ROOM) / FILLED)))) + 1
+        ways.append(Way(kind, need, need))
     return ways
 
 
-def _in_one(image: ServedImage) -> Way:
+def _in_one(image: ServedImage, args: Sequence[str]) -> Way:
     if image.boot_format not in image.artefacts:
         return Way("", lacks=f"image {image.name} has a file that an initramfs cannot carry")
     packed = image.artefacts[image.boot_format].size
-    # The file system of the initramfs takes half of what is left beside the packed image: with 378 MiB, 101 packed, a
-    # machine of 768 MiB runs full, and one of 896 comes to its login.
-    least = max(image.least_ram, 2 * image.unpacked + packed + KERNEL * MIB)
-    return Way("", -(-least // MIB), packed)
+    need = least = image.least_ram
+    if not any(arg.startswith("root=") or (arg.startswith("rootfstype=") and "tmpfs" not in arg) for arg in args):
+        # The initramfs is a tmpfs (init_rootfs), which takes half of what is left beside the packed image: with 378
+        # MiB, 101 packed, a machine of 768 MiB runs full, and one of 896 comes to its login. A 16th less may do:
+        # inodes, which are in the figure, do not count against that half.
+        need = max(need, 2 * image.unpacked + packed + KERNEL * MIB)
+        least = max(least, 2 * image.unpacked * 15 // 16 + packed)
+    return Way("", -(-need // MIB), -(-least // MIB), packed)
 
 
 def choose(image: ServedImage, node: Node, release: str, machine: Machine, lacks: str = "") -> Choice:
@@ -125,15 +138,16 @@ def choose(image: ServedImage, node: Node, release: str, machine: Machine, lacks
     said = AUTO if said.lower() in UNSET else said or AUTO
     if wrong := way(node.root, said):
         raise WwfastError(f"node {node.id}: {wrong}", hint=f"wwfast node set {node.id} --twostage auto")
-    ways = offered(image, release, node.kernel.override)
+    ways = offered(image, release, node.kernel.override, node.kernel.args)
     if lacks:
         ways[1:] = [Way(each.root, lacks=lacks) for each in ways[1:]]
     wanted = _wanted(ways, node.root, said)
     able = [each for each in wanted if not each.lacks and _fits(each, machine)]
     safe, _ = LOADS[machine.firmware]
     sure = [each for each in able if each.need <= (machine.memory or ASSUMED) and each.loads <= safe]
-    able.sort(key=lambda each: (not each.root, each.need))  # stage-1 looks at the memory before it fetches an image
-    chosen = next(iter(sure or able), None)
+    # Stage-1 looks at the memory before it fetches an image, unless it has no driver for the card to do so.
+    able.sort(key=lambda each: ((not each.root) is not machine.silent, each.need))
+    chosen = next(iter(able if machine.silent else sure or able), None)
     if chosen is None:
         raise _none(image, node, said, machine, ways, wanted)
     return Choice(chosen, _why(chosen, node, said, machine, ways[0]))
@@ -141,7 +155,7 @@ def choose(image: ServedImage, node: Node, release: str, machine: Machine, lacks
 
 def _fits(each: Way, machine: Machine) -> bool:
     """Whether it may work: memory that is not known may be any."""
-    return each.need <= (machine.memory or each.need) and each.loads <= LOADS[machine.firmware][1]
+    return each.least <= (machine.memory or each.least) and each.loads <= LOADS[machine.firmware][1]
 
 
 def _wanted(ways: Sequence[Way], root: str, said: str) -> list[Way]:
@@ -163,6 +177,8 @@ def _why(chosen: Way, node: Node, said: str, machine: Machine, one: Way) -> str:
     if said != AUTO:
         return f"{needs}; two stage is {said}"
     if not chosen.root:
+        if machine.silent:
+            return f"{needs}, and stage-1 did not tell it, either"
         return needs if machine.memory else f"{needs}, where {ASSUMED} are taken for granted"
     if one.lacks:
         return f"{needs}; {one.lacks}"
@@ -191,7 +207,7 @@ def _none(
     elif help:
         hint = f"wwfast node set {node.id} --root {help[0].root}"
     has = f", which has {machine.memory} MiB of memory" if machine.memory else ""
-    return WwfastError(f"image {image.name} does not fit node {node.id}{has}: {'; '.join(told)}", hint=hint)
+    return UnfitError(f"image {image.name} does not fit node {node.id}{has}: {'; '.join(told)}", hint=hint)
 
 
 def _figures(each: Way, machine: Machine) -> str:

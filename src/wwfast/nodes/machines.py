@@ -19,11 +19,15 @@ Memory = Annotated[int, msgspec.Meta(ge=1, le=MOST)]
 
 
 class Machines:
-    """MiB of memory by node. Looked up and told on the event loop; the file is for threads."""
+    """MiB of memory by node. Looked up and told on the event loop; the file is for threads.
+
+    `unheard` are nodes that fetched stage-1 and have told nothing since.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._memory: dict[str, int] = {}
+        self.unheard: set[str] = set()
         self.changed = False
 
     def memory(self, node: str) -> int:
@@ -32,9 +36,13 @@ class Machines:
 
     def tell(self, node: str, memory: int) -> None:
         """What a node says that proved to be it: there are never more entries than nodes, but for those that went."""
+        self.unheard.discard(node)
         if 0 < memory <= MOST and abs(memory - self.memory(node)) * ALIKE > memory:
             self._memory[node] = memory
             self.changed = True
+
+    def forget(self, node: str) -> None:
+        self.changed = self._memory.pop(node, 0) > 0 or self.changed
 
     def export(self) -> dict[str, int]:
         return dict(self._memory)

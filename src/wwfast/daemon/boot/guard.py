@@ -189,10 +189,8 @@ class Guard:
 
     def believes(self, node: Node, wwid: str, peer_ip: str, peer_port: int) -> bool:
         """Whether what is said of a node is said by its boot or by root on it, and not by a user of some node."""
-        if not self.secure:
-            return True
         booting = self.own_dhcp and self._phase(wwid) is not None
-        return self.is_own(node, wwid, peer_ip) and (peer_port < PRIVILEGED or booting)
+        return self.is_own(node, wwid, peer_ip) and (peer_port < PRIVILEGED or booting or not self.secure)
 
     def _addresses(self, node: Node, wwid: str) -> set[str]:
         """Where this machine may ask from."""

@@ -219,17 +219,23 @@ class Routes:
         return self._wait(node, target, request, closes)
 
     def _reported(self, node: Node, target: Target, request: Request) -> None:
-        """Keep what a node says of its machine, for boots whose loader cannot say it."""
-        memory = target.ask.machine.memory
+        """Keep what Linux says of its machine, for boots whose loader cannot say it; or that it said nothing."""
+        memory = target.ask.machine.memory if target.stage is not Stage.IPXE else 0
+        if target.stage is Stage.STAGE1 and not target.said:
+            self._machines.unheard.add(node.id)
+        elif target.stage is Stage.IMAGE:
+            self._machines.unheard.discard(node.id)
         if memory and self._guard.believes(node, target.wwid, request.peer_ip, request.peer_port):
             self._machines.tell(node.id, memory)
 
     def _remembered(self, node: Node, target: Target) -> Target:
-        """With the memory that the node told earlier, where its boot loader does not."""
+        """With the memory that Linux told earlier, where its boot loader tells none, or more: some is reserved."""
         machine, memory = target.ask.machine, self._machines.memory(node.id)
-        if machine.memory or not memory:
-            return target
-        return replace(target, ask=replace(target.ask, machine=machine._replace(memory=memory, former=True)))
+        if memory and (not machine.memory or memory < machine.memory):
+            machine = machine._replace(memory=memory, former=True)
+        elif not machine.memory and node.id in self._machines.unheard:
+            machine = machine._replace(silent=True)
+        return replace(target, ask=replace(target.ask, machine=machine))
 
     def _hear(self, node: Node, target: Target, request: Request) -> Response:
         """A node says what went wrong with it: a line in log and status, from memory to memory."""
@@ -342,6 +348,8 @@ class Routes:
     def _respond(
         self, plan: BootPlan, node: Node | None, target: Target, request: Request, again: bool = True
     ) -> Response:
+        if plan.unfit and target.ask.machine.former:
+            self._machines.forget(plan.node)  # it may have more by now, and could never tell
         if plan.failed:
             return _refusal(
                 plan.status, plan.reason, stage=plan.stage, wwid=target.wwid, node=plan.node, sent=plan.sent
@@ -415,7 +423,7 @@ def _machine(stage: Stage, query: Mapping[str, str]) -> Machine:
     if stage is not Stage.IPXE:
         return Machine(ways.whole(_mebibytes(query.get("memory", ""))))
     memory, firmware = _mebibytes(query.get("memsize", "")), query.get("firmware", "")
-    return Machine(memory, firmware if firmware in ways.LOADS else ways.BIOS if memory else "")
+    return Machine(memory, firmware if firmware in (ways.BIOS, ways.UEFI) else ways.BIOS if memory else "")
 
 
 def _mebibytes(text: str) -> int:
