@@ -83,6 +83,74 @@ def test_stage1_driver_that_replaces_the_kernels_own_is_taken(root: Path, tmp_pa
     assert found == {"updates/dkms/nic.ko"}
 
 
+DEEP = ["qcom/a/b/deep.bin", "qcom/top.bin.xz", "qcom/[c]/x.bin.zst", "qcom/link/b/deep.bin"]
+
+
+@pytest.mark.parametrize(
+    ("texts", "found"),
+    [
+        (["- firmware q.fw"], []),
+        (["- firmware q.fw.xz"], []),
+        (["+ firmware one.fw"], ["q.fw.xz", "one.fw.zst"]),
+        (["+ firmware one.fw.zst"], ["q.fw.xz", "one.fw.zst"]),
+        (["+ firmware qcom/"], ["q.fw.xz", *DEEP]),
+        (["+ firmware qcom/*.bin", "- firmware qcom/link/"], ["q.fw.xz", *DEEP[:3]]),
+        (["+ firmware /q*m/", "- firmware qcom/top.bin"], ["q.fw.xz", *DEEP[:1], *DEEP[2:]]),
+        (["+ firmware qcom/a/b/deep.bin"], ["q.fw.xz", *DEEP[:1]]),
+    ],
+)
+def test_stage1_rules_of_firmware_go_down_and_by_names_that_are_not_compressed(
+    root: Path, tmp_path: Path, texts: list[str], found: list[str]
+) -> None:
+    plant(root, RELEASE, DEPENDS, nic=["q.fw"])
+    for name in ("q.fw.xz", "one.fw.zst", *DEEP[:3]):
+        (root / "lib/firmware" / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / "lib/firmware" / name).write_text(name)
+    (root / "lib/firmware/qcom/link").symlink_to("a")
+    (root / "lib/firmware/qcom/a/back").symlink_to("..")
+    _, idle = chosen(root, tmp_path / "tree", *texts)
+    target = tmp_path / "tree/lib/firmware"
+    assert sorted(str(path.relative_to(target)) for path in target.rglob("*") if path.is_file()) == sorted(found)
+    assert idle == []
+
+
+def test_stage1_firmware_by_a_pattern_of_a_module_may_be_compressed(root: Path, tmp_path: Path) -> None:
+    plant(root, RELEASE, DEPENDS, nic=["card*.fw"])
+    for name in ("card1.fw", "card2.fw.xz", "card3.fw.zst"):
+        (root / "lib/firmware" / name).write_text(name)
+    chosen(root, tmp_path / "tree")
+    assert len(list((tmp_path / "tree/lib/firmware").iterdir())) == 3
+
+
+def test_stage1_firmware_that_a_rule_adds_is_copied_to_nowhere_else(root: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other/x.bin"
+    inside = root / str(other).lstrip("/")
+    inside.parent.mkdir(parents=True)
+    inside.touch()
+    texts = [f"+ firmware {'../' * 40}{str(path).lstrip('/')}" for path in (other, other.parent / "*")]
+    assert chosen(root, tmp_path / "tree", *texts) == (DEFAULT | {"nic.bin"}, texts)
+    assert not other.exists()
+
+
+def test_stage1_firmware_whose_links_lead_to_each_other_without_end_is_refused(root: Path, tmp_path: Path) -> None:
+    for number in range(11):
+        (root / f"lib/firmware/m/{number}").mkdir(parents=True)
+        for name in "ab":
+            (root / f"lib/firmware/m/{number}/{name}").symlink_to(f"../{number + 1}")
+    (root / "lib/firmware/m/11").symlink_to("../m")
+    with pytest.raises(WwfastError, match="/lib/firmware/m of the image has more than 2000 directories"):
+        chosen(root, tmp_path / "tree", "+ firmware m/")
+
+
+def test_stage1_is_made_again_when_firmware_came_below_what_a_rule_adds(parts: Parts, root: Path) -> None:
+    choice = Choice((Rule(True, True, "qcom/"),))
+    for name in ("a/b/x.bin", "a/b/y.bin"):
+        (root / "lib/firmware/qcom" / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / "lib/firmware/qcom" / name).write_text(name)
+        assert not parts.make(choice)
+        assert parts.make(choice)
+
+
 @pytest.mark.parametrize("up", ["", "kernel/../../../../../../.."])
 def test_stage1_module_is_copied_to_nowhere_else(
     root: Path, tmp_path: Path, up: str, caplog: pytest.LogCaptureFixture

@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 from wwfast.errors import WwfastError
@@ -21,6 +22,8 @@ Matching = Callable[[str], Iterator[str]]
 
 NOT_MODULES = ("build", "source", "vmlinuz", "vmlinuz.gz")
 SUFFIXES = (".ko", ".ko.gz", ".ko.xz", ".ko.zst")
+FIRMWARE = "/lib/firmware"
+COMPRESSED = (".xz", ".zst")  # what the kernel looks for beside a file of firmware, and unpacks
 
 
 def gather(root: Path, release: str, tree: Path, *, strip: bool = False) -> int:
@@ -81,7 +84,7 @@ def index_matches(place: Path, files: list[Path]) -> bool:
 
 def firmware(root: Path, files: list[Path], target: Path) -> None:
     """Copy what modules ask for and the source has, plain or compressed; the rest was never there."""
-    if within.resolve(root, "/lib/firmware") is not None:
+    if within.resolve(root, FIRMWARE) is not None:
         copy_firmware(root, asked(files), target)
 
 
@@ -105,12 +108,12 @@ def firmware_names(listed: bytes) -> set[str]:
 
 def firmware_files(wanted: Iterable[str], resolve: Resolve, matching: Matching) -> Iterator[tuple[str, Path]]:
     """The name below lib/firmware and the real file of each that there is, in a tree that is looked at by these."""
-    for name in sorted(wanted):
-        for path in matching(f"/lib/firmware/{name}") if "*" in name else (f"/lib/firmware/{name}",):
-            for suffix in ("", ".xz", ".zst"):
-                real = resolve(path + suffix)
-                if real is not None and real.is_file():
-                    yield (path + suffix).removeprefix("/lib/firmware/"), real
+    for name, suffix in product(sorted(wanted), ("", *COMPRESSED)):
+        path = f"{FIRMWARE}/{name}{suffix}"
+        for each in matching(path) if "*" in name else (path,):
+            real = resolve(each)
+            if real is not None and real.is_file():
+                yield each.removeprefix(f"{FIRMWARE}/"), real
 
 
 def copy_firmware(root: Path, wanted: Iterable[str], target: Path) -> None:

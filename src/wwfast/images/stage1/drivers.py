@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterable, Iterator
+from glob import escape
+from itertools import takewhile
 from pathlib import Path
 
 from wwfast.errors import WwfastError
 from wwfast.images.kernels import detect
-from wwfast.images.kernels.modules import asked, firmware_files
-from wwfast.images.stage1.rests import Look
-from wwfast.images.stage1.rules import Choice, name
+from wwfast.images.kernels.modules import FIRMWARE, asked, firmware_files
+from wwfast.images.stage1.rests import Look, UnfitError
+from wwfast.images.stage1.rules import Choice, Rule, name
 from wwfast.system import within
 
 log = logging.getLogger(__name__)
@@ -20,6 +23,8 @@ INDEX = (
     "modules.dep", "modules.dep.bin", "modules.alias", "modules.alias.bin", "modules.softdep", "modules.symbols.bin",
     "modules.builtin", "modules.builtin.bin", "modules.builtin.alias.bin", "modules.builtin.modinfo", "modules.order",
 )  # fmt: skip
+SIGNS = re.compile(r"[*?[]")  # of a pattern
+DIRECTORIES = 2000  # of firmware; linux-firmware has some hundreds
 
 
 def collect(look: Look, release: str, tree: Path, choice: Choice) -> tuple[list[str], list[str]]:
@@ -75,16 +80,49 @@ def _text(look: Look, path: str) -> str:
 
 def _firmware(look: Look, choice: Choice, files: list[Path], target: Path) -> list[str]:
     """-> the names of all that is there of what the modules or the rules ask for."""
-    if look.resolve("/lib/firmware") is None:
+    if look.resolve(FIRMWARE) is None:
         return []
-    added = [rule.text.lstrip("/") for rule in choice.rules if rule.of_firmware and rule.adds]
-    wanted = {*asked(files), *(f"{text}*" if text.endswith("/") else text for text in added)}
+    wanted = asked(files)
+    for rule in choice.rules:
+        if rule.of_firmware and rule.adds:
+            wanted.update(_added(look, rule))
     there = []
     for each, real in firmware_files(wanted, look.resolve, look.matching):
         there.append(each)
         if choice.firmware(each):
             _copy(look, f"/{real.relative_to(look.root)}", target / each)
     return there
+
+
+def _added(look: Look, rule: Rule) -> Iterator[str]:
+    """Names of firmware that a rule adds: its own, or those of all files that it matches."""
+    text = rule.text.lstrip("/")
+    if within.leads_out(text):
+        return
+    if not text.endswith("/") and not SIGNS.search(text):
+        yield text
+        return
+    home = takewhile(lambda part: not SIGNS.search(part), text.split("/")[:-1])
+    yield from filter(rule.matches, _below(look, "/".join((FIRMWARE, *home))))
+
+
+def _below(look: Look, home: str) -> Iterator[str]:
+    """Names below lib/firmware of all files of a directory and of those in it, by every link that does not lead back.
+
+    Raises UnfitError where links make endless many of them.
+    """
+    todo: list[tuple[str, tuple[Path | None, ...]]] = [(home, (look.resolve(home),))]
+    for _ in range(DIRECTORIES):
+        if not todo:
+            return
+        at, above = todo.pop()
+        for path in look.matching(f"{escape(at)}/*"):
+            real = look.resolve(path)
+            if real is None or not real.is_dir():
+                yield path.removeprefix(f"{FIRMWARE}/")
+            elif real not in above:
+                todo.append((path, (*above, real)))
+    raise UnfitError(f"{home} of the image has more than {DIRECTORIES} directories, by links that lead to each other")
 
 
 def _depends(text: str) -> dict[str, list[str]]:

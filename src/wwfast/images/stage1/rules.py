@@ -2,7 +2,8 @@
 
 A line is `+ PATTERN` or `- PATTERN`, and `+ firmware PATTERN` or `- firmware PATTERN` for files below lib/firmware. A
 pattern without a slash is the name of a module, one with a slash its path below lib/modules/RELEASE, where `kernel/`
-may be left out; one that ends with a slash is all that is below it. The last rule that matches wins.
+may be left out; one that ends with a slash is all that is below it. Compressed firmware has its name without .xz or
+.zst, too. The last rule that matches wins.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from wwfast.errors import ConfigError
+from wwfast.images.kernels.modules import COMPRESSED
 
 FILE = "stage1-drivers"  # beside nodes.conf
+PACKED = re.compile(rf"({'|'.join(map(re.escape, COMPRESSED))})$")
 LINE = re.compile(r"([+-])\s+(firmware\s+)?(\S+)")
 
 #: Where drivers of network cards and what they stand on are kept; paravirtual ones lie elsewhere.
@@ -45,7 +48,7 @@ class Rule:
         """Path of a module as modules.dep has it, or of a firmware file below lib/firmware."""
         pattern = self.text.lstrip("/")
         if self.of_firmware:
-            return _below(pattern, path)
+            return _below(pattern, path) or _below(pattern, re.sub(PACKED, "", path))
         if "/" not in pattern:
             return fnmatchcase(name(path), pattern.replace("-", "_"))
         return _below(pattern, path) or _below(pattern, path.removeprefix("kernel/"))
