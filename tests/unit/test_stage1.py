@@ -34,6 +34,7 @@ from wwfast.images import building, filesystems
 from wwfast.images.building import How
 from wwfast.images.stage1 import elf, making, programs, rests, rules
 from wwfast.images.stage1.rests import Look
+from wwfast.images.stage1.rules import Choice
 from wwfast.images.store import ImageStore
 from wwfast.nodes.registry import Registry
 from wwfast.pack import engine
@@ -335,6 +336,36 @@ def site(paths: Paths, harvest: Path) -> Paths:
     made.nodes_conf.write_text(text.replace("  n1:\n", "  n1:\n    root: squashfs\n", 1))
     assert "root: squashfs" in made.nodes_conf.read_text()
     return made
+
+
+def test_two_stage_image_with_names_that_are_not_utf8_is_built(site: Paths, tmp_path: Path) -> None:
+    """Its links, kernels and rules, and what stage-1 looked at; the second build finds all of it again."""
+    root, rule = site.chroots / "tiny/rootfs", tmp_path / "stage1-drivers"
+    odd = os.fsdecode(b"caf\xe9")
+    (root / odd).symlink_to("bin")
+    put(root, f"boot/vmlinuz-6.9.0-{odd}", text="kernel")
+    put(root, "etc/ld.so.conf", text="include ld.so.conf.d/*.conf\n")
+    put(root, f"etc/ld.so.conf.d/{odd}.conf", text="/usr/lib\n")
+    put(root, f"lib/firmware/{odd}/x.bin")
+    (root / "etc/warewulf").mkdir(exist_ok=True)
+    (root / "etc/warewulf/excludes").write_bytes(b"/opt/caf\xe9/*\n")
+    rule.write_bytes(b"+ firmware caf\xe9/\n- firmware nothing-\xe9\n")
+    how = How(formats=(SQUASHFS,), drivers=Choice(rules.read(rule)))
+    build, _ = building.build(site, "tiny", how)
+    assert build.info.stage1 == {RELEASE: [SQUASHFS, EROFS, TMPFS]}
+    assert odd in build.symlinks
+    assert f"/boot/vmlinuz-6.9.0-{odd}" in {kernel.path for kernel in build.kernels}
+    assert build.manifest().excludes[0] == f"opt/{odd}/*"
+    known = rests.read(build.path / "stage1" / RELEASE)
+    assert known is not None
+    assert f"/usr/lib/firmware/{odd}/x.bin" in known.files
+    assert not building.build(site, "tiny", how)[1], "nothing changed since"
+    (root / "opt-other").touch()
+    again, _ = building.build(site, "tiny", how)
+    places = [
+        made.path / "stage1" / part / "manifest.json" for made in (build, again) for part in ("programs", RELEASE)
+    ]
+    assert len({place.stat().st_ino for place in places}) == 2, "stage-1 is taken over"
 
 
 def told(site: Paths, **more: object) -> tuple[str, str]:

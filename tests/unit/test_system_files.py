@@ -1,4 +1,4 @@
-"""Files that are written whole: in the order that a power cut at any moment allows."""
+"""Files that are written whole: in the order that a power cut at any moment allows; and what is kept in them."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from wwfast.system import files
+from wwfast.system import files, records
 
 
 @pytest.fixture
@@ -54,3 +57,17 @@ def test_system_part_of_a_file_ends_where_the_file_does(tmp_path: Path) -> None:
     assert b"".join(parts) == (b"0123456789" * 200_000)[5:]
     assert max(map(len, parts)) == files.PIECE
     assert b"".join(files.read_part(tmp_path / "file", 3, 4)) == b"3456"
+
+
+class Kept(msgspec.Struct):
+    names: dict[str, tuple[str, ...]]
+
+
+@given(st.dictionaries(st.binary(), st.lists(st.binary() | st.just(b"\\udcff"))))
+def test_records_hold_names_that_are_not_utf8_and_refuse_what_is_damaged(names: dict[bytes, list[bytes]]) -> None:
+    kept = Kept({os.fsdecode(name): tuple(map(os.fsdecode, more)) for name, more in names.items()})
+    data = records.encode(kept)
+    assert records.decode(data, Kept) == kept
+    for cut in (data[:-1], data.replace(b'"names"', b'"other"', 1), data[:-1] + b"\xff", data + b"\\udc"):
+        with pytest.raises(msgspec.DecodeError):
+            records.decode(cut, Kept)

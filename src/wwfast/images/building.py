@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import msgspec
-
 from wwfast.archive.artefact import ARCHIVES, FILESYSTEMS, FORMATS, TMPFS
 from wwfast.errors import NotFoundError, WwfastError
 from wwfast.images import archives, filesystems, names, store
@@ -28,7 +26,7 @@ from wwfast.images.store import Build, BuildInfo, Image, ImageStore, KernelInfo
 from wwfast.pack import build as packing
 from wwfast.pack.manifest import Manifest
 from wwfast.paths import Paths
-from wwfast.system import files, locks, work
+from wwfast.system import files, locks, records, work
 from wwfast.system.folders import folder
 
 log = logging.getLogger(__name__)
@@ -147,7 +145,7 @@ def _publish(paths: Paths, name: str, made: Path) -> Build:
 
 def _write(info: BuildInfo, made: Path) -> None:
     file = made / "info.json"
-    file.write_bytes(msgspec.json.encode(info))
+    file.write_bytes(records.encode(info))
     files.sync(file)
     files.sync(made)
 

@@ -28,7 +28,7 @@ from wwfast.images.filesystems import FilesystemInfo
 from wwfast.images.kernels import detect
 from wwfast.images.kernels.detect import Kernel
 from wwfast.paths import Paths
-from wwfast.system import within
+from wwfast.system import records, within
 
 if TYPE_CHECKING:
     from wwfast.pack.manifest import Manifest
@@ -305,7 +305,7 @@ def current_id(paths: Paths, name: str) -> str | None:
 @lru_cache(maxsize=256)
 def _info(path: Path, _stamp: Stamp) -> BuildInfo:
     try:
-        return msgspec.json.decode((path / "info.json").read_bytes(), type=BuildInfo)
+        return records.decode((path / "info.json").read_bytes(), BuildInfo)
     except (OSError, msgspec.DecodeError) as error:
         raise WwfastError(
             f"build {path.name} of image {path.parent.name} cannot be read: {error}",

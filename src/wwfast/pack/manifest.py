@@ -10,6 +10,7 @@ import xxhash
 
 from wwfast.archive.artefact import SUFFIX, Artefact, Extent
 from wwfast.errors import WwfastError
+from wwfast.system import records
 
 FILE = "manifest.json"
 VERSION = 1
@@ -103,13 +104,13 @@ def body(pieces: list[Piece], level: int, library: str) -> Body:
 
 
 def encode(manifest: Manifest) -> bytes:
-    return msgspec.json.encode(manifest) + b"\n"
+    return records.encode(manifest) + b"\n"
 
 
 def read(dest: Path) -> Manifest:
     """The manifest in `dest`. Raises WwfastError when there is none or it is damaged."""
     try:
-        return msgspec.json.decode((dest / FILE).read_bytes(), type=Manifest)
+        return records.decode((dest / FILE).read_bytes(), Manifest)
     except FileNotFoundError as error:
         raise WwfastError(f"{dest} holds no built image", hint="build it: wwfast image build NAME") from error
     except msgspec.MsgspecError as error:

@@ -14,7 +14,7 @@ import xxhash
 from wwfast.errors import WwfastError
 from wwfast.pack import manifest
 from wwfast.pack.engine import trusted_before
-from wwfast.system import within
+from wwfast.system import records, within
 
 FILE = "rests"  # beside the packed part
 DIGEST = 16  # bytes of XXH3 before the record
@@ -94,7 +94,7 @@ class Look:
 
 def write(place: Path, rests: Rests) -> None:
     """Into the directory of the part, whose manifest it vouches for."""
-    body = msgspec.json.encode(rests)
+    body = records.encode(rests)
     (place / FILE).write_bytes(_digest(place, body) + body)
 
 
@@ -103,7 +103,7 @@ def read(place: Path) -> Rests | None:
     try:
         data = (place / FILE).read_bytes()
         body = data[DIGEST:]
-        return msgspec.json.decode(body, type=Rests) if data[:DIGEST] == _digest(place, body) else None
+        return records.decode(body, Rests) if data[:DIGEST] == _digest(place, body) else None
     except (OSError, msgspec.MsgspecError):
         return None
 
