@@ -197,6 +197,16 @@ def test_kernel_firmware_is_copied_to_nowhere_else(tmp_path: Path, name: str, ca
     assert name in caplog.text
 
 
+def test_kernel_configuration_of_terabytes_is_not_read_to_its_end(tmp_path: Path) -> None:
+    plant(tmp_path, "/boot/vmlinuz-6.1.0-1", "/boot/config-6.1.0-1", content=b"CONFIG_RD_ZSTD=y\n")
+    plant(tmp_path, "/boot/vmlinuz-linux", "/lib/modules/6.1.0-2/pkgbase", content=b"linux\n")
+    for name in ("boot/config-6.1.0-1", "lib/modules/6.1.0-2/pkgbase"):
+        os.truncate(tmp_path / name, 1 << 40)
+    assert {(k.path, k.release, k.zstd) for k in detect.kernels(tmp_path)} == {
+        ("/boot/vmlinuz-6.1.0-1", "6.1.0-1", True), ("/boot/vmlinuz-linux", "", False),
+    }  # fmt: skip
+
+
 NO_RELEASES = ["../../../srv/x", "/srv/x", "..", ".", "programs", "-n", "6.1.0/x", "6.1.0\x07", "6.1.0-" + "x" * 59]
 
 

@@ -313,14 +313,19 @@ def test_kernel_import_follows_links_of_modules_inside_the_image_and_never_strip
     (own / "weak-updates/host.ko").symlink_to(host)
     (own / "weak-updates/own.ko").symlink_to("../kernel/own.ko")
     (own / "weak-updates/same.ko").symlink_to("/lib/modules/6.1.0-9-test/kernel/own.ko")
-    files = ("kernel/own.ko", *(f"weak-updates/{name}.ko" for name in ("lent", "own", "same")))
+    (own / "weak-updates/up.ko").symlink_to("../" * 40 + "lib/modules/6.1.0-9-test/kernel/own.ko")
+    (own / "way").symlink_to("/lib/modules/6.1.0-9-test/kernel")
+    (own / "weak-updates/way.ko").symlink_to("../way/own.ko")
+    (own / "build/include").mkdir(parents=True)
+    files = ("kernel/own.ko", *(f"weak-updates/{name}.ko" for name in ("lent", "own", "same", "up", "way")))
     (own / "modules.dep").write_text("".join(f"{name}:\n" for name in files))
     tree = tmp_path / "gathered"
     gather(image.rootfs, "6.1.0-9-test", tree, strip=True)
     weak = tree / "lib/modules/6.1.0-9-test/weak-updates"
     assert host.read_bytes() == b"a module of the server"
-    assert sorted(file.name for file in weak.iterdir()) == ["lent.ko", "own.ko", "same.ko"]
-    assert not any((weak / name).is_symlink() for name in ("lent.ko", "same.ko"))
+    assert sorted(file.name for file in weak.iterdir()) == ["lent.ko", "own.ko", "same.ko", "up.ko", "way.ko"]
+    assert [file.name for file in weak.iterdir() if file.is_symlink()] == ["own.ko"]
+    assert not (weak.parent / "build").exists()
     assert (weak / "own.ko").is_symlink()
     assert (other / "extra/lent.ko").read_bytes() == Path(sys.executable).read_bytes(), "the image stays as it is"
 

@@ -171,6 +171,6 @@ def options(tree: Path, release: str) -> dict[str, str]:
     file = detect.config(tree, release)
     if file is None:
         return {}
-    text = file.read_text(errors="replace")
+    text = within.text(file)
     said = dict(re.findall(r"^CONFIG_(\w+)=([ym])$", text, re.MULTILINE))
     return said | dict.fromkeys(re.findall(r"^# CONFIG_(\w+) is not set$", text, re.MULTILINE), "n")

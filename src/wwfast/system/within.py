@@ -14,6 +14,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import AnyStr
 
+TEXT = 16 << 20
 LINKS = 40  # as the kernel: more links than this in one path is a loop
 
 
@@ -109,6 +110,12 @@ def leads_out(path: str) -> bool:
 def is_file(root: Path, path: str) -> bool:
     real = resolve(root, path)
     return real is not None and real.is_file()
+
+
+def text(file: Path) -> str:
+    """A list or configuration of the tree, its first 16 MiB: a sparse file of terabytes takes nothing in an image."""
+    with file.open("rb") as stream:
+        return stream.read(TEXT).decode(errors="surrogateescape")
 
 
 def matching(root: Path, pattern: str) -> Iterator[str]:

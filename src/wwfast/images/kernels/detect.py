@@ -169,7 +169,7 @@ def _said(root: Path, path: str, file: Path) -> Iterator[str]:
     # Arch writes the name of the kernel's package beside its modules.
     for base in within.matching(root, "/lib/modules/*/pkgbase"):
         real = within.resolve(root, base)
-        if real is not None and real.is_file() and real.read_text(errors="replace").strip() == label:
+        if real is not None and real.is_file() and within.text(real).strip() == label:
             yield base.split("/")[3]
     # Alpine names the kernel by its flavour; on arm64 its header does not tell the release.
     homes = [home.split("/")[3] for home in within.matching(root, "/lib/modules/*")]
@@ -195,7 +195,7 @@ def _header_release(file: Path) -> str:
 def _unpacks_zstd(root: Path, release: str) -> bool:
     """CONFIG_RD_ZSTD=y in the configuration shipped beside the kernel; unknown means no, gzip always works."""
     file = config(root, release)
-    return file is not None and b"\nCONFIG_RD_ZSTD=y\n" in b"\n" + file.read_bytes() + b"\n"
+    return file is not None and "\nCONFIG_RD_ZSTD=y\n" in f"\n{within.text(file)}\n"
 
 
 def machine(file: Path) -> str:

@@ -39,7 +39,10 @@ def gather(root: Path, release: str, tree: Path, *, strip: bool = False) -> int:
     target = place / release
     run(["cp", "-a", "--reflink=auto", "--one-file-system", source, target], timeout=LONG)
     for name in NOT_MODULES:
-        (target / name).unlink(missing_ok=True)
+        if (target / name).is_dir() and not (target / name).is_symlink():
+            shutil.rmtree(target / name)
+        else:
+            (target / name).unlink(missing_ok=True)
     _follow(root, source, target)
     files = modules(target)
     if strip:
@@ -57,12 +60,15 @@ def gather(root: Path, release: str, tree: Path, *, strip: bool = False) -> int:
 
 
 def _follow(root: Path, source: Path, target: Path) -> None:
-    """Links that are absolute or lead out of `source`, which RHEL and SUSE keep in weak-updates: the module itself in
-    their place. One that leads nowhere inside the image goes: on this server it could lead to the server's own."""
+    """Links that lead out of `source`, in the image or on this server, which RHEL and SUSE keep in weak-updates: the
+    module itself in their place. One that leads nowhere inside the image goes: on this server it could lead to the
+    server's own."""
+    inside = os.path.realpath(target) + "/"
     for link in [file for file in target.rglob("*.ko*") if file.is_symlink()]:
         seen = source / link.relative_to(target)
         real = within.resolve(root, f"/{seen.relative_to(root)}")
-        if real is not None and real.is_relative_to(source) and not link.readlink().is_absolute():
+        here = os.path.realpath(link)  # where it leads on this server, by all links on the way
+        if real is not None and real.is_relative_to(source) and here.startswith(inside):
             continue
         link.unlink()
         if real is not None and real.is_file():

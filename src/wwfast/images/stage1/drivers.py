@@ -75,7 +75,7 @@ def _text(look: Look, path: str) -> str:
     if real is None or not real.is_file():
         return ""
     look.uses(real)
-    return real.read_text(errors="surrogateescape")
+    return within.text(real)
 
 
 def _firmware(look: Look, choice: Choice, files: list[Path], target: Path) -> list[str]:

@@ -67,7 +67,7 @@ def optional() -> list[str]:
 def package(program: str, root: Path) -> str:
     """What the distribution of the tree `root` calls the package of a program."""
     file = within.resolve(root, "/etc/os-release")
-    text = file.read_text(errors="replace") if file is not None and file.is_file() else ""
+    text = within.text(file) if file is not None and file.is_file() else ""
     words = " ".join(re.findall(r"^ID(?:_LIKE)?=(.+)$", text, re.MULTILINE)).replace('"', " ").split()
     known = PACKAGES.get(program, {"": program if program in NAMESAKES else "coreutils"})
     return next((known[word] for word in words if word in known), known[""])
@@ -212,7 +212,7 @@ class Collector:
         if real is None or not real.is_file() or depth > 4:
             return
         self.look.uses(real)
-        for line in real.read_text(errors="replace").splitlines():
+        for line in within.text(real).splitlines():
             words = line.partition("#")[0].split()
             if words[:1] == ["include"]:
                 for pattern in words[1:]:
