@@ -783,6 +783,40 @@ def test_stage1_that_is_damaged_on_disk_is_found_by_verify(site: Paths) -> None:
     assert "is damaged" in (build.damage() or "")
 
 
+def test_stage1_record_that_is_damaged_is_found_by_verify_and_mended_by_the_next_build(site: Paths) -> None:
+    build, _ = building.build(site, "tiny", How(formats=(SQUASHFS,)))
+    for part, harm in ((RELEASE, "empty"), ("programs", "gone"), (RELEASE, "other"), (RELEASE, "part")):
+        record = build.path / "stage1" / part / rests.FILE
+        if harm == "part":
+            shutil.rmtree(record.parent)
+        elif harm == "gone":
+            record.unlink()
+        else:
+            record.write_bytes(b"" if harm == "empty" else record.read_bytes().replace(b"/", b"_"))
+        assert str(record.parent) in (build.damage() or ""), harm
+        build, changed = building.build(site, "tiny", How(formats=(SQUASHFS,)))
+        assert (changed, build.damage(), told(site)[1]) == (True, None, ""), harm
+
+
+def test_image_build_is_on_the_disk_before_it_is_served(site: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of it: each file and directory was synced after the last change of it, also what was taken over."""
+    synced: dict[int, int] = {}
+    fsync = os.fsync
+
+    def noted(fd: int) -> None:
+        fsync(fd)
+        synced[os.fstat(fd).st_ino] = os.fstat(fd).st_mtime_ns
+
+    monkeypatch.setattr(os, "fsync", noted)
+    for full in (True, False):
+        put(site.chroots / "tiny/rootfs", "etc/motd", text=str(full))
+        build, changed = building.build(site, "tiny", How(formats=(SQUASHFS, TMPFS), full=full))
+        every = [build.path, *build.path.rglob("*")]
+        assert {"info.json", "rests", "stage1", "programs", "squashfs", "tmpfs.pieces"} <= {path.name for path in every}
+        late = [path for path in every if synced.get(path.stat().st_ino) != path.stat().st_mtime_ns]
+        assert (changed, late) == (True, [])
+
+
 def test_two_stage_doctor_plays_the_boot_that_the_node_has(site: Paths, capsys: pytest.CaptureFixture[str]) -> None:
     def said() -> str:
         with pytest.raises(SystemExit):

@@ -146,8 +146,8 @@ def _publish(paths: Paths, name: str, made: Path) -> Build:
 def _write(info: BuildInfo, made: Path) -> None:
     file = made / "info.json"
     file.write_bytes(records.encode(info))
-    files.sync(file)
-    files.sync(made)
+    for each in (file, made / "image", made):
+        files.sync(each)
 
 
 def _archive(tree: Path, name: str, how: How) -> str:

@@ -140,7 +140,7 @@ class Build:
 
         place, roots = self.path / "image", self.path / filesystems.PLACE
         packed = damaged(place, read(place)) or archives.damage(place, self.info.archive)
-        return packed or filesystems.damage(roots, self.info.roots) or making.damage(self.path)
+        return packed or filesystems.damage(roots, self.info.roots) or making.damage(self.path, self.info.stage1)
 
     def differences(self, tree: Path) -> list[str]:
         """Read a tree and compare it with what was packed: lines that say where it differs. Raises WwfastError."""

@@ -6,7 +6,7 @@ A part is packed once and taken over by the next build, as long as all that it r
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -169,7 +169,7 @@ def _part(job: Job, part: str, fill: Fill, formats: tuple[str, ...]) -> Rests:
         found = look.rests(_how(job, formats), there, idle)
         rests.write(room / "packed", found)
         (room / "packed").rename(dest)
-    files.sync(dest)
+    files.sync(job.place)
     return found
 
 
@@ -211,8 +211,10 @@ def drivers_of(home: Path, release: str) -> Drivers | None:
     return Drivers(made, mounts(known)) if made and known else None
 
 
-def damage(build: Path) -> str | None:
-    """Read the parts and compare them with their digests: what is wrong, or None."""
+def damage(build: Path, releases: Collection[str] = ()) -> str | None:
+    """Read the parts, and those of these kernels, and compare them with their digests: what is wrong, or None."""
     place = build / PLACE
-    parts = sorted(place.iterdir()) if place.is_dir() else []
-    return next((found for part in parts if (found := packing.damage(part))), None)
+    parts = {part.name for part in place.iterdir()} if place.is_dir() else set()
+    parts.update(releases, [PROGRAMS] if releases else [])
+    found = (packing.damage(place / part) or rests.damage(place / part) for part in sorted(parts))
+    return next(filter(None, found), None)

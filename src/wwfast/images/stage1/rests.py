@@ -14,7 +14,7 @@ import xxhash
 from wwfast.errors import WwfastError
 from wwfast.pack import manifest
 from wwfast.pack.engine import trusted_before
-from wwfast.system import records, within
+from wwfast.system import files, records, within
 
 FILE = "rests"  # beside the packed part
 DIGEST = 16  # bytes of XXH3 before the record
@@ -93,9 +93,11 @@ class Look:
 
 
 def write(place: Path, rests: Rests) -> None:
-    """Into the directory of the part, whose manifest it vouches for."""
+    """Into the directory of the part, whose manifest it vouches for, and both to the disk."""
     body = records.encode(rests)
     (place / FILE).write_bytes(_digest(place, body) + body)
+    files.sync(place / FILE)
+    files.sync(place)
 
 
 def read(place: Path) -> Rests | None:
@@ -106,6 +108,15 @@ def read(place: Path) -> Rests | None:
         return records.decode(body, Rests) if data[:DIGEST] == _digest(place, body) else None
     except (OSError, msgspec.MsgspecError):
         return None
+
+
+def damage(place: Path) -> str | None:
+    """What is wrong with the record of a part that is whole, or None."""
+    try:
+        (place / FILE).read_bytes()
+    except OSError as error:
+        return f"{place / FILE} cannot be read: {error.strerror}"
+    return None if read(place) else f"{place / FILE} is damaged: it is not what was built"
 
 
 def _digest(place: Path, body: bytes) -> bytes:
@@ -119,13 +130,13 @@ def renewed(rests: Rests, root: Path) -> Rests | None:
         return None
     if any(list(within.matching(root, pattern)) != found for pattern, found in rests.matched.items()):
         return None
-    files = {}
+    now_there = {}
     for name, was in rests.files.items():
         now = _same(root / name.lstrip("/"), was, trusted)
         if now is None:
             return None
-        files[name] = now
-    return msgspec.structs.replace(rests, files=files)
+        now_there[name] = now
+    return msgspec.structs.replace(rests, files=now_there)
 
 
 def _same(file: Path, was: File, trusted: int) -> File | None:
