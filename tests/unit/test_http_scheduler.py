@@ -262,6 +262,23 @@ def test_a_place_outlives_its_connection_by_a_while_and_no_longer() -> None:
     assert scheduler.standing("gone") is None
 
 
+def test_a_place_outlives_the_longest_pause_of_stage_1() -> None:
+    scheduler = WaveScheduler(NARROWEST)
+    for index in range(NARROWEST):
+        scheduler.ask(f"n{index}", "", 2 * MIB, Patience.LONG, 0.0)
+    scheduler.ask("cut", "", 2 * MIB, Patience.LONG, 0.0)
+    scheduler.left("cut", 600.0)
+    back = 600.0 + 48.0 + 10.0  # its pause, and that long it tries to connect
+    for second in range(601, int(back)):
+        scheduler.ask(f"later{second}", "", 2 * MIB, Patience.LONG, second)
+        for index in range(NARROWEST):
+            scheduler.progress(f"n{index}", 1, second)
+        scheduler.tick(0, second)
+    assert scheduler.ask("cut", "", 2 * MIB, Patience.LONG, back) == WAIT
+    scheduler.finished("n0", True, back)
+    assert scheduler.tick(0, back) == [("cut", GO)]
+
+
 def test_what_is_ahead_of_a_node_is_whole_sets_as_they_turn_out_to_be() -> None:
     scheduler = WaveScheduler(NARROWEST)
     for index in range(NARROWEST + 4):
@@ -294,7 +311,7 @@ def test_everything_is_forgotten_in_the_end() -> None:
     for index in range(50):
         link.ask(f"n{index}", 4 * MIB)
     link.scheduler.left("n49", 0.0)
-    link.run(60)
+    link.run(2 * REST)
     assert len(link.done) == 49
     assert link.scheduler.tickets == {}
     assert link.scheduler.figures["queued"] == 0

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import random
 import re
+import select
 import shutil
+import socket
 import subprocess
+import termios
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -31,6 +35,20 @@ BUILTIN = {"kill", "echo", "[", "test", "true", "false", "read", "wait", "cd", "
 ARGUMENTS = {"link", "size", "route", "sum", "node", "wwfast"}
 IN_THE_IMAGE = {"gzip", "cpio"}
 MAIN = "\nmkdir -p /proc"
+#: Time for a curl that waits until nothing is sent, twenty times as fast.
+FAST = """
+curl() {
+    before=''
+    for word; do
+        shift
+        if [ "$before" = --speed-time ]; then word=$((word / 20)); fi
+        set -- "$@" "$word"
+        before=$word
+    done
+    command curl "$@"
+}
+"""
+TCP_REPAIR = 19  # linux/tcp.h
 
 
 class Server(ThreadingHTTPServer):
@@ -75,9 +93,11 @@ class Handler(BaseHTTPRequestHandler):
         asked = self.headers.get("Range", "")
         self.server.asked.append(asked)
         fault = self.server.faults.pop(0) if self.server.faults else self.server.always
-        if fault == "503":
-            self.send_error(503)
+        if fault.isdigit():
+            self.send_error(int(fault))
             return
+        if fault == "held":  # until it goes, or as long as 60 s are with FAST
+            select.select([self.connection], [], [], 3)
         found = re.fullmatch(r"bytes=(\d+)-(\d+)", asked)
         data = self.server.body[int(found[1]) : int(found[2]) + 1] if found else self.server.body
         self.send_response(206 if found else 200)
@@ -90,6 +110,13 @@ class Handler(BaseHTTPRequestHandler):
             if fault == "killed":
                 self.server.server_close()
             self.wfile.write(data[: len(data) // 2])
+            self.close_connection = True
+            return
+        if fault == "gone":  # as if its machine had been switched off: no word comes of the connection any more
+            self.wfile.write(data[:1000])
+            until(lambda: not any(fcntl.ioctl(self.connection, termios.TIOCOUTQ, bytes(4))))
+            self.connection.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
+            os.close(self.connection.detach())
             self.close_connection = True
             return
         self.wfile.write(data)
@@ -178,6 +205,97 @@ def test_stage1_pauses_grow_and_are_not_in_step(tmp_path: Path, server: Server) 
     pauses = [int(line) for line in (tmp_path / "pauses").read_text().split()]
     for pause, least in zip(pauses, [1, 2, 4, 8, 16, 32, 32, 32, 32], strict=True):
         assert least <= pause <= 1.5 * least
+
+
+@pytest.mark.parametrize("answer", ["403", "404"])
+@pytest.mark.parametrize(
+    ("command", "what"),
+    [
+        ("fetch_list list", "{url}"),
+        ("fetch_image pieces root", "the image"),
+        ("unpack_image pieces .", "the image"),
+        ("small $base/overlay overlay", "{base}/overlay"),
+    ],
+)
+def test_stage1_server_that_refuses_stops_the_boot(
+    tmp_path: Path, server: Server, command: str, what: str, answer: str
+) -> None:
+    server.always = answer
+    listed(tmp_path)
+    done = run(tmp_path, server, f"cd {tmp_path}; {command}")
+    what = what.format(url=f"{server.url}", base=server.base)
+    assert done.returncode == 9
+    assert server.told == [f"BOOT STOPPED: the server refuses {what}: it answers {answer}"]
+    pauses = [int(line) for line in (tmp_path / "pauses").read_text().split()]
+    assert sum(pauses) > 120, "some minutes, in which it may be that the server knows better"
+    assert len(server.asked) <= 20, "ten for each range"
+
+
+def test_stage1_server_that_is_away_or_busy_is_asked_for_ever(tmp_path: Path, server: Server) -> None:
+    server.faults = ["404"] * 9 + ["503"] * 20 + ["403"] * 9 + ["500"] * 11 + ["429"] * 11
+    assert run(tmp_path, server, f"small {server.url} {tmp_path}/file").returncode == 0
+    assert (tmp_path / "file").read_bytes() == BODY
+    assert not server.told
+
+
+def test_stage1_node_is_held_until_it_is_its_turn(tmp_path: Path, server: Server) -> None:
+    server.faults = ["held"]
+    done = run(tmp_path, server, f"{FAST}stretch 0 {len(BODY)} {tmp_path}/file")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert len(server.asked) == 1
+    assert (tmp_path / "file").read_bytes() == BODY
+
+
+@pytest.mark.root
+def test_stage1_connection_that_is_dead_is_noticed_soon(tmp_path: Path, server: Server) -> None:
+    server.faults = ["gone"]
+    begun = time.monotonic()
+    done = run(tmp_path, server, f"stretch 0 {len(BODY)} {tmp_path}/file")
+    assert done.returncode == 0, done
+    assert time.monotonic() - begun < 30
+    assert "the image stopped at byte" in done.stdout
+    assert (tmp_path / "file").read_bytes() == BODY
+
+
+#: As Linux shows them (20 octets of InfiniBand, 6 of others), and as the firmware of the card or a boot loader does.
+IB0 = "80:00:02:08:fe:80:00:00:00:00:00:00:ec:0d:9a:03:00:9c:81:e2"
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    ("wwid", "card"),
+    [
+        ("ec:0d:9a:9c:81:e2", "ib0"),
+        ("ec:0d:9a:03:00:9c:81:e2", "ib0"),
+        (IB0, "ib0"),
+        ("ec:0d:9a:9c:81:e3", "eth0"),
+        ("ec:0d:9a:03:00:9c", ""),
+        ("03:00:9c:81:e2", ""),
+    ],
+)
+def test_stage1_finds_the_card_that_the_firmware_told(tmp_path: Path, server: Server, wwid: str, card: str) -> None:
+    """A card of InfiniBand is no network device before its module is loaded, for which nothing asks."""
+    command = f"""
+mount -t tmpfs tmpfs /sys/class
+mkdir -p /sys/class/infiniband/mlx5_0 /sys/class/net/eth0 /sys/class/net/lo
+echo 00:00:00:00:00:00 > /sys/class/net/lo/address
+echo ec:0d:9a:9c:81:e3 > /sys/class/net/eth0/address
+echo 1 > /sys/class/net/eth0/carrier
+modprobe() {{
+    [ "$*" = "-q -b ib_ipoib" ] && mkdir -p /sys/class/net/ib0
+    echo {IB0} > /sys/class/net/ib0/address
+    echo 1 > /sys/class/net/ib0/carrier
+}}
+ip() {{ echo "ip $*"; }}
+given=10.0.0.9/24 wwid={wwid}
+network_up"""
+    done = run(tmp_path, server, command, within=["unshare", "-m"])
+    if card:
+        assert (done.returncode, done.stderr) == (0, "")
+        assert f"ip address add 10.0.0.9/24 dev {card}\n" in done.stdout
+    else:
+        assert done.returncode == 9
+        assert f"no network device has the address {wwid}" in done.stdout
 
 
 def test_stage1_calls_what_it_says_it_calls() -> None:
@@ -297,6 +415,24 @@ def test_stage1_memory_that_is_full_stops_the_boot_and_says_so(tmp_path: Path, f
     else:
         assert "the image cannot be unpacked into 512 MiB of memory: tar: usr/" in told[0]
         assert "No space left on device" in done.stdout or "Wrote only" in done.stdout
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("limit", ["size=512k", "nr_inodes=1"], ids=["bytes", "files"])
+@pytest.mark.parametrize(
+    ("command", "what"),
+    [("small $base/system full/file", "{base}/system"), ("fetch_image pieces full/root", "the image")],
+    ids=["overlay", "image"],
+)
+def test_stage1_file_that_has_no_room_stops_the_boot(
+    tmp_path: Path, server: Server, command: str, what: str, limit: str
+) -> None:
+    listed(tmp_path)
+    (tmp_path / "full").mkdir()
+    words = f"cd {tmp_path}; mount -t tmpfs -o {limit} tmpfs full; STORE={tmp_path}/full; {command}"
+    done = run(tmp_path, server, words, within=["unshare", "-m"])
+    assert done.returncode == 9
+    assert server.told == [f"BOOT STOPPED: there is no room for {what.format(base=server.base)} in memory"]
 
 
 @pytest.mark.root
