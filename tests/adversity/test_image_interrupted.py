@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and a hangup in the middle of an import: nothing of it is left, and the image is what it was."""
+"""Ctrl-C, SIGTERM and a hangup in the middle of an import or a build: nothing is left, and the image is as it was."""
 
 from __future__ import annotations
 
@@ -63,3 +63,36 @@ def test_image_import_interrupted_leaves_nothing_behind(
     assert [entry.name for entry in paths.chroots.iterdir()] == ["old"]
     assert facts(ImageStore(paths).get("old").rootfs) == before
     import_image(paths, str(tree), "old", Options(), force=True)
+
+
+def gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
+def test_image_build_interrupted_waits_for_no_other_program_and_leaves_none_running(
+    paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    import_image(paths, str(small_tree(tmp_path / "tree")), "old", Options())
+    (tmp_path / "bin").mkdir()
+    slow, noted = tmp_path / "bin/mksquashfs", tmp_path / "pid"
+    slow.write_text(f'#!/bin/sh\necho begun > "$2"\necho $$ > {noted}.new\nmv {noted}.new {noted}\nexec sleep 7777\n')
+    slow.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{slow.parent}:{os.environ['PATH']}")
+    begin = "import signal; signal.signal(2, signal.default_int_handler); from wwfast.cli.main import main; main()"
+    words = ["--root", paths.root, "image", "build", "--format", "squashfs", "old"]
+    process = start([sys.executable, "-c", begin, *words], tied=True)
+    try:
+        until(noted.exists)
+        process.send_signal(number)
+        until(lambda: process.poll() is not None)
+        until(lambda: gone(int(noted.read_text())))
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode != 0
+    if number != signal.SIGKILL:
+        assert list((paths.images / "old").iterdir()) == []

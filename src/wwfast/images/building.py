@@ -7,7 +7,6 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -106,10 +105,7 @@ def build_locked(paths: Paths, name: str, how: How) -> tuple[Build, bool]:
         if lost := filesystems.lost(kinds, manifest):
             log.warning("image %s: %s", name, lost)
         excluded = list(without.values())
-        with ThreadPoolExecutor(1) as beside:  # the work of other programs, while the rest is made here
-            roots = beside.submit(
-                filesystems.make_all, image.rootfs, made / filesystems.PLACE, kinds, excluded, how.level
-            )
+        with filesystems.making(image.rootfs, made / filesystems.PLACE, kinds, excluded, how.level) as roots:
             info = BuildInfo(
                 created=int(time.time()),
                 kernels=_keep_kernels(found, made / "kernels"),
@@ -122,7 +118,7 @@ def build_locked(paths: Paths, name: str, how: How) -> tuple[Build, bool]:
                 stage1=first.starts,
                 script=programs.script(),
                 recipe=stage1.recipe(how.drivers),
-                roots=roots.result(),
+                roots=roots(),
             )
         _write(info, made)
         published = _publish(paths, name, made)

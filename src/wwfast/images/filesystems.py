@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ from wwfast.archive.artefact import EROFS, PIECES, SQUASHFS, Artefact, Extent
 from wwfast.errors import WwfastError
 from wwfast.pack import excludes as rules
 from wwfast.system import files
-from wwfast.system.run import LONG, run
+from wwfast.system.run import LONG, beside, run
 
 if TYPE_CHECKING:
     from wwfast.pack.manifest import Manifest
@@ -49,23 +50,39 @@ def lost(kinds: Collection[str], packed: Manifest) -> str:
     return f"squashfs holds no POSIX ACLs, which {packed.acls} names have ({names}{more}); erofs and tmpfs do"
 
 
-def make_all(
+@contextmanager
+def making(
     tree: Path, place: Path, kinds: Sequence[str], excludes: Sequence[str], level: int
-) -> dict[str, FilesystemInfo]:
-    """The new directory `place` with those of `kinds`. Raises WwfastError."""
+) -> Iterator[Callable[[], dict[str, FilesystemInfo]]]:
+    """The new directory `place` with those of `kinds`: the first is made while the body does something else, what is
+    yielded waits for it and makes the others. Both raise WwfastError."""
     if not kinds:
-        return {}
+        yield dict
+        return
     place.mkdir()
-    made = {kind: make(tree, place, kind, excludes=excludes, level=level) for kind in kinds}
-    files.sync(place)
-    return made
+    first, *others = kinds
+    with beside(
+        command(tree, place / first, first, excludes, level), timeout=LONG, package=PACKAGES[first][1]
+    ) as ended:
+
+        def made() -> dict[str, FilesystemInfo]:
+            ended()
+            found = {first: _finished(place / first, first)}
+            found |= {kind: make(tree, place, kind, excludes=excludes, level=level) for kind in others}
+            files.sync(place)
+            return found
+
+        yield made
 
 
 def make(tree: Path, place: Path, kind: str, *, excludes: Sequence[str] = (), level: int = 3) -> FilesystemInfo:
     """Write `place`/KIND and `place`/KIND.pieces. `excludes` beside the rules of the tree; `level` on zstd's scale, of
     squashfs. Raises WwfastError."""
-    file = place / kind
-    run(command(tree, file, kind, excludes, level), timeout=LONG, package=PACKAGES[kind][1])
+    run(command(tree, place / kind, kind, excludes, level), timeout=LONG, package=PACKAGES[kind][1])
+    return _finished(place / kind, kind)
+
+
+def _finished(file: Path, kind: str) -> FilesystemInfo:
     if kind == EROFS:
         _timeless(file)
     return listed(file)

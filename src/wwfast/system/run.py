@@ -7,7 +7,8 @@ import os
 import shlex
 import socket
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -65,12 +66,44 @@ def run(
             raise WwfastError(f"cannot run {words[0]}: no directory {cwd}") from error
         raise missing(words[0], package) from error
     except subprocess.TimeoutExpired as error:
-        raise WwfastError(f"{words[0]} did not finish within {timeout:g} s: {shlex.join(words)}") from error
+        raise _late(words, error) from error
     if check and done.returncode != 0:
-        tail = (done.stderr or b"").decode(errors="replace").strip().splitlines()[-5:]
-        status = f"signal {-done.returncode}" if done.returncode < 0 else f"exit status {done.returncode}"
-        raise WwfastError("\n".join([f"{words[0]} failed with {status}: {shlex.join(words)}", *tail]))
+        raise _failed(words, done.returncode, done.stderr)
     return done
+
+
+def _late(words: Sequence[str], error: subprocess.TimeoutExpired) -> WwfastError:
+    return WwfastError(f"{words[0]} did not finish within {error.timeout:g} s: {shlex.join(words)}")
+
+
+def _failed(words: Sequence[str], code: int, stderr: bytes | None) -> WwfastError:
+    tail = (stderr or b"").decode(errors="replace").strip().splitlines()[-5:]
+    status = f"signal {-code}" if code < 0 else f"exit status {code}"
+    return WwfastError("\n".join([f"{words[0]} failed with {status}: {shlex.join(words)}", *tail]))
+
+
+@contextmanager
+def beside(argv: Argv, *, timeout: float = SHORT, package: str | None = None) -> Iterator[Callable[[], None]]:
+    """One command while the body does something else; what is yielded waits for its end, `timeout` at most, and raises
+    as `run` does. It is killed when the body ends before it, and however we end."""
+    words = [str(word) for word in argv]
+    child = start(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, tied=True, package=package)
+
+    def ended() -> None:
+        try:
+            _, stderr = child.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired as error:
+            raise _late(words, error) from error
+        if child.returncode != 0:
+            raise _failed(words, child.returncode, stderr)
+
+    try:
+        yield ended
+    finally:
+        child.kill()
+        child.wait()
+        if child.stderr is not None:
+            child.stderr.close()
 
 
 def start(
