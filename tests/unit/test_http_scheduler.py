@@ -102,6 +102,14 @@ def test_a_storm_is_served_in_order_at_half_the_mean_and_nobody_is_lost() -> Non
     assert link.refused, "beyond the work held open, iPXE is told to come again"
 
 
+def crowded(more: int, size: int, patience: Patience) -> WaveScheduler:
+    """n0, n1 and so on: as many as are served at a time, and `more` that wait."""
+    scheduler = WaveScheduler(NARROWEST)
+    for index in range(NARROWEST + more):
+        scheduler.ask(f"n{index}", "", size, patience, 0.0)
+    return scheduler
+
+
 @pytest.mark.parametrize("boots", [4.0, 40.0], ids=["soon", "slow hardware"])
 def test_a_storm_in_two_stages_is_served_as_if_it_were_in_one(boots: float) -> None:
     """Kernel and stage-1; `boots` seconds later the image in pieces, at once and each a moment after the former."""
@@ -237,9 +245,7 @@ def test_place_and_eta_are_told() -> None:
 
 
 def test_a_closed_connection_keeps_its_place_for_a_while() -> None:
-    scheduler = WaveScheduler(NARROWEST)
-    for index in range(NARROWEST):
-        scheduler.ask(f"n{index}", "", 2 * MIB, Patience.RETRIES, 0.0)
+    scheduler = crowded(0, 2 * MIB, Patience.RETRIES)
     for name in ("first", "second"):
         scheduler.ask(name, "", 2 * MIB, Patience.RETRIES, 0.0)
     scheduler.left("first", 0.1)
@@ -251,9 +257,7 @@ def test_a_closed_connection_keeps_its_place_for_a_while() -> None:
 
 
 def test_a_place_outlives_its_connection_by_a_while_and_no_longer() -> None:
-    scheduler = WaveScheduler(NARROWEST)
-    for index in range(NARROWEST):
-        scheduler.ask(f"n{index}", "", 2 * MIB, Patience.RETRIES, 0.0)
+    scheduler = crowded(0, 2 * MIB, Patience.RETRIES)
     scheduler.ask("gone", "", 2 * MIB, Patience.RETRIES, 0.0)
     scheduler.left("gone", 0.1)
     scheduler.tick(0, REST)
@@ -263,9 +267,7 @@ def test_a_place_outlives_its_connection_by_a_while_and_no_longer() -> None:
 
 
 def test_a_place_outlives_the_longest_pause_of_stage_1() -> None:
-    scheduler = WaveScheduler(NARROWEST)
-    for index in range(NARROWEST):
-        scheduler.ask(f"n{index}", "", 2 * MIB, Patience.LONG, 0.0)
+    scheduler = crowded(0, 2 * MIB, Patience.LONG)
     scheduler.ask("cut", "", 2 * MIB, Patience.LONG, 0.0)
     scheduler.left("cut", 600.0)
     back = 600.0 + 48.0 + 10.0  # its pause, and that long it tries to connect
@@ -280,9 +282,7 @@ def test_a_place_outlives_the_longest_pause_of_stage_1() -> None:
 
 
 def test_what_is_ahead_of_a_node_is_whole_sets_as_they_turn_out_to_be() -> None:
-    scheduler = WaveScheduler(NARROWEST)
-    for index in range(NARROWEST + 4):
-        scheduler.ask(f"n{index}", "", 2 * MIB, Patience.LONG, 0.0)
+    scheduler = crowded(4, 2 * MIB, Patience.LONG)
     scheduler.progress("n0", 100 * MIB, 0.5)
     scheduler.finished("n0", True, 0.5)
     scheduler.tick(0, 1.0)  # n8 is served
@@ -296,9 +296,7 @@ def test_what_is_ahead_of_a_node_is_whole_sets_as_they_turn_out_to_be() -> None:
 
 
 def test_curl_is_held_for_as_long_as_it_takes_and_never_sent_away() -> None:
-    scheduler = WaveScheduler(NARROWEST)
-    for index in range(NARROWEST + 3):
-        scheduler.ask(f"n{index}", "", 100 * MIB, Patience.LONG, 0.0)
+    scheduler = crowded(3, 100 * MIB, Patience.LONG)
     scheduler.rate = 1e5
     for second in range(1, 200):
         for index in range(NARROWEST):

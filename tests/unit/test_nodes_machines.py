@@ -20,9 +20,11 @@ def test_machines_keep_what_was_told_last(machines: Machines, tmp_path: Path) ->
     assert (machines.memory("n1"), machines.changed) == (0, False)
     machines.tell("n1", 4096)
     machines.tell("n2", 2048)
+    machines.unheard.update(["n1", "n3"])
     machines.save(lambda node: node == "n1")
     assert read(tmp_path / "state/machines.json") == {"n1": 4096}
     assert (machines.memory("n1"), machines.memory("n2")) == (4096, 0), "one that is gone is forgotten"
+    assert machines.unheard == {"n1"}
     again = Machines(tmp_path / "state/machines.json")
     again.load()
     assert again.memory("n1") == 4096

@@ -574,6 +574,10 @@ def test_two_stage_is_tried_once_by_who_is_not_heard_of_then(site: Paths) -> Non
 
         assert "in two stages as squashfs" in asked()
         assert "in two stages as squashfs" in asked(), "a script alone says nothing"
+        server.daemon.guard.own_dhcp = True
+        assert server.get(f"/stage1/{MAC}")[0] == 200
+        server.daemon.guard.own_dhcp = False
+        assert "in two stages as squashfs" in asked(), "nor does what another machine fetches"
         assert server.get(f"/stage1/{MAC}")[0] == 200
         assert "in one stage: needs" in (script := asked())
         assert "stage-1 did not tell it, either" in script

@@ -7,7 +7,7 @@ content is a map of what is no hole, and then that.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 BLOCK = 512
 END = bytes(2 * BLOCK)
@@ -71,16 +71,7 @@ def sparse(member: Member, extents: Sequence[Extent]) -> bytes:
         (b"GNU.sparse.realsize", b"%d" % member.size),
     ]
     size = len(padded(text)) + sum(length for _, length in extents)
-    stored = Member(
-        member.name,
-        FILE,
-        member.mode,
-        member.uid,
-        member.gid,
-        member.mtime,
-        size,
-        attributes=member.attributes,
-    )
+    stored = replace(member, kind=FILE, size=size)
     return head(stored, extra, b"GNUSparseFile.0/file") + padded(text)
 
 

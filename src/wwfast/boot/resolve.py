@@ -138,10 +138,11 @@ def served(image: Image) -> ServedImage:
 
 def _in_two_stages(image: ServedImage, build: Build) -> ServedImage:
     """With what only nodes need whose root is mounted: others boot without, whatever is wrong with it."""
-    mounts = build.info.stage1 if build.info.script == programs.script() else {}
+    ours = build.info.script == programs.script()
+    mounts = build.info.stage1 if ours else {}
     found = {release: _or(partial(build.stage1, release), None) for release in mounts}
     stage1 = {release: made for release, made in found.items() if made is not None}
-    own: dict[str, Artefact] = _or(build.programs, {}) if build.info.script == programs.script() else {}
+    own: dict[str, Artefact] = _or(build.programs, {}) if ours else {}
     holes = build.info.archive.holes if build.info.archive else 0
     return replace(image, roots=_or(build.roots, {}), stage1=stage1, mounts=mounts, programs=own, holes=holes)
 

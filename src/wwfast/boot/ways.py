@@ -200,12 +200,12 @@ def _none(
     if lacking == list(wanted):
         return NotFoundError("; ".join(dict.fromkeys(each.lacks for each in lacking)), hint=lacking[0].hint)
     told = list(dict.fromkeys(each.lacks or _figures(each, machine) for each in wanted))
-    help = [each for each in ways if each.root in MOUNTED and not each.lacks and _fits(each, machine)]
+    mounted = [each for each in ways if each.root in MOUNTED and not each.lacks and _fits(each, machine)]
     hint = next((each.hint for each in lacking if each.hint), "")
     if said == NEVER:
         hint = f"wwfast node set {node.id} --twostage auto"
-    elif help:
-        hint = f"wwfast node set {node.id} --root {help[0].root}"
+    elif mounted:
+        hint = f"wwfast node set {node.id} --root {mounted[0].root}"
     has = f", which has {machine.memory} MiB of memory" if machine.memory else ""
     return UnfitError(f"image {image.name} does not fit node {node.id}{has}: {'; '.join(told)}", hint=hint)
 

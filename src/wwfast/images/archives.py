@@ -16,8 +16,9 @@ from wwfast.errors import WwfastError
 from wwfast.pack.manifest import Manifest
 from wwfast.system import files, within
 
-#: Bytes of a tree in memory from which it is made without being asked for: half of the memory that may be taken for
-#: granted (2 GiB) is what a kernel's initramfs can have of it, and the packed image lies beside that.
+#: Bytes of a tree in memory from which it is made without being asked for: half of 2 GiB is what a kernel's initramfs
+#: can have there, and the packed image lies beside that. Smaller trees fit any server in one stage; nodes with less
+#: memory ask for it by `root` or `two stage`.
 FROM = 768 << 20
 PLACES = ("/usr/bin", "/bin", "/usr/local/bin", "/usr/sbin", "/sbin")
 #: What stage-1 unpacks by, the faster one first.

@@ -77,6 +77,7 @@ def build_locked(paths: Paths, name: str, how: How) -> tuple[Build, bool]:
     without = spare(image.rootfs, found, how.boots) if how.spare else {}
     place = paths.images / name
     folder(place)
+    unpacks = _archive(image.rootfs, name, how)
     with work.directory(place) as room:
         manifest = packing.build(
             image.rootfs,
@@ -87,7 +88,7 @@ def build_locked(paths: Paths, name: str, how: How) -> tuple[Build, bool]:
             full=how.full,
             check=how.check,
             excludes=tuple(without.values()),
-            archive=_archive(image.rootfs, name, how),
+            archive=unpacks,
             archive_from=0 if TMPFS in how.formats else archives.FROM,
             frames=paths.frames,
             progress=how.progress,
@@ -96,10 +97,12 @@ def build_locked(paths: Paths, name: str, how: How) -> tuple[Build, bool]:
         made = room / "build"
         made.mkdir(mode=0o755)
         two = bool(kinds) or any(fmt in ARCHIVES for fmt in manifest.formats)
-        first = _first(paths, image, [it for it in found if it.release not in without] if two else None, made, how)
-        again = image.build and not how.force and not how.full and _same(image.build, manifest, kinds, how.drivers)
-        if image.build and again and first.same(image.build):
-            return image.build, False
+        kernels = [it for it in found if it.release not in without] if two else None
+        first = _first(paths, image, kernels, [TMPFS] if unpacks else [], made, how)
+        if (served := image.build) and not (how.force or how.full):
+            drivers = how.drivers if two else None
+            if _same(served, manifest, kinds, drivers) and first.same(served):
+                return served, False
         (room / "image").rename(made / "image")
         archive = archives.listed(made / "image", manifest)
         if lost := filesystems.lost(kinds, manifest):
@@ -192,10 +195,12 @@ class _First:
         return not made
 
 
-def _first(paths: Paths, image: Image, kernels: list[Kernel] | None, made: Path, how: How) -> _First:
+def _first(
+    paths: Paths, image: Image, kernels: list[Kernel] | None, unpacks: Collection[str], made: Path, how: How
+) -> _First:
     former = image.build.path / stage1.PLACE if image.build and not how.full else None
     job = stage1.Job(image.rootfs, f"image {image.name}", made / stage1.PLACE, paths.frames, former, how.drivers)
-    return _First(job, kernels, [TMPFS] if archives.form(image.rootfs) else [])
+    return _First(job, kernels, unpacks)
 
 
 def default_formats(found: Sequence[Kernel]) -> tuple[str, ...]:
@@ -258,13 +263,12 @@ def in_use_of(name: str, references: Collection[str]) -> frozenset[str]:
     return frozenset(pin for ref in references for base, pin in [names.split(ref)] if base == name and pin)
 
 
-def _same(build: Build, new: Manifest, kinds: Collection[str], drivers: Choice) -> bool:
+def _same(build: Build, new: Manifest, kinds: Collection[str], drivers: Choice | None) -> bool:
     """The same entries in the same order, and nothing missing in the old one that the new one has, as far as it is not
-    of stage-1."""
+    of stage-1; `drivers` are None where that is not wanted."""
     old = build.manifest()
     same = [s.key for s in old.segments] == [s.key for s in new.segments]
-    two = kinds or any(fmt in ARCHIVES for fmt in new.formats)
-    if two and (set(kinds) - build.info.roots.keys() or build.info.recipe != stage1.recipe(drivers)):
+    if set(kinds) - build.info.roots.keys() or (drivers is not None and build.info.recipe != stage1.recipe(drivers)):
         return False
     return same and new.formats.keys() <= old.formats.keys()
 

@@ -67,9 +67,10 @@ class Machines:
         except OSError:
             self.changed = True
             raise
-        for node in self.export().keys() - kept.keys():
+        for node in {*self.export(), *self.unheard.copy()}:
             if not known(node):
                 self._memory.pop(node, None)
+                self.unheard.discard(node)
 
 
 def read(path: Path) -> dict[str, int]:

@@ -220,6 +220,8 @@ class Routes:
 
     def _reported(self, node: Node, target: Target, request: Request) -> None:
         """Keep what Linux says of its machine, for boots whose loader cannot say it; or that it said nothing."""
+        if not self._guard.is_own(node, target.wwid, request.peer_ip):
+            return
         memory = target.ask.machine.memory if target.stage is not Stage.IPXE else 0
         if target.stage is Stage.STAGE1 and not target.said:
             self._machines.unheard.add(node.id)
