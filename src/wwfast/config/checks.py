@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import lru_cache
 
 Check = Callable[[str], str]
 
@@ -34,7 +35,7 @@ FALSE = frozenset(("0", "f", "false", "n", "no", "off"))
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 # What inet_aton takes for an address, so that no program looks such a name up: 10.0.0.1, 7, 0x1f.
 NUMERIC = re.compile(r"(?:0[xX][0-9A-Fa-f]*|[0-9]+)(?:\.(?:0[xX][0-9A-Fa-f]*|[0-9]+)){0,3}")
-SIMPLE = re.compile(r"(?!localhost$)[A-Za-z_][A-Za-z0-9_-]{0,62}", re.IGNORECASE)  # what nearly all nodes are called
+SIMPLE = re.compile(r"(?!(?i:localhost)$)[A-Za-z_][A-Za-z0-9_-]{0,62}")  # what nearly all nodes are called
 WHOLE = re.compile(r"0|-?[1-9][0-9]{0,17}")  # no blanks, signs, zeros in front, digits of other scripts
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # ends a line, drives a terminal, or is no text
 LONGEST = 4096  # of a line: PATH_MAX, and more than any field holds
@@ -77,6 +78,7 @@ def label(text: str) -> str:
     return wrong or ("" if "/" not in text and text not in (".", "..") else f"{shown(text)} cannot have a / in it")
 
 
+@lru_cache(1024)  # ten thousand nodes name their devices alike: a tenth of the time to read them
 def interface(text: str) -> str:
     """Linux: IFNAMSIZ, and dev_valid_name of net/core/dev.c."""
     bad = len(text.encode(errors="replace")) > 15 or set(text) & set("/ \t") or text in (".", "..")
@@ -90,6 +92,7 @@ def character(text: str) -> str:
 def whole(low: int, high: int, what: str = "a whole number") -> Check:
     """A check for whole numbers from `low` to `high`, both included."""
 
+    @lru_cache(1024)
     def check(text: str) -> str:
         right = WHOLE.fullmatch(text) is not None and low <= int(text) <= high
         return "" if right else f"{shown(text)} is not {what} ({low} to {high})"

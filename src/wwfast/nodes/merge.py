@@ -127,36 +127,54 @@ class Base:
         return frozenset(key for key in keys if encode(self.raw.get(key)) != encode(before.raw.get(key)))
 
 
-def finish(key: str, value: Any) -> Any:
-    """What happens to one key once all layers are merged."""
-    if key in ("profiles", "runtime overlay", "system overlay"):
-        return negate(value)
-    if key == "groups":
-        return negate(value) + [LEFT] * (LEFT in value)
-    if key == "kernel" and "args" in value:
-        return {**value, "args": negate(value["args"])}
-    if key == "disks":
-        return {
-            disk: {
-                **it,
-                "id": disk,
-                "partitions": {label: {**part, "id": label} for label, part in it.get("partitions", {}).items()},
-            }
-            for disk, it in value.items()
+def _groups(value: Any) -> Any:
+    return negate(value) + [LEFT] * (LEFT in value)
+
+
+def _kernel(value: Any) -> Any:
+    return {**value, "args": negate(value["args"])} if "args" in value else value
+
+
+def _disks(value: Any) -> Any:
+    return {
+        disk: {
+            **it,
+            "id": disk,
+            "partitions": {label: {**part, "id": label} for label, part in it.get("partitions", {}).items()},
         }
-    if key == "filesystems":
-        return {name: {**it, "id": name} for name, it in value.items()}
-    if key == "network devices":
-        odd = {name: low for name, it in value.items() if "hwaddr" in it and (low := mac(it["hwaddr"])) != it["hwaddr"]}
-        return (
-            {
-                name: {**it, "hwaddr": odd[name], "written": it["hwaddr"]} if name in odd else it
-                for name, it in value.items()
-            }
-            if odd
-            else value
-        )
-    return value
+        for disk, it in value.items()
+    }
+
+
+def _filesystems(value: Any) -> Any:
+    return {name: {**it, "id": name} for name, it in value.items()}
+
+
+def _devices(value: Any) -> Any:
+    odd = {name: low for name, it in value.items() if "hwaddr" in it and (low := mac(it["hwaddr"])) != it["hwaddr"]}
+    if not odd:
+        return value
+    return {
+        name: {**it, "hwaddr": odd[name], "written": it["hwaddr"]} if name in odd else it for name, it in value.items()
+    }
+
+
+#: What happens to a key once all layers are merged.
+FINISH: dict[str, Callable[[Any], Any]] = {
+    "profiles": negate,
+    "runtime overlay": negate,
+    "system overlay": negate,
+    "groups": _groups,
+    "kernel": _kernel,
+    "disks": _disks,
+    "filesystems": _filesystems,
+    "network devices": _devices,
+}
+
+
+def finish(key: str, value: Any) -> Any:
+    act = FINISH.get(key)
+    return act(value) if act else value
 
 
 TAGS, LIST = Kind.TAGS, Kind.LIST
@@ -194,7 +212,8 @@ def resolve(name: str, own: Own, base: Base) -> Node:
         if spec.kind is TAGS:
             set_(node, spec.attr, merged)
             continue
-        merged = finish(key, merged)
+        if act := FINISH.get(key):
+            merged = act(merged)
         if key == "network devices":
             devices = merged
         elif spec.kind is LIST:

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import count
+from operator import attrgetter
 from typing import NamedTuple, cast
 
 from wwfast._ext.accept import accepts
@@ -25,6 +26,7 @@ from wwfast.nodes.text.source import NAMES, NODES, NOUN, PROFILES, Source
 from wwfast.paths import Paths
 
 PLAN = plan(Node)
+ETHERNET = len("00:00:00:00:00:00")  # a longer address is of InfiniBand
 
 
 @contextlib.contextmanager
@@ -280,7 +282,7 @@ class Snapshot:
                             node = self._nodes.get(name) or self._node(name)
                             if node is not None:
                                 nodes.append(node)
-                    nodes.sort(key=lambda node: (node.cluster_name, node.id))
+                    nodes.sort(key=attrgetter("cluster_name", "id"))
                     self._sorted = [node.id for node in nodes]
         return self._sorted
 
@@ -295,8 +297,8 @@ class Snapshot:
                 self._indexed = True
 
     def _index_left_out(self) -> None:
-        for name in self.source.trees[NODES]:
-            tree = self.source.trees[NODES][name] if self._nodes.get(name) is None else None
+        for name in [name for name in self.source.trees[NODES] if self._nodes.get(name) is None]:
+            tree = self.source.trees[NODES][name]
             devices = tree.get("network devices") if isinstance(tree, dict) else None
             for device in devices.values() if isinstance(devices, dict) else ():
                 address = device.get("hwaddr") if isinstance(device, dict) else None
@@ -312,7 +314,8 @@ class Snapshot:
                     first = self._macs.setdefault(device.hwaddr, node)
                     if first is not node:
                         self._say("node", node.id, f"hardware address {device.hwaddr} also belongs to node {first.id}")
-                    shown.setdefault(ethernet(device.hwaddr), node)
+                    if len(device.hwaddr) > ETHERNET:
+                        shown.setdefault(ethernet(device.hwaddr), node)
                 for address in (device.ipaddr, device.ipaddr6):
                     if address and address != "0.0.0.0":
                         first = self._ips.setdefault(address, node)
