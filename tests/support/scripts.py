@@ -7,6 +7,13 @@ from collections.abc import Mapping
 from wwfast.boot.script import Scripts
 from wwfast.overlays.making.messages import Write, encode, questions
 
+VARIABLES: dict[str, object] = {
+    "id": "n1", "authority": "10.0.0.1:9873", "image_name": "debian", "image_build": "debian@1", "image_format": "zst",
+    "image_arch": "amd64", "kernel_version": "6.1.0", "kernel_args": "quiet", "hwaddr": "52:54:00:00:00:01",
+    "stages": ["image", "system"], "script_url": "http://10.0.0.1:9873/ipxe/x", "wait": 30, "place": 0, "eta": 0,
+    "preload": True, "way": "in one stage", "lost": [],
+}  # fmt: skip
+
 
 def render(scripts: Scripts, name: str, variables: Mapping[str, object]) -> str:
     """Raises WwfastError."""

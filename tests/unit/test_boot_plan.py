@@ -10,7 +10,7 @@ import pytest
 
 from support.daemon import MAC, NODES, tiny_image, tiny_site
 from support.planner import Fresh
-from wwfast.boot import plan, stage1, standing
+from wwfast.boot import dracut, plan, stage1, standing
 from wwfast.boot.plan import Ask, Planner
 from wwfast.boot.resolve import Resolver
 from wwfast.boot.stages import Stage
@@ -37,7 +37,7 @@ def site(paths: Paths) -> Paths:
     return tiny_site(paths)
 
 
-@pytest.mark.parametrize("module", [plan, standing, stage1])
+@pytest.mark.parametrize("module", [plan, standing, stage1, dracut])
 def test_boot_plan_has_nothing_to_open_a_file_with(module: object) -> None:
     """Structure: what a request is answered with was found before, by somebody else."""
     tree = ast.parse(Path(str(module.__file__)).read_text())  # type: ignore[attr-defined]

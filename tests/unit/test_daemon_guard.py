@@ -102,6 +102,20 @@ def test_a_phase_ends_by_itself_after_the_last_stage() -> None:
     assert ask(who, Stage.SYSTEM) == 200
 
 
+def test_by_dracut_a_phase_goes_on_until_the_system_overlay_that_follows_the_image() -> None:
+    """The first one, for the disks, comes before it, and a storm may be longer than a phase."""
+    now = [1000.0]
+    who = guard(clock=lambda: now[0], phase_seconds=100.0)
+    who.saw_dhcp(MAC, boots=True)
+    for stage in (Stage.IPXE, Stage.INITRAMFS, Stage.SYSTEM, Stage.IMAGE, Stage.IMAGE, Stage.SYSTEM):
+        now[0] += 99
+        assert ask(who, Stage.SYSTEM) == 200, stage
+        who.went_on(NODE, stage, MAC, "10.0.0.99", done=True)
+    who.went_on(NODE, Stage.IMAGE, MAC, "10.0.0.99")
+    now[0] += 100
+    assert ask(who, Stage.SYSTEM) == 403
+
+
 def test_nobody_but_the_node_itself_prolongs_its_phase() -> None:
     now = [1000.0]
     who = guard(clock=lambda: now[0], phase_seconds=100.0)

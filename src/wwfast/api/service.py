@@ -157,6 +157,13 @@ class Service:
             roots.add(TMPFS)
         return [kind for kind in (*FILESYSTEMS, TMPFS) if kind in roots]
 
+    def boots_by_dracut(self, name: str) -> bool:
+        """Whether nodes of an image boot by the initramfs in it, which unpacks gzip alone."""
+        from wwfast.boot import dracut
+
+        nodes = self._snapshot().nodes.values()
+        return any(base(node.image_name) == name and dracut.entry(node) != "" for node in nodes)
+
     def stranded(self, name: str) -> list[str]:
         """What keeps nodes of an image from booting the build that is served now, one line a cause."""
         nodes = (node for node in self._snapshot().nodes.values() if base(node.image_name) == name)
@@ -164,12 +171,14 @@ class Service:
 
     def build_image(self, name: str, how: How) -> Built:
         """Pack an image. What nodes boot, and what may not be thrown away, is found here."""
+        from wwfast.archive.artefact import GZ
         from wwfast.images import building
 
-        formats = (*how.formats, *self.roots_of(name))
+        by_dracut = self.boots_by_dracut(name)
         more = replace(
             how,
-            formats=formats,
+            formats=(*how.formats, *self.roots_of(name), *([GZ] if by_dracut else [])),
+            dracut=by_dracut,
             in_use=self.pinned(),
             boots=self.booted_kernels(name),
             spare=self._settings().wwfast.kernel_modules != "all",

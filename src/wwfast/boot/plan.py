@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from wwfast.archive.artefact import FORMATS, GZ, RAW, Artefact
-from wwfast.boot import stage1, ways
+from wwfast.boot import dracut, stage1, ways
 from wwfast.boot.script import plain
 from wwfast.boot.stages import Stage
 from wwfast.boot.standing import UnresolvedError
 from wwfast.boot.urls import Urls
-from wwfast.boot.ways import UNTOLD, Choice, Machine
+from wwfast.boot.ways import DRACUT, UNTOLD, Choice, Machine
 from wwfast.config import checks
 from wwfast.errors import NotFoundError, WwfastError
 from wwfast.images import names
@@ -106,6 +106,10 @@ class Planner:
             if stage is Stage.STAGE1:
                 release = self.kernel(standing, node, ask).version
                 made = stage1.archive(self.image(standing, node, ask), release, node.kernel.override)
+                return self._send(node, stage, made, ask)
+            if stage is Stage.INITRAMFS:
+                release = self.kernel(standing, node, ask).version
+                made = dracut.initramfs(self.image(standing, node, ask), release).artefact
                 return self._send(node, stage, made, ask)
             if stage is Stage.IMAGE:
                 return self._image(standing, node, ask)
@@ -228,19 +232,30 @@ class Planner:
         if name == "localdisk":
             return self._script_of(standing, node.id, name, variables)
         image = self._bootable(standing, node, ask)
-        lacks = "" if standing.scripts.fetches(name) else f"iPXE template {name} of this site fetches no stages"
-        lacks = lacks or ("stage-1 has no IPv6 address" if ask.ipv6 else "")
-        way = ways.choose(image, node, self.kernel(standing, node, ask).version, ask.machine, lacks)
+        way = self._way(standing, node, ask, image)
         variables |= {"way": plain(way.why), **self._downloads(standing, node, ask, image)}
-        overlays = self._overlays(node, GZ if way.root else image.boot_format, overlay)
+        overlays = self._overlays(node, way.root, GZ if way.root else image.boot_format, overlay)
         if overlays is None:
             return None
         variables |= overlays
-        if way.root:
+        if way.root == DRACUT:
+            variables |= dracut.variables(node, ask.wwid, Urls.of(self.settings).base)
+        elif way.root:
             need = ways.total(way.way.need)
             arguments = stage1.arguments(image, node, urls.base, way.root, need, preload=bool(overlays["preload"]))
             variables |= {"stages": [Stage.STAGE1.value], "preload": False, "kernel_args": Expanded(arguments)}
         return replace(self._script_of(standing, node.id, name, variables), way=way)
+
+    def _way(self, standing: Standing, node: Node, ask: Ask, image: ServedImage) -> Choice:
+        """Raises WwfastError where none is for this node."""
+        release = self.kernel(standing, node, ask).version
+        if dracut.entry(node):
+            return dracut.choose(image, node, release, ask.machine)
+        name = node.ipxe_template or "default"
+        lacks = "" if standing.scripts.fetches(name) else f"iPXE template {name} of this site fetches no stages"
+        return ways.choose(
+            image, node, release, ask.machine, lacks or ("stage-1 has no IPv6 address" if ask.ipv6 else "")
+        )
 
     def _bootable(self, standing: Standing, node: Node, ask: Ask) -> ServedImage:
         """Raises WwfastError where the image would not boot this machine."""
@@ -254,11 +269,14 @@ class Planner:
             )
         return image
 
-    def _overlays(self, node: Node, fmt: str, overlay: Overlay) -> dict[str, object] | None:
+    def _overlays(self, node: Node, root: str, fmt: str, overlay: Overlay) -> dict[str, object] | None:
         """Whether the runtime overlay is fetched before init, as Warewulf does, and why not. None where an overlay
-        must be made first. Raises WwfastError where there is no system overlay: nothing large is fetched in vain."""
+        must be made first. Raises WwfastError where there is no system overlay: nothing large is fetched in vain; by
+        dracut also without the other one, which most modules cannot do without."""
         if overlay(node, Stage.SYSTEM.value, fmt) is None:
             return None
+        if root == DRACUT:
+            return {"preload": False, "lost": []} if overlay(node, Stage.RUNTIME.value, fmt) is not None else None
         if not preloads(self.settings, node):
             return {"preload": False, "lost": []}
         try:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from wwfast.archive.artefact import FORMATS, Artefact
 from wwfast.boot.script import Scripts
-from wwfast.boot.standing import NOBODY, Key, ServedImage, ServedKernel, Standing, key
+from wwfast.boot.standing import NOBODY, Initramfs, Key, ServedImage, ServedKernel, Standing, key
 from wwfast.errors import WwfastError, of_system
 from wwfast.images import names
 from wwfast.images.kernels.store import KernelStore, chosen
@@ -137,14 +137,19 @@ def served(image: Image) -> ServedImage:
 
 
 def _in_two_stages(image: ServedImage, build: Build) -> ServedImage:
-    """With what only nodes need whose root is mounted: others boot without, whatever is wrong with it."""
+    """With what only nodes need that boot in two stages: others boot without, whatever is wrong with it."""
     ours = build.info.script == programs.script()
     mounts = build.info.stage1 if ours else {}
     found = {release: _or(partial(build.stage1, release), None) for release in mounts}
     stage1 = {release: made for release, made in found.items() if made is not None}
     own: dict[str, Artefact] = _or(build.programs, {}) if ours else {}
     holes = build.info.archive.holes if build.info.archive else 0
-    return replace(image, roots=_or(build.roots, {}), stage1=stage1, mounts=mounts, programs=own, holes=holes)
+    image = replace(image, roots=_or(build.roots, {}), stage1=stage1, mounts=mounts, programs=own, holes=holes)
+    if (kept := build.info.initramfs) is None:
+        return image
+    theirs: dict[str, Artefact] = _or(build.initramfs, {})
+    there = (each for each in kept if each.kernel in theirs)
+    return replace(image, initramfs={it.kernel: Initramfs(theirs[it.kernel], it.module, it.unread) for it in there})
 
 
 def _places_of_a_tree(image: Image, keys: set[Key]) -> Iterator[str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from wwfast.errors import NotFoundError, WwfastError
 from wwfast.images import names
@@ -29,12 +29,21 @@ class UnresolvedError(Exception):
         self.reference, self.format = reference, format
 
 
+class Initramfs(NamedTuple):
+    """One of an image's own; `module` and `unread` as in images.kernels.initramfs.Module."""
+
+    artefact: Artefact
+    module: str
+    unread: str
+
+
 @dataclass(frozen=True, slots=True)
 class ServedImage:
     """One build of an image (an image that is not built has no artefact). `build` is NAME@BUILD, or NAME without a
     build; `least_ram` and `unpacked` (in pages) in bytes, 0 when not known, with `holes` that stage-1 leaves empty.
     `roots` is what stage-1 makes a root of and the lists of its pieces; `stage1` is by the release of a kernel, as is
-    `mounts`, the kinds of file system that it can have as a root."""
+    `mounts`, the kinds of file system that it can have as a root, and `initramfs`, None where the build did not look
+    for them."""
 
     name: str
     build: str
@@ -48,6 +57,7 @@ class ServedImage:
     mounts: Mapping[str, Sequence[str]] = field(default_factory=dict)
     programs: Mapping[str, Artefact] = field(default_factory=dict)
     holes: int = 0
+    initramfs: Mapping[str, Initramfs] | None = None
 
 
 @dataclass(frozen=True, slots=True)

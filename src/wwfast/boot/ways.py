@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from wwfast.nodes.model import Node
 
 MIB = 1 << 20
+DRACUT = "dracut"  # stands for the root where the image's own initramfs makes it (boot.dracut)
 KINDS = (TMPFS, *MOUNTED)  # roots that stage-1 makes, in the order in which they are preferred
 BIOS, UEFI = "bios", "uefi"
 
@@ -27,7 +28,7 @@ BIOS, UEFI = "bios", "uefi"
 KERNEL = 32
 #: MiB beside what stage-1 keeps in memory: kernel, stage-1, what a system writes while it starts. Logins were reached
 #: with 512 MiB by tmpfs (378 unpacked) and with 256 by squashfs (95).
-BESIDE = {TMPFS: 110, **dict.fromkeys(MOUNTED, 130)}
+BESIDE = {TMPFS: 110, DRACUT: 110, **dict.fromkeys(MOUNTED, 130)}
 #: What of its memory stage-1 may fill (`size=90%` in share/stage1/init), and MiB there for pieces and for overlays.
 FILLED, ROOM = 0.9, 24
 #: MiB that a machine has which does not say, as at every first boot by UEFI: the least that virtual machines are made
@@ -77,6 +78,8 @@ class Way:
 
     @property
     def name(self) -> str:
+        if self.root == DRACUT:
+            return "in two stages by dracut"
         return f"in two stages as {self.root}" if self.root else "in one stage"
 
 

@@ -12,15 +12,18 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from wwfast.boot import stage1
+from wwfast.archive.artefact import GZ
+from wwfast.boot import dracut, stage1
 from wwfast.boot.plan import Ask
 from wwfast.boot.stages import Stage
-from wwfast.doctor import initrd, reach
+from wwfast.boot.ways import DRACUT
+from wwfast.doctor import initramfs, initrd, reach
 from wwfast.doctor.finding import ERROR, Fault, Finding, Scene, grouped
 from wwfast.errors import ConfigError, WwfastError
 from wwfast.overlays.making.service import CONTEXTS, RUNTIME, SYSTEM, overlays_of, uncollected
 
 if TYPE_CHECKING:
+    from wwfast.boot.ways import Choice
     from wwfast.nodes.model import Node
 
 WITHOUT = "00:00:00:00:00:00"  # stands for the hardware address of a node that has none yet
@@ -64,7 +67,8 @@ class Rehearsal:
         yield from reach.addressed(self._scene, node)
 
     def _loaded(self, node: Node) -> Iterator[Fault]:
-        kind = (node.image_name, node.ipxe_template, node.kernel, node.root, node.wwfast, self._paper.machine(node))
+        way = (node.root, node.wwfast, dracut.entry(node), self._paper.machine(node))
+        kind = (node.image_name, node.ipxe_template, node.kernel, *way)
         yield from self._each(("script", kind), node, self._script)
         if node.ipxe_template == LOCAL:
             return
@@ -73,7 +77,8 @@ class Rehearsal:
         yield from itertools.chain(*failed.values())
         if not failed[SYSTEM]:
             lists = (overlays_of(node, SYSTEM), overlays_of(node, RUNTIME), node.image_name, node.ipxe_template)
-            yield from self._once(("root", *lists, node.init, node.kernel.args), node, self._root)
+            by = (node.init, node.kernel.args, dracut.entry(node))
+            yield from self._once(("root", *lists, *by), node, self._root)
 
     def _of_overlays(self, node: Node, context: str) -> list[Fault]:
         kind = (context, overlays_of(node, context), node.image_name)
@@ -100,13 +105,14 @@ class Rehearsal:
         """Kernel, image and modules: there to be sent, and made for each other."""
         image, boots = self._paper.image(node), self._paper.kernel(node)
         fmt, way = image.boot_format, self._paper.way(node, self._ask(node))
-        unpacked = (Stage.IMAGE, *([Stage.KMODS] if node.kernel.override else []))
-        for stage in (Stage.KERNEL, *((Stage.STAGE1,) if way and way.root else unpacked)):
+        for stage in _stages(node, way):
             plan = self._paper.plan(node, stage, self._ask(node, fmt))
             if plan.failed and image.artefact(fmt):  # one that is not built is told by the script
                 yield Fault(node.id, ERROR, str(stage), plan.reason)
-        if way and not way.root:
-            yield from initrd.unpacks(node, image, boots, fmt)
+        if way and way.root in ("", DRACUT):
+            yield from initrd.unpacks(node, image, boots, GZ if way.root else fmt)
+        if way and way.root == DRACUT:
+            yield from initramfs.fetches(node, image, boots, self._scene.settings)
 
     def _overlays(self, node: Node, *, context: str) -> Iterator[Fault]:
         self._paper.overlays.rehearse(self._scene.snapshot, node, context)
@@ -115,14 +121,22 @@ class Rehearsal:
     def _root(self, node: Node) -> Iterator[Fault]:
         image = self._paper.image(node)
         root = initrd.Root(image, self._paper.overlays.laid(self._scene.snapshot, node, SYSTEM))
-        yield from initrd.starts(node, root)
+        by_dracut = dracut.entry(node) != ""
+        yield from initrd.starts(node, root, initrd.RUN_INIT if by_dracut else initrd.first_program(node))
         script = self._paper.boot_script(node, self._ask(node)).text or ""
-        preloads = f"/{Stage.RUNTIME}/" in script or stage1.PRELOADS in script
+        preloads = by_dracut or f"/{Stage.RUNTIME}/" in script or stage1.PRELOADS in script
         yield from initrd.refreshed(node, root, preloads)
 
     def _ask(self, node: Node, fmt: str = "") -> Ask:
         mac = next((it.hwaddr for it in node.network_devices.values() if it.hwaddr), WITHOUT)
         return Ask(mac, compress=fmt, machine=self._paper.machine(node))
+
+
+def _stages(node: Node, way: Choice | None) -> tuple[Stage, ...]:
+    """What its boot loader fetches, but for overlays."""
+    if way and way.root:
+        return Stage.KERNEL, Stage.INITRAMFS if way.root == DRACUT else Stage.STAGE1
+    return Stage.KERNEL, Stage.IMAGE, *([Stage.KMODS] if node.kernel.override else [])
 
 
 def _tried(look: Look, node: Node) -> tuple[list[Fault], bool]:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from wwfast.nodes.model import Node
     from wwfast.overlays.files.stack import Entry, Stack
 
+INIT = "/init"  # what the kernel starts
+RUN_INIT = "/warewulf/run-init"  # what dracut hands over to
 INITS = ("/sbin/init", "/etc/init", "/bin/init")  # as wwinit's run-init tries them
 CLIENT = "/warewulf/wwclient"
 HEAD = 128  # bytes in which the first line of a script ends
@@ -81,17 +83,18 @@ def _begin(entry: Entry) -> bytes:
 def first_program(node: Node) -> str:
     """`rdinit=` of its kernel arguments, the last one, or /init."""
     given = re.findall(r"(?:^|\s)rdinit=(\S+)", " ".join(node.kernel.args))
-    return str(given[-1]) if given else "/init"
+    return str(given[-1]) if given else INIT
 
 
-def starts(node: Node, root: Root) -> Iterator[Fault]:
-    """The first program, what runs it if it is a script, and the init it hands over to."""
-    first, image = first_program(node), root.image.name
+def starts(node: Node, root: Root, first: str) -> Iterator[Fault]:
+    """The first program of all this, what runs it if it is a script, and the init it hands over to."""
+    image = root.image.name
     head = root.head(first)
     if head is None:
         others = ",".join(["wwinit", *node.system_overlay])
         why = f"nothing in its system overlays or in image {image} is {first}, the first program of a node"
-        fix = f"wwfast node set {node.id} --system-overlays {others}" if first == "/init" else "correct `rdinit=`"
+        ours = first in (INIT, RUN_INIT)
+        fix = f"wwfast node set {node.id} --system-overlays {others}" if ours else "correct `rdinit=`"
         yield Fault(node.id, ERROR, "init", why, fix)
         return
     if head.startswith(b"#!"):
@@ -101,7 +104,7 @@ def starts(node: Node, root: Root) -> Iterator[Fault]:
             yield Fault(node.id, ERROR, "init", why, f"wwfast image exec {image}, and install it")
             return
     inits = dict.fromkeys([*([node.init] if node.init else []), *INITS])
-    if "warewulf/run-init" in root.over and not any(map(root.runs, inits)):
+    if RUN_INIT.strip("/") in root.over and not any(map(root.runs, inits)):
         why = f"image {image} has no init: none of {' '.join(inits)} is a program"
         fix = f"install one (systemd-sysv, busybox-init) by wwfast image exec {image}, or: wwfast node set --init"
         yield Fault(node.id, ERROR, "init", why, fix)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from wwfast.boot import binaries
+from wwfast.boot import binaries, dracut
 from wwfast.config.settings import lacking
 from wwfast.doctor.finding import ERROR, WARNING, Fault, Finding, Scene, grouped
 from wwfast.errors import ConfigError, WwfastError
@@ -88,12 +88,12 @@ def templates(scene: Scene) -> Iterator[Finding]:
 
 INSTALLED = ("default", "localdisk", "unconfigured")  # scripts that Warewulf brings, and we have, too
 TOGETHER = 60.0  # seconds between files of one installation, at most
-MENU = ("", "initrd", "initrd_nocompress", "imgextract", "shell")
+MENU = ("", "initrd", "initrd_nocompress", "imgextract", "shell", *dracut.ENTRIES)
 
 
 def scripts(scene: Scene) -> list[Finding]:
     """What of a site's way of booting by iPXE nodes do not get: a script of Warewulf that the site changed, for which
-    there is ours; an entry of the menu that has two stages."""
+    there is ours; an entry of the menu that it does not have."""
     faults = []
     changed = _changed(scene.paths.etc / "ipxe")
     for node in scene.nodes:
@@ -104,7 +104,7 @@ def scripts(scene: Scene) -> list[Finding]:
             fix = f"mv {name}.ipxe OTHER.ipxe, wwfast node set {node.id} --ipxe OTHER; or the change in {name}.ipxe.j2"
             faults.append(Fault(node.id, WARNING, "templates", why, fix))
         if name == "default" and (entry := node.tags.get("IPXEMenuEntry", "")) not in MENU:
-            why = f"has the tag IPXEMenuEntry={entry}, which is not served: its image and overlays come in one stage"
+            why = f"has the tag IPXEMenuEntry={entry}, which the menu does not have: it boots by initrd"
             fix = f"wwfast node set {node.id} --tagdel IPXEMenuEntry"
             faults.append(Fault(node.id, WARNING, "templates", why, fix))
     return grouped(faults)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from wwfast.archive.artefact import ARCHIVES, FILESYSTEMS, FORMATS, TMPFS
 from wwfast.errors import NotFoundError, WwfastError
-from wwfast.images import archives, filesystems, names, store
+from wwfast.images import archives, dracut, filesystems, names, store
 from wwfast.images.inside import mountpoints
 from wwfast.images.kernels import detect
 from wwfast.images.kernels.detect import Kernel
@@ -41,7 +41,7 @@ class How:
     reads every file again; `force` publishes also what did not change; `in_use` are image references that nodes name,
     whose builds are never removed; `boots` are the kernels that nodes ask for, by version or by path (one outside the
     usual places is kept with the build); `spare`: modules of kernels other than these and the default are left out;
-    `drivers` are those of stage-1."""
+    `drivers` are those of stage-1; `dracut`: nodes boot by Warewulf's module in the image's own initramfs."""
 
     formats: Sequence[str] = ()
     level: int = 3
@@ -52,6 +52,7 @@ class How:
     boots: Collection[str] = ()
     spare: bool = False
     drivers: Choice = rules.DEFAULT
+    dracut: bool = False
     progress: Progress | None = None
 
 
@@ -96,15 +97,14 @@ def build_locked(paths: Paths, name: str, how: How) -> tuple[Build, bool]:
         kinds = [it for it in how.formats if it in FILESYSTEMS]
         made = room / "build"
         made.mkdir(mode=0o755)
-        two = bool(kinds) or any(fmt in ARCHIVES for fmt in manifest.formats)
-        kernels = [it for it in found if it.release not in without] if two else None
-        first = _first(paths, image, kernels, [TMPFS] if unpacks else [], made, how)
-        if (served := image.build) and not (how.force or how.full):
-            drivers = how.drivers if two else None
-            if _same(served, manifest, kinds, drivers) and first.same(served):
-                return served, False
+        drivers = how.drivers if kinds or any(fmt in ARCHIVES for fmt in manifest.formats) else None
+        kernels = [it for it in found if it.release not in without]
+        first = _first(paths, image, kernels if drivers else None, [TMPFS] if unpacks else [], made, how)
+        own = _own(image, kernels, how)
+        new = how.force or how.full or not own.same
+        if (served := image.build) and not new and _same(served, manifest, kinds, drivers) and first.same(served):
+            return served, False
         (room / "image").rename(made / "image")
-        archive = archives.listed(made / "image", manifest)
         if lost := filesystems.lost(kinds, manifest):
             log.warning("image %s: %s", name, lost)
         excluded = list(without.values())
@@ -117,10 +117,11 @@ def build_locked(paths: Paths, name: str, how: How) -> tuple[Build, bool]:
                 sizes={fmt: body.bytes for fmt, body in manifest.formats.items()},
                 unpacked=manifest.unpacked,
                 without=list(without),
-                archive=archive,
+                archive=archives.listed(made / "image", manifest),
                 stage1=first.starts,
                 script=programs.script(),
                 recipe=stage1.recipe(how.drivers),
+                initramfs=own.keep(made / "initramfs"),
                 roots=roots(),
             )
         _write(info, made)
@@ -201,6 +202,12 @@ def _first(
     former = image.build.path / stage1.PLACE if image.build and not how.full else None
     job = stage1.Job(image.rootfs, f"image {image.name}", made / stage1.PLACE, paths.frames, former, how.drivers)
     return _First(job, kernels, unpacks)
+
+
+def _own(image: Image, kernels: Sequence[Kernel], how: How) -> dracut.Own:
+    served = image.build
+    former, kept = (served.path, served.info.initramfs) if served else (None, None)
+    return dracut.look(image.rootfs, kernels, former, kept, wanted=how.dracut)
 
 
 def default_formats(found: Sequence[Kernel]) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ def footprints(paths: Paths) -> dict[tuple[str, str], Footprint]:
             held: dict[int, int] = {}
             home = os.path.join(paths.images, image, build)  # noqa: PTH118
             stage1 = [f"stage1/{release}" for release in _names(f"{home}/stage1")]
-            for part in ("image", "kernels", "roots", *stage1):
+            for part in ("image", "kernels", "initramfs", "roots", *stage1):
                 for entry in _files(f"{home}/{part}"):
                     status = entry.stat(follow_symlinks=False)
                     held[status.st_ino] = status.st_blocks * 512

@@ -22,8 +22,9 @@ import msgspec
 
 from wwfast.archive.artefact import GZ, ZST, Artefact
 from wwfast.errors import NotFoundError, WwfastError
-from wwfast.images import archives, filesystems, names
+from wwfast.images import archives, dracut, filesystems, names
 from wwfast.images.archives import ArchiveInfo
+from wwfast.images.dracut import InitramfsInfo
 from wwfast.images.filesystems import FilesystemInfo
 from wwfast.images.kernels import detect
 from wwfast.images.kernels.detect import Kernel
@@ -63,6 +64,7 @@ class BuildInfo(msgspec.Struct, frozen=True):
     stage1: dict[str, list[str]] = {}  # by release of a kernel: the file systems that its stage-1 mounts
     script: str = ""  # which stage-1 is in it (images.stage1.programs.script)
     recipe: str = ""  # all that decides how it comes out (images.stage1.making.recipe)
+    initramfs: list[InitramfsInfo] | None = None  # the image's own; None where they were not looked for
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,10 @@ class Build:
 
         return making.load(self.path, release) if release in self.info.stage1 else None
 
+    def initramfs(self) -> dict[str, Artefact]:
+        """The image's own, by kernel. Raises WwfastError."""
+        return dracut.artefacts(self.path / dracut.PLACE, self.info.initramfs or ())
+
     def programs(self) -> dict[str, Artefact]:
         """What stands before the drivers of a kernel that is kept apart, by format."""
         from wwfast.images.stage1 import making
@@ -140,6 +146,7 @@ class Build:
 
         place, roots = self.path / "image", self.path / filesystems.PLACE
         packed = damaged(place, read(place)) or archives.damage(place, self.info.archive)
+        packed = packed or dracut.damage(self.path / dracut.PLACE, self.info.initramfs or ())
         return packed or filesystems.damage(roots, self.info.roots) or making.damage(self.path, self.info.stage1)
 
     def differences(self, tree: Path) -> list[str]:

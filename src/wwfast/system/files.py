@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import xxhash
+
 from wwfast.system import work
 from wwfast.system.folders import naming
 
@@ -44,6 +46,15 @@ def read_part(path: Path, offset: int, length: int) -> Iterator[bytes]:
         while length and (data := file.read(min(length, PIECE))):
             length -= len(data)
             yield data
+
+
+def digest(path: Path) -> str:
+    """XXH3 of the content, 128 bits in hex."""
+    found = xxhash.xxh3_128()
+    with path.open("rb", buffering=0) as stream:
+        while data := stream.read(PIECE):
+            found.update(data)
+    return found.hexdigest()
 
 
 def fill(handle: int, data: bytes) -> None:

@@ -5,7 +5,6 @@ With `render` it is a template, for the node that asks: PATH.j2 or PATH.ww, or o
 
 from __future__ import annotations
 
-import hmac
 import os
 import stat
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from wwfast.archive.artefact import RAW, Artefact, Extent
 from wwfast.daemon.boot.guard import PRIVILEGED
+from wwfast.daemon.boot.identity import is_asset
 from wwfast.overlays.files.model import TEMPLATES
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class SiteFiles:
             return 403, f"files are for privileged source ports, not {port}"
         if node.asset_key and assetkey is None:
             return 401, "files of a node with an asset key need it"
-        if node.asset_key and not hmac.compare_digest(node.asset_key.encode(), (assetkey or "").encode()):
+        if node.asset_key and not is_asset(node.asset_key, assetkey or ""):
             return 403, "wrong asset key"
         return (
             (400, f"render: a node gets its own, not that of {render}") if render not in (None, "", node.id) else None

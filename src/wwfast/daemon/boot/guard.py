@@ -64,12 +64,14 @@ class Forgetful:
 @dataclass(slots=True)
 class Phase:
     """A boot under way: Unix seconds of its DHCP, of its last stage and of what of that was kept; once the node has
-    its system overlay, nothing prolongs the phase."""
+    its system overlay after it asked for its image (`had_image`), nothing prolongs the phase. Where that is not known,
+    as after a restart, it did ask."""
 
     asked: float
     last: float
     has_system: bool = False
     kept: float = 0.0
+    had_image: bool = True
 
 
 @dataclass(slots=True)
@@ -126,9 +128,9 @@ class Guard:
         if not boots:
             return
         if known:
-            self._goes_on(mac, Phase(now, now))
+            self._goes_on(mac, Phase(now, now, had_image=False))
         else:
-            self._strangers.note(mac, Phase(now, now))
+            self._strangers.note(mac, Phase(now, now, had_image=False))
 
     def seen_within(self, mac: str, seconds: float) -> bool:
         """Discovery takes only an address that our DHCP saw lately (or any, with an external DHCP server)."""
@@ -144,7 +146,8 @@ class Guard:
         phase = self._phase(wwid)
         if phase is None or phase.has_system or stage == Stage.RUNTIME or peer_ip not in self._addresses(node, wwid):
             return
-        phase.has_system = done and stage == Stage.SYSTEM
+        phase.had_image = phase.had_image or stage == Stage.IMAGE
+        phase.has_system = done and stage == Stage.SYSTEM and phase.had_image
         phase.last = self.clock()
         self._goes_on(wwid, phase)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import re
 import time
 from collections.abc import Callable
@@ -9,6 +10,8 @@ from pathlib import Path
 
 # Ethernet (6 bytes) and InfiniBand (20 bytes, or the 8-byte GUID that iPXE tells).
 _MAC = re.compile(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}(?:(?::[0-9a-f]{2}){2}|(?::[0-9a-f]{2}){14})?")
+#: What firmware and dmidecode say where nobody wrote an asset tag.
+NO_ASSET = ("Unknown", "Not_Specified")
 ARP = Path("/proc/net/arp")
 
 
@@ -20,6 +23,18 @@ def normal(wwid: str) -> str:
 def is_mac(wwid: str) -> bool:
     """A hardware address that one machine can own: not zero, not a group address."""
     return bool(_MAC.fullmatch(wwid)) and wwid != "00:00:00:00:00:00" and not int(wwid[:2], 16) & 1
+
+
+def asset(tag: str) -> str:
+    """An asset tag, whoever tells it: blanks are `_`, as wwclient has them, and count for nothing at its ends; ""
+    where it is none. iPXE and dmidecode tell it as it was written."""
+    text = "_".join(re.split(r"\s", tag)).strip("_")
+    return "" if text in NO_ASSET else text
+
+
+def is_asset(wanted: str, told: str) -> bool:
+    """Whether it is the same asset tag; in as long for a wrong one as for the right one."""
+    return hmac.compare_digest(asset(wanted).encode(), asset(told).encode())
 
 
 class Neighbours:

@@ -7,7 +7,6 @@ A HEAD answers as GET does and changes nothing: no discovery, no event, no phase
 from __future__ import annotations
 
 import asyncio
-import hmac
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Executor
@@ -23,7 +22,7 @@ from wwfast.boot.ways import Machine
 from wwfast.daemon.boot.discovery import Discovery
 from wwfast.daemon.boot.files import SiteFiles
 from wwfast.daemon.boot.guard import Guard
-from wwfast.daemon.boot.identity import Neighbours, normal
+from wwfast.daemon.boot.identity import Neighbours, is_asset, normal
 from wwfast.daemon.boot.making import Deriving, Making, Writing
 from wwfast.daemon.state.board import Board
 from wwfast.daemon.upkeep import Upkeep
@@ -341,7 +340,7 @@ class Routes:
         if refused is not None:
             status, reason = refused
             return _refusal(status, reason, stage=target.stage, wwid=target.wwid, node=node.id, sent="BAD_REQUEST")
-        if node.asset_key and not hmac.compare_digest(node.asset_key.encode(), target.assetkey.encode()):
+        if node.asset_key and not is_asset(node.asset_key, target.assetkey):
             return _refusal(
                 401, "wrong asset key", stage=target.stage, wwid=target.wwid, node=node.id, sent="BAD_ASSET"
             )
@@ -369,7 +368,8 @@ class Routes:
             way=plan.way.why if plan.way else "",
             share=node.cluster_name if node else "",
             waits=plan.stage is not Stage.RUNTIME,
-            last=plan.stage is Stage.SYSTEM,
+            # Warewulf's dracut module, which names no build, has its image after a first system overlay.
+            last=plan.stage is Stage.SYSTEM and (bool(target.ask.image) or _loads(request)),
             more=plan.stage is Stage.RUNTIME and node is not None and refreshes(node) and _loads(request),
             again=partial(self._wait, node, target, request, False, False) if again and plan.artefact else None,
         )

@@ -19,8 +19,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import xxhash
-
 from wwfast.archive.artefact import GZ, RAW, ZST, Artefact, Extent
 from wwfast.errors import NotFoundError, WwfastError
 from wwfast.images import names
@@ -254,12 +252,8 @@ def kernel_artefact(file: Path) -> Artefact:
 
 @lru_cache(maxsize=1024)
 def _artefact(path: str, size: int, mtime_ns: int, ctime_ns: int, inode: int) -> Artefact:
-    digest = xxhash.xxh3_128()
-    with open(path, "rb", buffering=0) as stream:  # noqa: PTH123
-        while chunk := stream.read(1 << 20):
-            digest.update(chunk)
-    name = os.path.basename(path)  # noqa: PTH119
-    return Artefact(name, RAW, (Extent(path, 0, size),), digest.hexdigest(), (RAW,), mtime_ns // 10**9)
+    digest, name = files.digest(Path(path)), os.path.basename(path)  # noqa: PTH119
+    return Artefact(name, RAW, (Extent(path, 0, size),), digest, (RAW,), mtime_ns // 10**9)
 
 
 def _copy_kernels(root: Path, found: Collection[Kernel], boot: Path) -> None:
