@@ -568,7 +568,9 @@ def test_client_scripts_are_clean_for_shellcheck() -> None:
         path
         for path in sorted((SHARE / "overlays").rglob("*"))
         if path.is_file() and not path.name.endswith(".j2")
-        if path.parent.name in ("init.d", "wwinit.d") or path.read_bytes().startswith(b"#!/bin/sh")
+        if path.parent.name in ("init.d", "wwinit.d")
+        or path.suffix == ".sh"
+        or path.read_bytes().startswith(b"#!/bin/sh")
     ]
     assert CLIENT in scripts
     done = subprocess.run(["shellcheck", "-s", "sh", *scripts], capture_output=True, text=True, check=False)

@@ -26,9 +26,9 @@ from wwfast.overlays.templates.sources import Sources
 from wwfast.paths import SHARE, Paths
 from wwfast.system.run import run
 
-ALL = """NetworkManager chrony debug fstab host hostname hosts ifcfg ifupdown ignition issue localtime netplan resolv
-ssh.authorized_keys ssh.host_keys syncuser systemd.mount systemd.netname systemd.networkd systemd.swap udev.netname
-wicked wwclient wwinit"""
+ALL = """NetworkManager chrony debug fstab host hostname hosts ifcfg ifupdown ignition issue localtime mig mkfs mkswap
+netplan resolv sfdisk ssh.authorized_keys ssh.host_keys syncuser systemd.mount systemd.netname systemd.networkd
+systemd.service systemd.swap udev.netname wicked wwclient wwinit"""
 
 
 def test_overlays_of_the_distribution_are_all_there() -> None:
@@ -368,6 +368,33 @@ def test_overlay_ignition_describes_disks_and_links_its_units(paths: Paths) -> N
     assert files[f"{units}/local-fs.target.wants/{mount}"].link == f"../{mount}"
     assert "Where=/scratch space" in files[f"{units}/{mount}"].text
     assert "warewulf/ignition.json" not in one(paths, "ignition", "static")
+
+
+def test_overlay_systemd_service_and_mig_are_units_of_what_the_node_says(paths: Paths) -> None:
+    home = "etc/systemd/system"
+    services = {
+        "site-tuning": {"Type": "oneshot", "RemainAfterExit": "yes", "ExecStart": "/bin/true", "WantedBy": "a.target"},
+        "minimal": {},
+    }
+    node = {"resources": {"systemd.service": services}, "tags": {"gpuMigProfiles": "2,2::1g.5gb"}}
+    files = lay(paths, ["systemd.service", "mig"], {"n1": node})["n1"]
+    tuning = files[f"{home}/site-tuning.service"].text
+    assert "After=network-online.target\n" in tuning
+    assert "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/true\n" in tuning
+    assert files[f"{home}/a.target.wants/site-tuning.service"].link == "../site-tuning.service"
+    assert files[f"{home}/multi-user.target.wants/minimal.service"].link == "../minimal.service"
+    assert [
+        line for line in files[f"{home}/ww-nvidia-mig.service"].text.splitlines() if line.startswith("ExecStart=")
+    ] == [
+        "ExecStart=/usr/bin/nvidia-smi mig -cgi 2,2 -i 0 -C",
+        "ExecStart=/usr/bin/nvidia-smi mig -cgi 1g.5gb -i 2 -C",
+    ]
+    assert files[f"{home}/multi-user.target.wants/ww-nvidia-mig.service"].link == "../ww-nvidia-mig.service"
+    assert (
+        "ExecStart=/usr/bin/nvidia-smi mig -cgi 2,2 -C\n"
+        in one(paths, "mig", "nodev")[f"{home}/ww-nvidia-mig.service"].text
+    )
+    assert one(paths, "systemd.service", "nodev").get(f"{home}/ww-service") is None
 
 
 @pytest.mark.parametrize("overlay", ["wwclient", "ignition", "systemd.mount", "systemd.swap"])

@@ -7,5 +7,9 @@ for ignition in /usr/bin/ignition /usr/lib/dracut/modules.d/30ignition/ignition;
     mkdir -p "$PREFIX/warewulf/run" && : > "$PREFIX/warewulf/run/.ignition-done"
     exit
 done
-echo "wwinit: the image has no ignition, the disks of this node stay as they are"
+for other in 10-sfdisk.sh 20-mkfs.sh 20-mkswap.sh; do
+    if [ -e "$PREFIX/warewulf/wwinit.d/$other" ]; then exit 0; fi
+done
+echo "the image has no ignition for the disks of this node: the overlays sfdisk, mkfs and mkswap need none" |
+    tee /run/wwinit.why
 exit 1
