@@ -13,6 +13,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +21,8 @@ from support.overlays import Site, body
 from wwfast.config.settings import load
 from wwfast.errors import WwfastError
 from wwfast.overlays.making.crew import Hand
+from wwfast.overlays.making.messages import Answer
+from wwfast.overlays.making.orders import Job
 from wwfast.overlays.making.service import OverlayService
 from wwfast.paths import Paths
 
@@ -79,13 +82,13 @@ def test_templates_that_never_end_are_not_run_again_until_something_changes(site
     bad = ("n2", "n3", "n4")
     with ThreadPoolExecutor(3) as pool:
         assert list(pool.map(lambda name: body(site.ask(name)), bad)) == [good[name] for name in bad]
-    runs, ask = [], site.service.orders.crew.take
+    runs, serve = [], site.service.orders.serve
 
-    def take(**how: bool) -> object:
-        runs.append(how)
-        return ask(**how)
+    def served(*given: Any) -> list[Job]:
+        runs.append(given)
+        return serve(*given)
 
-    site.service.orders.crew.take = take  # type: ignore[method-assign, assignment]
+    site.service.orders.serve = served  # type: ignore[method-assign]
     for _ in range(20):
         assert [body(site.ask(name)) for name in bad] == [good[name] for name in bad]
     assert not runs
@@ -96,23 +99,24 @@ def test_templates_that_never_end_are_not_run_again_until_something_changes(site
     assert not site.service.failures
 
 
-def test_template_that_rested_is_run_behind_all_others_and_rests_longer(site: Site) -> None:
+def test_template_that_rested_is_run_behind_all_others_and_rests_longer(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
     site.put("base", "etc/bad.j2", "{% if id == 'n3' %}" + BAD["loops"][0] + "{% endif %}")
     site.ask("n1")
     with pytest.raises(WwfastError, match="CPU time"):
         site.ask("n3")
-    tried = site.service.orders.costly.tried
+    tried = site.service.orders.tried
     first = tried["n3", "system"]
     first.until = 0.0
     lows: list[bool] = []
-    take = site.service.orders.crew.take
+    ask = Hand.ask
 
-    def took(*, low: bool = False) -> Hand:
-        hand = take(low=low)
+    def asked(hand: Hand, *given: Any, **how: bool) -> list[Answer]:
         lows.append(hand.lowered and os.getpriority(os.PRIO_PROCESS, hand.pid) == 19)
-        return hand
+        return ask(hand, *given, **how)
 
-    site.service.orders.crew.take = took  # type: ignore[method-assign]
+    monkeypatch.setattr(Hand, "ask", asked)
     with pytest.raises(WwfastError, match="CPU time"):
         site.ask("n3")
     assert lows == [True]

@@ -225,14 +225,16 @@ class Builder:
         if ground is None or ground.plan.identity != made.plan:
             self.look_again()
             return None
-        if made.shared is not None and made.common is not None:
+        if ground.shared is None and made.shared is not None and made.common is not None:
             self._put(made.common)
             shared = made.shared._replace(static=ground.static)
             self.index.keep_shared(made.plan, shared)
             ground.stand_on(shared)
             if not generation.holds(shared.rests):  # asked in any case: what is looked at is watched from then on
                 self.look_again()
-        assert ground.shared is not None
+        if ground.shared is None or made.below not in ground.below:
+            self.look_again()
+            return None
         self._put(made.own)
         record = Record(
             made.plan, made.below, made.values, self.index.keep_rests(made.rests),

@@ -1,4 +1,4 @@
-"""The workers of a service: started when needed, as many as there are cores, more while some are held up.
+"""Workers of a service: processes that are started when they are first asked.
 
 A process with threads must not fork: there a helper does, one for all services of the process, which is started anew
 (exec) and has no threads. A command without threads forks its workers itself.
@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from itertools import chain
 from mmap import mmap
@@ -25,11 +25,10 @@ from wwfast.errors import WwfastError
 from wwfast.nodes.model import Node
 from wwfast.overlays.making import worker
 from wwfast.overlays.making.index import Shared
-from wwfast.overlays.making.messages import PAGE, Answer, Inbox, Message, answers, framed, said
+from wwfast.overlays.making.messages import PAGE, Answer, Message, answers, framed, received, said
 from wwfast.system import run
 
 HELD_UP = 0.5  # seconds after which a worker that answers nothing counts no more, and another one may be started
-MOST = 3  # times as many workers as wanted, with those that are held up
 NICE = 10  # of a server's workers, below the server: with one core an edit was taken in after 1.3 s
 NICEST = 19  # of one that is held up: it gets what others leave
 PATIENCE = 120.0  # seconds without an answer after which a worker is ended, whatever it waits for
@@ -43,6 +42,10 @@ class Died(Exception):
     def __init__(self, number: int, where: str) -> None:
         super().__init__(number, where)
         self.number, self.where = number, where
+
+
+class Stalled(Exception):
+    """Several nodes were asked for, and one of them keeps the others."""
 
 
 class Direct:
@@ -177,59 +180,66 @@ def help_others() -> int:
             return 1
 
 
-def _ready(fd: int, what: int, seconds: float) -> bool:
-    poll = select.poll()
-    poll.register(fd, what)
-    return bool(poll.poll(seconds * 1000))
-
-
 class Hand:
-    """A worker as its service sees it, and what it was told."""
+    """A place for a worker, and what the one that is there was told. Who is `busy` with it has it alone."""
 
-    def __init__(self, forks: Direct | Helper) -> None:
-        self._forks = forks
+    def __init__(self, direct: Direct | None) -> None:
+        self._direct = direct
+        self._forks: Direct | Helper = Helper()
+        self.busy = False
+        self.since = 0.0  # monotonic seconds: asked, and no answer yet
+        self.pid = -1
+        self._forget()
+
+    def _forget(self) -> None:
         self.generation = self.looked = 0
         self.conf: object = None
         self.nodes: dict[str, Node] = {}
         self.shared: dict[bytes, Shared] = {}
-        self.since = 0.0  # monotonic seconds: asked, and no answer yet
         self._nice: int | None = None  # what it was before it was lowered
-        self.pid, self._to, self._of = forks.start(self)
-        os.set_blocking(self._to, False)
-        self._inbox = Inbox(self._of)
 
-    def tell(self, *messages: Message) -> None:
-        """Raises Died."""
+    def start(self) -> None:
+        """Have a worker here. Raises WwfastError."""
+        if self.pid < 0:
+            self._forks = self._direct if self._direct is not None and threading.active_count() == 1 else Helper()
+            self.pid, self._to, self._of = self._forks.start(self)
+            os.set_blocking(self._to, False)
+
+    def ask(self, messages: Iterable[Message], *, together: bool) -> list[Answer]:
+        """Tell it these, the last of which asks. Where it answers nothing for HELD_UP seconds it is ended if several
+        are asked for `together`, and gets only what others leave if not. Raises Died, Stalled."""
         self.since = time.monotonic()
-        data = memoryview(b"".join(framed(each) for each in messages))
         try:
-            while data:
-                try:
-                    data = data[os.write(self._to, data) :]
-                except BlockingIOError:
-                    self._wait(self._to, select.POLLOUT)
-        except OSError as error:
-            raise Died(*self.end()) from error
-
-    def hear(self, stalls: Callable[[], object] | None = None) -> Answer:
-        """The next answer. What takes longer than HELD_UP gets only what others leave; it is told once. Raises Died."""
-        try:
-            while (data := self._inbox.whole()) is None:
-                if not _ready(self._of, select.POLLIN, HELD_UP):
-                    if stalls is not None:
-                        stalls()
-                        stalls = None
-                    self.lower()
-                    self._wait(self._of, select.POLLIN)
-                if not self._inbox.more():
-                    raise Died(*self.end())
-            self.since = time.monotonic()
-            found: Answer = answers.decode(data)
+            for each in messages:
+                data = memoryview(framed(each))
+                while data:
+                    try:
+                        data = data[os.write(self._to, data) :]
+                    except BlockingIOError:
+                        self._wait(self._to, select.POLLOUT)
+            if not _ready(self._of, select.POLLIN, HELD_UP):
+                if together:
+                    raise Stalled
+                self.lower()
+            found: list[Answer] = answers.decode(received(self._read))
             return found
         except TimeoutError as error:
             raise Died(-1, self.end()[1]) from error
-        except (OSError, ValueError, msgspec.DecodeError) as error:
+        except (OSError, EOFError, ValueError, msgspec.DecodeError) as error:
             raise Died(*self.end()) from error
+        except BaseException:
+            self.end()
+            raise
+
+    def _read(self, length: int) -> bytes:
+        data = bytearray()
+        while len(data) < length:
+            self._wait(self._of, select.POLLIN)
+            more = os.read(self._of, length - len(data))
+            if not more:
+                raise EOFError
+            data += more
+        return bytes(data)
 
     @staticmethod
     def _wait(fd: int, what: int) -> None:
@@ -258,88 +268,21 @@ class Hand:
                 self.end()
 
     def end(self) -> tuple[int, str]:
-        """Once only: by which signal it had ended by itself (0: it had not), and which template it ran."""
+        """Of the worker that was there: by which signal it had ended by itself (0: it had not), and which template it
+        ran."""
         if self.pid < 0:
             return 0, ""
         pid, self.pid = self.pid, -1
         os.close(self._to)
         os.close(self._of)
+        self._forget()
         return self._forks.end(pid)
 
 
-class Crew:
-    """Thread-safe. Who takes a worker has it alone until it is given back."""
-
-    def __init__(self, count: int, direct: Direct | None) -> None:
-        self._direct = direct
-        self.count = count
-        self._free: list[Hand] = []
-        self._busy: list[Hand] = []
-        self._starting = 0
-        self._turn = threading.Condition()
-        self._closed = False
-
-    def start(self, count: int) -> None:
-        """Have so many before threads begin."""
-        while len(self._free) + len(self._busy) < count:
-            self._free.append(self._new())
-
-    def _new(self) -> Hand:
-        return Hand(self._direct if self._direct is not None and threading.active_count() == 1 else Helper())
-
-    def take(self, *, low: bool = False) -> Hand:
-        """Waits for one as long as it takes; every worker comes back, by its limits. `low`: what it is for may take as
-        long as it may, and goes behind all others. Raises WwfastError."""
-        hand = self._take()
-        if low:
-            hand.lower()
-        return hand
-
-    def _take(self) -> Hand:
-        with self._turn:
-            while not self._free:
-                if self._closed:
-                    raise WwfastError("the server ends")
-                now = time.monotonic()
-                working = sum(not hand.lowered and now - hand.since < HELD_UP for hand in self._busy) + self._starting
-                if working < self.count and len(self._busy) + self._starting < MOST * self.count:
-                    self._starting += 1
-                    break
-                self._turn.wait(HELD_UP / 2)
-            else:
-                return self._took(self._free.pop())
-        hand = None
-        try:
-            hand = self._new()
-        finally:
-            with self._turn:
-                self._starting -= 1
-                if hand is not None:
-                    self._took(hand)
-        return hand
-
-    def _took(self, hand: Hand) -> Hand:
-        hand.since = time.monotonic()
-        self._busy.append(hand)
-        return hand
-
-    def give(self, hand: Hand) -> None:
-        """Back, alive or not."""
-        with self._turn:
-            self._busy.remove(hand)
-            hand.lift()
-            if hand.pid >= 0 and not self._closed and len(self._free) < self.count:
-                self._free.append(hand)
-            else:
-                hand.end()
-            self._turn.notify()
-
-    def close(self) -> None:
-        with self._turn:
-            self._closed = True
-            while self._free:
-                self._free.pop().end()
-            self._turn.notify_all()
+def _ready(fd: int, what: int, seconds: float) -> bool:
+    poll = select.poll()
+    poll.register(fd, what)
+    return bool(poll.poll(seconds * 1000))
 
 
 if __name__ == "__main__":

@@ -6,8 +6,7 @@ here it is looked at once more, each thing once per generation.
 
 from __future__ import annotations
 
-import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from wwfast.config.settings import Conf
 from wwfast.errors import WwfastError
@@ -27,7 +26,6 @@ class Ground:
     static: bytes
     shared: Shared | None = None
     below: tuple[bytes, ...] = ()  # either of them may be what own parts rest on (see index.Record)
-    first: threading.Lock = field(default_factory=threading.Lock)  # held by who has `shared` made
 
     def stand_on(self, shared: Shared) -> None:
         self.below = (shared.shape, digest(["full", shared.content]))

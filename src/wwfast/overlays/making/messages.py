@@ -1,12 +1,12 @@
 """What a server and its workers say to each other: a closed set of messages, each with its length before it, in pipes.
 
-Beside them there is one page of memory for each worker: it says there which template it runs, for when it is killed.
+A worker is told what it does not know, then asked; it answers each `Asked` with one list, and says nothing else. Beside
+them there is one page of memory for each worker: it says there which template it runs, for when it is killed.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from mmap import mmap
 from typing import Any
 
@@ -44,13 +44,6 @@ class Know(Message):
 
 class Look(Message):
     """Files may have changed."""
-
-
-class Use(Message):
-    """The shared part of a plan was made."""
-
-    plan: bytes
-    shared: Shared
 
 
 class Make(Message):
@@ -142,16 +135,35 @@ class Failed(Message):
 
 
 Ask = Make | Render | Lay | Write
-Question = Begin | Know | Look | Use | Ask
 Answer = Made | Rendered | Laid | Written | Failed
+
+
+class Asked(Message):
+    """Answered in this order, as many as take little time together: the first one in any case. `shared` are shared
+    parts, by plan, that were made since."""
+
+    asks: list[Ask]
+    shared: dict[bytes, Shared]
+
+
+Question = Begin | Know | Look | Asked
 encode = msgspec.msgpack.Encoder(enc_hook=str).encode
 questions = msgspec.msgpack.Decoder(Question)
-answers = msgspec.msgpack.Decoder(Answer)
+answers = msgspec.msgpack.Decoder(list[Answer])
 
 
-def framed(message: Message) -> bytes:
+def framed(message: Message | Sequence[Message]) -> bytes:
     data = encode(message)
     return len(data).to_bytes(4, "little") + data
+
+
+def received(read: Callable[[int], bytes]) -> bytes:
+    """A message, by what reads so many bytes, fewer at the end; none there. Raises ValueError for a larger one."""
+    length = int.from_bytes(read(4), "little")
+    if length > LARGEST:
+        raise ValueError("a message is too large")
+    data = read(length)
+    return data if len(data) == length else b""
 
 
 def marked(where: str) -> bytes:
@@ -164,29 +176,3 @@ def said(mark: mmap) -> str:
     """The template that `marked` names there."""
     length = int.from_bytes(mark[:2], "little")
     return mark[2 : length + 2].decode(errors="replace")
-
-
-class Inbox:
-    """Messages out of a pipe."""
-
-    def __init__(self, fd: int) -> None:
-        self._fd, self._data, self._at = fd, b"", 0
-
-    def whole(self) -> bytes | None:
-        """The next message if all of it is here. Raises ValueError for one that is too large."""
-        start = self._at + 4
-        if len(self._data) < start:
-            return None
-        length = int.from_bytes(self._data[self._at : start], "little")
-        if length > LARGEST:
-            raise ValueError("a message is too large")
-        if len(self._data) < start + length:
-            return None
-        self._at = start + length
-        return self._data[start : self._at]
-
-    def more(self) -> bool:
-        """Take in what came; False at the end."""
-        data = os.read(self._fd, 1 << 20)
-        self._data, self._at = self._data[self._at :] + data, 0
-        return bool(data)

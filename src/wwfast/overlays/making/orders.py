@@ -1,7 +1,9 @@
 """Having parts made by workers: each is told what it does not know yet, asked, and believed only by what it rests on.
 
-A template that takes too much ends with an error, or with its worker; that is the node's own failure, and it is not
-run again soon. A worker that somebody killed is replaced, and its node asked for again.
+Who waits at the head of the queue takes a worker, as soon as there is one, for itself and those behind it: a crowd
+costs few messages, not one for each node. A template that takes too much ends with an error, or with its worker; that
+is the node's own failure, and it is not run again soon. A worker that somebody killed is replaced, and its node asked
+for again.
 """
 
 from __future__ import annotations
@@ -13,8 +15,10 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
 from mmap import mmap
 from pathlib import Path
 
@@ -24,13 +28,13 @@ from wwfast.nodes.model import Node
 from wwfast.nodes.registry import Snapshot
 from wwfast.overlays.making import worker
 from wwfast.overlays.making.builder import Builder
-from wwfast.overlays.making.crew import HELD_UP, Crew, Died, Direct, Hand
-from wwfast.overlays.making.crowd import COSTLY, Costly, Crowd, Wanted
+from wwfast.overlays.making.crew import HELD_UP, Died, Direct, Hand, Stalled
 from wwfast.overlays.making.generation import Generation, Ground
-from wwfast.overlays.making.index import Record
+from wwfast.overlays.making.index import Record, Shared
 from wwfast.overlays.making.messages import (
     Answer,
     Ask,
+    Asked,
     Begin,
     Failed,
     Know,
@@ -38,7 +42,6 @@ from wwfast.overlays.making.messages import (
     Made,
     Make,
     Message,
-    Use,
     Write,
     Written,
 )
@@ -48,16 +51,16 @@ from wwfast.overlays.templates.faults import Exceeded
 
 RUNTIME = "runtime"
 CONTEXTS = (SYSTEM, RUNTIME)
-BATCH = 32  # nodes that a worker is asked for at once: they fit into a pipe
+MOST = 3  # times as many workers as there are cores, with those that are held up
+BATCH = 32  # nodes that a worker is asked for at once
 CHUNK = 1000  # nodes that a worker is told of in one message
 LIVES = 10  # workers that may be killed over one node, by whoever does
-FIRST = 0.5  # seconds that others wait for the first node of a plan, whose worker makes what they share
+COSTLY = 0.1  # seconds of a failure of a node's overlays from which on it rests
+REST = 5  # times as long as it took; a template of 10 s on a loaded core is run once in minutes
+LONGEST_REST = 3600.0
 
 Work = tuple[Node, str]
-
-
-class Stalled(Exception):
-    """Several nodes were asked for, and one of them keeps the others."""
+Key = tuple[str, str]  # node and context, or path and source of a script
 
 
 @contextmanager
@@ -75,6 +78,36 @@ def uncollected() -> Iterator[None]:
             gc.enable()
 
 
+@dataclass(eq=False, slots=True)
+class Job:
+    """A question that somebody waits for. `snapshot` is None where no node has to be known; a failure that took
+    `costly` seconds rests. An `alone` job is asked without others, a `low` one behind all others."""
+
+    ask: Ask
+    key: Key
+    snapshot: Snapshot | None = None
+    node: Node | None = None
+    costly: float = COSTLY
+    alone: bool = True
+    low: bool = False
+    lives: int = LIVES
+    done: bool = False
+    answer: Answer | None = None  # None: something changed meanwhile
+    record: Record | None = None  # what was taken in
+    error: Exception | None = None
+    turn: threading.Condition | None = None  # of who waits for it
+
+
+@dataclass(slots=True)
+class Tried:
+    """A failure that took long."""
+
+    generation: int
+    rest: float
+    until: float  # monotonic seconds
+    error: WwfastError
+
+
 class Orders:
     """Thread-safe; holds `lock` only while it takes in what was made."""
 
@@ -83,41 +116,65 @@ class Orders:
         self._lock = lock
         self._ignore_go = ignore_go_templates
         self._model: tuple[Generation, worker.Worker] | None = None
-        count = os.cpu_count() or 1
-        self.crew = Crew(count, Direct(self._inherit) if alone else None)
-        self._crowd = Crowd(count, BATCH)
-        self.costly = Costly()
-        self.again = threading.Semaphore(count)  # fewer than there may be workers: others always find one
+        self._direct = Direct(self._inherit) if alone else None
+        self._count = os.cpu_count() or 1
+        self._hands: list[Hand] = []
+        self._queue: deque[Job] = deque()
+        self._mutex = threading.Lock()
+        self._turn = threading.Condition(self._mutex)  # of who waits for many
+        self._closed = False
+        self.tried: dict[Key, Tried] = {}
+        self.again = threading.Semaphore(self._count)  # fewer than there may be workers: others always find one
 
     def close(self) -> None:
-        self.crew.close()
+        with self._turn:
+            self._closed = True
+            for hand in self._hands:
+                if not hand.busy:
+                    hand.end()
 
-    # -- one node ------------------------------------------------------------------------------------------------
+    # -- one question --------------------------------------------------------------------------------------------
 
     def make(self, snapshot: Snapshot, node: Node, context: str) -> Record | None:
         """Have the node's parts made, and take them in; None when something changed meanwhile.
 
         Raises WwfastError: the node's own failure.
         """
-        with self._lock:
-            generation = self.builder.generation
-            if generation is None or generation.snapshot is not snapshot:
-                return None
-            ground = generation.ground(node, context)
-        if ground is None:
-            return None
-        with self._first(ground), self._again((node.id, context)) as again:
-            if not again:
-                return self._in_turn(Wanted(snapshot, node, context))
-            made = self.ask(snapshot, Make(node.id, context), node, context, low=True)
-            return self._take_in(generation, node, context, made)
+        with self._again((node.id, context)) as again:
+            ask = Make(node.id, context)
+            return self._done(Job(ask, (node.id, context), snapshot, node, alone=again, low=again)).record
+
+    def ask(self, snapshot: Snapshot, question: Ask, node: Node, context: str, *, low: bool = False) -> Answer | None:
+        """None when something changed meanwhile. `low`: behind all others. Raises WwfastError."""
+        return self._done(Job(question, (node.id, context), snapshot, node, low=low)).answer
+
+    def write(self, question: Write) -> str:
+        """A script of a site's template. One that took too much for a node rests for all. Raises WwfastError."""
+        key = (question.path, question.source)
+        with self._again(key) as again:
+            made = self._done(Job(question, key, costly=HELD_UP, low=again)).answer
+        assert isinstance(made, Written)
+        return made.text
+
+    def _done(self, job: Job) -> Job:
+        with self._turn:
+            job.turn = threading.Condition(self._mutex)
+            self._queue.append(job)
+            while not job.done:
+                self._step(self._queue, job)
+        if job.error is not None:
+            raise job.error
+        return job
 
     @contextmanager
-    def _again(self, key: tuple[str, str]) -> Iterator[bool]:
-        """Whether it failed before and took long. Raises why, while it rests."""
-        tried = self.costly.before(self._number, key)
+    def _again(self, key: Key) -> Iterator[bool]:
+        """Whether it failed before and took long: until something changes it is told again without being run, each time
+        twice as long. Raises why, while it rests."""
+        tried = self.tried.get(key)
+        if tried is not None and tried.generation != self._number:
+            tried = None
         if tried is not None and (time.monotonic() < tried.until or not self.again.acquire(blocking=False)):
-            raise tried.error()
+            raise tried.error
         try:
             yield tried is not None
         finally:
@@ -129,202 +186,164 @@ class Orders:
         generation = self.builder.generation
         return generation.number if generation is not None else 0
 
-    @contextmanager
-    def _first(self, ground: Ground) -> Iterator[None]:
-        """One has what the plan's nodes share made, others wait for it a while."""
-        first = ground.shared is None and ground.first.acquire(timeout=FIRST)
-        if first and ground.shared is not None:  # made meanwhile: the others need not come one by one
-            ground.first.release()
-            first = False
+    # -- the queue -----------------------------------------------------------------------------------------------
+
+    def _step(self, queue: deque[Job], job: Job | None = None) -> None:
+        """Serve those at the head of a queue (only where that is this `job`) if there is a worker, else wait a while.
+        Holds `_turn` before and after."""
+        if self._closed:
+            raise WwfastError("the server ends")
+        hand = self._free() if queue and (job is None or queue[0] is job) else None
+        if hand is None:
+            (self._turn if job is None or job.turn is None else job.turn).wait(HELD_UP / 2)
+            return
+        batch = [queue.popleft()]
+        most = min(BATCH, -(-len(queue) // self._count))
+        while queue and len(batch) < most and not (batch[0].alone or queue[0].alone):
+            batch.append(queue.popleft())
+        hand.busy, hand.since = True, time.monotonic()
+        self._call()
+        self._mutex.release()
         try:
-            yield
+            generation = self.builder.generation
+            self._take_in(generation, self.serve(hand, generation, batch))
         finally:
-            if first:
-                ground.first.release()
+            self._mutex.acquire()
+            queue.extendleft(it for it in reversed(batch) if not it.done)
+            self._give(hand)
+            self._call(*batch)
 
-    def _in_turn(self, wanted: Wanted) -> Record | None:
-        self._crowd.join(wanted)
-        while not wanted.answered:
-            if batch := wanted.turn():
-                self._lead(batch)
-        if wanted.error is not None:
-            raise wanted.error
-        return wanted.record
+    def _call(self, *jobs: Job) -> None:
+        """Who waits for these looks whether they are done, and who is the next whether there is a worker."""
+        for job in (*jobs, *islice(self._queue, 1)):
+            if job.turn is not None:
+                job.turn.notify()
 
-    def _lead(self, batch: Sequence[Wanted]) -> None:
-        """Have each answered; those that are not, since one of them stalls, are asked for alone."""
-        leading = [True]
-
-        def stalls() -> None:
-            if len(batch) > 1:
-                raise Stalled
-            leading.clear()
-            self._crowd.hand_on()
-
-        try:
-            if len(batch) > 1:
-                self._together(batch, stalls)
-            else:
-                self._single(batch[0], stalls)
-        except Exception as error:
-            for each in batch:
-                if not each.answered:
-                    each.answer(None, error)
-        finally:
-            if leading:
-                self._crowd.hand_on(each for each in reversed(batch) if not each.answered)
-
-    def _single(self, wanted: Wanted, stalls: Callable[[], None]) -> None:
-        generation, made = self.builder.generation, None
-        if generation is not None and generation.snapshot is wanted.snapshot:
-            node, context = wanted.node, wanted.context
-            made = self.ask(wanted.snapshot, Make(node.id, context), node, context, stalls)
-            wanted.answer(self._take_in(generation, node, context, made))
-        else:
-            wanted.answer(None)
-
-    def _together(self, batch: Sequence[Wanted], stalls: Callable[[], None] | None = None) -> None:
-        """Ask one worker for all of them; those are not answered that it left when it ended."""
-        hand = self.crew.take()
-        try:
-            generation, began = self.builder.generation, time.monotonic()
-            if generation is None:
-                return
-            asked = [each for each in batch if each.snapshot is generation.snapshot]
-            for each in batch:
-                if each not in asked:
-                    each.answer(None)
-            news = [message for each in asked for message in self._news(hand, generation, each.node, each.context)]
-            hand.tell(*news, *(Make(each.node.id, each.context) for each in asked))
-            for each in asked:
-                made = hand.hear(stalls)
-                if isinstance(made, Failed) and not made.again:
-                    self._heed(made)
-                    each.answer(None, WwfastError(made.message, hint=made.hint))
-                else:
-                    each.answer(self._take_in(generation, each.node, each.context, made))
-            self._crowd.took(time.monotonic() - began, len(batch))
-        except (Died, Stalled):
-            hand.end()
-        finally:
-            self.crew.give(hand)
-
-    def _take_in(self, generation: Generation, node: Node, context: str, made: Answer) -> Record | None:
-        with self._lock:
-            if isinstance(made, Made):
-                return self.builder.take_in(generation, node, context, made)
-            self.builder.look_again()
+    def _free(self) -> Hand | None:
+        """A worker that nobody has: as many as there are cores, more while some are held up."""
+        now, busy = time.monotonic(), [hand for hand in self._hands if hand.busy]
+        if len(busy) < len(self._hands):
+            return min((hand for hand in self._hands if not hand.busy), key=lambda hand: hand.pid < 0)
+        working = sum(not hand.lowered and now - hand.since < HELD_UP for hand in busy)
+        if working >= self._count or len(busy) >= MOST * self._count:
             return None
+        self._hands.append(hand := Hand(self._direct))
+        return hand
 
-    def _heed(self, made: Failed) -> None:
-        with self._lock:
-            self.builder.heed(made.seen)
+    def _give(self, hand: Hand) -> None:
+        hand.busy = False
+        hand.lift()
+        if self._closed or sum(not each.busy for each in self._hands) > self._count:
+            hand.end()
+            self._hands.remove(hand)
+        self._turn.notify_all()
 
-    def ask(
-        self,
-        snapshot: Snapshot,
-        question: Ask,
-        node: Node,
-        context: str,
-        stalls: Callable[[], None] | None = None,
-        *,
-        low: bool = False,
-    ) -> Answer:
-        """`stalls` is called once when it takes long; `low`: behind all others. Raises WwfastError."""
+    def serve(self, hand: Hand, generation: Generation | None, batch: Sequence[Job]) -> list[Job]:
+        """Ask a worker: those that it answered. Of the others some are done, too: what cannot be asked for any more,
+        what failed with its worker. The rest is asked for again, alone where the worker ended."""
+        began, single = time.monotonic(), len(batch) == 1
+        try:
+            asked = [job for job in batch if job.snapshot is None or self._timely(generation, job)]
+            if not asked:
+                return []
+            hand.start()
+            if batch[0].low:
+                hand.lower()
+            answers = hand.ask(self._messages(hand, generation, asked), together=not single)
+            for job, answer in zip(asked, answers, strict=False):
+                job.answer = answer
+                if isinstance(answer, Failed) and not answer.again:
+                    self._fail(job, began if single else None, WwfastError(answer.message, hint=answer.hint))
+            return asked[: len(answers)]
+        except Stalled:
+            pass
+        except Died as died:
+            job = batch[0]
+            job.lives -= single
+            if single and (not job.lives or died.number not in (0, signal.SIGKILL, signal.SIGTERM)):
+                self._fail(job, began, self._death(died, job.ask.node))
+                job.done = True
+        except Exception as error:
+            for job in batch:
+                job.error, job.done = error, True
+        for job in batch:
+            job.alone = True
+        return []
 
-        def news(hand: Hand, generation: Generation | None) -> Iterable[Message] | None:
-            there = generation is not None and generation.snapshot is snapshot
-            return self._news(hand, generation, node, context) if there else None  # type: ignore[arg-type]
+    @staticmethod
+    def _timely(generation: Generation | None, job: Job) -> bool:
+        job.done = generation is None or generation.snapshot is not job.snapshot
+        return not job.done
 
-        return self._asked(question, (node.id, context), COSTLY, news, stalls, low=low)
+    def _fail(self, job: Job, began: float | None, error: WwfastError) -> None:
+        """`began` is when it was asked for, if it was alone."""
+        job.error, now = error, time.monotonic()
+        if began is None or now - began < job.costly:
+            return
+        number, before = self._number, self.tried.get(job.key)
+        rest = (now - began) * REST
+        if before is not None and before.generation == number:
+            rest = min(max(rest, 2 * before.rest), LONGEST_REST)
+        else:
+            self.tried = {key: it for key, it in self.tried.items() if it.generation == number}
+        self.tried[job.key] = Tried(number, rest, now + rest, error)
 
-    def write(self, question: Write) -> str:
-        """A script of a site's template. One that took too much for a node rests for all. Raises WwfastError."""
-
-        def news(hand: Hand, _: Generation | None) -> Iterable[Message]:
-            if hand.conf is None:
-                hand.conf = self.builder.conf
-                yield self._begin(self.builder.conf)
-
-        key = (question.path, question.source)
-        with self._again(key) as again:
-            made = self._asked(question, key, HELD_UP, news, low=again)
-        assert isinstance(made, Written)
-        return made.text
-
-    def _asked(
-        self,
-        question: Ask,
-        key: tuple[str, str],
-        costly: float,
-        news: Callable[[Hand, Generation | None], Iterable[Message] | None],
-        stalls: Callable[[], None] | None = None,
-        *,
-        low: bool,
-    ) -> Answer:
-        """`news` are what a worker has to be told before (None: it is too late for that); a failure that takes `costly`
-        seconds is kept under `key`."""
-        for left in reversed(range(LIVES)):
-            hand = self.crew.take(low=low)
-            began = time.monotonic()
-            generation, number = self.builder.generation, self._number
-            try:
-                told = news(hand, generation)
-                if told is None:
-                    return Failed("", None, again=True)
-                hand.tell(*told, question)
-                tell, stalls = stalls, None
-                made = hand.hear(tell)
-                if not isinstance(made, Failed) or made.again:
-                    return made
-                self._heed(made)
-                error = WwfastError(made.message, hint=made.hint)
-            except Died as died:
-                if died.number in (0, signal.SIGKILL, signal.SIGTERM) and left:
-                    continue
-                error = self._death(died, question.node)
-            finally:
-                self.crew.give(hand)
-            if (took := time.monotonic() - began) >= costly:
-                self.costly.failed(number, key, took, error)
-            raise error
-        raise AssertionError
-
-    def _death(self, error: Died, node: str) -> WwfastError:
-        where = f"{error.where}, node {node}: " if error.where else f"node {node}: "
-        if error.number == signal.SIGXCPU:
+    def _death(self, died: Died, node: str) -> WwfastError:
+        where = f"{died.where}, node {node}: " if died.where else f"node {node}: "
+        if died.number == signal.SIGXCPU:
             limit = Exceeded("seconds", self.builder.conf.wwfast.template_seconds)
             return WwfastError(f"{where}{limit}", hint=limit.hint)
-        what = f"was ended by signal {error.number}" if error.number else "did not answer"
+        what = f"was ended by signal {died.number}" if died.number else "did not answer"
         return WwfastError(f"{where}the process that ran it {what}")
+
+    def _take_in(self, generation: Generation | None, answered: Sequence[Job]) -> None:
+        if not answered:
+            return
+        with self._lock:
+            for job in answered:
+                made = job.answer
+                try:
+                    if isinstance(made, Failed):
+                        self.builder.heed(made.seen) if job.error is not None else self.builder.look_again()
+                        job.answer = None
+                    elif isinstance(made, Made):
+                        assert generation is not None
+                        assert job.node is not None
+                        job.record = self.builder.take_in(generation, job.node, job.key[1], made)
+                except Exception as error:
+                    job.error = error
+                job.done = True
 
     # -- telling -------------------------------------------------------------------------------------------------
 
-    def _news(self, hand: Hand, generation: Generation, node: Node, context: str) -> Iterator[Message]:
-        """What a worker has to be told before it is asked for this node."""
-        if hand.generation != generation.number:
-            if hand.conf is not generation.conf:
-                yield self._begin(generation.conf)
-                hand.conf = generation.conf
-            nodes = generation.snapshot.nodes
-            known = hand.nodes
-            fresh = dict(nodes.items())
-            new = [each for name, each in fresh.items() if known.get(name) is not each]
-            for at in range(0, len(new) - CHUNK, CHUNK):
-                yield Know(new[at : at + CHUNK], None)
-            if new or len(fresh) != len(known) or list(fresh) != list(known):
-                rest = new[(len(new) - 1) // CHUNK * CHUNK :] if new else []
-                yield Know(rest, list(fresh))
-            if hand.looked != generation.looked:
-                yield Look()
-            hand.looked = generation.looked
-            hand.nodes, hand.generation, hand.shared = fresh, generation.number, {}
-        ground = generation.grounds.get(key_of(node, context))
-        if isinstance(ground, Ground) and ground.shared is not None:
-            plan = ground.plan.identity
-            if hand.shared.get(plan) is not ground.shared:
-                hand.shared[plan] = ground.shared
-                yield Use(plan, ground.shared)
+    def _messages(self, hand: Hand, generation: Generation | None, asked: Sequence[Job]) -> Iterator[Message]:
+        """What a worker has to be told before it is asked for these, and the question."""
+        conf = generation.conf if generation is not None else self.builder.conf
+        if hand.conf is not conf:
+            yield self._begin(conf)
+            hand.conf = conf
+        shared: dict[bytes, Shared] = {}
+        if generation is not None and asked[0].snapshot is not None:
+            if hand.generation != generation.number:
+                yield from self._news(hand, generation)
+            for ground in {generation.grounds.get(key_of(it.node, it.key[1])) for it in asked if it.node is not None}:
+                if isinstance(ground, Ground) and ground.shared is not None:
+                    plan = ground.plan.identity
+                    if hand.shared.get(plan) is not ground.shared:
+                        hand.shared[plan] = shared[plan] = ground.shared
+        yield Asked([job.ask for job in asked], shared)
+
+    def _news(self, hand: Hand, generation: Generation) -> Iterator[Message]:
+        known, fresh = hand.nodes, dict(generation.snapshot.nodes.items())
+        new = [each for name, each in fresh.items() if known.get(name) is not each]
+        for at in range(0, len(new), CHUNK):
+            yield Know(new[at : at + CHUNK], None)
+        if new or list(fresh) != list(known):
+            yield Know([], list(fresh))
+        if hand.looked != generation.looked:
+            yield Look()
+        hand.looked = generation.looked
+        hand.nodes, hand.generation, hand.shared = fresh, generation.number, {}
 
     def _begin(self, conf: Conf) -> Begin:
         places = {it.name: getattr(self.builder.paths, it.name) for it in dataclasses.fields(self.builder.paths)}
@@ -358,28 +377,18 @@ class Orders:
         self, snapshot: Snapshot, work: Sequence[Work], processes: int, progress: Callable[[int], object]
     ) -> Iterator[tuple[Work, Exception]]:
         """Have it all made by so many workers; what failed, and why."""
-        failed: list[tuple[Work, Exception]] = []
-        left: deque[Work] = deque(work)
+        jobs = [Job(Make(node.id, name), (node.id, name), snapshot, node, alone=False) for node, name in work]
+        queue = deque(jobs)
         processes = min(processes, max(1, len(work) // BATCH))
-        self.crew.start(processes)
+        while self._direct is not None and len(self._hands) < processes:  # before there are threads
+            self._hands.append(hand := Hand(self._direct))
+            hand.start()
 
         def some() -> None:
-            while True:
-                try:
-                    size = min(BATCH, max(1, len(left) // processes))
-                    batch = [Wanted(snapshot, *left.popleft()) for _ in range(size)]
-                except IndexError:
-                    return
-                self._together(batch)
-                for each in batch:
-                    try:
-                        if not each.answered:
-                            self.make(snapshot, each.node, each.context)
-                    except (WwfastError, OSError) as error:
-                        each.error = error
-                    if each.error is not None:
-                        failed.append(((each.node, each.context), each.error))
-                progress(len(work) - len(left))
+            with self._turn:
+                while queue:
+                    self._step(queue)
+                    progress(len(work) - len(queue))
 
         threads = [threading.Thread(target=some) for _ in range(processes - 1)]
         for thread in threads:
@@ -387,4 +396,6 @@ class Orders:
         some()
         for thread in threads:
             thread.join()
-        yield from failed
+        for each, job in zip(work, jobs, strict=True):
+            if job.error is not None:
+                yield each, job.error

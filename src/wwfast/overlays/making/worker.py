@@ -13,7 +13,7 @@ import resource
 import signal
 import time
 import traceback
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from mmap import mmap
@@ -34,9 +34,9 @@ from wwfast.overlays.making.index import Shared
 from wwfast.overlays.making.messages import (
     Answer,
     Ask,
+    Asked,
     Begin,
     Failed,
-    Inbox,
     Know,
     Laid,
     Lay,
@@ -44,16 +44,15 @@ from wwfast.overlays.making.messages import (
     Made,
     Make,
     Part,
-    Question,
     Render,
     Rendered,
-    Use,
     Write,
     Written,
     encode,
     framed,
     marked,
     questions,
+    received,
 )
 from wwfast.overlays.making.plan import LEVEL, Changed, Key, Plan, Plans, archive, key_of, over_directory
 from wwfast.overlays.templates import environment
@@ -64,10 +63,11 @@ from wwfast.overlays.templates.ipxe import Writer
 from wwfast.overlays.templates.render import Template
 from wwfast.overlays.templates.sources import Sources
 from wwfast.paths import Paths
+from wwfast.system.files import fill
 
 KEPT = 64  # parts that several nodes have: outputs that are the same for them are the very objects
-HOLD = 1 << 16  # bytes of answers that are sent together
-SOON = 0.02  # seconds that an answer is held for others at most, but for the one that is at work
+HOLD = 1 << 16  # bytes of answers from which on no more are made with them
+SHARE = 0.05  # seconds of work for one list of answers: the next to ask waits no longer than that
 
 
 class Worker:
@@ -137,8 +137,13 @@ class Worker:
         else:
             self._begin()
 
-    def use(self, message: Use) -> None:
-        self._shared[message.plan] = message.shared
+    def use(self, made: dict[bytes, Shared]) -> None:
+        """Shared parts by plan; what was made here instead of one of them is not the server's."""
+        for plan, shared in made.items():
+            known = self._shared.get(plan)
+            if known is not None and known.content != shared.content:
+                self._own, self._parts = {}, {}
+            self._shared[plan] = shared
 
     # -- making --------------------------------------------------------------------------------------------------
 
@@ -151,6 +156,7 @@ class Worker:
         outputs: dict[int, Sequence[Output]] = {}
         if shared is None:
             shared, common = self._survey(plan, node, outputs)
+            self._shared[plan.identity] = shared
         own = self._own.get(plan)
         if own is None:
             numbers = [number for number in range(len(plan.templates)) if number not in shared.common]
@@ -300,6 +306,17 @@ class Worker:
             raise Exceeded("output", self.output >> 20)
         return Written(text)
 
+    def answers(self, asked: Asked) -> list[Answer]:
+        self.use(asked.shared)
+        made: list[Answer] = []
+        size, end = 0, time.monotonic() + SHARE
+        for ask in asked.asks:
+            made.append(found := self.answer(ask))
+            size += len(found.own.frame) if isinstance(found, Made) else 0
+            if size > HOLD or time.monotonic() > end:
+                break
+        return made
+
     def answer(self, ask: Ask) -> Answer:
         try:
             with self._limited:
@@ -355,49 +372,26 @@ def limit_memory(mib: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (now + (mib << 20), resource.RLIM_INFINITY))
 
 
-def messages(inbox: Inbox, flush: Any) -> Iterator[Question]:
-    while True:
-        data = inbox.whole()
-        if data is not None:
-            yield questions.decode(data)
-            continue
-        flush()
-        if not inbox.more():
-            return
-
-
 def serve(source: int, sink: int, mark: mmap | bytearray, worker: Worker | None = None) -> None:
     """Answer what comes, until there is nobody any more."""
-    held: list[bytes] = []
-    since = 0.0
-
-    def flush() -> None:
-        data = memoryview(b"".join(held))
-        held.clear()
-        while data:
-            data = data[os.write(sink, data) :]
-
     fresh = True
-    for message in messages(Inbox(source), flush):
-        if isinstance(message, Begin):
-            worker = Worker(message, mark, worker.cluster if worker else None)
-        assert worker is not None
-        match message:
-            case Know():
-                worker.know(message)
-            case Look():
-                worker.look()
-            case Use():
-                worker.use(message)
-            case Make() | Render() | Lay() | Write():
-                if fresh:
-                    gc.freeze()
-                    limit_memory(worker.memory)
-                since = since if held else time.monotonic()
-                held.append(framed(worker.answer(message)))
-                if sum(map(len, held)) > HOLD or time.monotonic() - since > SOON:
-                    flush()
-        fresh = not isinstance(message, Ask)
+    with open(source, "rb") as asked:
+        while data := received(asked.read):
+            message = questions.decode(data)
+            if isinstance(message, Begin):
+                worker = Worker(message, mark, worker.cluster if worker else None)
+            assert worker is not None
+            match message:
+                case Know():
+                    worker.know(message)
+                case Look():
+                    worker.look()
+                case Asked():
+                    if fresh:
+                        gc.freeze()
+                        limit_memory(worker.memory)
+                    fill(sink, framed(worker.answers(message)))
+            fresh = not isinstance(message, Asked)
 
 
 def settle() -> None:
