@@ -336,3 +336,20 @@ def test_dracut_initramfs_route_tells_the_status_table(server: Serving) -> None:
     _, body, _ = server.get(f"/initramfs/{MAC}")
     assert body == initramfs("4.6.2")
     assert server.status("n1")["nodes"]["n1"]["sent"] == "initramfs-6.1.0-1.img"
+
+
+def test_dracut_first_system_overlay_ends_no_turn(site: Paths) -> None:
+    """Its image is still to come: a node that lost its place here would stand behind all that begin to boot."""
+    file = site.chroots / "tiny/rootfs/boot/initramfs-6.1.0-1.img"
+    file.write_bytes(initramfs("4.6.2") + bytes(2 << 20))  # what is small waits for no turn
+    build(site)
+    curl, ipxe = ({"User-Agent": name} for name in ("curl/8.5.0", "iPXE/1.21.1"))
+    with serving(site) as server:
+        scheduler = server.daemon.scheduler
+        assert scheduler is not None
+        server.get(f"/initramfs/{MAC}?image=tiny", headers=ipxe)
+        for path in (f"/system/{MAC}?compress=gz", f"/provision/{MAC}?stage=system&compress=gz"):
+            assert server.get(path, headers=curl)[0] == 200
+            assert MAC in scheduler.tickets
+        assert server.get(f"/system/{MAC}?compress=gz&image=tiny", headers=curl)[0] == 200  # stage-1, after its image
+        assert MAC not in scheduler.tickets
