@@ -31,8 +31,8 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("cpio") is None, reason="no cpio"),
 ]
 
-PAYLOAD = 6 << 20
-RATE = 3 << 20  # bytes a second to one node
+PAYLOAD = 24 << 20  # more than the kernel holds of a transfer that nobody takes
+RATE = 12 << 20  # bytes a second to one node
 STORM = 24
 CURL = "curl --location --silent --get --retry 60 --retry-delay 1"
 REFUSED = "--retry-connrefused"
@@ -53,12 +53,14 @@ def request(version: str, base: str, mac: str, stage: str) -> str:
     return f"{CURL} {REFUSED} {TOLD} --noproxy '*' {port} {QUERY} {url}"
 
 
-def script(version: str, base: str, mac: str, folder: Path) -> str:
-    """What the hook of a version does, where a failure ends the boot."""
+def script(version: str, base: str, mac: str, folder: Path, gate: Path | None) -> str:
+    """What the hook of a version does, where a failure ends the boot; amid the image it waits for `gate`."""
+    waits = f"(head -c 1000000; until [ -e {gate} ]; do sleep 0.02; done; cat) |"
     lines = ["set -e", f"mkdir -p {folder}/aside {folder}/root"]
     for stage, tree in ORDER:
-        pipe = f"{request(version, base, mac, stage)} | gzip -d | cpio -ium --quiet --directory={folder}/{tree}"
-        lines.append(f"({pipe}) || exit 9")
+        held = waits if gate is not None and stage == "image" else ""
+        unpack = f"gzip -d | {held} cpio -ium --quiet --directory={folder}/{tree}"
+        lines.append(f"({request(version, base, mac, stage)} | {unpack}) || exit 9")
         if version == "main" and (stage, tree) == ORDER[0]:  # mounts before the image
             lines.append(f"[ ! -f {folder}/aside/warewulf/mounts ] || sort -k3 {folder}/aside/warewulf/mounts >&2")
     return "\n".join(lines)
@@ -134,8 +136,8 @@ def server(site: tuple[Paths, str]) -> Iterator[Server]:
     made.end()
 
 
-def boot(version: str, base: str, number: int, folder: Path) -> subprocess.Popen[bytes]:
-    words = ["sh", "-c", script(version, base, mac_of(number), folder)]
+def boot(version: str, base: str, number: int, folder: Path, gate: Path | None = None) -> subprocess.Popen[bytes]:
+    words = ["sh", "-c", script(version, base, mac_of(number), folder, gate)]
     return subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
@@ -162,19 +164,17 @@ def assert_right(paths: Paths, folder: Path, number: int) -> None:
     assert [it for it in root.rglob("*") if it.is_symlink() and it.readlink() == Path()] == []
 
 
-@pytest.mark.parametrize("version", ["4.6.2", "4.6.5", "4.7.0", "main"])
 def test_dracut_module_of_each_version_gets_the_right_tree(
-    site: tuple[Paths, str], server: Server, tmp_path: Path, version: str
+    site: tuple[Paths, str], server: Server, tmp_path: Path
 ) -> None:
     paths, base = site
-    assert ended(boot(version, base, 1, tmp_path)) == ["200"] * 4
-    assert_right(paths, tmp_path, 1)
-    assert [part["stage"] for part in told(base, "n1")["nodes"]["n1"]["boot"]] == [
-        "system",
-        "image",
-        "system",
-        "runtime",
-    ]
+    versions = ["4.6.2", "4.6.5", "4.7.0", "main"]
+    clients = [boot(version, base, number, tmp_path / version) for number, version in enumerate(versions, 1)]
+    assert [ended(client) for client in clients] == [["200"] * 4] * 4
+    for number, version in enumerate(versions, 1):
+        assert_right(paths, tmp_path / version, number)
+        stages = [part["stage"] for part in told(base, f"n{number}")["nodes"][f"n{number}"]["boot"]]
+        assert stages == ["system", "image", "system", "runtime"]
 
 
 class Crowd:
@@ -230,16 +230,22 @@ def test_dracut_module_in_the_middle_of_its_image_outlives_a_server_that_is_repl
 ) -> None:
     """A transfer that is cut is never tried again by it: the old server finishes, the new one answers what follows."""
     paths, base = site
-    client = boot("4.7.0", base, 1, tmp_path)
-    until(lambda: (tmp_path / "root/boot").exists() or client.poll() is not None)
-    new = Server(paths, "new.log", "--replace")
+    gate = tmp_path / "gate"
+    client = boot("4.7.0", base, 1, tmp_path, gate)
+    new = None
     try:
-        assert client.poll() is None, "it was in the middle of the image"
+        until(lambda: (tmp_path / "root/boot").exists() or client.poll() is not None)
+        new = Server(paths, "new.log", "--replace")
+        assert server.process.poll() is None, "it has the image to finish"
+        gate.touch()
         assert ended(client) == ["200"] * 4
         assert_right(paths, tmp_path, 1)
-        until(lambda: server.process.poll() == 0)
+        assert server.process.wait(60) == 0
     finally:
-        new.end()
+        gate.touch()
+        client.kill()
+        if new is not None:
+            new.end()
 
 
 def test_dracut_module_gets_nothing_where_it_is_refused(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import stat
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from wwfast.archive import newc
@@ -18,6 +19,7 @@ PARSE = {
     "4.7.0": "server=$(getarg wwinit.server=); uri=$(getarg wwinit.uri=)\n",
 }
 LOAD = {version: f"gzip -d | cpio -{'ium' if version >= '4.6.2' else 'im'} -D $NEWROOT\n" for version in PARSE}
+GZIP = partial(gzip.compress, mtime=0)
 HOOKS = "usr/lib/dracut/hooks"
 
 
@@ -37,7 +39,7 @@ def archive(files: Mapping[str, bytes]) -> bytes:
     return newc.archive(entries)
 
 
-def initramfs(version: str = "", pack: Callable[[bytes], bytes] = gzip.compress) -> bytes:
+def initramfs(version: str = "", pack: Callable[[bytes], bytes] = GZIP) -> bytes:
     """With microcode in front, as it lies on every machine of Intel's, and the module of a version."""
     early = archive({"kernel/x86/microcode/GenuineIntel.bin": b"microcode" * 100})
     files = {"init": b"#!/bin/sh\n", "usr/lib/dracut/modules.txt": b"base\nnetwork\n"}
