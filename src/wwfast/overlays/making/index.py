@@ -19,6 +19,7 @@ import xxhash
 
 from wwfast.overlays.making.store import Store
 from wwfast.overlays.templates.data import Rests, digest
+from wwfast.system.files import fill
 
 MAGIC = b"\xf7rec"  # text of no encoding: where the next record begins is found behind damage, too
 HEAD = struct.Struct("<4sI16sQ")  # magic, bytes of the value, key, checksum of key and value
@@ -153,17 +154,24 @@ class Index:
                 self._values.update(self._fresh)
 
     def flush(self) -> None:
-        """Append what is new; what the disk does not take waits."""
+        """Append what is new, all of it or nothing; what the disk does not take waits."""
         if not self._fresh or not self._store.writing:
             return
         data = b"".join([entry(*each) for each in self._fresh.items()])
-        with self._alone():
+        with self._alone(), suppress(OSError), self._store.attempt():
             self.refresh()  # what this process appends is behind all that it read
-            if self._store.append(self._path, data):
-                with suppress(OSError):
-                    st = os.stat(self._path)  # noqa: PTH116 - a string
-                    self._ino, self._read_to = st.st_ino, st.st_size
-                self._fresh.clear()
+            fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                before = os.fstat(fd)
+                try:
+                    fill(fd, data)
+                except BaseException:
+                    os.ftruncate(fd, before.st_size)
+                    raise
+            finally:
+                os.close(fd)
+            self._ino, self._read_to = before.st_ino, before.st_size + len(data)
+            self._fresh.clear()
 
     def sweep(self, nodes: Collection[tuple[str, str]]) -> set[bytes]:
         """Drop the records of other nodes, and what no record rests on any more; the contents that the others name."""
@@ -179,8 +187,10 @@ class Index:
                         if key in self._values:
                             kept[key] = self._values[key]
             data = b"".join([entry(*each) for each in kept.items()])
-            if len(data) != self._read_to and self._store.writing and self._store.write(self._path, data):
-                self._fresh.clear()
+            if len(data) != self._read_to and self._store.writing:
+                with suppress(OSError):
+                    self._store.write(self._path, data)
+                    self._fresh.clear()
         self._ino, self._values = 0, kept | self._fresh
         self._rests = {name: rests for name, rests in self._rests.items() if name in kept}
         return contents

@@ -103,8 +103,7 @@ class OverlayService:
     def close(self) -> None:
         self.orders.close()
         with self._lock:
-            with suppress(OSError):
-                self.builder.index.flush()
+            self.builder.index.flush()
             self.builder.store.close()
             self.builder.watch.close()
 
@@ -326,8 +325,9 @@ class OverlayService:
             error = WwfastError(f"node {node.id}: files of its {context} overlays keep changing while they are packed")
             self._note(node, context, error, report)
         with self._lock:
+            builder.store.flush(anyway=True)
             builder.index.flush()
-            builder.store.flush(sync=True)
+            builder.store.sync()
         report.changed = builder.changed - before
         return report
 
@@ -424,8 +424,7 @@ class OverlayService:
         """
         with self._lock:
             builder = self.builder
-            with suppress(OSError):
-                builder.index.flush()
+            builder.index.flush()
             builder.store.flush()  # what stands in memory comes back to the disk
             if builder.generation is None:
                 return 0

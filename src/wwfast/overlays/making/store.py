@@ -12,7 +12,7 @@ import os
 import struct
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +21,7 @@ import xxhash
 
 from wwfast.errors import WwfastError
 from wwfast.system import libc, work
+from wwfast.system.files import fill
 
 log = logging.getLogger(__name__)
 
@@ -62,8 +63,7 @@ class Store:
         self._base = str(directory)
         # Written, or read back and found right; only seen (True); found damaged (False).
         self._known: dict[tuple[bytes, str], Segment | bool] = {}
-        self._waiting: dict[str, bytes] = {}  # files that the disk did not take
-        self._memory: dict[tuple[bytes, str], Segment] = {}
+        self._memory: dict[tuple[bytes, str], Segment] = {}  # what the disk did not take
         self._arena, self._size = -1, 0
         self._former: list[tuple[int, float]] = []  # full ones, and since when: no number is used twice meanwhile
         self._failure: OSError | None = None
@@ -105,8 +105,9 @@ class Store:
         return data
 
     def _load(self, content: bytes, form: str) -> bytes | None:
-        path = self._place(content, form)
-        whole = load(path)
+        path, whole = self._place(content, form), b""
+        with suppress(OSError), open(path, "rb", buffering=0) as file:  # noqa: PTH123 - a string
+            whole = file.read()
         fields = HEAD.unpack_from(whole) if len(whole) >= HEAD.size else (b"", 0, 0, 0)
         data = whole[HEAD.size :]
         if fields[0] != MAGIC or fields[3] != _check(whole[: HEAD.size - 8], data):
@@ -131,52 +132,50 @@ class Store:
         """Keep it. Raises OSError when neither disk nor memory takes it."""
         if self.has(content, form):
             return
-        head = HEAD.pack(MAGIC, raw_length, crc, 0)[: HEAD.size - 8]
         path = self._place(content, form)
-        if self.write(path, head + _check(head, data).to_bytes(8, "little") + data):
-            # What would come back from the page cache is what was written: it is not read back.
-            self._known[content, form] = Segment(path, HEAD.size, len(data), raw_length, crc)
-        else:
+        try:
+            self.write(path, _with_head(data, raw_length, crc))
+        except OSError:
             self._remember((content, form), data, raw_length, crc)
+        else:  # what would come back from the page cache is what was written: it is not read back
+            self._known[content, form] = Segment(path, HEAD.size, len(data), raw_length, crc)
 
-    def write(self, path: str, data: bytes) -> bool:
-        """A file whole; False when the disk did not take it: then it waits for a place."""
-        if not self.writing:
-            return True
-        error = self._failure if time.monotonic() < self._retry else None
-        if error is None and self._waiting and self._failure is not None:
-            self._come_back()
-            error = self._failure
-        if error is None:
-            try:
-                self._write(path, data)
-            except OSError as fault:
-                error = fault
-                self._fail(fault)
-            else:
-                return True
-        if sum(map(len, self._waiting.values())) + len(data) > MEMORY // 2:
-            self._waiting.clear()  # made anew when it is asked for
-        self._waiting[path] = data
-        return False
+    @contextmanager
+    def attempt(self) -> Iterator[None]:
+        """Write something. Raises OSError where the disk does not take it, and RETRY seconds after it did not."""
+        if self._failure is not None and time.monotonic() < self._retry:
+            raise self._failure
+        try:
+            yield
+        except OSError as error:
+            if self._failure is None:
+                log.error("overlay cache %s cannot be written, memory stands in: %s", self.directory, error)
+            self._failure, self._retry = error, time.monotonic() + RETRY
+            raise
+        if self._failure is not None:
+            log.info("overlay cache %s can be written again", self.directory)
+            self._failure = None
 
-    def _write(self, path: str, data: bytes) -> None:
+    def write(self, path: str, data: bytes) -> None:
         """A file whole, renamed into its place two directories down; nothing is left of it where that fails, and what a
         killed process left the next command sweeps. Raises OSError."""
-        fresh, fd = self._begun()
-        try:
-            write_all(fd, data)
+        if not self.writing:
+            return
+        with self.attempt():
+            fresh, fd = self._begun()
             try:
-                os.rename(fresh, path)  # noqa: PTH104 - strings: thousands of times
-            except FileNotFoundError:
-                os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)  # noqa: PTH103, PTH120
-                os.rename(fresh, path)  # noqa: PTH104
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(fresh)  # noqa: PTH108
-            raise
-        finally:
-            os.close(fd)
+                fill(fd, data)
+                try:
+                    os.rename(fresh, path)  # noqa: PTH104 - strings: thousands of times
+                except FileNotFoundError:
+                    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)  # noqa: PTH103, PTH120
+                    os.rename(fresh, path)  # noqa: PTH104
+            except BaseException:
+                with suppress(OSError):
+                    os.unlink(fresh)  # noqa: PTH108
+                raise
+            finally:
+                os.close(fd)
 
     def _begun(self) -> tuple[str, int]:
         """A new file in a directory of this process: one lock for all of them, where each of its own took 90 us."""
@@ -201,45 +200,27 @@ class Store:
                 room.rmdir()
             os.close(held)
 
-    def append(self, path: str, data: bytes) -> bool:
-        """All of it at the end of a file, or nothing; False when the disk did not take it."""
-        if time.monotonic() < self._retry and self._failure is not None:
-            return False
-        try:
-            fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                size = os.fstat(fd).st_size
-                try:
-                    write_all(fd, data)
-                except BaseException:
-                    os.ftruncate(fd, size)
-                    raise
-            finally:
-                os.close(fd)
-        except OSError as fault:
-            self._fail(fault)
-            return False
-        if not self._waiting:
-            self._failure = None
-        return True
-
-    def flush(self, *, sync: bool = False) -> None:
-        """Bring what waits to the disk, if that takes it again; with `sync` all is on it afterwards.
-
-        Raises WwfastError when it is not.
-        """
-        if self._waiting and (sync or time.monotonic() >= self._retry):
-            self._come_back()
+    def flush(self, *, anyway: bool = False) -> None:
+        """Bring what stands in memory to the disk, if that takes it again; `anyway`: ask it at once."""
+        if anyway:
+            self._retry = 0.0
+        with suppress(OSError):
+            for (content, form), place in self._memory.items():
+                data = os.pread(self._arena, place.length, place.offset)
+                self.write(self._place(content, form), _with_head(data, place.raw_length, place.crc))
+            if self._memory:
+                self._turn_over()
         self._leave()
-        if not sync:
-            return
+
+    def sync(self) -> None:
+        """All is on the disk afterwards. Raises WwfastError when it is not."""
         try:
             if self._failure is not None:
                 raise self._failure
             if (folder := self.directory / "index").is_dir():
-                sync_file_system(str(folder))
+                with self.attempt():
+                    sync_file_system(str(folder))
         except OSError as error:
-            self._fail(error)
             self.forget()
             raise self._unwritable(error) from error
 
@@ -253,22 +234,6 @@ class Store:
             f"the overlay cache {self.directory} cannot be written: {error.strerror}",
             hint="make room or repair the file system; what the server makes meanwhile it serves from memory",
         )
-
-    def _fail(self, error: OSError) -> None:
-        if self._failure is None:
-            log.error("overlay cache %s cannot be written, memory stands in: %s", self.directory, error)
-        self._failure, self._retry = error, time.monotonic() + RETRY
-
-    def _come_back(self) -> None:
-        for path, data in list(self._waiting.items()):
-            try:
-                self._write(path, data)
-            except OSError as error:
-                self._fail(error)
-                return
-            self._waiting.pop(path, None)
-        self._failure = None
-        log.info("overlay cache %s can be written again", self.directory)
 
     def _remember(self, key: tuple[bytes, str], data: bytes, raw_length: int, crc: int) -> None:
         """Keep it in memory. Who was told of an extent reads that or nothing: no place is used twice."""
@@ -296,7 +261,8 @@ class Store:
     def close(self) -> None:
         self._leave()
         if self._arena >= 0:
-            self._turn_over()
+            self._former.append((self._arena, 0.0))
+            self._arena = -1
         while self._former:
             os.close(self._former.pop()[0])
 
@@ -341,28 +307,9 @@ def _check(head: bytes, data: bytes) -> int:
     return state.intdigest()
 
 
-def load(path: str) -> bytes:
-    """A file whole; nothing when it cannot be read."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            data = os.read(fd, size := os.fstat(fd).st_size)
-            while len(data) < size and (more := os.read(fd, size - len(data))):  # one read(2) gives at most 2 GiB
-                data += more
-            return data
-        finally:
-            os.close(fd)
-    except OSError:
-        return b""
-
-
-def write_all(fd: int, data: bytes) -> None:
-    rest = memoryview(data)
-    while rest:
-        done = os.write(fd, rest)
-        if not done:
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
-        rest = rest[done:]
+def _with_head(data: bytes, raw_length: int, crc: int) -> bytes:
+    head = HEAD.pack(MAGIC, raw_length, crc, 0)[: HEAD.size - 8]
+    return head + _check(head, data).to_bytes(8, "little") + data
 
 
 def sync_file_system(directory: str) -> None:
