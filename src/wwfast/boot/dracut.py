@@ -77,6 +77,14 @@ def way(image: ServedImage, release: str, root: str = "", args: str = "") -> Way
     return Way(DRACUT, need, need, found.artefact.size)
 
 
+def offered(image: ServedImage, release: str) -> Way:
+    """With a kernel of this release and a root in memory: what it needs, or lacks."""
+    try:
+        return way(image, release)
+    except WwfastError as error:
+        return Way(DRACUT, lacks=error.message, hint=error.hint or "")
+
+
 def choose(image: ServedImage, node: Node, release: str, machine: Machine) -> Choice:
     """Raises WwfastError where the node cannot boot so, and why."""
     if node.kernel.override:

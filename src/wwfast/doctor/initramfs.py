@@ -26,7 +26,7 @@ def fetches(node: Node, image: Image, boots: NodeKernel, settings: Settings) -> 
     build = image.build
     if build is None:
         return
-    if GZ not in build.info.sizes:
+    if build.artefact(GZ) is None:
         why = f"image {image.name} is not built as gzip, which dracut unpacks: the first node waits until it is made"
         yield Fault(node.id, WARNING, CHECK, why, f"wwfast image build {image.name}")
     own = next((each for each in build.info.initramfs or () if each.kernel == boots.version), None)

@@ -129,7 +129,7 @@ def facts(app: App, made: Any, disk: Mapping[tuple[str, str], Footprint] | None 
 def ways_of(made: Any) -> list[dict[str, Any]]:
     """The ways in which nodes can have an image with its default kernel: MiB of memory that each needs, or what it
     lacks; none before the first build."""
-    from wwfast.boot import ways
+    from wwfast.boot import dracut, ways
     from wwfast.boot.resolve import served
     from wwfast.errors import WwfastError
 
@@ -137,7 +137,10 @@ def ways_of(made: Any) -> list[dict[str, Any]]:
     if default is None or made.build is None:
         return []
     try:
-        found = ways.offered(served(made), default.release or default.version)
+        release, image = default.release or default.version, served(made)
+        found = ways.offered(image, release)
+        if image.initramfs is not None:
+            found.append(dracut.offered(image, release))
     except WwfastError as error:  # damaged: `image verify` says where
         found = [ways.Way("", lacks=error.message)]
     return [{"way": way.name, "need": way.need or None, "lacks": way.lacks} for way in found]

@@ -1,0 +1,146 @@
+"""What `wwfast doctor` and `image show` say of nodes that boot by Warewulf's dracut module."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from support.healthy import CONFIG, RELEASE, Healthy, put
+from support.initramfs import LOAD, PARSE, initramfs
+from wwfast.cli.main import main
+from wwfast.paths import Paths
+
+WHERE = f"boot/initramfs-{RELEASE}.img"
+
+
+@pytest.fixture
+def site(paths: Paths) -> Healthy:
+    """Nodes of which two boot by dracut, from an image that is built for that."""
+    made = Healthy(paths)
+    made.profiles["default"]["tags"] = {"IPXEMenuEntry": "dracut"}
+    made.entries["n3"]["tags"] = {"IPXEMenuEntry": "initrd"}
+    brings(made, initramfs("4.7.0"))
+    return made
+
+
+def brings(site: Healthy, data: bytes, where: str = WHERE) -> None:
+    for old in (site.rootfs / "boot").glob("initramfs*"):
+        old.unlink()
+    if data:
+        put(site.rootfs / where, data)
+    run(site, "image", "build", "deb")
+
+
+def run(site: Healthy, *words: str) -> int:
+    site.write()
+    with pytest.raises(SystemExit) as ended:
+        main(["--root", str(site.paths.root), *words])
+    return int(ended.value.code or 0)
+
+
+@pytest.fixture
+def doctor(site: Healthy, capsys: pytest.CaptureFixture[str]) -> Any:
+    """Level, message and what mends it, of each finding."""
+
+    def ask() -> list[tuple[str, str, str]]:
+        capsys.readouterr()
+        run(site, "doctor", "--json")
+        return [(it["level"], it["message"], it["fix"]) for it in json.loads(capsys.readouterr().out)]
+
+    return ask
+
+
+def test_dracut_doctor_says_nothing_of_nodes_that_boot_so(doctor: Any) -> None:
+    assert doctor() == []
+
+
+@pytest.mark.parametrize(
+    ("data", "where", "says"),
+    [
+        (b"", WHERE, f"image deb has no initramfs for kernel {RELEASE} in /boot"),
+        (initramfs("4.7.0"), f"boot/initramfs-0-rescue-{RELEASE}.img", "image deb has no initramfs for kernel"),
+        (initramfs(), WHERE, f"initramfs-{RELEASE}.img of image deb is without Warewulf's module (90wwinit)"),
+        *(
+            (initramfs(version), WHERE, f"image deb has the module of Warewulf {told}: it would lose")
+            for version, told in (
+                ("4.5.3", "4.5.3 to 4.5.6"), ("4.5.7", "4.5.7 or 4.5.8"), ("4.6.0", "4.6.0 or 4.6.1"),
+            )
+        ),
+    ],
+)  # fmt: skip
+def test_dracut_doctor_tells_who_cannot_boot_and_why(
+    site: Healthy, doctor: Any, data: bytes, where: str, says: str
+) -> None:
+    brings(site, data, where)
+    [(level, message, fix)] = doctor()
+    assert level == "error"
+    assert message.startswith("n[1-2]: ")
+    assert says in message
+    assert f"dracut --force --no-hostonly --add wwinit --kver {RELEASE}; wwfast image build deb" in fix
+
+
+def test_dracut_doctor_tells_of_an_image_that_was_built_before_the_tag(site: Healthy, doctor: Any) -> None:
+    """Its initramfs was kept, as the image has the module; gzip costs more, and is for those who need it."""
+    put(site.rootfs / "usr/lib/dracut/modules.d/90wwinit/load-wwinit.sh", LOAD["4.7.0"])
+    site.profiles["default"]["tags"] = {}
+    run(site, "image", "build", "--force", "deb")
+    site.profiles["default"]["tags"] = {"GrubMenuEntry": "dracut"}
+    [(level, message, fix)] = doctor()
+    assert (level, fix) == ("warning", "wwfast image build deb")
+    assert message.startswith("n[1-2]: image deb is not built as gzip, which dracut unpacks")
+    run(site, "image", "build", "deb")
+    assert doctor() == []
+
+
+def test_dracut_doctor_tells_of_an_initramfs_that_it_cannot_look_into(site: Healthy, doctor: Any) -> None:
+    """It may be right: the node boots."""
+    home = site.rootfs / "usr/lib/dracut/modules.d/90wwinit"
+    put(home / "load-wwinit.sh", LOAD["4.6.2"])
+    put(home / "parse-wwinit.sh", PARSE["4.6.2"])
+    brings(site, b"\x02\x21\x4c\x18" + bytes(100))
+    [(level, message, _)] = doctor()
+    assert level == "warning"
+    assert f"nobody knows which module is in /{WHERE} of image deb" in message
+    assert "compressed by lz4, which is not read here; its tree has that of Warewulf 4.6.2 to 4.6.5" in message
+
+
+def test_dracut_doctor_tells_of_modules_that_die_where_runtime_overlays_come_by_tls(site: Healthy, doctor: Any) -> None:
+    site.conf["warewulf"]["tls"] = True
+    assert not [message for _, message, _ in doctor() if "module of Warewulf" in message]
+    brings(site, initramfs("4.6.2"))
+    [(level, message)] = [(level, message) for level, message, _ in doctor() if "module of Warewulf" in message]
+    assert level == "error"
+    assert "the module of Warewulf 4.6.2 to 4.6.5" in message
+
+
+def test_dracut_doctor_tells_of_a_node_without_what_the_module_hands_over_to(site: Healthy, doctor: Any) -> None:
+    site.profiles["default"]["system overlay"] = ["hostname", "wwclient"]
+    site.entries["n3"]["system overlay"] = ["wwinit"]
+    [(level, message, fix)] = doctor()
+    assert level == "error"
+    assert "is /warewulf/run-init, the first program of a node" in message
+    assert "--system-overlays wwinit,hostname,wwclient" in fix
+
+
+def test_dracut_kernel_without_its_modules_is_told_as_ever(site: Healthy, doctor: Any) -> None:
+    put(site.rootfs / f"boot/config-{RELEASE}", CONFIG.replace("CONFIG_DEVTMPFS=y\n", "# CONFIG_DEVTMPFS is not set\n"))
+    run(site, "image", "build", "deb")
+    assert {message.partition(":")[0] for _, message, _ in doctor()} == {"n[1-3]"}
+
+
+def test_dracut_is_a_way_that_image_show_tells(site: Healthy, capsys: pytest.CaptureFixture[str]) -> None:
+    def last() -> dict[str, Any]:
+        capsys.readouterr()
+        run(site, "image", "show", "--json", "deb")
+        shown = json.loads(capsys.readouterr().out)
+        assert set(shown["sizes"]) == {"zst", "gz"}
+        found: dict[str, Any] = shown["ways"][-1]
+        return found
+
+    way = last()
+    assert (way["way"], way["lacks"]) == ("in two stages by dracut", "")
+    assert way["need"] > 100
+    brings(site, initramfs("4.6.0"))
+    assert "has the module of Warewulf 4.6.0 or 4.6.1" in last()["lacks"]
