@@ -130,7 +130,11 @@ def scripts(paths: Paths, root: Path, **wwinit: str) -> Path:
 
 @pytest.mark.parametrize("shell", ["dash", "busybox sh"])
 def test_overlay_wwinit_stops_at_a_script_that_fails(paths: Paths, tmp_path: Path, shell: str) -> None:
-    root = scripts(paths, tmp_path / "node", a10="echo first $PREFIX\n", b20="exit 3\n", c30="echo never\n")
+    root = scripts(
+        paths,
+        tmp_path / "node",
+        **{"a10": "echo first $PREFIX\n", "a10.wwbackup": "exit 4\n", "b20": "exit 3\n", "c30": "echo never\n"},
+    )
     (root / "run").mkdir()
     done = subprocess.run(
         [*shell.split(), root / "warewulf/run-wwinit.d"],

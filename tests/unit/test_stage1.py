@@ -20,7 +20,7 @@ import pytest
 from support.daemon import MAC, serving, tiny_site
 from support.modules import module, plant
 from support.planner import Fresh
-from wwfast.archive.artefact import EROFS, FILESYSTEMS, PIECES, SQUASHFS, TAR_GZ, TAR_ZST, TMPFS, Artefact
+from wwfast.archive.artefact import DISK, EROFS, FILESYSTEMS, PIECES, SQUASHFS, TAR_GZ, TAR_ZST, TMPFS, Artefact
 from wwfast.boot import ways
 from wwfast.boot.plan import Ask
 from wwfast.boot.stages import Stage
@@ -54,7 +54,7 @@ def put(root: Path, *paths: str, text: str = "") -> None:
 def harvest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Stage-1 of this machine, which has all that an image must have."""
     tree = tmp_path_factory.mktemp("harvest")
-    programs.collect(Look(Path("/")), tree)
+    assert programs.collect(Look(Path("/")), tree, disks=True) == [DISK]
     for name in programs.inside():
         shutil.copy2(f"/bin/{name}", tree / "usr/bin", follow_symlinks=True)
     return tree
@@ -62,7 +62,7 @@ def harvest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.root
 def test_stage1_programs_of_an_image_run_without_the_image(harvest: Path) -> None:
-    for command in ("curl --version", "ip -V", "modprobe --version", "mount --version", "sha256sum /init"):
+    for command in ("curl --version", "ip -V", "modprobe --version", "mount --version", "sha256sum /init", "blkid -V"):
         done = subprocess.run(["chroot", harvest, "/bin/sh", "-c", command], capture_output=True, check=False)
         assert done.returncode == 0, (command, done.stderr)
     assert (harvest / "init").stat().st_mode & 0o777 == 0o755
@@ -107,6 +107,29 @@ def test_stage1_program_that_the_image_lacks_is_named_with_its_package(
     for words, family in (("ID=debian", 0), ('ID="rocky"\nID_LIKE="rhel centos fedora"', 1), ("ID=arch", 2)):
         (image / "etc/os-release").write_text(words)
         assert programs.package(program, image) == NAMED[program][family]
+
+
+@pytest.mark.parametrize(
+    ("program", "said", "able"),
+    [
+        ("blkid", "makes no root on a disk: the image has no blkid, install util-linux in it", []),
+        ("mkfs.ext4", "on a disk may need more: the image has no mkfs.ext4, install e2fsprogs in it", [DISK]),
+    ],
+)
+def test_disk_program_that_the_image_lacks_is_named_with_its_package(
+    harvest: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, program: str, said: str, able: list[str]
+) -> None:
+    image = tmp_path / "image"
+    shutil.copytree(harvest, image, symlinks=True)
+    for place in ("bin", "sbin", "usr/bin", "usr/sbin"):
+        (image / place / program).unlink(missing_ok=True)
+    (tmp_path / "tree").mkdir()
+    assert programs.collect(Look(image), tmp_path / "tree", disks=True) == able
+    assert said in caplog.text
+    caplog.clear()
+    (tmp_path / "other").mkdir()
+    assert programs.collect(Look(image), tmp_path / "other") == []
+    assert caplog.text == "", "nobody has a root on a disk"
 
 
 def test_stage1_library_that_is_missing_is_named_with_who_needs_it(harvest: Path, tmp_path: Path) -> None:
@@ -420,6 +443,24 @@ def test_two_stage_tmpfs_is_an_archive_that_the_programs_of_the_image_unpack(sit
     assert sum(sizes) == len(body)
     site.nodes_conf.write_text(text.replace("    root: squashfs\n", two.replace("always", "never")))
     assert App(site).service.roots_of("tiny") == []
+
+
+def test_two_stage_root_on_a_disk_takes_programs_and_drivers_for_disks(site: Paths) -> None:
+    text = site.nodes_conf.read_text()
+    site.nodes_conf.write_text(
+        text.replace("    root: squashfs\n", "    root: LABEL=root\n    wwfast:\n      two stage: always\n")
+    )
+    service = App(site).service
+    assert service.roots_of("tiny") == [TMPFS, DISK]
+    building.build(site, "tiny", How(formats=(TMPFS,)))
+    assert f"image tiny has no programs or drivers for disks in stage-1 of kernel {RELEASE}" in told(site)[1]
+    build = service.build_image("tiny", How()).build
+    assert build.info.stage1 == {RELEASE: [SQUASHFS, EROFS, DISK, TMPFS]}
+    assert build.info.archive is not None
+    script, reason = told(site)
+    assert (reason, "wwfast.root=disk wwfast.need=166 " in script) == ("", True)
+    assert f"wwfast.pieces={build.info.archive.pieces}" in script
+    assert not service.build_image("tiny", How()).changed, "nothing changed since"
 
 
 def test_two_stage_image_with_a_file_that_no_initramfs_carries_boots_in_two_stages_alone(

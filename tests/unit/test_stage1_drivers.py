@@ -47,11 +47,13 @@ def root(tmp_path: Path) -> Path:
     return made
 
 
-def chosen(root: Path, tree: Path, *texts: str, infiniband: bool = False) -> tuple[set[str], list[str]]:
+def chosen(
+    root: Path, tree: Path, *texts: str, infiniband: bool = False, disks: bool = False
+) -> tuple[set[str], list[str]]:
     """Names of modules and firmware, and idle rules."""
     file = root.parent / "rules"
     file.write_text("\n".join(texts))
-    _, idle = drivers.collect(Look(root), RELEASE, tree, Choice(rules.read(file), infiniband))
+    _, idle = drivers.collect(Look(root), RELEASE, tree, Choice(rules.read(file), infiniband, disks))
     modules = {path.stem for path in tree.rglob("*.ko")}
     return modules | {path.name for path in tree.rglob("*.bin") if "firmware" in path.parts}, idle
 
@@ -201,6 +203,11 @@ def test_stage1_rule_that_matches_nothing_is_said(root: Path, tmp_path: Path) ->
 
 def test_stage1_infiniband_comes_by_setting(root: Path, tmp_path: Path) -> None:
     assert chosen(root, tmp_path / "tree", infiniband=True)[0] == DEFAULT | {"nic.bin", "hca"}
+
+
+def test_stage1_drivers_of_disks_come_with_a_root_on_one(root: Path, tmp_path: Path) -> None:
+    assert chosen(root, tmp_path / "tree", disks=True)[0] == DEFAULT | {"nic.bin", "disk"}
+    assert str(Choice(disks=True)) != str(Choice()), "stage-1 is made again"
 
 
 @pytest.mark.parametrize("line", ["e1000e", "+", "* e1000e", "+ e1000e igb", "+ firmware", "- firmware a b", "+e1000e"])

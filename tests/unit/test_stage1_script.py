@@ -308,6 +308,18 @@ def test_stage1_calls_what_it_says_it_calls() -> None:
     assert called == set(programs.wanted()) | set(programs.optional()) | IN_THE_IMAGE
 
 
+def test_disk_script_calls_what_it_says_it_calls() -> None:
+    """By the places where a command may stand."""
+    text = re.sub(r"(?m)^\s*#.*$|\s#\s.*$|`[^`]*`", "", programs.DISKS.read_text())
+    functions = set(re.findall(r"(?m)^([a-z_]+)\(\) \{", text))
+    text = re.sub(r"\b(if|then|do|else|until|while)\s", ";", text)
+    found = re.findall(r"(?m)(?:^|[|;&(!)]|\{\s)\s*([a-z][a-z0-9_.]+)(?![\w=)])", text)
+    called = {word for word in found if shutil.which(word)} - BUILTIN - functions
+    said = set(programs.for_disks()) | set(programs.for_some_disks())
+    assert called <= said, called - said
+    assert {"blkid", "sfdisk", "partx", "wipefs", "e2label", "xfs_db", "fatlabel", "head", "tail", "tr", "rm"} <= called
+
+
 def test_stage1_list_of_pieces_is_what_the_script_reads(
     tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -148,14 +148,16 @@ class Service:
 
     def roots_of(self, name: str) -> list[str]:
         """The forms of an image that stage-1 makes the roots of its nodes of."""
-        from wwfast.archive.artefact import FILESYSTEMS, TMPFS
-        from wwfast.config.checks import ALWAYS, NEVER
+        from wwfast.archive.artefact import DISK, FILESYSTEMS, TMPFS
+        from wwfast.config.checks import ALWAYS, NEVER, on_disk
 
         nodes = [node for node in self._snapshot().nodes.values() if base(node.image_name) == name]
         roots = {node.root for node in nodes if node.wwfast.two_stage != NEVER}
         if "ramfs" in roots or any(node.wwfast.two_stage == ALWAYS and node.root not in FILESYSTEMS for node in nodes):
             roots.add(TMPFS)
-        return [kind for kind in (*FILESYSTEMS, TMPFS) if kind in roots]
+        if any(map(on_disk, roots)):
+            roots.update((TMPFS, DISK))
+        return [kind for kind in (*FILESYSTEMS, TMPFS, DISK) if kind in roots]
 
     def boots_by_dracut(self, name: str) -> bool:
         """Whether nodes of an image boot by the initramfs in it, which unpacks gzip alone."""
@@ -171,36 +173,41 @@ class Service:
 
     def build_image(self, name: str, how: How) -> Built:
         """Pack an image. What nodes boot, and what may not be thrown away, is found here."""
-        from wwfast.archive.artefact import GZ
+        from wwfast.archive.artefact import DISK, GZ, TMPFS
         from wwfast.images import building
 
         by_dracut = self.boots_by_dracut(name)
+        formats = (*how.formats, *self.roots_of(name), *([GZ] if by_dracut else []))
+        disks = DISK in formats
         more = replace(
             how,
-            formats=(*how.formats, *self.roots_of(name), *([GZ] if by_dracut else [])),
+            formats=(*formats, TMPFS) if disks else formats,
             dracut=by_dracut,
             in_use=self.pinned(),
             boots=self.booted_kernels(name),
             spare=self._settings().wwfast.kernel_modules != "all",
-            drivers=self.stage1_drivers(),
+            drivers=self.stage1_drivers(disks=disks),
         )
         made, changed = building.build(self.paths, name, more)
         return Built(made, changed, made.manifest().warnings if changed else [])
 
-    def stage1_drivers(self) -> Choice:
+    def stage1_drivers(self, *, disks: bool) -> Choice:
         """Which drivers are in the first stage of two. Raises ConfigError naming file and line of a bad rule."""
         from wwfast.images.stage1 import rules
 
-        return rules.Choice(rules.read(self.paths.etc / rules.FILE), self._settings().wwfast.stage1_infiniband)
+        found = rules.read(self.paths.etc / rules.FILE)
+        return rules.Choice(found, self._settings().wwfast.stage1_infiniband, disks)
 
     def import_kernel(
         self, source: str, name: str, *, version: str = "", force: bool = False, strip: bool = False
     ) -> KernelEntry:
         """As KernelStore.import_, with what stage-1 needs of it."""
+        from wwfast.config.checks import on_disk
         from wwfast.images.kernels.store import KernelStore
         from wwfast.images.stage1 import making
 
-        choice, former = self.stage1_drivers(), self.paths.kernels / name / making.PLACE
+        disks = any(on_disk(node.root) for node in self._snapshot().nodes.values())
+        choice, former = self.stage1_drivers(disks=disks), self.paths.kernels / name / making.PLACE
 
         def drivers(tree: Path, new: Path, found: Sequence[Kernel]) -> None:
             job = making.Job(tree, f"kernel {name}", new / making.PLACE, self.paths.frames, former, choice)

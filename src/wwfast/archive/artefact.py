@@ -19,6 +19,7 @@ FORMATS = (RAW, ZST, GZ)
 TAR_ZST, TAR_GZ = "tar.zst", "tar.gz"
 ARCHIVES = (TAR_ZST, TAR_GZ)
 TMPFS = "tmpfs"  # by what a node asks for that form of its image which its programs unpack
+DISK = "disk"  # the same form, where stage-1 unpacks it on a disk
 SUFFIX = {RAW: "", ZST: ".zst", GZ: ".gz", TAR_ZST: ".tar.zst", TAR_GZ: ".tar.gz"}
 #: Forms of an image that are mounted, and not unpacked.
 SQUASHFS, EROFS = FILESYSTEMS = MOUNTED

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from wwfast.archive.artefact import PIECES, TMPFS
+from wwfast.archive.artefact import DISK, PIECES, TMPFS
 from wwfast.config import checks
 from wwfast.config.checks import MOUNTED
 from wwfast.errors import NotFoundError, WwfastError
@@ -40,18 +40,30 @@ def with_kernel(image: ServedImage, kernel: ServedKernel) -> ServedImage:
     programs = image.programs.get(drivers.format) if drivers is not None else None
     if drivers is None or programs is None:
         return replace(image, stage1={}, mounts={})
-    mounts = [*kernel.mounts, *([TMPFS] if TMPFS in image.roots else [])]
+    unable = set() if any(DISK in kinds for kinds in image.mounts.values()) else {DISK}
+    mounts = [kind for kind in kernel.mounts if kind not in unable] + ([TMPFS] if TMPFS in image.roots else [])
     return replace(image, stage1={kernel.version: programs.before(drivers)}, mounts={kernel.version: mounts})
+
+
+def form(kind: str) -> str:
+    """Of the image, that stage-1 fetches for a root of this kind."""
+    return TMPFS if kind == DISK else kind
 
 
 def ready(image: ServedImage, release: str, kind: str, override: str = "") -> None:
     """Raises WwfastError that says what is missing for a root of this kind."""
-    if kind not in image.roots:
+    if form(kind) not in image.roots:
         raise NotFoundError(
             f"image {image.name} is not built as {kind}", hint=f"wwfast image build --format {kind} {image.name}"
         )
     archive(image, release, override)
     if kind not in image.mounts.get(release, ()):
+        if kind == DISK:
+            raise NotFoundError(
+                f"image {image.name} has no programs or drivers for disks in stage-1 of kernel {release}",
+                hint=f"wwfast image build --format {DISK} {image.name}"
+                + (f"; wwfast kernel import --force SOURCE {override}" if override else ""),
+            )
         raise WwfastError(
             f"stage-1 of kernel {release} of image {image.name} makes no {kind}",
             hint="wwfast node set NODE --root initramfs",
@@ -72,7 +84,7 @@ def arguments(image: ServedImage, node: Node, base: str, kind: str, need: int, *
         "image": image.build,
         "root": kind,
         "need": need,
-        "pieces": image.roots[kind + PIECES].digest,
+        "pieces": image.roots[form(kind) + PIECES].digest,
         "ip": "${netX/ip}/${netX/netmask}",
         "gateway": "${netX/gateway}",
         "runtime": int(preload),

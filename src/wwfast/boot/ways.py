@@ -10,9 +10,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from wwfast.archive.artefact import TMPFS
+from wwfast.archive.artefact import DISK, TMPFS
 from wwfast.boot import stage1
-from wwfast.config.checks import ALWAYS, AUTO, MOUNTED, NEVER, UNPACKED, UNSET, way
+from wwfast.config.checks import ALWAYS, AUTO, MOUNTED, NEVER, UNSET, on_disk, way
 from wwfast.errors import NotFoundError, WwfastError
 
 if TYPE_CHECKING:
@@ -21,14 +21,16 @@ if TYPE_CHECKING:
 
 MIB = 1 << 20
 DRACUT = "dracut"  # stands for the root where the image's own initramfs makes it (boot.dracut)
-KINDS = (TMPFS, *MOUNTED)  # roots that stage-1 makes, in the order in which they are preferred
+KINDS = (TMPFS, *MOUNTED, DISK)  # roots that stage-1 makes, in the order in which they are preferred
+#: Links that udev alone makes, which stage-1 has not.
+OF_UDEV = ("/dev/disk/by-id/", "/dev/disk/by-path/", "/dev/disk/by-diskseq/", "/dev/mapper/", "/dev/md")
 BIOS, UEFI = "bios", "uefi"
 
 #: MiB of a machine that are no memory to Linux (MemTotal) whatever its size; beside them a 64th describes its pages.
 KERNEL = 32
 #: MiB beside what stage-1 keeps in memory: kernel, stage-1, what a system writes while it starts. Logins were reached
 #: with 512 MiB by tmpfs (378 unpacked) and with 256 by squashfs (95).
-BESIDE = {TMPFS: 110, DRACUT: 110, **dict.fromkeys(MOUNTED, 130)}
+BESIDE = {TMPFS: 110, DRACUT: 110, **dict.fromkeys(MOUNTED, 130), DISK: 200}
 #: What of its memory stage-1 may fill (`size=90%` in share/stage1/init), and MiB there for pieces and for overlays.
 FILLED, ROOM = 0.9, 24
 #: MiB that a machine has which does not say, as at every first boot by UEFI: the least that virtual machines are made
@@ -114,10 +116,17 @@ def offered(image: ServedImage, release: str, override: str = "", args: Sequence
         except WwfastError as error:
             ways.append(Way(kind, lacks=error.message, hint=error.hint or ""))
             continue
-        size = (image.unpacked - image.holes if kind == TMPFS else image.roots[kind].size) / MIB
+        size = _kept(image, kind) / MIB
         need = int(max(size + BESIDE[kind], whole(int((size + ROOM) / FILLED)))) + 1
         ways.append(Way(kind, need, need))
     return ways
+
+
+def _kept(image: ServedImage, kind: str) -> int:
+    """Bytes of the image that stay in memory."""
+    if kind == DISK:
+        return 0
+    return image.unpacked - image.holes if kind == TMPFS else image.roots[kind].size
 
 
 def _in_one(image: ServedImage, args: Sequence[str]) -> Way:
@@ -142,6 +151,8 @@ def choose(image: ServedImage, node: Node, release: str, machine: Machine, lacks
     if wrong := way(node.root, said):
         raise WwfastError(f"node {node.id}: {wrong}", hint=f"wwfast node set {node.id} --twostage auto")
     ways = offered(image, release, node.kernel.override, node.kernel.args)
+    if not lacks and node.root.startswith(OF_UDEV):
+        lacks = f"stage-1 has no udev, which makes {node.root}"
     if lacks:
         ways[1:] = [Way(each.root, lacks=lacks) for each in ways[1:]]
     wanted = _wanted(ways, node.root, said)
@@ -167,9 +178,10 @@ def _wanted(ways: Sequence[Way], root: str, said: str) -> list[Way]:
     if root in MOUNTED:
         return [each for each in two if each.root == root]
     unset = not root or root.lower() in UNSET
-    if not unset and root not in UNPACKED:
-        return [one]  # a device
-    two = [each for each in two if unset or each.root == TMPFS]
+    if on_disk(root):
+        two = [each for each in two if each.root == DISK]
+    else:
+        two = [each for each in two if each.root != DISK and (unset or each.root == TMPFS)]
     return [one] if said == NEVER else two if said == ALWAYS else [one, *two]
 
 

@@ -246,9 +246,12 @@ def way(root: str, two_stage: str) -> str:
     """Whether a root can come as `two stage` says."""
     if two_stage == NEVER and root in MOUNTED:
         return f"root {root} always comes in two stages, and two stage is never"
-    if two_stage == ALWAYS and root and root not in ROOTS and root.lower() not in UNSET:
-        return f"root {shown(root)} comes in one stage, and two stage is always"
     return ""
+
+
+def on_disk(root: str) -> bool:
+    """Whether this root is a device."""
+    return bool(root) and root not in ROOTS and root.lower() not in UNSET
 
 
 def name(text: str) -> str:

@@ -84,7 +84,7 @@ def import_(
     "--format",
     "formats",
     multiple=True,
-    type=click.Choice(["zst", "gz", "raw", "squashfs", "erofs", "tmpfs"]),
+    type=click.Choice(["zst", "gz", "raw", "squashfs", "erofs", "tmpfs", "disk"]),
     help="Formats to make.",
 )
 @click.option("--level", type=click.IntRange(1, 19), default=3, show_default=True, help="Compression level, 1 to 19.")

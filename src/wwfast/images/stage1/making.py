@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import xxhash
 
-from wwfast.archive.artefact import FILESYSTEMS, GZ, ZST, Artefact
+from wwfast.archive.artefact import DISK, FILESYSTEMS, GZ, ZST, Artefact
 from wwfast.errors import WwfastError
 from wwfast.images.kernels.detect import Kernel
 from wwfast.images.stage1 import drivers, programs, rests
@@ -55,7 +55,7 @@ class Drivers(NamedTuple):
 
 def recipe(choice: Choice) -> str:
     """All that decides how stage-1 of the same tree comes out, in hex."""
-    text = f"{RECIPE}\n{LEVEL}\n{programs.script()}\n{choice}"
+    text = f"{RECIPE}\n{LEVEL}\n{programs.script()}\n{programs.for_disks()}{programs.for_some_disks()}\n{choice}"
     return xxhash.xxh3_128_hexdigest(text.encode(errors="surrogateescape"))
 
 
@@ -65,12 +65,17 @@ def make(job: Job, found: Iterable[Kernel]) -> dict[str, list[str]]:
     What is missing in the image, or on this server to read it, is said, and leaves it without: it boots in one stage as
     before. Raises WwfastError where the disk fails.
     """
+
+    def fill(look: Look, tree: Path) -> tuple[list[str], list[str]]:
+        return programs.collect(look, tree, disks=job.choice.disks), []
+
     try:
-        _part(job, PROGRAMS, _programs, PROGRAMS_IN)
+        part = _part(job, PROGRAMS, fill, PROGRAMS_IN)
     except LackingError as error:
         log.warning("%s has no stage-1: %s", job.name, _why(error))
         return {}
-    return kernels(job, found)
+    unable = set() if DISK in part.there else {DISK}
+    return {release: [kind for kind in kinds if kind not in unable] for release, kinds in kernels(job, found).items()}
 
 
 def kernels(job: Job, found: Iterable[Kernel]) -> dict[str, list[str]]:
@@ -112,8 +117,8 @@ def _wanted(found: Iterable[Kernel]) -> Iterator[Kernel]:
 
 
 def mounts(found: Rests) -> list[str]:
-    """The file systems that a kernel can have as a root."""
-    return [kind for kind in FILESYSTEMS if kind in found.there]
+    """The file systems that a kernel can have as a root, and DISK where it has the drivers of disks."""
+    return [kind for kind in (*FILESYSTEMS, DISK) if kind in found.there]
 
 
 def _why(error: WwfastError) -> str:
@@ -127,18 +132,13 @@ def for_kernel(job: Job, kernel: Kernel) -> Rests:
         there, idle = drivers.collect(look, kernel.release, tree, job.choice)
         if lacks := [each for each in NEEDED if each not in there]:
             raise LackingError(f"the kernel has no {' and no '.join(lacks)}", hint="boot another kernel")
-        return there, idle
+        return [*there, *([DISK] if job.choice.disks else [])], idle
 
     return _part(job, kernel.release, fill, _format(kernel))
 
 
 def _format(kernel: Kernel) -> tuple[str, ...]:
     return (ZST,) if kernel.zstd else (GZ,)
-
-
-def _programs(look: Look, tree: Path) -> tuple[list[str], list[str]]:
-    programs.collect(look, tree)
-    return [], []
 
 
 def _how(job: Job, formats: tuple[str, ...]) -> str:

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
 import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
+from wwfast.archive.artefact import DISK
 from wwfast.errors import WwfastError
 from wwfast.images.stage1 import elf
 from wwfast.images.stage1.rests import Look, UnfitError
 from wwfast.paths import SHARE
 from wwfast.system import within
 
+log = logging.getLogger(__name__)
+
 INIT = SHARE / "stage1/init"
+DISKS = SHARE / "overlays/wwinit/rootfs/warewulf/disks.sh"
 PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 #: Where ld.so looks when nothing else says so; Debian's multiarch directories are compiled into its glibc.
 LIBRARIES = ("/lib/*-linux-gnu*", "/usr/lib/*-linux-gnu*", "/lib64", "/usr/lib64", "/lib", "/usr/lib")
@@ -30,9 +34,14 @@ PACKAGES: dict[str, dict[str, str]] = {
     "modprobe": {"": "kmod"},
     "switch_root": {"": "util-linux"},
     "mount": {"debian": "mount", "": "util-linux"},
+    "umount": {"debian": "mount", "": "util-linux"},
+    "sfdisk": {"debian": "fdisk", "": "util-linux"},
+    **{name: {"": "util-linux"} for name in ("blkid", "wipefs", "partx", "mkswap")},
+    "mkfs.ext4": {"": "e2fsprogs"},
     "sh": {"debian": "dash", "alpine": "busybox", "": "bash"},
 }
 NAMESAKES = ("curl", "gzip", "cpio", "tar", "zstd")  # packages of one program
+USUAL = ("sfdisk", "mkfs.ext4", "mkswap")  # what an image lacks of these is said
 LARGEST = 64 << 20  # bytes of a program or library; more is read by no mistake
 
 
@@ -46,22 +55,35 @@ def script() -> str:
     return hashlib.sha256(INIT.read_bytes()).hexdigest()[:16]
 
 
-def wanted() -> list[str]:
-    """What the script of stage-1 calls, as it says itself."""
-    found = re.findall(r"^#: (.+)$", INIT.read_text(), re.MULTILINE)
+def _named(script: Path, sign: str) -> list[str]:
+    """What a script calls, as it says itself behind this sign."""
+    found = re.findall(rf"^{re.escape(sign)} (.+)$", script.read_text(), re.MULTILINE)
     return " ".join(found).split()
+
+
+def wanted() -> list[str]:
+    """What the script of stage-1 calls."""
+    return _named(INIT, "#:")
 
 
 def inside() -> list[str]:
     """What it calls in the image itself, where its overlays are unpacked."""
-    found = re.findall(r"^#@ (.+)$", INIT.read_text(), re.MULTILINE)
-    return " ".join(found).split()
+    return _named(INIT, "#@")
 
 
 def optional() -> list[str]:
     """What it calls for some roots alone: an image that lacks it goes without these."""
-    found = re.findall(r"^#\? (.+)$", INIT.read_text(), re.MULTILINE)
-    return " ".join(found).split()
+    return _named(INIT, "#?")
+
+
+def for_disks() -> list[str]:
+    """What is called for every root on a disk."""
+    return [*inside(), *_named(DISKS, "#%")]
+
+
+def for_some_disks() -> list[str]:
+    """What is called for some kinds of partitions and file systems alone."""
+    return _named(DISKS, "#%?")
 
 
 def package(program: str, root: Path) -> str:
@@ -222,18 +244,30 @@ class Collector:
                 yield words[0]
 
 
-def collect(look: Look, tree: Path) -> None:
-    """Fill `tree` with /init and what it calls. Raises LackingError."""
+def collect(look: Look, tree: Path, *, disks: bool = False) -> list[str]:
+    """Fill `tree` with /init and what it calls; -> DISK where that is wanted and all is there that it takes.
+    Raises LackingError."""
     collector = Collector(look, tree)
     for name in wanted():
         collector.program(name)
     for name in inside():
         collector.find(name)
-    for name in optional():
-        with suppress(LackingError):
+    for name in [*optional(), *(for_some_disks() if disks else [])]:
+        try:
             collector.program(name)
+        except LackingError as error:
+            if disks and name in USUAL:
+                log.warning("a root on a disk may need more: %s, %s", error.message, error.hint)
+    able = [DISK] if disks else []
+    for name in for_disks() if disks else []:
+        try:
+            collector.program(name)
+        except LackingError as error:
+            log.warning("stage-1 of this image makes no root on a disk: %s, %s", error.message, error.hint)
+            able = []
     collector.extras("/bin/sh")
     if not os.path.lexists(tree / "lib"):  # drivers come in an archive of their own, below lib/modules
         collector.home("lib")
     shutil.copyfile(INIT, tree / "init")
     (tree / "init").chmod(0o755)
+    return able

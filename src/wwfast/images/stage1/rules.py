@@ -33,6 +33,12 @@ BY_NAME = (
     "virtio_net", "virtio_pci", "virtio_mmio", "xen_netfront", "hv_vmbus", "hv_netvsc", "af_packet",
     "loop", "overlay", "squashfs", "erofs",
 )  # fmt: skip
+#: Disks and what hangs them on; and file systems that are made on them.
+DISKS = ("drivers/ata/", "drivers/message/fusion/", "drivers/mmc/", "drivers/nvme/host/", "drivers/scsi/")
+DISKS_BY_NAME = (
+    "virtio_blk", "virtio_scsi", "xen_blkfront", "sd_mod", "vmd", "ext4", "xfs", "btrfs", "vfat",
+    "nls_cp437", "nls_ascii", "nls_iso8859_1", "nls_utf8",
+)  # fmt: skip
 INFINIBAND = ("drivers/infiniband/core/", "drivers/infiniband/hw/", "drivers/infiniband/ulp/ipoib/")
 
 
@@ -59,18 +65,19 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """`rules` in their order; `infiniband`: its drivers as well."""
+    """`rules` in their order; `infiniband`, `disks`: their drivers as well, and the programs for disks."""
 
     rules: tuple[Rule, ...] = ()
     infiniband: bool = False
+    disks: bool = False
 
     def modules(self, paths: Iterable[str], in_tree: Iterable[str]) -> list[str]:
         """Those of `paths` that are wanted. `in_tree` are paths of all modules that the kernel came with: one that was
         replaced (weak-updates, dkms) lies elsewhere, under the same name."""
-        places = (*NETWORK, *(INFINIBAND if self.infiniband else ()))
+        places = (*NETWORK, *(INFINIBAND if self.infiniband else ()), *(DISKS if self.disks else ()))
         paths = list(paths)
         names = {name(path) for path in (*paths, *in_tree) if any(f"/{place}" in f"/{path}" for place in places)}
-        names.update(BY_NAME)
+        names.update(BY_NAME, DISKS_BY_NAME if self.disks else ())
         return [path for path in paths if self._says(path, name(path) in names, of_firmware=False)]
 
     def firmware(self, path: str) -> bool:
@@ -91,7 +98,8 @@ class Choice:
         return wanted
 
     def __str__(self) -> str:
-        return "\n".join(["infiniband" if self.infiniband else "", *map(str, self.rules)])
+        more = ["infiniband"] * self.infiniband + ["disks"] * self.disks
+        return "\n".join([" ".join(more), *map(str, self.rules)])
 
 
 DEFAULT = Choice()

@@ -61,6 +61,7 @@ matching() {
 # The device that has this name, one only: /dev/NAME, LABEL=, UUID=, PARTLABEL=, PARTUUID=, or a link of udev. Drivers may
 # take a while to find their disks.
 device() {
+    have blkid "look for $1"
     tries=0
     while :; do
         case $1 in

@@ -10,6 +10,7 @@ export LC_ALL
 udev=''
 status=0
 for script in "$PREFIX"/warewulf/wwinit.d/*; do
+    case $script in *.wwbackup) continue ;; esac # of an overlay that is there twice
     [ -f "$script" ] || continue
     # Disks and their links below /dev/disk appear through udev, which nobody else has started by now.
     if [ -z "$udev" ] && [ ! -e /run/udev/control ]; then
