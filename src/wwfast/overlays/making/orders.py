@@ -123,6 +123,7 @@ class Orders:
         self._mutex = threading.Lock()
         self._turn = threading.Condition(self._mutex)  # of who waits for many
         self._closed = False
+        self.making: dict[Key, threading.Condition] = {}  # of who waits for what somebody else has made
         self.tried: dict[Key, Tried] = {}
         self.again = threading.Semaphore(self._count)  # fewer than there may be workers: others always find one
 
@@ -136,17 +137,28 @@ class Orders:
     # -- one question --------------------------------------------------------------------------------------------
 
     def make(self, snapshot: Snapshot, node: Node, context: str) -> Record | None:
-        """Have the node's parts made, and take them in; None when something changed meanwhile.
+        """Have the node's parts made, and take them in; None when something changed meanwhile, and when somebody else
+        had them made.
 
         Raises WwfastError: the node's own failure.
         """
-        with self._again((node.id, context)) as again:
-            ask = Make(node.id, context)
-            return self._done(Job(ask, (node.id, context), snapshot, node, alone=again, low=again)).record
+        key = (node.id, context)
+        with self._mutex:
+            if (turn := self.making.get(key)) is not None:
+                turn.wait()
+                return None
+            turn = self.making[key] = threading.Condition(self._mutex)
+        try:
+            with self._again(key) as again:
+                return self._done(Job(Make(*key), key, snapshot, node, alone=again, low=again)).record
+        finally:
+            with self._mutex:
+                del self.making[key]
+                turn.notify_all()
 
-    def ask(self, snapshot: Snapshot, question: Ask, node: Node, context: str, *, low: bool = False) -> Answer | None:
+    def ask(self, snapshot: Snapshot, node: Node, question: Ask, *, low: bool = False) -> Answer | None:
         """None when something changed meanwhile. `low`: behind all others. Raises WwfastError."""
-        return self._done(Job(question, (node.id, context), snapshot, node, low=low)).answer
+        return self._done(Job(question, (node.id, ""), snapshot, node, low=low)).answer
 
     def write(self, question: Write) -> str:
         """A script of a site's template. One that took too much for a node rests for all. Raises WwfastError."""

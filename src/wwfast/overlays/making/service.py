@@ -15,7 +15,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import xxhash
 
@@ -28,7 +28,7 @@ from wwfast.overlays.files.model import FILE, Item
 from wwfast.overlays.files.stack import Output, Stack
 from wwfast.overlays.making import formats
 from wwfast.overlays.making.builder import Builder, Memo
-from wwfast.overlays.making.messages import Laid, Lay, Render, Rendered, Write
+from wwfast.overlays.making.messages import Answer, Ask, Laid, Lay, Render, Rendered, Write
 from wwfast.overlays.making.orders import CONTEXTS, RUNTIME, Orders, Work, uncollected
 from wwfast.overlays.making.plan import SYSTEM, Changed, overlays_of
 from wwfast.overlays.making.store import Damaged
@@ -44,6 +44,7 @@ ASIDE = 2.0  # seconds; with 10,000 nodes and one core an edit took 0.7 to 1.4 s
 TRIES = 20  # times that is looked again, where files change and what was kept is damaged
 
 Progress = Callable[[int, int], None]
+A = TypeVar("A", bound=Answer)
 
 
 class Failure(NamedTuple):
@@ -91,7 +92,6 @@ class OverlayService:
         self.orders = Orders(self.builder, self._lock, ignore_go_templates=ignore, alone=alone)
         self._aside = threading.Condition()
         self._asides, self._resume = 0, 0.0  # who wants nothing to be begun, and until when (monotonic seconds)
-        self._flights: dict[tuple[str, str], threading.Event] = {}
         self.failures: dict[tuple[str, str], Failure] = {}
 
     def reconfigure(self, settings: Settings) -> None:
@@ -173,14 +173,14 @@ class OverlayService:
                         raise
                     continue
                 self.failures.pop((node.id, context), None)
-                if not self._flights:  # in a storm once, by the last one
+                if not self.orders.making:  # in a storm once, by the last one
                     self.builder.index.flush()
             return found
         raise AssertionError
 
     def _memo(self, snapshot: Snapshot, node: Node, context: str) -> Memo:
         """What is fresh, made if need be: by one who asks, while the others wait. Raises WwfastError, OSError."""
-        key, memo = (node.id, context), None
+        memo = None
         for _ in range(TRIES):
             self._stand_aside()
             with self._lock:
@@ -189,25 +189,13 @@ class OverlayService:
                 memo = self._known(node, context)
                 if memo is not None and self.builder.settled:
                     return memo
-                if memo is not None:
-                    continue
-                flight = self._flights.get(key)
-                if flight is None:
-                    mine = self._flights[key] = threading.Event()
-            if flight is not None:
-                flight.wait()
-                continue
-            try:
+            if memo is None:
                 made = self.orders.make(snapshot, node, context)
-            finally:
-                with self._lock:
-                    del self._flights[key]
-                mine.set()
-            if made is not None and self.builder.current(snapshot) is None:  # edited again: it was right when asked
-                return Memo(node, node, 0, made)
+                if made is not None and self.builder.current(snapshot) is None:  # edited again: it was right when asked
+                    return Memo(node, node, 0, made)
         if memo is not None:
             return memo
-        raise WwfastError(f"node {node.id}: files of its {context} overlays keep changing while they are packed")
+        raise _restless(f"node {node.id}")
 
     @contextmanager
     def aside(self) -> Iterator[None]:
@@ -322,8 +310,7 @@ class OverlayService:
                 for (node, context), error in self.orders.make_all(snapshot, some, processes, told):
                     self._note(node, context, error, report)
         for node, context in work:
-            error = WwfastError(f"node {node.id}: files of its {context} overlays keep changing while they are packed")
-            self._note(node, context, error, report)
+            self._note(node, context, _restless(f"node {node.id}"), report)
         with self._lock:
             builder.store.flush(anyway=True)
             builder.index.flush()
@@ -360,21 +347,25 @@ class OverlayService:
             with self._lock:
                 self.builder.prepare(snapshot)
                 items = {item.path: item for item in self.builder.overlays.items(overlay)}
-            made = self.orders.ask(snapshot, Render(node.id, overlay, path), node, CONTEXTS[0])
-            if isinstance(made, Rendered) and made.path in items:
+            made = self._asked(snapshot, node, Render(node.id, overlay, path), Rendered)
+            if made.path in items:
                 return items[made.path], tuple(made.outputs)
-        raise WwfastError(f"overlay {overlay}: its files keep changing")
+        raise _restless(f"overlay {overlay}")
 
     def render_file(self, snapshot: Snapshot, node: Node, path: str) -> bytes:
         """A template of /files/ for one node, behind all that nodes wait for. Raises WwfastError."""
+        made = self._asked(snapshot, node, Render(node.id, "", path), Rendered, low=True)
+        return next((it.content for it in made.outputs if it.path == made.path and it.kind == FILE), b"")
+
+    def _asked(self, snapshot: Snapshot, node: Node, question: Ask, kind: type[A], *, low: bool = False) -> A:
         for _ in range(TRIES):
             with self._lock:
                 snapshot, node = self._newest(snapshot, node)
                 self.builder.prepare(snapshot)
-            made = self.orders.ask(snapshot, Render(node.id, "", path), node, CONTEXTS[0], low=True)
-            if isinstance(made, Rendered):
-                return next((it.content for it in made.outputs if it.path == made.path and it.kind == FILE), b"")
-        raise WwfastError(f"{path}: it keeps changing")
+            made = self.orders.ask(snapshot, node, question, low=low)
+            if isinstance(made, kind):
+                return made
+        raise _restless(f"node {node.id}")
 
     def write(self, script: Write) -> str:
         """A script of a site's iPXE template. Raises WwfastError."""
@@ -400,10 +391,10 @@ class OverlayService:
             with self._lock, suppress(Changed):
                 self.builder.prepare(snapshot)
                 plan = self.builder.ground(node, context).plan
-            made = self.orders.ask(snapshot, Lay(node.id, context), node, context)
-            if isinstance(made, Laid) and made.plan == plan.identity:
+            made = self._asked(snapshot, node, Lay(node.id, context), Laid)
+            if made.plan == plan.identity:
                 return plan.stack(range(len(made.outputs)), dict(enumerate(made.outputs)))
-        raise WwfastError(f"node {node.id}: files of its {context} overlays keep changing")
+        raise _restless(f"node {node.id}")
 
     def pending(self, snapshot: Snapshot, node: Node, context: str) -> tuple[formats.Files, formats.Files]:
         """The files the node was given last, and those it would be given now. Raises WwfastError."""
@@ -452,6 +443,10 @@ def _never_built(node: Node, context: str) -> NotFoundError:
         f"the {context} overlays of node {node.id} were never built, and autobuild is off",
         hint=f"wwfast overlay build {node.id}",
     )
+
+
+def _restless(what: str) -> WwfastError:
+    return WwfastError(f"{what}: files of overlays keep changing while they are packed")
 
 
 def _said(error: Exception) -> WwfastError:
