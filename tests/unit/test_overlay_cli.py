@@ -302,8 +302,9 @@ def test_overlay_info_lists_what_a_template_reads(run: Run) -> None:
     assert shown["variables"]
 
 
-def test_overlay_build_says_what_changed_and_dry_run_what_would(run: Run, site: Path) -> None:
+def test_overlay_build_says_what_changed_and_dry_run_what_would(run: Run, site: Path, paths: Paths) -> None:
     assert "system: /etc/motd: new on 2 nodes, for example n1" in ok(run("build --dry-run"))
+    assert not paths.overlay_cache.exists(), "it writes nothing"
     assert "4 of 4 overlay images changed" in ok(run("build"))
     assert "0 of 4" in ok(run("build"))
     assert ok(run("build -n")) == "nothing would change\n"

@@ -394,7 +394,9 @@ def build(
     if patterns and not nodes and not unusable:
         raise NotFoundError(f"no node matches {' '.join(patterns)}", hint="wwfast node list")
     chosen = (contexts,) if contexts else CONTEXTS
-    service = OverlayService(app.paths, app.settings, ignore_go_templates=ignore_go_templates or None, alone=True)
+    service = OverlayService(
+        app.paths, app.settings, ignore_go_templates=ignore_go_templates or None, alone=True, writing=not dry_run
+    )
     if dry_run:
         from wwfast.cli.overlays import compare
 

@@ -270,11 +270,6 @@ class Builder:
         self.index.refresh()
         return self.index.record(node.id, context)
 
-    def take_back(self, node: Node, context: str, given: Record | None) -> None:
-        """The node was not given what was made: it still has that which it was `given`."""
-        self._memos.pop((node.id, context), None)
-        self.index.restore(node.id, context, given)
-
     def anew(self) -> None:
         """Something was damaged or removed: whatever is asked for next is looked for once more."""
         self.store.forget()

@@ -94,14 +94,6 @@ class Index:
             self._put(key_of(node, context), _encode(record))
         return before is None or before.contents != record.contents
 
-    def restore(self, node: str, context: str, record: Record | None) -> None:
-        """As if `keep` had not been called since it was `record`, if there was no `flush`."""
-        key = key_of(node, context)
-        for values in (self._fresh, self._values):
-            values.pop(key, None)
-        if record is not None:
-            self._values[key] = _encode(record)
-
     def shared(self, plan: bytes) -> Shared | None:
         return self._get(digest(["shared", plan]), _shared)
 

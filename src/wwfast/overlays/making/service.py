@@ -45,6 +45,7 @@ TRIES = 20  # times that is looked again, where files change and what was kept i
 
 Progress = Callable[[int, int], None]
 A = TypeVar("A", bound=Answer)
+T = TypeVar("T")
 
 
 class Failure(NamedTuple):
@@ -68,7 +69,7 @@ class OverlayService:
     """Thread-safe. `failures` maps (node, context) to what is wrong now.
 
     With `alone` workers are forked from this process, which must have no threads: for a command. Without `writing`
-    nothing is ever written, and only `rehearse`, `laid` and `render` are for use.
+    nothing is ever written: what is made stands in memory, as far as that goes.
     """
 
     def __init__(
@@ -153,7 +154,7 @@ class OverlayService:
                 raise _never_built(node, context)
             return last
         try:
-            return self._fresh(snapshot, node, context, fmt)
+            return self._of_fresh(snapshot, node, context, lambda memo: self._handed(memo, node, context, fmt))
         except (WwfastError, OSError) as error:
             self._fail(node, context, error)
             last = self._last(node, context, fmt)
@@ -161,21 +162,18 @@ class OverlayService:
                 raise _said(error) from error
             return last
 
-    def _fresh(self, snapshot: Snapshot, node: Node, context: str, fmt: str) -> Artefact:
+    def _of_fresh(self, snapshot: Snapshot, node: Node, context: str, use: Callable[[Memo], T]) -> T:
+        """What `use` makes of what is fresh, with the lock held; where parts are damaged, of those made anew. Raises
+        WwfastError, OSError."""
         for left in reversed(range(TRIES)):
             memo = self._memo(snapshot, node, context)
             with self._lock:
                 try:
-                    found = self._of_memo(memo, node, context, fmt)
+                    return use(memo)
                 except Damaged:
                     self.builder.anew()
                     if not left:
                         raise
-                    continue
-                self.failures.pop((node.id, context), None)
-                if not self.orders.making:  # in a storm once, by the last one
-                    self.builder.index.flush()
-            return found
         raise AssertionError
 
     def _memo(self, snapshot: Snapshot, node: Node, context: str) -> Memo:
@@ -253,13 +251,16 @@ class OverlayService:
                 self.builder.store.forget()
             return None
 
-    def _of_memo(self, memo: Memo, node: Node, context: str, fmt: str) -> Artefact:
+    def _handed(self, memo: Memo, node: Node, context: str, fmt: str) -> Artefact:
         """Raises Damaged, WwfastError, OSError."""
         found = memo.artefacts.get(fmt)
         if found is None:
             found = memo.artefacts[fmt] = self._assemble(memo.record.contents, node, context, fmt)
         if not there(found):
             raise Damaged
+        self.failures.pop((node.id, context), None)
+        if not self.orders.making:  # in a storm once, by the last one
+            self.builder.index.flush()
         return found
 
     def _assemble(self, contents: Sequence[bytes], node: Node, context: str, fmt: str) -> Artefact:
@@ -398,15 +399,12 @@ class OverlayService:
 
     def pending(self, snapshot: Snapshot, node: Node, context: str) -> tuple[formats.Files, formats.Files]:
         """The files the node was given last, and those it would be given now. Raises WwfastError."""
+        store = self.builder.store
         with self._lock:
             last = self.builder.given(node, context)
-        memo = self._memo(snapshot, node, context)
-        with self._lock:
-            self.builder.take_back(node, context, last)
-            store = self.builder.store
             contents = last.contents if last is not None else ()
             before = formats.files(store, contents if all(map(store.has, contents)) else ())
-            return before, formats.files(store, memo.record.contents)
+        return before, self._of_fresh(snapshot, node, context, lambda it: formats.files(store, it.record.contents))
 
     def tend(self, *, anyway: bool = False) -> int:
         """Remove what no node has; bytes given back. `anyway`: also what was needed a moment ago.

@@ -53,8 +53,7 @@ class Segment(NamedTuple):
 class Store:
     """Not thread-safe: the caller holds a lock for everything but `trouble`.
 
-    Without `writing` what would be written counts as there, and cannot be read: for those who only want to know whether
-    it can be made.
+    Without `writing` the disk is only read, and memory takes all.
     """
 
     def __init__(self, directory: Path, *, writing: bool = True) -> None:
@@ -133,12 +132,13 @@ class Store:
         if self.has(content, form):
             return
         path = self._place(content, form)
-        try:
-            self.write(path, _with_head(data, raw_length, crc))
-        except OSError:
-            self._remember((content, form), data, raw_length, crc)
-        else:  # what would come back from the page cache is what was written: it is not read back
-            self._known[content, form] = Segment(path, HEAD.size, len(data), raw_length, crc)
+        if self.writing:
+            with suppress(OSError):
+                self.write(path, _with_head(data, raw_length, crc))
+                # What would come back from the page cache is what was written: it is not read back.
+                self._known[content, form] = Segment(path, HEAD.size, len(data), raw_length, crc)
+                return
+        self._remember((content, form), data, raw_length, crc)
 
     @contextmanager
     def attempt(self) -> Iterator[None]:
@@ -159,8 +159,6 @@ class Store:
     def write(self, path: str, data: bytes) -> None:
         """A file whole, renamed into its place two directories down; nothing is left of it where that fails, and what a
         killed process left the next command sweeps. Raises OSError."""
-        if not self.writing:
-            return
         with self.attempt():
             fresh, fd = self._begun()
             try:
@@ -204,11 +202,11 @@ class Store:
         """Bring what stands in memory to the disk, if that takes it again; `anyway`: ask it at once."""
         if anyway:
             self._retry = 0.0
-        with suppress(OSError):
-            for (content, form), place in self._memory.items():
-                data = os.pread(self._arena, place.length, place.offset)
-                self.write(self._place(content, form), _with_head(data, place.raw_length, place.crc))
-            if self._memory:
+        if self.writing and self._memory:
+            with suppress(OSError):
+                for (content, form), place in self._memory.items():
+                    data = os.pread(self._arena, place.length, place.offset)
+                    self.write(self._place(content, form), _with_head(data, place.raw_length, place.crc))
                 self._turn_over()
         self._leave()
 
