@@ -141,7 +141,9 @@ def test_http_unfinished_heads_of_all_clients_together_are_bounded() -> None:
         for sock in clients:
             sock.settimeout(0.5)
             try:
-                statuses.append(read_response(sock)[0])
+                status, _, body = read_response(sock)
+                statuses.append(status)
+                assert body == b"", "curl that tries again has it in front of what it gets then"
             except TimeoutError:
                 statuses.append(0)
         assert statuses.count(0) == 2

@@ -12,6 +12,7 @@ from support.daemon import MAC, Serving, serving, tiny_site
 from support.initramfs import initramfs
 from support.planner import Fresh
 from support.scripts import VARIABLES, render
+from support.site import until
 from wwfast.api.service import Service
 from wwfast.archive.artefact import RAW
 from wwfast.boot import dracut
@@ -352,4 +353,23 @@ def test_dracut_first_system_overlay_ends_no_turn(site: Paths) -> None:
             assert server.get(path, headers=curl)[0] == 200
             assert MAC in scheduler.tickets
         assert server.get(f"/system/{MAC}?compress=gz&image=tiny", headers=curl)[0] == 200  # stage-1, after its image
-        assert MAC not in scheduler.tickets
+        until(lambda: MAC not in scheduler.tickets)  # once the last byte is known to be there
+
+
+def test_dracut_image_is_of_the_build_that_the_boot_began_with(site: Paths) -> None:
+    """Its kernel is, and another build may be without the modules of that."""
+    curl = {"User-Agent": "curl/8.5.0"}
+    ask = (f"/provision/{MAC}?stage=image&compress=gz", f"/image/{MAC}?compress=gz")
+    with serving(site) as server:
+        assert server.get(f"/ipxe/{MAC}")[1].startswith(b"#!ipxe")
+        old = server.get(ask[0], headers=curl)[1]
+        (site.chroots / "tiny/rootfs/etc/new").write_text("of another build")
+        build(site)
+        assert server.get(f"/image/{MAC}?compress=gz", method="HEAD")[0] == 200
+        for path in ask:
+            assert server.get(path, headers=curl)[1] == old
+        assert server.get(f"/runtime/{MAC}?compress=gz", headers=curl)[0] == 200
+        new = server.get(ask[1], headers=curl)[1]
+        assert new != old, "the boot is over"
+        assert server.get(f"/ipxe/{MAC}")[0] == 200
+        assert server.get(ask[1], headers=curl)[1] == new

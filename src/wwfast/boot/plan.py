@@ -43,7 +43,7 @@ class BootPlan:
 
     A `script` must be run first, elsewhere, and becomes the text (`with_text`), or `Planner.instead` of it is sent.
     `sent` is what the status table shows: the object's name, NOT_FOUND or BAD_REQUEST. Of a script that boots `way` is
-    the way in which the image comes; `unfit`: the machine is too small for each.
+    the way in which the image comes, and `image` its build (NAME@BUILD); `unfit`: the machine is too small for each.
     """
 
     stage: Stage
@@ -55,6 +55,7 @@ class BootPlan:
     sent: str = ""
     reason: str = ""
     way: Choice | None = None
+    image: str = ""
     unfit: bool = False
 
     @property
@@ -244,7 +245,7 @@ class Planner:
             need = ways.total(way.way.need)
             arguments = stage1.arguments(image, node, urls.base, way.root, need, preload=bool(overlays["preload"]))
             variables |= {"stages": [Stage.STAGE1.value], "preload": False, "kernel_args": Expanded(arguments)}
-        return replace(self._script_of(standing, node.id, name, variables), way=way)
+        return replace(self._script_of(standing, node.id, name, variables), way=way, image=image.build)
 
     def _way(self, standing: Standing, node: Node, ask: Ask, image: ServedImage) -> Choice:
         """Raises WwfastError where none is for this node."""

@@ -27,6 +27,7 @@ from wwfast.daemon.boot.making import Deriving, Making, Writing
 from wwfast.daemon.state.board import Board
 from wwfast.daemon.upkeep import Upkeep
 from wwfast.errors import WwfastError
+from wwfast.images import names
 from wwfast.net.http.admission import Patience, patience
 from wwfast.net.http.message import NOTHING, Request, Response
 from wwfast.net.names import tame
@@ -138,6 +139,9 @@ class Routes:
         self._outlook = outlook
         self._tell = tell
         self._neighbour = neighbour or Neighbours()
+        self._begun: dict[
+            str, str
+        ] = {}  # by node that boots by dracut: the build (NAME@BUILD) that its script began with
 
     def __call__(self, request: Request) -> Response | Awaitable[Response]:
         parts = [part for part in request.path.split("/") if part]
@@ -207,6 +211,8 @@ class Routes:
             self._reported(node, target, request)
         if node is not None and target.stage is Stage.IPXE:
             target = self._remembered(node, target)
+        if node is not None and target.stage is Stage.IMAGE and not target.ask.image:
+            target = self._continued(node, target)
         if target.said and node is not None:
             return self._hear(node, target, request)
         closes = target.stage is Stage.RUNTIME and not request.is_head
@@ -237,6 +243,23 @@ class Routes:
         elif not machine.memory and node.id in self._machines.unheard:
             machine = machine._replace(silent=True)
         return replace(target, ask=replace(target.ask, machine=machine))
+
+    def _continued(self, node: Node, target: Target) -> Target:
+        """With the build that the boot began with, where a module of dracut names none: its kernel is of that."""
+        begun = self._begun.get(node.id, "")
+        name, build = names.split(begun)
+        if name == node.image_name and build in self._upkeep.standing.builds.get(name, ()):
+            return replace(target, ask=replace(target.ask, image=begun))
+        return target
+
+    def _begins(self, plan: BootPlan, node: Node, target: Target, request: Request) -> None:
+        """Keep which build a boot by dracut began with, until it is over."""
+        if request.is_head or not self._guard.is_own(node, target.wwid, request.peer_ip):
+            return
+        if plan.way is not None and plan.way.root == ways.DRACUT:
+            self._begun[node.id] = plan.image
+        elif plan.stage in (Stage.IPXE, Stage.RUNTIME):
+            self._begun.pop(node.id, None)
 
     def _hear(self, node: Node, target: Target, request: Request) -> Response:
         """A node says what went wrong with it: a line in log and status, from memory to memory."""
@@ -351,6 +374,8 @@ class Routes:
     ) -> Response:
         if plan.unfit and target.ask.machine.former:
             self._machines.forget(plan.node)  # it may have more by now, and could never tell
+        if node is not None:
+            self._begins(plan, node, target, request)
         if plan.failed:
             return _refusal(
                 plan.status, plan.reason, stage=plan.stage, wwid=target.wwid, node=plan.node, sent=plan.sent

@@ -261,9 +261,11 @@ class Connection:
         if self.serving.restraint.allows(self.peer):
             log.info("%s refused with %d: %s", self.peer, status, why)
         fields = {"Allow": "GET, HEAD, POST"} if status == 405 else NOTHING
-        data = render_head(status, "text/plain; charset=utf-8", len(why) + 1, fields, keep_alive=False)
+        # One that was right may be refused so, and curl that is to try again has written what it got (boot.dracut).
+        body = b"" if status == 503 else f"{why}\n".encode()
+        data = render_head(status, "text/plain; charset=utf-8", len(body), fields, keep_alive=False)
         try:
-            self.wire.send(data + why.encode() + b"\n")
+            self.wire.send(data + body)
             self.wire.finish()
         except OSError:
             self.close()

@@ -1,0 +1,77 @@
+"""A machine that boots by an initramfs of its image, which the image's own dracut made."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.lab import Laboratory, Namespace
+from wwfast.demo import debian
+from wwfast.demo.cluster import IMAGE
+from wwfast.images.store import BuildInfo, ImageStore
+
+pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(900)]
+
+#: Not `dracut`, which would take the place of initramfs-tools that Debian's kernels want.
+PACKAGES = ("dracut-core", "dracut-network", "dmidecode")
+MODULE = Path(__file__).parents[1] / "data/dracut/90wwinit"
+WAY = ["ipxe", "kernel", "initramfs", "system", "image", "runtime"]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laboratory]:
+    with Namespace(label="dracut") as network:
+        made = Laboratory(tmp_path_factory.mktemp("dracut"), network, debian.tree(PACKAGES))
+        made.configure()
+        made.make_keys()
+        made.wwfast("image", "import", made.tree.rootfs, IMAGE, timeout=300)
+        root = made.paths.chroots / IMAGE / "rootfs"
+        shutil.copytree(MODULE, root / "usr/lib/dracut/modules.d/90wwinit", copy_function=shutil.copy)
+        (root / "etc/motd").write_text("of the image\n")
+        (root / "etc/warewulf").mkdir()
+        (root / "etc/warewulf/excludes").write_text("/boot/\n/usr/lib/dracut/\n/var/cache/\n/var/lib/apt/\n")
+        release = next(root.glob("boot/vmlinuz-*")).name.removeprefix("vmlinuz-")
+        how = ["--quiet", "--force", "--no-hostonly", "--add", "wwinit network-legacy", "--kver", release]
+        how += ["--omit", "systemd-networkd"]  # which dracut 059 does not wait for
+        made.wwfast("image", "exec", IMAGE, "--", "dracut", *how, f"/boot/initramfs-{release}.img", timeout=300)
+        made.add_profile()
+        made.add_node("dracut", 1, "--tagadd", "IPXEMenuEntry=dracut", "--netdev", "eth0")
+        made.wwfast("image", "build", IMAGE, timeout=600)
+        made.serve()
+        yield made
+        made.stop()
+
+
+def info(site: Laboratory) -> BuildInfo:
+    build = ImageStore(site.paths).get(IMAGE).build
+    assert build is not None
+    return build.info
+
+
+def test_dracut_initramfs_that_dracut_made_is_known_and_lacks_nothing(site: Laboratory) -> None:
+    [own] = info(site).initramfs or []
+    assert (own.module, own.unread) == ("4.6.2", "")
+    assert "gz" in info(site).sizes
+    said = json.loads(site.wwfast("doctor", "--json", check=False).stdout)
+    assert not [each for each in said if "dracut" in each["message"] or "initramfs" in each["message"]], said
+
+
+def test_dracut_boots_a_machine_as_the_image_brings_it(site: Laboratory) -> None:
+    with site.machine("dracut", 1, memory=1536) as vm:
+        vm.wait(timeout=400)
+        vm.wait_ssh()
+        said = vm.ssh("stat -f -c %T /; hostname; cat /etc/motd; systemctl is-system-running --wait").split("\n")
+        assert said[:4] == ["tmpfs", "dracut", "of the image", "running"]
+        line = vm.ssh("cat /proc/cmdline")
+        assert f"root=wwinit wwinit.server=http://{site.network.server}:{site.port}" in line
+        assert "init=/warewulf/run-init" in line
+        assert vm.ssh("find / -xdev -type l -lname . | head", check=False).strip() == "", "no overlay is half unpacked"
+    told = site.status("dracut")
+    assert told["way"].startswith("in two stages by dracut: needs ")
+    assert [part["stage"] for part in told["boot"] if part["stage"] in WAY][: len(WAY) + 1] == [
+        "ipxe", "kernel", "initramfs", "system", "image", "system", "runtime",
+    ]  # fmt: skip
