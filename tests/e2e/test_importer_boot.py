@@ -37,7 +37,7 @@ nodeprofiles:
     container name: {image}
     system overlay: wwinit,site
     runtime overlay: generic,motd
-    kernel: {{args: console=ttyS0 quiet}}
+    kernel: {{args: console=ttyS0 no_timer_check quiet}}
 nodes:
   n1: # the first
     profiles: [default]

@@ -16,7 +16,7 @@ from support import trees
 from wwfast.archive.artefact import FORMATS
 from wwfast.demo.debian import Tree
 from wwfast.demo.netns import Namespace
-from wwfast.demo.vm import Direct, Vm
+from wwfast.demo.vm import ARGUMENTS, Direct, Vm
 from wwfast.pack.build import build, load
 from wwfast.paths import SHARE
 from wwfast.system.run import run
@@ -77,7 +77,7 @@ def test_pack_image_boots(fmt: str, tree: Path, images: Path, debian: Tree, tmp_
     assert artefact is not None
     (tmp_path / "image").write_bytes(trees.contents(artefact.extents))
     (kernel,) = debian.rootfs.glob("boot/vmlinuz-*")
-    direct = Direct(kernel, [tmp_path / "image"], "console=ttyS0 quiet")
+    direct = Direct(kernel, [tmp_path / "image"], f"{ARGUMENTS} quiet")
     with (
         Namespace(label="pack") as network,
         Vm(network, tmp_path, fmt, "52:54:00:00:00:77", memory=1024, direct=direct) as vm,

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from wwfast.demo.debian import Tree
 from wwfast.demo.netns import Loopback, Namespace, stop
-from wwfast.demo.vm import Vm
+from wwfast.demo.vm import ARGUMENTS, Vm
 from wwfast.errors import WwfastError
 from wwfast.paths import Paths
 from wwfast.system.run import Done, Process, run
@@ -85,7 +85,7 @@ class Cluster:
 
     def add_profile(self, image: str = IMAGE) -> None:
         """The default profile: `image`, the overlays, the serial console."""
-        words = ["--image", image, "-O", SYSTEM, "-R", RUNTIME, "--kernelargs", "console=ttyS0"]
+        words = ["--image", image, "-O", SYSTEM, "-R", RUNTIME, "--kernelargs", ARGUMENTS]
         self.wwfast("profile", "add", "default", *words, "--netmask", "255.255.255.0", "--yes")
 
     def wwfast(self, *words: str | Path, check: bool = True, timeout: float = 60.0) -> Done:
