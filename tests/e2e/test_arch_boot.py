@@ -66,11 +66,16 @@ def test_image_of_arm64_boots_by_http_beside_one_of_amd64(mixed: Laboratory) -> 
     assert json.loads(mixed.fetch("/status").stdout)["unknown"] == {}, "the firmware's downloads have a node"
 
 
-def test_image_boot_gets_its_ipxe_by_architecture_over_tftp(mixed: Laboratory) -> None:
-    mixed.add_node("arm2", 3, "-P", "arm")
+def test_image_boot_gets_its_ipxe_by_architecture_over_tftp_and_boots_in_two_stages(mixed: Laboratory) -> None:
+    mixed.add_node("arm2", 3, "-P", "arm", "--root", "squashfs")
+    mixed.wwfast("image", "build", ARM, timeout=600)
     with mixed.machine("arm2", 3, firmware="uefi", arch="arm64") as vm:
-        vm.wait("Linux version .*arm64", 200)
-        assert ("tftp", "ipxe-arm64.efi") in stages(mixed, "arm2")
+        vm.wait(timeout=400)
+        vm.wait_ssh()
+        assert vm.ssh("stat -f -c %T /; uname -mn").split() == ["overlayfs", "arm2", "aarch64"]
+        took = stages(mixed, "arm2")
+        assert ("tftp", "ipxe-arm64.efi") in took
+        assert "stage1" in dict(took)
         log = Path(mixed.log).read_text()
         assert "arm2 tftp done" in log
         assert "autoexec" not in log, "a newer iPXE asks for it and does without: nobody wants to read of it"

@@ -11,8 +11,9 @@ from wwfast.demo.debian import LEAVE_OUT, cache, locked
 from wwfast.system.run import run
 
 PACKAGES = (
-    *("linux-image-cloud-arm64", "base-files", "base-passwd", "bash", "coreutils", "curl", "dash", "dbus", "findutils"),
-    *("grep", "iproute2", "kmod", "libc-bin", "login", "mount", "openssh-server", "passwd", "procps", "sed", "systemd"),
+    *("linux-image-cloud-arm64", "base-files", "base-passwd", "bash", "coreutils", "cpio", "curl", "dash", "dbus"),
+    *("findutils", "grep", "gzip", "iproute2", "kmod", "libc-bin", "login", "mount", "openssh-server", "passwd"),
+    *("procps", "sed", "systemd"),
     *("systemd-sysv", "tar", "udev", "util-linux"),
 )
 # Debian 12 has iPXE for x86 alone; that of Debian 13 is also one of the newest that nodes may bring.
