@@ -12,7 +12,7 @@ test: setup
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
-	@$(PY) -m pytest -m "not soak" --durations=60 --durations-min=5
+	@sh tools/test.sh
 
 test-fast: setup
 	@$(PY) -m pytest -m "not soak and not vm"
