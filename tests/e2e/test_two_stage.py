@@ -52,7 +52,7 @@ def site(lab: Laboratory, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
             os.setxattr(attributes, name, value)
         os.setxattr(capable, "security.capability", struct.pack("<5I", 0x02000001, 1 << 13, 0, 0, 0))
         made.add_node("squashfs", KINDS["squashfs"])
-        made.add_node("erofs", KINDS["erofs"], "--root", "erofs")
+        made.add_node("erofs", KINDS["erofs"], "--root", "erofs", "--upper", "zram")
         made.wwfast("kernel", "import", IMAGE, "apart")
         made.wwfast("node", "set", "--yes", "squashfs", "--kerneloverride", "apart")
         made.wwfast("image", "build", "--format", "squashfs", IMAGE, timeout=600)
@@ -81,6 +81,11 @@ def test_two_stage_boots_images_that_are_mounted(site: Laboratory) -> None:
                 "erofs tells the size of a hole as its blocks"
             )
             assert vm.ssh("ls -A / | grep wwfast", check=False) == "", "nothing of stage-1 is left in the image"
+            used = vm.ssh("yes text | head -c 16M >/root/text; sync; df --output=used -m /root | tail -1")
+            assert int(used) >= 16
+            zram = vm.ssh("cat /sys/block/zram0/mm_stat", check=False).split()
+            assert bool(zram) == (kind == "erofs")
+            assert not zram or int(zram[0]) > 8 * int(zram[2]), "compressed, beside what it took"
             told = site.status(kind)
             assert told["way"].startswith(f"in two stages as {kind}: needs "), told["way"]
             assert ("; root is erofs" if kind == "erofs" else _in_one_stage(site)) in told["way"]
@@ -90,17 +95,17 @@ def test_two_stage_boots_images_that_are_mounted(site: Laboratory) -> None:
             assert [stage for stage in stages if stage in WAY] == way
 
 
-def _in_one_stage(site: Laboratory) -> str:
+def _in_one_stage(site: Laboratory, memory: int = MEMORY) -> str:
     """What the image would need, by what is shown of it."""
     one = json.loads(site.wwfast("image", "show", "--json", IMAGE).stdout)["ways"][0]
-    assert one["need"] > 2 * MEMORY
+    assert one["need"] > memory
     return f"; in one stage it would need {one['need']}"
 
 
 def test_two_stage_tmpfs_outlives_a_server_that_is_killed_and_a_byte_that_is_wrong(site: Laboratory) -> None:
-    """512 MiB, where one stage would need more; what tar makes of the files inside has their attributes."""
-    site.add_node("tmpfs", 3, "--root", "tmpfs", "--twostage", "always")
-    site.wwfast("image", "build", IMAGE, timeout=600)
+    """512 MiB, where one stage needs more and `auto` takes two; what tar makes of the files has their attributes."""
+    site.add_node("tmpfs", 3, "--root", "tmpfs")
+    site.wwfast("image", "build", "--format", "tmpfs", IMAGE, timeout=600)
     site.stop()
     site.configure(wwfast={"client rate": 2_500_000})  # a range of 4 MiB takes more than a second
     site.serve()
@@ -110,6 +115,9 @@ def test_two_stage_tmpfs_outlives_a_server_that_is_killed_and_a_byte_that_is_wro
     _flip(archive, flipped)
     with site.machine("tmpfs", 3, memory=512) as vm:
         assert site.server is not None
+        way = site.wait_for(lambda: site.status("tmpfs"), lambda entry: "way" in entry, 300)["way"]
+        assert way.startswith("in two stages as tmpfs: needs "), way
+        assert _in_one_stage(site, 512) in way, way
         site.wait_for(lambda: _image(site), lambda part: part["bytes"] > 8 << 20 and part["bytes"] not in starts, 300)
         site.server.kill()
         site.server.wait()

@@ -233,6 +233,7 @@ def test_two_stage_that_does_not_fit_the_root_is_refused_where_it_is_written(
     assert f"node n2: {told}" in refused("node", "set", "n2", "--twostage", "never")
     assert f"node n2: {told}" in refused("profile", "set", "big", "--twostage", "never")
     assert "is none of auto, always, never" in refused("node", "set", "n1", "--twostage", "on")
+    assert "is none of tmpfs, zram" in refused("node", "set", "n1", "--upper", "disk")
     assert paths.nodes_conf.read_bytes() == before
     assert refused("node", "set", "n1", "--twostage", "never") == ""
     assert "wwfast: {two stage: never}" in paths.nodes_conf.read_text()

@@ -20,6 +20,7 @@ import pytest
 from support.daemon import MAC, serving, tiny_site
 from support.modules import module, plant
 from support.planner import Fresh
+from support.site import until
 from wwfast.archive.artefact import DISK, EROFS, FILESYSTEMS, PIECES, SQUASHFS, TAR_GZ, TAR_ZST, TMPFS, Artefact
 from wwfast.boot import ways
 from wwfast.boot.plan import Ask
@@ -518,7 +519,11 @@ def test_two_stage_is_chosen_by_the_memory_that_the_boot_loader_tells(site: Path
             script = asked(query)
             assert f"echo The image comes {way}" in script
             assert ("initrd --name stage1" in script, "initrd --name image" in script) == ("two" in way, "one" in way)
-        assert "wwfast.root=squashfs wwfast.need=" in asked("&memsize=240")
+        script = asked("&memsize=240")
+        assert ("wwfast.root=squashfs wwfast.need=" in script, "wwfast.upper" in script) == (True, False)
+        text = site.nodes_conf.read_text()
+        site.nodes_conf.write_text(text.replace("  n1:\n", "  n1:\n    wwfast: {upper: zram}\n"))
+        until(lambda: "wwfast.upper=zram" in asked("&memsize=240"))
         script = asked("&memsize=100")
         assert "kernel --name" not in script
         for words in ("node n1 cannot boot yet", "which has 100 MiB", "in one stage it needs", "as squashfs it needs"):

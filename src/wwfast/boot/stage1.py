@@ -89,5 +89,6 @@ def arguments(image: ServedImage, node: Node, base: str, kind: str, need: int, *
         "gateway": "${netX/gateway}",
         "runtime": int(preload),
         **({"kmods": 1} if node.kernel.override else {}),
+        **({"upper": checks.ZRAM} if node.wwfast.upper == checks.ZRAM and kind in MOUNTED else {}),
     }
     return " ".join([*([own] if own else []), *(f"wwfast.{name}={value}" for name, value in ours.items())])

@@ -29,6 +29,7 @@ MOUNTED = ("squashfs", "erofs")  # roots that are mounted as they came, which ta
 ROOTS = (*UNPACKED, *MOUNTED)
 AUTO, ALWAYS, NEVER = "auto", "always", "never"
 TWO_STAGE = (AUTO, ALWAYS, NEVER)
+TMPFS, ZRAM = UPPERS = ("tmpfs", "zram")  # where what is written over a mounted root is kept
 SCOPE = re.compile(r"[A-Za-z0-9_.-]+")
 TRUE = frozenset(("1", "t", "true", "y", "yes", "on"))  # of Go's ParseBool, Warewulf and YAML 1.1, in any case
 FALSE = frozenset(("0", "f", "false", "n", "no", "off"))
@@ -240,6 +241,11 @@ def root(text: str) -> str:
 def two_stage(text: str) -> str:
     right = text in TWO_STAGE or text.lower() in UNSET
     return "" if right else f"{shown(text)} is none of {', '.join(TWO_STAGE)}"
+
+
+def upper(text: str) -> str:
+    right = text in UPPERS or text.lower() in UNSET
+    return "" if right else f"{shown(text)} is none of {', '.join(UPPERS)}"
 
 
 def way(root: str, two_stage: str) -> str:

@@ -163,6 +163,15 @@ class Wwfast(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, rename=s
             check=checks.two_stage,
         ),
     ] = ""
+    upper: Annotated[
+        str,
+        Doc(
+            "Where what is written over a root of squashfs or erofs is kept: tmpfs (unset), zram.",
+            "upper",
+            title="Wwfast.Upper",
+            check=checks.upper,
+        ),
+    ] = ""
 
 
 class Node(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, rename=spaced):

@@ -31,7 +31,7 @@ NETWORK = (
 )
 BY_NAME = (
     "virtio_net", "virtio_pci", "virtio_mmio", "xen_netfront", "hv_vmbus", "hv_netvsc", "af_packet",
-    "loop", "overlay", "squashfs", "erofs",
+    "loop", "overlay", "squashfs", "erofs", "zram", "lzo_rle", "ext4",
 )  # fmt: skip
 #: Disks and what hangs them on; and file systems that are made on them.
 DISKS = ("drivers/ata/", "drivers/message/fusion/", "drivers/mmc/", "drivers/nvme/host/", "drivers/scsi/")
