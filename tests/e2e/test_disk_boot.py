@@ -47,7 +47,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laboratory]:
         made.make_keys()
         made.populate()
         for number, name in enumerate(("kept", "foreign"), 1):
-            made.add_node(name, number, "--root", f"{PARTS}/root", "-O", OVERLAYS, "--twostage", "always")
+            overlays = OVERLAYS if name == "kept" else "ignition"
+            made.add_node(name, number, "--root", f"{PARTS}/root", "-O", overlays, "--twostage", "always")
         conf = yaml.load(made.paths.nodes_conf.read_bytes(), "nodes.conf")
         for name in ("kept", "foreign"):
             conf["nodes"][name].update(DISK)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from wwfast.paths import Paths
 from wwfast.system.run import run
 
 MIB = 1 << 20
-OVERLAYS = ["wwinit", "sfdisk", "mkfs", "mkswap"]
+OVERLAYS = ("wwinit", "sfdisk", "mkfs", "mkswap")
 #: What is not ours is hidden by /dev/null; a /run of its own, where udev is there already: nobody is to start one.
 ENTER = """\
 ours=$1 why=$2
@@ -87,12 +87,19 @@ class Machine:
         for disk in self.disks:
             disk.detach()
 
-    def boot(self, node: Mapping[str, Any], *, shell: str = "sh", tools: Mapping[str, str] | None = None) -> bool:
+    def boot(
+        self,
+        node: Mapping[str, Any],
+        *,
+        shell: str = "sh",
+        tools: Mapping[str, str] | None = None,
+        overlays: Sequence[str] = OVERLAYS,
+    ) -> bool:
         """Run the scripts of wwinit.d for this node; whether the boot goes on. `tools` are scripts before all others
         of their names."""
         tree = self.place / "tree"
         run(["rm", "-rf", tree])
-        write(lay(self.paths, OVERLAYS, {"n1": dict(node)})["n1"], tree)
+        write(lay(self.paths, list(overlays), {"n1": dict(node)})["n1"], tree)
         shims = self.place / "tools"
         run(["rm", "-rf", shims])
         shims.mkdir()

@@ -30,7 +30,7 @@ value() {
 blocks() {
     for place in /sys/class/block/*; do
         block=/dev/${place##*/}
-        case $block in /dev/ram* | /dev/zram* | /dev/fd*) continue ;; esac
+        case $block in /dev/ram* | /dev/zram* | /dev/fd* | /dev/sr*) continue ;; esac
         if [ -b "$block" ] && [ "$(cat "$place/size")" -gt 0 ]; then echo "$block"; fi
     done
 }

@@ -28,5 +28,6 @@ for script in "$PREFIX"/warewulf/wwinit.d/*; do
         break
     fi
 done
+[ "$status" -ne 0 ] || : > /run/wwinit.ready
 [ -z "$udev" ] || udevadm control --exit 2> /dev/null
 exit "$status"

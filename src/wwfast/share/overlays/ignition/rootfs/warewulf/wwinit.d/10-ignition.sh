@@ -10,6 +10,13 @@ done
 for other in 10-sfdisk.sh 20-mkfs.sh 20-mkswap.sh; do
     if [ -e "$PREFIX/warewulf/wwinit.d/$other" ]; then exit 0; fi
 done
-echo "the image has no ignition for the disks of this node: the overlays sfdisk, mkfs and mkswap need none" |
-    tee /run/wwinit.why
+if [ -e "$PREFIX/warewulf/disks.conf" ]; then
+    [ ! -e /run/wwinit.ready ] || exit 0 # as a service, when all is done and mounted
+    echo "wwinit: there is no ignition here: the disks are prepared without it"
+    . "$PREFIX/warewulf/disks.sh"
+    . "$PREFIX/warewulf/disks.conf"
+    partitions && filesystems && swaps
+    exit
+fi
+echo "the image has no ignition, which the resource \`ignition\` of this node is for" | tee /run/wwinit.why
 exit 1
