@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from wwfast.boot.script import Scripts
-from wwfast.overlays.making.messages import Write, encode, questions
+from wwfast.overlays.making.messages import Asked, Write, encode, questions
 
 VARIABLES: dict[str, object] = {
     "id": "n1", "authority": "10.0.0.1:9873", "image_name": "debian", "image_build": "debian@1", "image_format": "zst",
@@ -20,7 +20,9 @@ def render(scripts: Scripts, name: str, variables: Mapping[str, object]) -> str:
     made = scripts.script(name, variables)
     if isinstance(made, str):
         return made
-    told = questions.decode(encode(made))
+    asked = questions.decode(encode(Asked([made], {})))
+    assert isinstance(asked, Asked)
+    [told] = asked.asks
     assert isinstance(told, Write)
     program = scripts.writer.compiled(told.path, told.source, "")
     return scripts.writer.run(program, told.variables, told.node)

@@ -28,7 +28,7 @@ from wwfast.images.kernels.store import KernelStore
 from wwfast.images.store import ImageStore
 from wwfast.nodes.model import Node
 from wwfast.nodes.registry import Registry
-from wwfast.paths import Paths
+from wwfast.paths import SHARE, Paths
 
 BASE = "http://127.0.0.1:9873"
 NODE: dict[str, Any] = {
@@ -135,7 +135,7 @@ def test_dracut_script_fetches_kernel_and_initramfs_alone(site: Paths) -> None:
     at = {method: lines.index(f":{method}") for method in dracut.ENTRIES}
     for method, network in (("dracut", DHCP), ("dracut_static", STATIC)):
         said = f"set arguments {network} root=wwinit {SERVER} quiet wwinit.tmpfs.size=25%"
-        assert lines[at[method] + 1 : at[method] + 5] == ["set get initrd", "set form ||", said, "goto start"]
+        assert lines[at[method] + 1 : at[method] + 4] == ["set get initrd", "set form ||", said]
     assert [line.split()[1] for line in lines if line.startswith("item ")] == [*dracut.ENTRIES, "shell"]
     assert "set method dracut" in lines
     assert made.way is not None
@@ -373,3 +373,23 @@ def test_dracut_image_is_of_the_build_that_the_boot_began_with(site: Paths) -> N
         assert new != old, "the boot is over"
         assert server.get(f"/ipxe/{MAC}")[0] == 200
         assert server.get(ask[1], headers=curl)[1] == new
+
+
+def test_dracut_by_a_script_of_the_site_has_its_arguments_once(site: Paths) -> None:
+    """Warewulf's own script, with a change, has them all in it."""
+    place = site.etc / "ipxe/site.ipxe"
+    place.parent.mkdir()
+    place.write_text("#!ipxe\nimgargs kernel root=wwinit:tmpfs {{ .KernelArgs }} # {{ .Tags.IPXEMenuEntry }}\n")
+    write(site, **{"ipxe template": "site"})
+    made = plan(site)
+    assert made.text == "#!ipxe\nimgargs kernel root=wwinit:tmpfs quiet wwinit.tmpfs.size=25% # dracut\n"
+    assert "by dracut" in str(made.way)
+
+
+def test_dracut_by_a_copy_of_our_script_that_the_site_has_changed(site: Paths) -> None:
+    ours = plan(site).text
+    place = site.etc / "ipxe/default.ipxe.j2"
+    place.parent.mkdir()
+    place.write_text((SHARE / "ipxe/default.ipxe.j2").read_text() + "echo of the site\n")
+    theirs = plan(site)
+    assert theirs.text == f"{ours}echo of the site\n", theirs.reason

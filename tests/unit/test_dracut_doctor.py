@@ -144,3 +144,23 @@ def test_dracut_is_a_way_that_image_show_tells(site: Healthy, capsys: pytest.Cap
     assert way["need"] > 100
     brings(site, initramfs("4.6.0"))
     assert "has the module of Warewulf 4.6.0 or 4.6.1" in last()["lacks"]
+
+
+def test_dracut_is_told_of_when_the_tag_is_set_and_when_an_image_is_built(
+    site: Healthy, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not when the first node stands before its console."""
+    site.profiles["default"]["tags"] = {}
+    brings(site, b"")
+    site.paths.nodes_conf.write_text("nodes:\n  n1:\n    image name: deb\n    system overlay: [wwinit]\n")
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        main(["--root", str(site.paths.root), "node", "set", "--yes", "n1", "--tagadd", "IPXEMenuEntry=dracut"])
+    assert "image deb was built without its own initramfs" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["--root", str(site.paths.root), "image", "build", "deb"])
+    assert f"image deb has no initramfs for kernel {RELEASE} in /boot" in capsys.readouterr().err
+    put(site.rootfs / WHERE, initramfs("4.7.0"))
+    with pytest.raises(SystemExit):
+        main(["--root", str(site.paths.root), "image", "build", "deb"])
+    assert capsys.readouterr().err == ""

@@ -16,6 +16,7 @@ from wwfast.paths import Paths
 
 if TYPE_CHECKING:
     from wwfast.config.settings import Settings
+    from wwfast.images.store import Image
     from wwfast.nodes.model import Node
 
 FIELDS = (
@@ -24,6 +25,7 @@ FIELDS = (
     ("system overlay", "overlay"),
     ("runtime overlay", "overlay"),
 )
+TAGS = ("IPXEMenuEntry", "GrubMenuEntry")  # as in boot.dracut
 COMMAND = {"image": "wwfast image list", "overlay": "wwfast overlay list", "kernel": "wwfast kernel list"}
 
 
@@ -133,28 +135,45 @@ def unbootable(draft: Draft, made: Snapshot, paths: Paths) -> list[str]:
 
 
 def without_kernel(nodes: Iterable[Node], paths: Paths) -> list[str]:
-    """What keeps nodes with an image from getting a kernel, one line a cause (and one node that it hits)."""
+    """What keeps nodes with an image from getting a kernel, or by dracut what follows it, one line a cause (and one
+    node that it hits)."""
     from wwfast.images.kernels.store import KernelStore, for_node
     from wwfast.images.store import ImageStore
 
     images, kernels, found, seen = ImageStore(paths), KernelStore(paths), [], set()
     for node in nodes:
-        choice = (node.image_name, node.kernel.override, node.kernel.version)
+        tags = [node.tags.get(tag, "") for tag in TAGS]
+        kernel = node.kernel.override, node.kernel.version
+        choice = (node.image_name, *kernel, *tags, node.root if any(tags) else "")
         if choice not in seen and node.image_name:
             seen.add(choice)
             try:
-                for_node(node, images, kernels)
+                boots = for_node(node, images, kernels)
+                if any(tags):
+                    _by_dracut(node, images.get(node.image_name), boots.version)
             except WwfastError as error:
                 found.append(f"{error.message}\nhint: {error.hint}" if error.hint else error.message)
     return found
 
 
+def _by_dracut(node: Node, image: Image, release: str) -> None:
+    """Raises WwfastError where a node that is to boot so cannot; an image that is not built is told elsewhere."""
+    from wwfast.boot import dracut  # here: few nodes boot so, and this reads archives
+    from wwfast.boot.resolve import served
+    from wwfast.boot.ways import UNTOLD
+
+    if image.build is not None and dracut.entry(node):
+        dracut.choose(served(image), node, release, UNTOLD)
+
+
 def boots(tree: object) -> tuple[object, object]:
-    """What of an entry chooses image and kernel."""
+    """What of an entry chooses image and kernel, and how they are loaded."""
     if not isinstance(tree, dict):
         return None, None
     kernel = tree.get("kernel")
     own = {key: kernel.get(key) for key in ("version", "override")} if isinstance(kernel, dict) else {}
+    tags = tree.get("tags")
+    own |= {tag: tags.get(tag) for tag in TAGS} if isinstance(tags, dict) else {}
     return tree.get("image name"), {key: value for key, value in own.items() if value}
 
 

@@ -122,7 +122,7 @@ def device(root: str) -> bool:
 def variables(node: Node, wwid: str, base: str) -> dict[str, object]:
     """What the script of the node fetches, and tells its kernel: for each of ENTRIES."""
     lines = {each: arguments(node, wwid, base, static=each == STATIC) for each in ENTRIES}
-    return {"stages": ["initramfs"], "preload": False, "dracut": lines, "kernel_args": lines[entry(node)]}
+    return {"stages": ["initramfs"], "preload": False, "kernel_args": lines[entry(node)], **lines}
 
 
 def arguments(node: Node, wwid: str, base: str, *, static: bool) -> str:

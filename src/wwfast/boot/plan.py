@@ -240,7 +240,8 @@ class Planner:
             return None
         variables |= overlays
         if way.root == DRACUT:
-            variables |= dracut.variables(node, ask.wwid, Urls.of(self.settings).base)
+            if standing.scripts.fetches(name):  # else a script of the site's, which has the arguments in it
+                variables |= dracut.variables(node, ask.wwid, Urls.of(self.settings).base)
         elif way.root:
             need = ways.total(way.way.need)
             arguments = stage1.arguments(image, node, urls.base, way.root, need, preload=bool(overlays["preload"]))

@@ -139,9 +139,7 @@ class Routes:
         self._outlook = outlook
         self._tell = tell
         self._neighbour = neighbour or Neighbours()
-        self._begun: dict[
-            str, str
-        ] = {}  # by node that boots by dracut: the build (NAME@BUILD) that its script began with
+        self._begun: dict[str, str] = {}  # of nodes that boot by dracut: the build that their script had
 
     def __call__(self, request: Request) -> Response | Awaitable[Response]:
         parts = [part for part in request.path.split("/") if part]
