@@ -783,6 +783,27 @@ def test_two_stage_node_with_a_kernel_of_its_own_gets_the_drivers_of_that(
     assert "stage-1 of kernel 6.9.0-1 of image tiny makes no erofs" in told(site)[1]
 
 
+def test_disk_root_with_a_kernel_of_its_own_takes_drivers_of_that_and_programs_of_the_image(
+    site: Paths, tmp_path: Path
+) -> None:
+    node = "    root: LABEL=root\n    kernel: {override: mine}\n    wwfast:\n      two stage: always\n"
+    site.nodes_conf.write_text(site.nodes_conf.read_text().replace("    root: squashfs\n", node))
+    depends = {"kernel/fs/overlayfs/overlay.ko": "", "kernel/drivers/block/loop.ko": "", "kernel/drivers/scsi/a.ko": ""}
+    source, service = tmp_path / "source", App(site).service
+    put(source, "boot/vmlinuz-6.9.0-1", text="kernel")
+    plant(source, "6.9.0-1", depends)
+    service.import_kernel(str(source), "mine")
+    building.build(site, "tiny", How(formats=(TMPFS,)))
+    assert "has no programs or drivers for disks in stage-1 of kernel 6.9.0-1" in told(site)[1]
+    service.build_image("tiny", How())
+    script, reason = told(site)
+    assert (reason, "wwfast.root=disk" in script) == ("", True)
+    snapshot = Registry(site).snapshot()
+    plan = Fresh(site, load(site)).plan(snapshot, snapshot.nodes["n1"], Stage.STAGE1, Ask(MAC))
+    assert plan.artefact is not None, plan.reason
+    assert "lib/modules/6.9.0-1/kernel/drivers/scsi/a.ko" in listed(plan.artefact)
+
+
 def listed(artefact: Artefact) -> list[str]:
     """Names in the archives of an artefact that stand one behind the other, as a kernel reads them."""
     data = b"".join(b"".join(files.read_part(Path(path), at, length)) for path, at, length in artefact.extents)

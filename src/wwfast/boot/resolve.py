@@ -143,8 +143,11 @@ def _in_two_stages(image: ServedImage, build: Build) -> ServedImage:
     found = {release: _or(partial(build.stage1, release), None) for release in mounts}
     stage1 = {release: made for release, made in found.items() if made is not None}
     own: dict[str, Artefact] = _or(build.programs, {}) if ours else {}
+    disks = ours and _or(build.prepares_disks, False)
     holes = build.info.archive.holes if build.info.archive else 0
-    image = replace(image, roots=_or(build.roots, {}), stage1=stage1, mounts=mounts, programs=own, holes=holes)
+    image = replace(
+        image, roots=_or(build.roots, {}), stage1=stage1, mounts=mounts, programs=own, disks=disks, holes=holes
+    )
     if (kept := build.info.initramfs) is None:
         return image
     theirs: dict[str, Artefact] = _or(build.initramfs, {})

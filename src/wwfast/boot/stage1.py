@@ -40,7 +40,7 @@ def with_kernel(image: ServedImage, kernel: ServedKernel) -> ServedImage:
     programs = image.programs.get(drivers.format) if drivers is not None else None
     if drivers is None or programs is None:
         return replace(image, stage1={}, mounts={})
-    unable = set() if any(DISK in kinds for kinds in image.mounts.values()) else {DISK}
+    unable = set() if image.disks else {DISK}
     mounts = [kind for kind in kernel.mounts if kind not in unable] + ([TMPFS] if TMPFS in image.roots else [])
     return replace(image, stage1={kernel.version: programs.before(drivers)}, mounts={kernel.version: mounts})
 

@@ -56,6 +56,7 @@ class ServedImage:
     stage1: Mapping[str, Artefact] = field(default_factory=dict)
     mounts: Mapping[str, Sequence[str]] = field(default_factory=dict)
     programs: Mapping[str, Artefact] = field(default_factory=dict)
+    disks: bool = False
     holes: int = 0
     initramfs: Mapping[str, Initramfs] | None = None
 

@@ -132,6 +132,12 @@ class Build:
 
         return making.programs_of(self.path)
 
+    def prepares_disks(self) -> bool:
+        """Whether these have what disks take."""
+        from wwfast.images.stage1 import making
+
+        return making.able(self.path)
+
     def derive(self, fmt: str) -> None:
         """Bring it into another form. For a thread; raises WwfastError."""
         from wwfast.pack import derive

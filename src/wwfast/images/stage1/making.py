@@ -202,6 +202,12 @@ def programs_of(build: Path) -> dict[str, Artefact]:
     return {made.format: made for made in found if made is not None}
 
 
+def able(build: Path) -> bool:
+    """Whether the programs for disks are among those of the image."""
+    known = rests.read(build / PLACE / PROGRAMS)
+    return known is not None and DISK in known.there
+
+
 def drivers_of(home: Path, release: str) -> Drivers | None:
     """Of a build of an image, or of a kernel that is kept apart."""
     place = home / PLACE / release

@@ -13,7 +13,9 @@ done
 if [ -e "$PREFIX/warewulf/disks.conf" ]; then
     [ ! -e /run/wwinit.ready ] || exit 0 # as a service, when all is done and mounted
     echo "wwinit: there is no ignition here: the disks are prepared without it"
+    # shellcheck source=/dev/null
     . "$PREFIX/warewulf/disks.sh"
+    # shellcheck source=/dev/null
     . "$PREFIX/warewulf/disks.conf"
     partitions && filesystems && swaps
     exit
