@@ -173,7 +173,7 @@ class Orders:
             job.turn = threading.Condition(self._mutex)
             self._queue.append(job)
             while not job.done:
-                self._step(self._queue, job)
+                self._step(self._queue, job, self._count)
         if job.error is not None:
             raise job.error
         return job
@@ -200,12 +200,12 @@ class Orders:
 
     # -- the queue -----------------------------------------------------------------------------------------------
 
-    def _step(self, queue: deque[Job], job: Job | None = None) -> None:
-        """Serve those at the head of a queue (only where that is this `job`) if there is a worker, else wait a while.
-        Holds `_turn` before and after."""
+    def _step(self, queue: deque[Job], job: Job | None, workers: int) -> None:
+        """Serve those at the head of a queue (only where that is this `job`) if there is a worker, else wait a while;
+        `workers` are at work at once, not counting those that are held up. Holds `_mutex` before and after."""
         if self._closed:
             raise WwfastError("the server ends")
-        hand = self._free() if queue and (job is None or queue[0] is job) else None
+        hand = self._free(workers) if queue and (job is None or queue[0] is job) else None
         if hand is None:
             (self._turn if job is None or job.turn is None else job.turn).wait(HELD_UP / 2)
             return
@@ -218,11 +218,17 @@ class Orders:
         self._mutex.release()
         try:
             generation = self.builder.generation
-            self._take_in(generation, self.serve(hand, generation, batch))
+            answered = self.serve(hand, generation, batch)
+            if job is None:  # who waits for nothing lets another one ask while it takes in
+                with self._mutex:
+                    self._give(hand)
+                hand = None
+            self._take_in(generation, answered)
         finally:
             self._mutex.acquire()
             queue.extendleft(it for it in reversed(batch) if not it.done)
-            self._give(hand)
+            if hand is not None:
+                self._give(hand)
             self._call(*batch)
 
     def _call(self, *jobs: Job) -> None:
@@ -231,18 +237,19 @@ class Orders:
             if job.turn is not None:
                 job.turn.notify()
 
-    def _free(self) -> Hand | None:
-        """A worker that nobody has: as many as there are cores, more while some are held up."""
+    def _free(self, workers: int) -> Hand | None:
+        """One that nobody has, if there is any or may be one more."""
         now, busy = time.monotonic(), [hand for hand in self._hands if hand.busy]
         if len(busy) < len(self._hands):
             return min((hand for hand in self._hands if not hand.busy), key=lambda hand: hand.pid < 0)
         working = sum(not hand.lowered and now - hand.since < HELD_UP for hand in busy)
-        if working >= self._count or len(busy) >= MOST * self._count:
+        if working >= workers or len(busy) >= MOST * self._count:
             return None
         self._hands.append(hand := Hand(self._direct))
         return hand
 
     def _give(self, hand: Hand) -> None:
+        """Back, alive or not."""
         hand.busy = False
         hand.lift()
         if self._closed or sum(not each.busy for each in self._hands) > self._count:
@@ -399,10 +406,10 @@ class Orders:
         def some() -> None:
             with self._turn:
                 while queue:
-                    self._step(queue)
+                    self._step(queue, None, processes)
                     progress(len(work) - len(queue))
 
-        threads = [threading.Thread(target=some) for _ in range(processes - 1)]
+        threads = [threading.Thread(target=some) for _ in range(processes)]
         for thread in threads:
             thread.start()
         some()
