@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import xxhash
@@ -85,19 +86,10 @@ def _literal(store: Store, data: bytes) -> Segment:
     return _have(store, content, "literal")
 
 
-_parsed: dict[bytes, Files] = {}
-
-
+@lru_cache(512)
 def _files(store: Store, content: bytes) -> Files:
-    found = _parsed.get(content)
-    if found is None:
-        if len(_parsed) > 512:
-            _parsed.clear()
-        found = {}
-        for entry in tarform.entries(raw(store, content)):
-            if not stat.S_ISDIR(entry.mode):
-                found[entry.name.decode("utf-8", "surrogateescape")] = File(
-                    entry.mode, entry.uid, entry.gid, entry.data
-                )
-        _parsed[content] = found
-    return found
+    return {
+        entry.name.decode("utf-8", "surrogateescape"): File(entry.mode, entry.uid, entry.gid, entry.data)
+        for entry in tarform.entries(raw(store, content))
+        if not stat.S_ISDIR(entry.mode)
+    }

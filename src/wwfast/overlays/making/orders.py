@@ -186,7 +186,7 @@ class Orders:
         if tried is not None and tried.generation != self._number:
             tried = None
         if tried is not None and (time.monotonic() < tried.until or not self.again.acquire(blocking=False)):
-            raise tried.error
+            raise WwfastError(tried.error.message, hint=tried.error.hint)  # each its own: what is raised keeps frames
         try:
             yield tried is not None
         finally:
@@ -299,13 +299,15 @@ class Orders:
         job.error, now = error, time.monotonic()
         if began is None or now - began < job.costly:
             return
-        number, before = self._number, self.tried.get(job.key)
-        rest = (now - began) * REST
-        if before is not None and before.generation == number:
-            rest = min(max(rest, 2 * before.rest), LONGEST_REST)
-        else:
-            self.tried = {key: it for key, it in self.tried.items() if it.generation == number}
-        self.tried[job.key] = Tried(number, rest, now + rest, error)
+        with self._mutex:
+            number, before = self._number, self.tried.get(job.key)
+            rest = (now - began) * REST
+            if before is not None and before.generation == number:
+                rest = max(rest, 2 * before.rest)
+            else:
+                self.tried = {key: it for key, it in self.tried.items() if it.generation == number}
+            rest = min(rest, LONGEST_REST)
+            self.tried[job.key] = Tried(number, rest, now + rest, error)
 
     def _death(self, died: Died, node: str) -> WwfastError:
         where = f"{died.where}, node {node}: " if died.where else f"node {node}: "
