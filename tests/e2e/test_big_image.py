@@ -51,14 +51,14 @@ def test_big_image_of_more_than_4_gib_boots_on_bios(site: Laboratory) -> None:
     with site.machine("big", 1, memory=MEMORY) as vm:
         vm.wait(timeout=3000)
         vm.wait_ssh()
-        assert vm.ssh("stat -f -c %T /") == "overlayfs"
+        assert vm.ssh("stat -f -c %T /").strip() == "overlayfs"
         for number in range(FILES):
             with (ours / f"noise{number}").open("rb") as file:
                 file.seek((EACH - 1) << 20)
                 wanted = file.read()
-            assert (len(wanted), vm.ssh(f"stat -c %s /opt/noise{number}")) == (1 << 20, str(EACH << 20))
+            assert (len(wanted), vm.ssh(f"stat -c %s /opt/noise{number}").strip()) == (1 << 20, str(EACH << 20))
             name = f"/opt/noise{number}"
-            assert vm.ssh(f"tail -c 1M {name} | cksum") == cksum(wanted)
+            assert vm.ssh(f"tail -c 1M {name} | cksum").strip() == cksum(wanted)
 
 
 def cksum(data: bytes) -> str:

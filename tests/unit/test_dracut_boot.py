@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from wwfast.daemon.boot.identity import asset, is_asset
 from wwfast.errors import WwfastError
 from wwfast.images.building import How
 from wwfast.images.kernels.store import KernelStore
+from wwfast.images.stage1 import programs
 from wwfast.images.store import ImageStore
 from wwfast.nodes.model import Node
 from wwfast.nodes.registry import Registry
@@ -349,7 +351,10 @@ def test_dracut_first_system_overlay_ends_no_turn(site: Paths) -> None:
         scheduler = server.daemon.scheduler
         assert scheduler is not None
         server.get(f"/initramfs/{MAC}?image=tiny", headers=ipxe)
-        for path in (f"/system/{MAC}?compress=gz", f"/provision/{MAC}?stage=system&compress=gz"):
+        early = re.search(r'"\$base(/system/\S+)" "\$EARLY"', programs.INIT.read_text())
+        assert early is not None, "stage-1 that prepares a disk"
+        ours = early[1].replace("$wwid", MAC).replace("$query", "image=tiny")
+        for path in (f"/system/{MAC}?compress=gz", f"/provision/{MAC}?stage=system&compress=gz", ours):
             assert server.get(path, headers=curl)[0] == 200
             assert MAC in scheduler.tickets
         assert server.get(f"/system/{MAC}?compress=gz&image=tiny", headers=curl)[0] == 200  # stage-1, after its image

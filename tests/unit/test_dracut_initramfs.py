@@ -128,6 +128,8 @@ def test_dracut_initramfs_is_walked_to_its_last_file(tmp_path: Path) -> None:
         (initramfs("4.6.2")[:-40], "damaged or cut short"),
         (b"070701" + b"z" * 104, "damaged or cut short"),
         (b"070701" + b"f" * 104, "damaged or cut short"),
+        (b"070701" + b"0" * 8 + b"-0000001" + b"0" * 88 + b"/", "whose fields are no numbers"),
+        (gzip.compress(b"") * 20_000, "pieces that hold nothing"),
         (zstandard.ZstdCompressor().compress(bytes(1 << 20)) + b"rest", "damaged or cut short"),
     ],
 )

@@ -6,6 +6,7 @@ Of early microcode there is a plain one in front, with zeros behind it (Document
 from __future__ import annotations
 
 import lzma
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, NamedTuple, cast
@@ -18,6 +19,8 @@ from wwfast.errors import WwfastError
 
 HEAD = 110  # bytes of a newc header: a magic and 13 fields of 8 digits
 MAGICS = (b"070701", b"070702")
+FIELDS = re.compile(rb"[0-9A-Fa-f]*")
+EMPTY = 10_000  # pieces of one that hold nothing: each gzip member costs a copy of what is read behind it
 LARGEST = 4 << 30  # bytes that one is unpacked to at most: no kernel unpacks more
 OTHERS = {b"\x02\x21\x4c\x18": "lz4", b"\x89LZO": "lzo", b"\x5d\0\0": "lzma", b"\x04\x22\x4d\x18": "lz4"}
 
@@ -68,9 +71,12 @@ def _archives(chunks: Iterator[bytes], path: Path, *, plain: bool = False) -> It
 
 
 def _bounded(source: Forward, path: Path) -> Iterator[bytes]:
-    size = 0
+    size = empty = 0
     for data in plain_chunks(Digested(cast(IO[bytes], source), None, None)):
         size += len(data)
+        empty += not data
+        if empty > EMPTY:
+            raise WwfastError(f"{path} is compressed as more than {EMPTY} pieces that hold nothing")
         if size > LARGEST:
             raise WwfastError(f"{path} unpacks to more than {LARGEST >> 30} GiB")
         if data:  # nothing is the end to who reads it
@@ -81,6 +87,8 @@ def _newc(source: Forward) -> Iterator[tuple[Member, Forward]]:
     """One archive to its end, which is a TRAILER or the end of the file."""
     start = source.tell()
     while (head := source.read(HEAD)).startswith(MAGICS) and len(head) == HEAD:
+        if not FIELDS.fullmatch(head, len(MAGICS[0])):
+            raise ValueError("a newc header whose fields are no numbers")
         mode, size, length = (int(head[6 + 8 * at : 14 + 8 * at], 16) for at in (1, 6, 11))
         if not 0 < length <= PATH_MAX:
             raise ValueError(f"a name of {length} bytes")

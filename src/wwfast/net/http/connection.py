@@ -262,7 +262,7 @@ class Connection:
             log.info("%s refused with %d: %s", self.peer, status, why)
         fields = {"Allow": "GET, HEAD, POST"} if status == 405 else NOTHING
         # One that was right may be refused so, and curl that is to try again has written what it got (boot.dracut).
-        body = b"" if status == 503 else f"{why}\n".encode()
+        body = b"" if status in (408, 503) else f"{why}\n".encode()
         data = render_head(status, "text/plain; charset=utf-8", len(body), fields, keep_alive=False)
         try:
             self.wire.send(data + body)
