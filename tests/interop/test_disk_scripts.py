@@ -317,6 +317,25 @@ def test_disk_root_is_made_anew_and_files_of_others_are_not(machine: Machine, tm
     assert machine.boot(wanted), machine.said
 
 
+def test_disk_root_of_an_earlier_version_is_unpacked_over(machine: Machine, tmp_path: Path) -> None:
+    disk = machine.disk(256)
+    tool("mkfs.ext4", "-q", "-F")(disk)
+    with mounted(disk.name, tmp_path / "at") as at:
+        (at / "warewulf").mkdir()
+        (at / "warewulf/config").write_text("WWROOT=x\n")
+        (at / "thesis").write_text("ten years")
+    for _ in range(2):
+        assert machine.boot({"root": disk.name}), machine.said
+        assert "after `touch /.wwfast-root` on the node each boot makes it anew" in machine.said
+        with mounted(disk.name, tmp_path / "at") as at:
+            assert sorted(entry.name for entry in at.iterdir()) == ["lost+found", "thesis", "warewulf"]
+    with mounted(disk.name, tmp_path / "at") as at:
+        (at / ".wwfast-root").touch()
+    assert machine.boot({"root": disk.name}), machine.said
+    with mounted(disk.name, tmp_path / "at") as at:
+        assert [entry.name for entry in at.iterdir()] == [".wwfast-root"]
+
+
 def test_disk_root_that_is_damaged_or_no_file_system_stops_the_boot(machine: Machine) -> None:
     disk = machine.disk(256)
     tool("mkswap")(disk)
@@ -491,3 +510,45 @@ def test_disk_whose_table_is_damaged_in_one_copy_is_mended(machine: Machine, tmp
         assert table(disk) == before
     with mounted(disk.part(2), tmp_path / "at") as at:
         assert (at / "kept").read_text() == "for ever"
+
+
+@pytest.mark.parametrize("cleared", [512, 34 * 512, MIB])
+def test_disk_whose_table_is_the_copy_at_its_end_alone_loses_nothing(machine: Machine, cleared: int) -> None:
+    disk = machine.disk(256)
+
+    def lose_the_beginning() -> str:
+        bytes_at(0, bytes(cleared))(disk)
+        disk.detach()
+        disk.attach()
+        return contents(disk, 1, 255)
+
+    assert machine.boot({**node(disk), "root": "tmpfs"}), machine.said
+    before = lose_the_beginning()
+    assert machine.boot({**node(disk), "root": "tmpfs"}), machine.said
+    assert "damaged in one copy" in machine.said or cleared == 512
+    assert not run(["sfdisk", "--verify", disk.name]).stderr
+    assert contents(disk, 1, 255) == before
+
+    script('label: gpt\nname="EFI", start=4MiB, size=50M\nname="ubuntu"\n')(disk)
+    run(["mkfs.ext4", "-q", "-F", disk.part(2)])
+    before = lose_the_beginning()
+    for wanted in ({"root": disk.name}, {"filesystems": {disk.name: {"format": "ext4"}}}):
+        assert not machine.boot(wanted)
+        assert "something damaged (gpt" in machine.why
+    assert not machine.boot(node(disk))
+    assert 'is called "EFI"' in machine.why
+    assert contents(disk, 1, 255) == before
+
+    bytes_at(512, bytes(MIB - 512))(disk)
+    bytes_at(255 * MIB, bytes(MIB))(disk)
+    assert not machine.boot(node(disk)), "what protects a table is there, and no table"
+    assert "something damaged (PMBR)" in machine.why
+    assert contents(disk, 1, 255) == before
+
+
+def test_disk_partition_that_starts_at_0_is_where_there_is_room(machine: Machine) -> None:
+    disk = machine.disk(64)
+    parts = {"one": {"number": "1", "start_mib": "0", "size_mib": "10"}, "two": {"start_mib": "0"}}
+    for _ in range(2):
+        assert machine.boot({"disks": {disk.name: {"partitions": parts}}}), machine.said
+    assert [name for _, name in named(disk)] == ["one", "two"]

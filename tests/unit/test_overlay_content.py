@@ -374,6 +374,25 @@ def test_overlay_ignition_describes_disks_and_links_its_units(paths: Paths) -> N
     assert "warewulf/ignition.json" not in one(paths, "ignition", "static")
 
 
+def test_overlay_ignition_does_nothing_where_the_disks_are_ready(tmp_path: Path) -> None:
+    text = (SHARE / "overlays/ignition/rootfs/warewulf/wwinit.d/10-ignition.sh").read_text()
+    ready, ignition = tmp_path / "ready", tmp_path / "ignition"
+    ignition.write_text("#!/bin/sh\necho ran\n")
+    ignition.chmod(0o755)
+    (tmp_path / "warewulf").mkdir()
+    (tmp_path / "warewulf/ignition.json").write_text("{}\n")
+    script = text.replace("/run/wwinit.ready", str(ready)).replace("/usr/bin/ignition", str(ignition))
+    said = []
+    for _ in range(2):
+        command = ["sh", "-c", script]
+        done = subprocess.run(
+            command, env={"PREFIX": str(tmp_path), "PATH": "/usr/bin:/bin"}, capture_output=True, check=True
+        )
+        said.append(done.stdout)
+        ready.touch()
+    assert said == [b"ran\n", b""]
+
+
 def test_overlay_systemd_service_and_mig_are_units_of_what_the_node_says(paths: Paths) -> None:
     home = "etc/systemd/system"
     services = {

@@ -102,20 +102,15 @@ holds() {
         said=$(wipefs --noheadings --output TYPE "$1" 2>&1 | tr '\n' ' ')
         said=${said:+damaged ${said% }}
     fi
-    case $said in
-        'damaged gpt') ;; # the copy at the end of the disk, which is written first
-        PMBR) [ -n "$(blkid -p -O 1048576 "$1" 2>&1)" ] && echo "$said" ;; # what is written last, before a first partition
-        *) echo "$said" ;;
-    esac
-    return 0
+    echo "$said"
 }
 
 # The same for people: described DEVICE KIND.
 described() {
     case $2 in
         '') echo nothing ;;
-        damaged*) echo "something damaged (${2#damaged })" ;;
-        gpt | PMBR | dos | sun | mac | bsd | atari | sgi) echo "a partition table ($2)" ;;
+        damaged* | PMBR) echo "something damaged (${2#damaged })" ;;
+        gpt | dos | sun | mac | bsd | atari | sgi) echo "a partition table ($2)" ;;
         swap) echo "swap space" ;;
         swsuspend) echo "a system that was suspended to disk" ;;
         LVM2_member) echo "a physical volume of LVM" ;;
@@ -158,6 +153,14 @@ disk() {
     sector=$(cat "/sys/class/block/${disk#/dev/}/queue/logical_block_size") || stop "$disk is no disk that has partitions"
     case $disk in *[0-9]) infix=p ;; *) infix='' ;; esac
     table=$(holds "$disk") || exit 1
+    case "$scheme $table" in
+        'gpt damaged gpt' | 'gpt damaged gpt gpt') # one or both of its copies
+            if [ "$(head -c 512 "$disk" | tr -d '\000' | wc -c)" -eq 0 ]; then
+                protect
+                table=$(holds "$disk") || exit 1
+            fi
+            ;;
+    esac
     all='' more='' remove='' grow='' wrong='' known='' total=2 dump=''
     if [ "$table" = "$scheme" ]; then
         dump=$(sfdisk --dump "$disk" 2>&1)
@@ -170,6 +173,15 @@ disk() {
         esac
         partx --update "$disk" > /dev/null 2>&1
     fi
+}
+
+# The sector before a GPT that is whole but for that, or in its copy at the end alone: sfdisk reads neither without. Power
+# went while a table was written, or somebody cleared the beginning of a disk that has partitions.
+protect() {
+    writable "$disk" "its partition table is to be mended"
+    { head -c 446 /dev/zero && printf '\000\000\002\000\356\377\377\377\001\000\000\000\377\377\377\377' &&
+        head -c 48 /dev/zero && printf '\125\252'; } > "$disk" || stop "$disk cannot be written"
+    sync
 }
 
 # The table of $disk from what sfdisk reads: written SCRIPT [OPTION...].
@@ -411,7 +423,7 @@ make() {
 }
 
 # The root of the node on a device, empty, mounted at $WWTARGET where that is set: root DEVICE [OPTIONS]. Of a file system
-# that was not made by us nothing is taken away.
+# that was not made by us nothing is taken away; one with an image on it was a root before there was $MARK.
 root() {
     asked=$1
     part=$(device "$asked") || exit 1
@@ -429,6 +441,12 @@ root() {
     mkdir -p "$at"
     said=$(mount -t "$kind" ${2:+-o "$2"} "$part" "$at" 2>&1) ||
         stop "$asked ($part) is to be the root and holds $(described "$part" "$kind") that cannot be mounted: $(echo "$said" | head -n 1)"
+    if [ ! -e "$at/$MARK" ] && [ -e "$at/warewulf/config" ]; then
+        echo "wwinit: $part is the root of a node as it was made before: nothing is deleted, and the image goes over it;" \
+            "after \`touch /$MARK\` on the node each boot makes it anew, without whatever else is on it"
+        if [ -z "${WWTARGET-}" ]; then umount "$at"; fi
+        return
+    fi
     if [ ! -e "$at/$MARK" ]; then
         for entry in "$at"/* "$at"/.[!.]* "$at"/..?*; do
             if [ "${entry##*/}" = lost+found ] || { [ ! -e "$entry" ] && [ ! -L "$entry" ]; }; then continue; fi

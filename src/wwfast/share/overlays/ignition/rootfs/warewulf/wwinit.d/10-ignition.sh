@@ -1,4 +1,5 @@
 # Partitions and formats the disks of the node. Runs before the root file system exists, or as ww-ignition.service.
+[ ! -e /run/wwinit.ready ] || exit 0 # as a service, when all is done and mounted
 config=$PREFIX/warewulf/ignition.json
 [ -s "$config" ] || exit 0
 for ignition in /usr/bin/ignition /usr/lib/dracut/modules.d/30ignition/ignition; do
@@ -11,7 +12,6 @@ for other in 10-sfdisk.sh 20-mkfs.sh 20-mkswap.sh; do
     if [ -e "$PREFIX/warewulf/wwinit.d/$other" ]; then exit 0; fi
 done
 if [ -e "$PREFIX/warewulf/disks.conf" ]; then
-    [ ! -e /run/wwinit.ready ] || exit 0 # as a service, when all is done and mounted
     echo "wwinit: there is no ignition here: the disks are prepared without it"
     # shellcheck source=/dev/null
     . "$PREFIX/warewulf/disks.sh"
