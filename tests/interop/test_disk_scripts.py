@@ -552,3 +552,78 @@ def test_disk_partition_that_starts_at_0_is_where_there_is_room(machine: Machine
     for _ in range(2):
         assert machine.boot({"disks": {disk.name: {"partitions": parts}}}), machine.said
     assert [name for _, name in named(disk)] == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "most"), [("ext4", 16), ("xfs", 12), ("swap", 15), ("vfat", 11), ("btrfs", 255), ("msdos", 11)]
+)
+def test_disk_label_that_the_format_cannot_hold_is_told_before_anything_is_made(
+    machine: Machine, kind: str, most: int
+) -> None:
+    disk = machine.disk(400)
+    wanted = {"filesystems": {disk.name: {"format": kind, "label": "L" * (most + 1)}}}
+    assert not machine.boot(wanted)
+    assert f"has {most + 1} bytes, and {kind.replace('msdos', 'vfat')} takes no more than {most}" in machine.why
+    assert contents(disk) == hashlib.sha256(bytes(400 * MIB)).hexdigest()
+    if kind == "btrfs" and not shutil.which("mkfs.btrfs"):
+        return
+    wanted["filesystems"][disk.name]["label"] = "L" * most
+    for _ in range(2):
+        assert machine.boot(wanted), machine.said
+    assert seen(disk.name, "LABEL") == "L" * most
+
+
+def test_disk_with_vfat_by_another_name_and_way_to_write_its_id_is_right(machine: Machine) -> None:
+    disk = machine.disk(64)
+    wanted = {"filesystems": {disk.name: {"format": "fat", "uuid": "1234abcd"}}}
+    for _ in range(2):
+        assert machine.boot(wanted), machine.said
+    assert "making" not in machine.said
+    assert (seen(disk.name, "TYPE"), seen(disk.name, "UUID")) == ("vfat", "1234-ABCD")
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("ext4", ["-m", "0", "-L", "scratch"]),
+        ("ext4", ["-Lscratch", "-m", "0"]),
+        ("xfs", ["-L scratch"]),
+        ("swap", ["-L", "scratch"]),
+        ("vfat", ["-n", "scratch", "-F", "32"]),
+    ],
+)
+def test_disk_label_among_the_options_is_one(machine: Machine, kind: str, options: list[str]) -> None:
+    disk = machine.disk(400)
+    wanted = {"filesystems": {disk.name: {"format": kind, "options": options}}}
+    for _ in range(2):
+        assert machine.boot(wanted), machine.said
+        assert seen(disk.name, "LABEL") == "scratch"
+    assert "making" not in machine.said
+
+
+@pytest.mark.parametrize("name", ["a$b", "a`b", 'a"b', "a\\b", "größe"])
+def test_disk_partition_with_a_name_that_sfdisk_writes_otherwise_is_refused(machine: Machine, name: str) -> None:
+    disk = machine.disk(64)
+    assert not machine.boot({"disks": {disk.name: {"partitions": {name: {}}}}})
+    assert f"the partition {name} of {disk.name} can have ASCII in its name" in machine.why
+    assert seen(disk.name, "PTTYPE") == ""
+    parts = {"with blank ~!#%&'()*+,-.:;<=>?@[]^": {}}
+    for _ in range(2):
+        assert machine.boot({"disks": {disk.name: {"partitions": parts}}}), machine.said
+    assert [called for _, called in named(disk)] == list(parts)
+
+
+def test_disk_by_two_paths_is_one(machine: Machine) -> None:
+    disk, again = machine.disk(256), machine.disk(256)
+    assert machine.boot({**node(disk), "root": "tmpfs"}), machine.said
+    run(["sync", disk.file])
+    shutil.copyfile(disk.file, again.file)
+    again.detach()
+    again.attach()
+    wanted = {"root": f"PARTUUID={seen(disk.part(1), 'PART_ENTRY_UUID')}"}
+    assert not machine.boot(wanted)
+    assert "may be any of these" in machine.why
+    real = shutil.which("cat")
+    world = f"""case $1 in {{}}) echo naa.600508b1001c ;; *) exec {real} "$@" ;; esac"""
+    assert not machine.boot(wanted, tools={"cat": world.format(f"*/{Path(disk.name).name}/device/wwid")})
+    assert machine.boot(wanted, tools={"cat": world.format("*/device/wwid")}), machine.said

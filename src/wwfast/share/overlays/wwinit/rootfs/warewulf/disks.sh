@@ -16,8 +16,8 @@ LINE='
 
 # The boot cannot go on: said here, and told by who ran us.
 stop() {
-    echo "wwinit: $*" >&2
-    echo "$*" > /run/wwinit.why
+    printf 'wwinit: %s\n' "$*" >&2
+    printf '%s\n' "$*" > /run/wwinit.why
     exit 1
 }
 
@@ -58,6 +58,22 @@ matching() {
     done
 }
 
+# Of devices that are one disk by several paths the first, as nobody joined these; all of them where they are not.
+single() {
+    former=''
+    for block; do
+        place=$(readlink -f "/sys/class/block/${block#/dev/}")
+        [ ! -e "$place/partition" ] || place=${place%/*}
+        world=$(cat "$place/device/wwid" 2> /dev/null)
+        id="$world $(value "$block" PART_ENTRY_UUID) $(value "$block" UUID)"
+        if [ -z "$world" ] || [ "${former:=$id}" != "$id" ]; then
+            printf '%s\n' "$@"
+            return
+        fi
+    done
+    echo "$1"
+}
+
 # The device that has this name, one only: /dev/NAME, LABEL=, UUID=, PARTLABEL=, PARTUUID=, or a link of udev. Drivers may
 # take a while to find their disks.
 device() {
@@ -75,6 +91,8 @@ device() {
             /dev/disk/by-partuuid/*) got=$(matching PART_ENTRY_UUID "${1##*/}") ;;
             *) if [ -b "$1" ]; then got=$(readlink -f "$1"); else got=''; fi ;;
         esac
+        # shellcheck disable=SC2086 # a word for each device
+        case $got in *"$LINE"*) got=$(single $got) ;; esac
         case $got in
             *"$LINE"*) stop "$1 may be any of these: $(echo "$got" | tr '\n' ' ')" ;;
             ?*)
@@ -262,7 +280,7 @@ partition() {
         esac
     done
     [ "$number" != 0 ] || number=''
-    case $name in *[\"\\]*) stop "the partition $name of $asked cannot have a \" or \\ in its name" ;; esac
+    case $name in *[!\ -~]* | *[\"\\\$\`]*) stop "the partition $name of $asked can have ASCII in its name, without \" \\ \$ \`" ;; esac
     [ "${#name}" -le 36 ] || stop "the partition $name of $asked has a name of more than 36 letters"
     called="partition ${number:+$number }${name:+\"$name\" }of $disk"
     find_partition "$number" "$name"
@@ -358,6 +376,31 @@ END
 filesystem() {
     asked=$1 format=$2 label=$3 uuid=$4 order=$5 size=$6
     shift 6
+    flag=-L most=''
+    case $format in
+        ext2 | ext3 | ext4) most=16 ;;
+        xfs) most=12 ;;
+        swap) most=15 ;;
+        btrfs) most=255 ;;
+        vfat | fat | msdos) format=vfat flag=-n most=11 ;;
+    esac
+    # A label among the options is one like that of the field: it would be there before the file system is whole.
+    left=$#
+    [ -n "$most" ] || left=0
+    while [ "$left" -gt 0 ]; do
+        word=$1 left=$((left - 1))
+        shift
+        case $word in
+            "$flag")
+                label=${label:-${1-}}
+                [ "$left" -eq 0 ] || { shift && left=$((left - 1)); }
+                ;;
+            "$flag"?*) word=${word#"$flag"} label=${label:-${word# }} ;;
+            *) set -- "$@" "$word" ;;
+        esac
+    done
+    [ "${#label}" -le "${most:-${#label}}" ] ||
+        stop "$asked: the label \"$label\" has ${#label} bytes, and $format takes no more than $most"
     part=$(device "$asked") || exit 1
     kind=$(holds "$part") || exit 1
     is=$(value "$part" LABEL)
@@ -368,7 +411,7 @@ filesystem() {
         make "$@"
     elif [ "$kind" != "$format" ]; then
         unlike
-    elif { [ -n "$label" ] && [ "$label" != "$is" ]; } || { [ -n "$uuid" ] && [ "$(upper "$uuid")" != "$(upper "$(value "$part" UUID)")" ]; }; then
+    elif { [ -n "$label" ] && [ "$label" != "$is" ]; } || { [ -n "$uuid" ] && [ "$(upper "$uuid" | tr -d -)" != "$(upper "$(value "$part" UUID)" | tr -d -)" ]; }; then
         unlike "${label:+, label $label}${uuid:+, id $uuid}"
     fi
 }
