@@ -149,6 +149,57 @@ def test_overlay_wwinit_stops_at_a_script_that_fails(paths: Paths, tmp_path: Pat
     assert "never" not in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("place", "words", "said"),
+    [
+        ("dracut", "quiet", "the node reboots in 60 seconds"),
+        ("dracut", "quiet wwinit.shell", "this is the shell of wwinit.shell"),
+        ("stage-1", "quiet", ""),
+        ("no initramfs", "quiet", ""),
+    ],
+)
+def test_overlay_wwinit_that_fails_under_dracut_starts_the_node_anew(
+    paths: Paths, tmp_path: Path, place: str, words: str, said: str
+) -> None:
+    root = scripts(
+        paths,
+        tmp_path / "node",
+        a10="echo no disk > {why}; exit 3\n".format(why=tmp_path / "machine" / "run/wwinit.why"),
+    )
+    machine = tmp_path / "machine"
+    text = (root / "warewulf/run-wwinit.d").read_text()
+    for real in ("/proc/", "/run/", "/etc/", "/dev/console"):
+        text = text.replace(f" {real}", f" {machine}{real}")
+    text = text.replace("sleep 60", ":")
+    assert not re.search(r"(?<![\w-])/(proc|etc|run|dev/console)\b", text.replace(str(machine), "x")), (
+        "not this machine's"
+    )
+    for folder in ("proc/sys/kernel", "run/udev", "etc", "dev"):
+        (machine / folder).mkdir(parents=True)
+    (machine / "run/udev/control").touch()
+    (machine / "dev/console").touch()
+    (machine / "proc/cmdline").write_text(f"{words}\n")
+    if place != "no initramfs":
+        (machine / "etc/initrd-release").touch()
+    env = {"PREFIX": str(root), "PATH": "/usr/bin:/bin", "WWTARGET": "/newroot" if place == "stage-1" else ""}
+    done = subprocess.run(["sh", "-c", text], env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 3
+    assert said in done.stderr
+    assert ("BOOT STOPPED: preparing the node failed: no disk" in done.stderr) == bool(said)
+    assert [path.read_text() for path in machine.glob("proc/sysrq-trigger")] == (["b\n"] if said else [])
+
+
+def test_overlay_wwinit_names_the_program_for_disks_that_is_not_there(tmp_path: Path) -> None:
+    text = (SHARE / "overlays/wwinit/rootfs/warewulf/disks.sh").read_text().replace("/run/", f"{tmp_path}/")
+    for program in ("blkid", "wipefs", "cat", "head", "wc", "tail", "tr", "readlink"):
+        command = ["/bin/sh", "-c", f"{text}\nfilesystem /dev/none ext4 '' '' '' ''"]
+        done = subprocess.run(command, env={"PATH": str(tmp_path / "bin")}, capture_output=True, text=True, check=False)
+        assert done.returncode == 1
+        assert done.stderr.startswith(f"wwinit: there is no {program} here to look at /dev/none: install the package")
+        (tmp_path / "bin").mkdir(exist_ok=True)
+        (tmp_path / "bin" / program).symlink_to("/bin/true")
+
+
 def test_overlay_wwinit_gives_tmpfs_the_size_of_the_kernel_argument() -> None:
     functions = functions_of_init("# Value of NAME=", "mounted() {").replace("/proc/cmdline", "$CMDLINE")
     functions += functions_of_init("mount_tmpfs() {", "mkdir -p /proc")

@@ -77,7 +77,10 @@ single() {
 # The device that has this name, one only: /dev/NAME, LABEL=, UUID=, PARTLABEL=, PARTUUID=, or a link of udev. Drivers may
 # take a while to find their disks.
 device() {
-    have blkid "look for $1"
+    # Stage-1 and the image have these; the initramfs of dracut has what it was told to take.
+    for program in blkid wipefs cat head wc tail tr readlink; do
+        have "$program" "look at $1"
+    done
     tries=0
     while :; do
         case $1 in
@@ -168,6 +171,7 @@ disk() {
     done
     disk=$(device "$asked") || exit 1
     have sfdisk "partition $asked"
+    have partx "partition $asked"
     sector=$(cat "/sys/class/block/${disk#/dev/}/queue/logical_block_size") || stop "$disk is no disk that has partitions"
     case $disk in *[0-9]) infix=p ;; *) infix='' ;; esac
     table=$(holds "$disk") || exit 1
