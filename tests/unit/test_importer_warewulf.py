@@ -180,10 +180,10 @@ def test_importer_names_templates_that_do_not_run(site: Paths, run: Run) -> None
 
 def test_importer_names_what_nodes_have_in_vain(site: Paths, run: Run) -> None:
     text = site.nodes_conf.read_text()
-    site.nodes_conf.write_text(text.replace("container name: el9", "container name: el8").replace("motd]", "mig]"))
+    site.nodes_conf.write_text(text.replace("container name: el9", "container name: el8").replace("motd]", "gone]"))
     out = run("import warewulf --dry-run")[1]
     assert "image el8: it is named by n[1-2] and is not there" in out
-    assert "overlay mig: it is named by n[1-2] and is not there" in out
+    assert "overlay gone: it is named by n[1-2] and is not there" in out
 
 
 def test_importer_names_templates_of_bmcs_that_are_not_run(site: Paths, run: Run) -> None:
