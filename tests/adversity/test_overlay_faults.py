@@ -70,7 +70,9 @@ def test_overlay_hundred_ask_for_one_node_and_it_is_built_once(site: Site) -> No
 def test_overlay_edited_while_it_is_built_is_never_mixed(site: Site, tmp_path: Path) -> None:
     """Every answer is one of the states the files were in at some moment since the question."""
     stop = threading.Event()
-    current, took = [0], [0.0]
+    begun = time.monotonic()
+    asked(site, "n000")  # starts the workers
+    current, took = [0], [time.monotonic() - begun]
 
     def edit() -> None:
         n = 0
@@ -90,7 +92,7 @@ def test_overlay_edited_while_it_is_built_is_never_mixed(site: Site, tmp_path: P
         for n in range(60):
             before, began = current[0], time.monotonic()
             made = asked(site, f"n{n:03d}")
-            took[0] = min(1.0, time.monotonic() - began)
+            took[0] = min(1.0, max(took[0] / 2, time.monotonic() - began))
             after = current[0] + 1
             files = unpack(made, tmp_path / "unpacked")
             for path in ("etc/static", "etc/rack", "etc/version"):
