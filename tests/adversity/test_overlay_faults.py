@@ -84,7 +84,7 @@ def test_overlay_edited_while_it_is_built_is_never_mixed(site: Site, tmp_path: P
                 work.write_text(f"{n}{tail}\n")
                 work.rename(site.paths.site_overlays / "base/rootfs/etc" / name)
             current[0] = n
-            time.sleep(max(0.005, took[0]))  # about as long as an overlay takes: on a busy machine, too, some are whole
+            time.sleep(max(0.005, 2 * took[0]))  # longer than an overlay takes: on a busy machine, too, some are whole
 
     editor = threading.Thread(target=edit)
     editor.start()
