@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from wwfast.paths import SHARE
+
 ROOT = Path(__file__).parents[2]
 SRC = ROOT / "src/wwfast"
 
@@ -168,6 +170,11 @@ def test_rooms_for_sockets_subprocesses_yaml_and_click(path: Path) -> None:
 
 
 CALLED_BY_LIBRARIES = {"enqueue", "format_commands"}  # of logging, of click
+
+
+def test_what_is_shipped_has_no_links() -> None:
+    """A wheel leaves them out, and so does a copy: a template with `softlink` makes one on the node."""
+    assert not [path for path in SHARE.rglob("*") if path.is_symlink()]
 
 
 def test_no_function_is_there_for_tests_alone() -> None:
