@@ -92,15 +92,21 @@ NAMED = {
 }
 
 
-@pytest.mark.parametrize("program", NAMED)
-def test_stage1_program_that_the_image_lacks_is_named_with_its_package(
-    harvest: Path, tmp_path: Path, program: str
-) -> None:
+def without(harvest: Path, tmp_path: Path, program: str) -> Path:
+    """The image without a program, and an empty directory `tree` beside it."""
     image = tmp_path / "image"
     shutil.copytree(harvest, image, symlinks=True)
     for place in ("bin", "sbin", "usr/bin", "usr/sbin"):
         (image / place / program).unlink(missing_ok=True)
     (tmp_path / "tree").mkdir()
+    return image
+
+
+@pytest.mark.parametrize("program", NAMED)
+def test_stage1_program_that_the_image_lacks_is_named_with_its_package(
+    harvest: Path, tmp_path: Path, program: str
+) -> None:
+    image = without(harvest, tmp_path, program)
     with pytest.raises(programs.LackingError, match=f"the image has no {program}") as caught:
         programs.collect(Look(image), tmp_path / "tree")
     (image / "etc").mkdir(exist_ok=True)
@@ -120,11 +126,7 @@ def test_stage1_program_that_the_image_lacks_is_named_with_its_package(
 def test_disk_program_that_the_image_lacks_is_named_with_its_package(
     harvest: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, program: str, said: str, able: list[str]
 ) -> None:
-    image = tmp_path / "image"
-    shutil.copytree(harvest, image, symlinks=True)
-    for place in ("bin", "sbin", "usr/bin", "usr/sbin"):
-        (image / place / program).unlink(missing_ok=True)
-    (tmp_path / "tree").mkdir()
+    image = without(harvest, tmp_path, program)
     assert programs.collect(Look(image), tmp_path / "tree", disks=True) == able
     assert said in caplog.text
     caplog.clear()
