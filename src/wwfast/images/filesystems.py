@@ -132,13 +132,18 @@ def _regex(rule: str) -> str:
 
 
 def listed(file: Path) -> FilesystemInfo:
-    """Write the list of its pieces beside it."""
-    text = b"".join(_pieces(file))
+    """Write the list of its pieces beside it; the disk writes the file while it is read for that."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    file.chmod(0o444)
     beside = file.with_name(file.name + PIECES)
-    beside.write_bytes(text)
-    for each in (file, beside):
-        each.chmod(0o444)
-        files.sync(each)
+    with ThreadPoolExecutor(1) as other:
+        written = other.submit(files.sync, file)
+        text = b"".join(_pieces(file))
+        beside.write_bytes(text)
+        beside.chmod(0o444)
+        files.sync(beside)
+        written.result()
     return FilesystemInfo(file.stat().st_size, hashlib.sha256(text).hexdigest())
 
 
