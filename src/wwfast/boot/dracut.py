@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from wwfast.boot.ways import BESIDE, DRACUT, MIB, Choice, Machine, UnfitError, Way, whole
-from wwfast.config.checks import MOUNTED, UNPACKED, UNSET
+from wwfast.config.checks import MOUNTED, on_disk
 from wwfast.errors import NotFoundError, WwfastError
 from wwfast.images.kernels.initramfs import BOOTS, told
 
@@ -69,7 +69,7 @@ def way(image: ServedImage, release: str, root: str = "", args: str = "") -> Way
     if not image.artefacts:
         raise WwfastError(f"image {image.name} has a file that an initramfs cannot carry, and so it comes in no gzip")
     loaded, unpacked = UNPACKS * found.artefact.size, image.unpacked
-    if device(root):
+    if on_disk(root):
         return Way(DRACUT, need := -(-loaded // MIB) + BESIDE[DRACUT], need, found.artefact.size)
     need = -(-(loaded + unpacked) // MIB) + BESIDE[DRACUT]
     if SIZE not in args:
@@ -114,11 +114,6 @@ def choose(image: ServedImage, node: Node, release: str, machine: Machine) -> Ch
     )
 
 
-def device(root: str) -> bool:
-    """Whether a root is none that is made in memory."""
-    return bool(root) and root.lower() not in UNSET and root not in (*UNPACKED, *MOUNTED, "rootfs")
-
-
 def variables(node: Node, wwid: str, base: str) -> dict[str, object]:
     """What the script of the node fetches, and tells its kernel: for each of ENTRIES."""
     lines = {each: arguments(node, wwid, base, static=each == STATIC) for each in ENTRIES}
@@ -133,6 +128,6 @@ def arguments(node: Node, wwid: str, base: str, *, static: bool) -> str:
         if at.hwaddr and at.device:
             own = f"{at.ipaddr}::{at.gateway}:{at.netmask}::{at.device}:on" if static else f"{at.device}:dhcp"
             network += [f"ifname={at.device}:{at.hwaddr}", f"ip={own}"]
-    root = f"wwinit:{node.root}" if device(node.root) else "wwinit"
+    root = f"wwinit:{node.root}" if on_disk(node.root) else "wwinit"
     server = [f"root={root}", f"wwinit.server={base}", f"wwinit.uri={base}/provision/{wwid}"]
     return " ".join([*network, *server, "init=/warewulf/run-init", *node.kernel.args])
