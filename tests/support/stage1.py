@@ -1,0 +1,173 @@
+"""Parts of the script of stage-1, run by the shell of this machine with a real curl, and a server that fails."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import random
+import re
+import select
+import socket
+import subprocess
+import termios
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from wwfast.archive.artefact import TAR_ZST
+from wwfast.images import archives
+from wwfast.images.stage1 import programs
+from wwfast.pack.build import build, load
+
+BODY = bytes(range(256)) * 4096  # 1 MiB
+MAIN = "\nmkdir -p /proc"
+TCP_REPAIR = 19  # linux/tcp.h
+
+
+class Server(ThreadingHTTPServer):
+    """Serves `body` by ranges; `faults` are taken one for each request: what is to go wrong with it."""
+
+    daemon_threads = True
+    allow_reuse_address = True
+
+    def __init__(self, body: bytes = BODY, port: int = 0) -> None:
+        super().__init__(("127.0.0.1", port), Handler)
+        self.body = body
+        self.faults: list[str] = []
+        self.always = ""
+        self.asked: list[str] = []
+        self.told: list[str] = []
+        self.memory: list[str] = []
+
+    @property
+    def base(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+    @property
+    def url(self) -> str:
+        return f"{self.base}/image"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_: Any) -> None: ...
+
+    def do_GET(self) -> None:
+        parts = urlsplit(self.path)
+        self.server.memory += parse_qs(parts.query).get("memory", [])
+        if parts.path.startswith("/stage1/"):
+            self.server.told += parse_qs(parts.query)["said"]
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        asked = self.headers.get("Range", "")
+        self.server.asked.append(asked)
+        fault = self.server.faults.pop(0) if self.server.faults else self.server.always
+        if fault.isdigit():
+            self.send_error(int(fault))
+            return
+        if fault == "held":  # until it goes, or as long as 60 s are with FAST
+            select.select([self.connection], [], [], 3)
+        found = re.fullmatch(r"bytes=(\d+)-(\d+)", asked)
+        data = self.server.body[int(found[1]) : int(found[2]) + 1] if found else self.server.body
+        self.send_response(206 if found else 200)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        if fault == "flipped":
+            at = len(data) // 3
+            data = data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+        if fault in ("cut", "killed"):
+            if fault == "killed":
+                self.server.server_close()
+            self.wfile.write(data[: len(data) // 2])
+            self.close_connection = True
+            return
+        if fault == "gone":  # as if its machine had been switched off: no word comes of the connection any more
+            self.wfile.write(data[:1000])
+            until(lambda: not any(fcntl.ioctl(self.connection, termios.TIOCOUTQ, bytes(4))))
+            self.connection.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
+            os.close(self.connection.detach())
+            self.close_connection = True
+            return
+        self.wfile.write(data)
+
+
+@contextmanager
+def serving(server: Server) -> Iterator[Server]:
+    with server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def run(place: Path, server: Server, command: str, *, within: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
+    """A part of the script; its pauses are short and noted, and a boot that stops tells it and ends with 9."""
+    parts, main, _ = programs.INIT.read_text().partition(MAIN)
+    assert main
+    words = f"""{parts}
+STORE={place} WHY={place}-why image={server.url}?compress=x base={server.base} nic=eth0 wwid=52:54:00:00:00:01
+asset='a b&c' memory=512
+patience= delay=0 RUN=262144
+sleep() {{ echo "$1" >> {place}/pauses; command sleep 0.02; }}
+fail() {{ say "BOOT STOPPED: $*"; tell "BOOT STOPPED: $*"; exit 9; }}
+argument() {{ echo "$given"; }}
+{command}"""
+    environment = {"PATH": os.environ["PATH"]}  # PID 1 has no more
+    return subprocess.run(
+        [*within, "sh", "-c", words], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def listed(place: Path, size: int = 300_000, body: bytes = BODY) -> Path:
+    lines = []
+    for start in range(0, len(body), size):
+        piece = body[start : start + size]
+        lines.append(f"{len(piece)} {hashlib.sha256(piece).hexdigest()}\n")
+    (place / "pieces").write_text("".join(lines))
+    return place / "pieces"
+
+
+def archive(place: Path, form: str = TAR_ZST, tree: Path | None = None) -> tuple[bytes, Path, Path]:
+    """A tree, the archive of it as it is served, and the list of its pieces; with a tree the next archive of that."""
+    dest = place / "image"
+    if tree is None:
+        tree = _tree(place / "tree")
+        (place / "store").mkdir()
+        (place / "new").mkdir()
+    else:
+        dest = place / "next"
+    made = build(tree, dest, name="t", formats=("zst",), archive=form, frames=place / "frames", segment=100_000)
+    archives.listed(dest, made)
+    packed = load(dest, form)
+    assert packed is not None
+    body = b"".join(Path(path).read_bytes()[at : at + length] for path, at, length in packed.extents)
+    return body, tree, dest / "tmpfs.pieces"
+
+
+def _tree(tree: Path) -> Path:
+    (tree / "usr").mkdir(parents=True)
+    for number in range(200):
+        file = tree / f"usr/file{number}"
+        file.write_bytes(random.Random(number).randbytes(9000))
+        os.utime(file, (4_000_000_000, 4_000_000_000))  # the year 2096: some clocks stand at 1970
+    (tree / "usr/large").write_bytes(random.Random(0).randbytes(6 << 20))
+    (tree / "usr/again").hardlink_to(tree / "usr/large")
+    return tree
+
+
+def until(seen: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not seen():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
