@@ -63,6 +63,15 @@ def test_stage1_image_arrives_whole_whatever_happens_on_the_way(
     assert len(server.told) == faults.count("flipped")
 
 
+def test_stage1_piece_that_an_image_has_twice_is_fetched_again_once(tmp_path: Path, server: Server) -> None:
+    first, *others = (bytes([number]) * 40_000 for number in range(5))
+    server.body = b"".join((first, others[0], first, *others[1:]))
+    server.faults = ["flipped"]  # at a third: the one that comes again
+    done = run(tmp_path, server, f"fetch_image {listed(tmp_path, 40_000, server.body)} {tmp_path}/root")
+    assert (done.returncode, (tmp_path / "root").read_bytes() == server.body) == (0, True)
+    assert len(server.told) == 1
+
+
 def test_stage1_cut_piece_goes_on_where_it_ended(tmp_path: Path, server: Server) -> None:
     server.faults = ["cut"]
     listed(tmp_path, len(BODY))

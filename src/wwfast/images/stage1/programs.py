@@ -82,8 +82,13 @@ def for_disks() -> list[str]:
 
 
 def for_some_disks() -> list[str]:
-    """What is called for some kinds of partitions and file systems alone."""
-    return _named(DISKS, "#%?")
+    """What is called for some kinds of partitions and file systems alone, or for a cache on one."""
+    return [*_named(DISKS, "#%?"), *for_a_cache()]
+
+
+def for_a_cache() -> list[str]:
+    """What the script of stage-1 calls for a cache alone."""
+    return _named(INIT, "#%?")
 
 
 def package(program: str, root: Path) -> str:

@@ -104,7 +104,7 @@ device() {
                 ;;
         esac
         tries=$((tries + 1))
-        [ "$tries" -le 30 ] || stop "there is no $1; this node has ${there:=$(there_is)}"
+        [ "$tries" -le "${WAIT:-30}" ] || stop "there is no $1; this node has ${there:=$(there_is)}"
         # Without udev nobody else loads drivers for what is found late.
         # shellcheck disable=SC2046 # a word for each device
         [ -e /run/udev/control ] || modprobe -a -q -b $(cat /sys/bus/*/devices/*/modalias 2> /dev/null) || :
