@@ -41,16 +41,17 @@ def large(*roots: str, packed: int = 5000) -> ServedImage:
     return image(*roots, unpacked=2 * packed, packed=packed, mounted=packed * 9 // 10)
 
 
-def node(root: str = "", said: str = "") -> Node:
-    return Node(id="n1", root=root, wwfast=Wwfast(two_stage=said))
+def node(root: str = "", said: str = "", cache: str = "") -> Node:
+    return Node(id="n1", root=root, wwfast=Wwfast(two_stage=said, cache=cache))
 
 
 def chosen(
-    image: ServedImage, memory: int = 0, firmware: str = "", root: str = "", said: str = "", release: str = RELEASE
-) -> str:
+    image: ServedImage, memory: int = 0, firmware: str = "", root: str = "", said: str = "", release: str = RELEASE,
+    cache: str = "",
+) -> str:  # fmt: skip
     """The root that stage-1 makes, `one` for one stage, or `none`."""
     try:
-        found = ways.choose(image, node(root, said), release, Machine(memory, firmware))
+        found = ways.choose(image, node(root, said, cache), release, Machine(memory, firmware))
     except WwfastError:
         return "none"
     return found.root or "one"
@@ -88,6 +89,24 @@ def test_way_of_a_node_that_asks_for_no_root_is_the_first_that_fits(
 )  # fmt: skip
 def test_way_is_what_root_and_two_stage_ask_for(root: str, said: str, memory: int, expected: str) -> None:
     assert chosen(image(*ALL), memory, BIOS, root, said) == expected
+
+
+@pytest.mark.parametrize(
+    ("root", "said", "memory", "expected"),
+    [
+        ("", "", 3072, TMPFS), ("initramfs", "auto", 3072, TMPFS), ("", "", 0, TMPFS), ("", "", 384, SQUASHFS),
+        ("squashfs", "", 3072, SQUASHFS), ("LABEL=root", "", 3072, DISK), ("/dev/disk/by-path/x", "", 3072, "one"),
+        ("", "never", 3072, "one"), ("", "always", 3072, TMPFS), ("", "", 128, "none"),
+    ],
+)  # fmt: skip
+def test_way_of_a_node_with_a_cache_is_in_two_stages_where_that_can_be(
+    root: str, said: str, memory: int, expected: str
+) -> None:
+    assert chosen(image(*ALL), memory, BIOS, root, said, cache="LABEL=cache") == expected
+    unable = replace(image(*ALL), mounts={RELEASE: (*FILESYSTEMS, TMPFS)})  # no programs for disks
+    without = chosen(image(*ALL), memory, BIOS, root, said)
+    assert chosen(unable, memory, BIOS, root, said, cache="LABEL=cache") == (without if without != DISK else "none")
+    assert chosen(image(*ALL), memory, BIOS, root, said, cache="UNDEF") == without
 
 
 @pytest.mark.parametrize(
@@ -169,6 +188,8 @@ def test_way_is_said_with_its_numbers() -> None:
     )
     assert why(3072, "erofs") == "in two stages as erofs: needs 257 MiB of 3072; root is erofs"
     assert why(3072, said="always").endswith("; two stage is always")
+    cached = ways.choose(image(*ALL), node(cache="LABEL=cache"), RELEASE, Machine(3072, BIOS)).why
+    assert cached == "in two stages as tmpfs: needs 489 MiB of 3072; it has a cache"
     assert why(0) == (
         "in two stages as tmpfs: needs 489 MiB of a memory that it does not tell; "
         "in one stage it would need 889, and 512 are taken for granted"
@@ -233,9 +254,14 @@ def test_two_stage_that_does_not_fit_the_root_is_refused_where_it_is_written(
     assert f"node n2: {told}" in refused("node", "set", "n2", "--twostage", "never")
     assert f"node n2: {told}" in refused("profile", "set", "big", "--twostage", "never")
     assert "is none of auto, always, never" in refused("node", "set", "n1", "--twostage", "on")
+    for device in ("yes", "tmpfs", "LABEL=a cache"):
+        assert f"'{device}' is no device for a cache" in refused("node", "set", "n1", "--cache", device)
+    assert "which iPXE would run" in refused("node", "set", "n1", "--cache", "/dev/x || y")
     assert "is none of tmpfs, zram" in refused("node", "set", "n1", "--upper", "disk")
     assert paths.nodes_conf.read_bytes() == before
     assert refused("node", "set", "n1", "--twostage", "never") == ""
     assert "wwfast: {two stage: never}" in paths.nodes_conf.read_text()
     assert f"node n1: {told}" in refused("profile", "set", "default", "--root", "squashfs")
     assert refused("node", "set", "n1", "--root", "/dev/sda1", "--twostage", "always") == ""
+    assert refused("node", "set", "n1", "--cache", r"LABEL=a\x20cache") == ""
+    assert r"cache: 'LABEL=a\x20cache'" in paths.nodes_conf.read_text()

@@ -160,6 +160,20 @@ def test_http_what_stage1_says_is_in_status_and_is_no_boot(server: Serving, capl
     assert server.get(said.format("52:54:00:00:00:99"))[0] == 400
 
 
+def test_http_what_stage1_took_from_its_cache_stands_beside_the_image_that_is_done(server: Serving) -> None:
+    size = len(server.get(f"/image/{MAC}?compress=zst")[1])
+    server.get(f"/kernel/{MAC}")
+    server.get(f"/image/{MAC}?compress=zst", headers={"Range": "bytes=5-9"})
+    assert server.get(f"/stage1/{MAC}?said=the+cache+is+damaged")[0] == 200
+    assert server.status("n1")["nodes"]["n1"]["error"] == "the cache is damaged"
+    assert server.get(f"/stage1/{MAC}?said=80+of+84+MiB+came+from+the+cache&well=1")[0] == 200
+    entry = server.status("n1")["nodes"]["n1"]
+    assert "error" not in entry
+    image = entry["boot"][-1]
+    assert (image["stage"], image["outcome"], image["bytes"], image["total"]) == ("image", "done", 10, size)
+    assert image["told"] == "80 of 84 MiB came from the cache"
+
+
 def test_http_an_image_in_parts_is_one_stage_with_its_progress(paths: Paths) -> None:
     with serving(tiny_site(paths)) as server:
         size = len(server.get(f"/image/{MAC}?compress=zst", headers={})[1])

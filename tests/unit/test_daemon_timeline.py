@@ -189,3 +189,19 @@ def test_what_a_node_tells_of_its_boot_stays_with_the_stage() -> None:
     entry = story.node()
     assert "error" not in entry
     assert [(part["outcome"], part["told"]) for part in entry["boot"]] == [("done", "a piece was wrong")]
+
+
+def test_image_of_which_a_node_has_parts_is_one_stage_beside_its_list() -> None:
+    """What the cache of a node has is not fetched: the first piece, and the last one."""
+    story = Story()
+    story.tell("image", sent_bytes=7, total_bytes=7, status=200)
+    story.tell("image", Outcome.PROGRESS, sent_bytes=40, total_bytes=100, status=206)
+    story.tell("image", Outcome.PROGRESS, sent_bytes=60, total_bytes=100, status=206)
+    story.tell("stage1", Outcome.TOLD, detail="the cache is damaged")
+    story.tell("stage1", Outcome.NOTED, detail="80 MiB came from the cache")
+    entry = story.node()
+    assert ("error" in entry, entry["failed"]) == (False, False)
+    list_, image = entry["boot"]
+    assert (list_["bytes"], list_["total"]) == (7, 7)
+    assert (image["bytes"], image["total"], image["outcome"]) == (60, 100, "done")
+    assert image["told"] == "80 MiB came from the cache"

@@ -466,6 +466,42 @@ def test_two_stage_root_on_a_disk_takes_programs_and_drivers_for_disks(site: Pat
     assert not service.build_image("tiny", How()).changed, "nothing changed since"
 
 
+def test_cache_of_a_node_takes_programs_and_drivers_for_disks(site: Paths, capsys: pytest.CaptureFixture[str]) -> None:
+    def asked(words: str) -> None:
+        site.nodes_conf.write_text(text.replace("    root: squashfs\n", words))
+
+    def doctor() -> str:
+        with pytest.raises(SystemExit):
+            main(["--root", str(site.root), "doctor", "n1"])
+        return capsys.readouterr().out
+
+    text = site.nodes_conf.read_text()
+    cached = "    wwfast: {cache: LABEL=cache%s}\n"
+    asked("    root: squashfs\n" + cached % "")
+    service = App(site).service
+    assert service.roots_of("tiny") == [SQUASHFS, DISK], "and no archive, which nobody unpacks"
+    building.build(site, "tiny", How(formats=(SQUASHFS,)))
+    assert "wwfast.root=squashfs" in told(site)[0]
+    assert "wwfast.cache" not in told(site)[0]
+    assert "the cache LABEL=cache has no effect: stage-1 of its image is not built with programs" in doctor()
+    build = App(site).service.build_image("tiny", How()).build
+    assert build.info.archive is None
+    assert " wwfast.cache=LABEL=cache" in told(site)[0]
+    assert "the cache" not in doctor()
+    asked(cached % "")
+    assert App(site).service.roots_of("tiny") == [TMPFS, DISK]
+    App(site).service.build_image("tiny", How())
+    script = told(site)[0]
+    assert "wwfast.root=tmpfs" in script, "where nothing else asks for two stages"
+    assert " wwfast.cache=LABEL=cache" in script
+    asked(cached % ", two stage: never")
+    assert App(site).service.roots_of("tiny") == []
+    assert "wwfast.cache" not in told(site)[0]
+    assert "the cache LABEL=cache has no effect: two stage is never" in doctor()
+    asked("    wwfast: {cache: /dev/disk/by-id/x}\n")
+    assert "the cache /dev/disk/by-id/x has no effect: stage-1 has no udev" in doctor()
+
+
 def test_two_stage_image_with_a_file_that_no_initramfs_carries_boots_in_two_stages_alone(
     site: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:

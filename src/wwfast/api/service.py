@@ -157,6 +157,9 @@ class Service:
             roots.add(TMPFS)
         if any(map(on_disk, roots)):
             roots.update((TMPFS, DISK))
+        caching = [node for node in nodes if on_disk(node.wwfast.cache) and node.wwfast.two_stage != NEVER]
+        if caching:
+            roots.update((DISK, *(TMPFS for node in caching if node.root not in FILESYSTEMS)))
         return [kind for kind in (*FILESYSTEMS, TMPFS, DISK) if kind in roots]
 
     def boots_by_dracut(self, name: str) -> bool:
@@ -181,7 +184,7 @@ class Service:
         disks = DISK in formats
         more = replace(
             how,
-            formats=(*formats, TMPFS) if disks else formats,
+            formats=(*formats, TMPFS) if DISK in how.formats else formats,
             dracut=by_dracut,
             in_use=self.pinned(),
             boots=self.booted_kernels(name),
@@ -206,7 +209,7 @@ class Service:
         from wwfast.images.kernels.store import KernelStore
         from wwfast.images.stage1 import making
 
-        disks = any(on_disk(node.root) for node in self._snapshot().nodes.values())
+        disks = any(on_disk(node.root) or on_disk(node.wwfast.cache) for node in self._snapshot().nodes.values())
         choice, former = self.stage1_drivers(disks=disks), self.paths.kernels / name / making.PLACE
 
         def drivers(tree: Path, new: Path, found: Sequence[Kernel]) -> None:

@@ -244,7 +244,10 @@ class Planner:
                 variables |= dracut.variables(node, ask.wwid, Urls.of(self.settings).base)
         elif way.root:
             need = ways.total(way.way.need)
-            arguments = stage1.arguments(image, node, urls.base, way.root, need, preload=bool(overlays["preload"]))
+            release = self.kernel(standing, node, ask).version
+            arguments = stage1.arguments(
+                image, release, node, urls.base, way.root, need, preload=bool(overlays["preload"])
+            )
             variables |= {"stages": [Stage.STAGE1.value], "preload": False, "kernel_args": Expanded(arguments)}
         return replace(self._script_of(standing, node.id, name, variables), way=way, image=image.build)
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from wwfast.boot.standing import ServedImage, ServedKernel
     from wwfast.nodes.model import Node
 
+CACHES = "wwfast.cache="
 PRELOADS = "wwfast.runtime=1"  # among the arguments: stage-1 fetches the runtime overlay as well
 
 
@@ -70,7 +71,13 @@ def ready(image: ServedImage, release: str, kind: str, override: str = "") -> No
         )
 
 
-def arguments(image: ServedImage, node: Node, base: str, kind: str, need: int, *, preload: bool) -> str:
+def caches(image: ServedImage, release: str, node: Node) -> bool:
+    """Whether stage-1 of a node can keep the pieces of its image on a disk, and is to."""
+    wanted = node.wwfast.cache
+    return bool(wanted) and wanted.lower() not in checks.UNSET and DISK in image.mounts.get(release, ())
+
+
+def arguments(image: ServedImage, release: str, node: Node, base: str, kind: str, need: int, *, preload: bool) -> str:
     """The kernel's arguments: the node's own, and ours, in which iPXE says its address. `need`: MiB that Linux must
     have for a root of this kind. Raises WwfastError."""
     own = " ".join(node.kernel.args)
@@ -89,6 +96,7 @@ def arguments(image: ServedImage, node: Node, base: str, kind: str, need: int, *
         "gateway": "${netX/gateway}",
         "runtime": int(preload),
         **({"kmods": 1} if node.kernel.override else {}),
+        **({"cache": node.wwfast.cache} if caches(image, release, node) else {}),
         **({"upper": checks.ZRAM} if node.wwfast.upper == checks.ZRAM and kind in MOUNTED else {}),
     }
     return " ".join([*([own] if own else []), *(f"wwfast.{name}={value}" for name, value in ours.items())])

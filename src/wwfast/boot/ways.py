@@ -156,6 +156,8 @@ def choose(image: ServedImage, node: Node, release: str, machine: Machine, lacks
     if lacks:
         ways[1:] = [Way(each.root, lacks=lacks) for each in ways[1:]]
     wanted = _wanted(ways, node.root, said)
+    if cached := stage1.caches(image, release, node):
+        wanted.sort(key=lambda each: not each.root)
     able = [each for each in wanted if not each.lacks and _fits(each, machine)]
     safe, _ = LOADS[machine.firmware]
     sure = [each for each in able if each.need <= (machine.memory or ASSUMED) and each.loads <= safe]
@@ -164,7 +166,7 @@ def choose(image: ServedImage, node: Node, release: str, machine: Machine, lacks
     chosen = next(iter(able if machine.silent else sure or able), None)
     if chosen is None:
         raise _none(image, node, said, machine, ways, wanted)
-    return Choice(chosen, _why(chosen, node, said, machine, ways[0]))
+    return Choice(chosen, _why(chosen, node, said, machine, ways[0], cached=cached))
 
 
 def _fits(each: Way, machine: Machine) -> bool:
@@ -185,7 +187,7 @@ def _wanted(ways: Sequence[Way], root: str, said: str) -> list[Way]:
     return [one] if said == NEVER else two if said == ALWAYS else [one, *two]
 
 
-def _why(chosen: Way, node: Node, said: str, machine: Machine, one: Way) -> str:
+def _why(chosen: Way, node: Node, said: str, machine: Machine, one: Way, *, cached: bool) -> str:
     needs = f"{chosen.name}: needs {chosen.need} MiB {machine}"
     if node.root in MOUNTED:
         return f"{needs}; root is {node.root}"
@@ -195,6 +197,8 @@ def _why(chosen: Way, node: Node, said: str, machine: Machine, one: Way) -> str:
         if machine.silent:
             return f"{needs}, and stage-1 did not tell it, either"
         return needs if machine.memory else f"{needs}, where {ASSUMED} are taken for granted"
+    if cached:
+        return f"{needs}; it has a cache"
     if one.lacks:
         return f"{needs}; {one.lacks}"
     if one.need > (machine.memory or ASSUMED):

@@ -248,6 +248,13 @@ def upper(text: str) -> str:
     return "" if right else f"{shown(text)} is none of {', '.join(UPPERS)}"
 
 
+def cache(text: str) -> str:
+    """A partition for pieces of images, named as a root on a disk is."""
+    right = text.lower() in UNSET or (("/" in text or "=" in text) and not set(text) & set(" \t"))
+    told = f"{shown(text)} is no device for a cache (/dev/..., LABEL=..., UUID=...; a blank in a label is \\x20)"
+    return argument(text) or ("" if right else told)
+
+
 def way(root: str, two_stage: str) -> str:
     """Whether a root can come as `two stage` says."""
     if two_stage == NEVER and root in MOUNTED:

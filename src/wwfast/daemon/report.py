@@ -50,7 +50,7 @@ class Report:
     def record(self, event: Transfer) -> None:
         """Never raises: whoever sends goes on sending."""
         with self.supervisor.guarded("recording transfers"):
-            ends = event.outcome in (Outcome.DONE, Outcome.FAILED, Outcome.TOLD)
+            ends = event.outcome in (Outcome.DONE, Outcome.FAILED, Outcome.TOLD, Outcome.NOTED)
             told = not ends or self.each.allows(event.peer or event.wwid)
             if event.refused and not told:
                 return
@@ -68,7 +68,7 @@ class Report:
 
     def _log(self, event: Transfer) -> None:
         log.log(
-            logging.INFO if event.outcome is Outcome.DONE else logging.WARNING,
+            logging.INFO if event.outcome in (Outcome.DONE, Outcome.NOTED) else logging.WARNING,
             "%s %s %s %s %d/%d bytes%s in %.2f s %s",
             event.node or event.wwid or event.peer,
             event.stage,

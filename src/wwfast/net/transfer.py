@@ -14,6 +14,7 @@ class Outcome(StrEnum):
     DONE = "done"  # the last byte was acknowledged by our kernel (HTTP) or the peer (TFTP)
     FAILED = "failed"  # refused, cut short or timed out: `detail` says why
     TOLD = "told"  # no transfer: the node says in `detail` what went wrong with it
+    NOTED = "noted"  # nor this: it has all of the stage that it is in, and says in `detail` how
 
 
 @dataclass(frozen=True, slots=True)

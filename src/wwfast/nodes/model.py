@@ -172,6 +172,15 @@ class Wwfast(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, rename=s
             check=checks.upper,
         ),
     ] = ""
+    cache: Annotated[
+        str,
+        Doc(
+            "Partition where stage-1 keeps the pieces of images: /dev/..., LABEL=, UUID=.",
+            "cache",
+            title="Wwfast.Cache",
+            check=checks.cache,
+        ),
+    ] = ""
 
 
 class Node(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, rename=spaced):

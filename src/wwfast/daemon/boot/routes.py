@@ -260,10 +260,11 @@ class Routes:
             self._begun.pop(node.id, None)
 
     def _hear(self, node: Node, target: Target, request: Request) -> Response:
-        """A node says what went wrong with it: a line in log and status, from memory to memory."""
+        """A node says what went wrong with it, or well: a line in log and status, from memory to memory."""
         if not request.is_head:
             said = (request.peer_ip, target.wwid, node.id)
-            self._tell(Transfer(target.stage, Outcome.TOLD, time.time(), *said, detail=target.said))
+            outcome = Outcome.NOTED if request.query.get("well") else Outcome.TOLD
+            self._tell(Transfer(target.stage, outcome, time.time(), *said, detail=target.said))
         return Response(waits=False)
 
     def _plan(self, node: Node | None, target: Target) -> BootPlan | None:

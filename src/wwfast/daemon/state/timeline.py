@@ -35,7 +35,7 @@ class StageRecord:
     total_bytes: int = 0
     seconds: float = 0.0
     outcome: str = Outcome.STARTED.value
-    told: str = ""  # the last that the node said of what went wrong with it
+    told: str = ""  # the last that the node itself said of it, mostly what went wrong
 
 
 @dataclass(slots=True)
@@ -170,10 +170,12 @@ class Timeline:
         if event.stage != Stage.DHCP or not entry.ipaddr:
             entry.ipaddr = event.peer.split("%")[0]
         current = entry.current
-        if event.outcome is Outcome.TOLD:
-            entry.error, entry.error_at = event.detail, event.at
+        if event.outcome in (Outcome.TOLD, Outcome.NOTED):
+            well = event.outcome is Outcome.NOTED
+            entry.error, entry.error_at = "" if well else event.detail, event.at
             if current is not None:
                 current.told = event.detail
+                current.outcome = Outcome.DONE.value if well else current.outcome
             return
         if event.outcome is Outcome.FAILED:
             entry.error = f"{event.stage}: {event.detail or event.status}"
@@ -182,7 +184,8 @@ class Timeline:
                 entry.sent = event.sent
                 return
         done = current is not None and current.stage == event.stage and current.outcome == Outcome.DONE.value
-        if done and event.status == 206 and event.outcome in (Outcome.PROGRESS, Outcome.FAILED):
+        same = done and current is not None and current.total_bytes == event.total_bytes  # or a list, and what it lists
+        if same and event.status == 206 and event.outcome in (Outcome.PROGRESS, Outcome.FAILED):
             return  # of several parts at a time the last one came first
         if current is None or current.stage != event.stage or done:
             self._begin(entry, event)
