@@ -4,8 +4,8 @@ Rows 1: `wwfast image build --format KIND` against mksquashfs or mkfs.erofs with
 as ours is. The image was built for one stage before, and one of its files changes before each run, so that there is
 something to make; its tree is warm in the page cache. `--tree` says which. Rows 2: stage-1 of Debian's generic kernel
 with the drivers of all ethernet cards, and the firmware they ask for as far as Debian has it (non-free-firmware
-included): cold with no cache at all, warm after a change that does not concern it. Rows 3 and 4 are in _logins, 5 in
-_two_stages.
+included): cold with no cache at all, warm after a change that does not concern it. Rows 3 and 4-fetched are in _logins,
+4-cache and 6 in _caches, 5 in _two_stages.
 
 Trees are made once (minutes, root and a Debian mirror) and kept below `--work`.
 """
@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import _logins, _trees, _two_stages
+from benchmarks import _caches, _logins, _trees, _two_stages
 from benchmarks._harness import ROOT, Bench, Usage, child, seconds
 from wwfast.archive.artefact import EROFS, SQUASHFS
 from wwfast.demo.debian import cache
@@ -44,8 +44,8 @@ def run(bench: Bench) -> None:
     if os.geteuid() != 0:
         raise SystemExit("benchmark twostage needs root: its images have owners and devices")
     wanted = tuple(word for word in bench.args.only.split(",") if word)
-    for prefix, part in (("1", roots), ("2", stage1), ("3", _logins.logins), ("4", _logins.fetched), ("5", storm)):
-        if not wanted or any(word[0] == prefix for word in wanted):
+    for prefix, part in PARTS.items():
+        if not wanted or any(word.startswith(prefix) or prefix.startswith(word) for word in wanted):
             with tempfile.TemporaryDirectory(dir=bench.args.out, prefix="wwfast-bench-twostage-") as room:
                 part(bench, Path(room))
     if wanted:
@@ -163,3 +163,14 @@ def stage1(bench: Bench, room: Path) -> None:
     bench.record("2-stage1-size", "stage-1, packed", sizes, unit="MiB", target="<= 32 MiB")
     drivers = list((tree / "lib/modules" / kernels[0].release).rglob("*.ko*"))
     bench.note(f"the kernel: {kernels[0].release}, {len(drivers)} modules in the tree")
+
+
+PARTS: dict[str, Callable[[Bench, Path], None]] = {
+    "1-": roots,
+    "2-": stage1,
+    "3-": _logins.logins,
+    "4-fetched": _logins.fetched,
+    "4-cache-": _caches.cached,
+    "5-": storm,
+    "6-": _caches.delta,
+}  # by what the ids of their rows begin with
