@@ -1,5 +1,6 @@
-# make setup | demo | test | test-fast | test-debug | test-313 | coverage | random | fuzz | mutants | faults | disks | soak | big-image | bench | check | map | clean
-.PHONY: setup demo test test-fast test-debug test-313 coverage disks random fuzz mutants faults soak big-image bench check map clean help
+# make setup | demo | test | test-fast | test-debug | test-313 | coverage | random | fuzz | mutants | faults | disks |
+#   soak | big-image | power-cuts | bench | check | map | clean
+.PHONY: setup demo test test-fast test-debug test-313 coverage disks random fuzz mutants faults soak big-image power-cuts bench check map clean help
 PY := .venv/bin/python
 
 help:
@@ -63,6 +64,10 @@ soak: setup
 # make big-image: a machine of 6 GiB boots an image of more than 4 GiB, packed (root, 30 GiB of disk, a quarter of an hour)
 big-image: setup
 	@$(PY) -m pytest -s tests/e2e/test_big_image.py
+
+# make power-cuts: a machine with its root on a disk loses its power at ten moments of its boots (root, ten minutes)
+power-cuts: setup
+	@$(PY) -m pytest -s -m soak tests/e2e/test_disk_boot.py
 
 check: setup
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy

@@ -1,7 +1,9 @@
-"""A node with its root, its data and its swap on a disk: first made, then kept, and a disk of somebody else."""
+"""A node with its root, its data and its swap on a disk: first made, then kept, and a disk of somebody else. The ten
+power cuts are those of `make power-cuts`."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from support.lab import Laboratory, Namespace
 from wwfast.config import yaml
 from wwfast.demo import debian
 from wwfast.demo.cluster import IMAGE
+from wwfast.demo.vm import Vm
 from wwfast.system.run import run
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(1500)]
@@ -34,8 +37,24 @@ DISK = {
 }
 OVERLAYS = "sfdisk,mkfs,mkswap,systemd.mount,systemd.swap"
 LITTLE, MUCH = 256, 1152  # MiB: for two stages, and for one
+#: What the console shows, and seconds after it: the tables, each format, the image at its begin, amid and near its end,
+#: the overlays, systemd, and a node in use.
+CUTS = [
+    ("wwinit: partitioning", 0.0),
+    ("making ext4 on /dev/vda3", 0.0),
+    ("making ext4 on /dev/vda1", 0.0),
+    ("making swap on /dev/vda2", 0.0),
+    ("fetching the image by", 0.0),
+    ("fetching the image by", 2.0),
+    ("fetching the image by", 5.0),
+    ("wwinit: node kept, image", 0.0),
+    (r"systemd\[1\]", 1.0),
+    ("login: ", 0.0),
+]
 SEEN = "findmnt -no SOURCE,FSTYPE / ; findmnt -no SOURCE,FSTYPE /data; tail -n 1 /proc/swaps | cut -d' ' -f1"
 IDS = "blkid -p -o value -s UUID /dev/vda1 /dev/vda2 /dev/vda3"
+#: Events of QEMU's blkdebug, the first sector that fails, what is said of it.
+BROKEN = [("read_aio", 0, "/dev/vda cannot be read"), ("write_aio", 2048, "/dev/vda1 .*")]
 
 
 @pytest.fixture(scope="module")
@@ -69,18 +88,21 @@ def blank(path: Path, size: int = 3 << 30) -> Path:
     return path
 
 
+def assert_whole(vm: Vm) -> None:
+    assert vm.ssh(SEEN).split() == ["/dev/vda1", "ext4", "/dev/vda3", "ext4", "/dev/vda2"]
+    assert vm.ssh("hostname; systemctl is-system-running --wait").split() == ["kept", "running"]
+
+
 def test_disk_is_made_once_and_kept_whatever_cuts_the_boots(site: Laboratory, tmp_path: Path) -> None:
-    """Power goes while a file system is made, and while the image is unpacked; one boot more is in one stage."""
+    """Power goes while a file system is made; one boot more is in one stage."""
     disk = blank(tmp_path / "disk")
-    for moment in (r"making ext4 on /dev/vda3", r"fetching the image by"):
-        with site.machine("kept", 1, memory=LITTLE, extra=virtio(disk)) as vm:
-            vm.wait(moment, 300)
+    with site.machine("kept", 1, memory=LITTLE, extra=virtio(disk)) as vm:
+        vm.wait(r"making ext4 on /dev/vda3", 300)
     with site.machine("kept", 1, memory=LITTLE, extra=virtio(disk)) as vm:
         vm.wait(timeout=600)
         vm.wait_ssh()
         assert "wwinit: partitioning" not in vm.console()
-        assert vm.ssh(SEEN).split() == ["/dev/vda1", "ext4", "/dev/vda3", "ext4", "/dev/vda2"]
-        assert vm.ssh("hostname; systemctl is-system-running --wait").split() == ["kept", "running"]
+        assert_whole(vm)
         assert vm.ssh("ls -A / /run | grep wwfast", check=False) == ".wwfast-root\n", "nothing else of stage-1 is left"
         ids = vm.ssh(IDS)
         assert len(ids.split()) == 3
@@ -91,8 +113,7 @@ def test_disk_is_made_once_and_kept_whatever_cuts_the_boots(site: Laboratory, tm
         vm.wait(timeout=600)
         vm.wait_ssh()
         assert "making" not in vm.console()
-        assert vm.ssh(SEEN).split() == ["/dev/vda1", "ext4", "/dev/vda3", "ext4", "/dev/vda2"]
-        assert vm.ssh("hostname; systemctl is-system-running --wait").split() == ["kept", "running"]
+        assert_whole(vm)
         assert vm.ssh("cat /data/kept") == "for ever\n"
         assert vm.ssh("ls /made-by-hand", check=False) == "", "the root is that of the image"
         assert vm.ssh(IDS) == ids, "nothing was made again"
@@ -106,3 +127,29 @@ def test_disk_of_somebody_else_stops_the_boot_and_the_server_knows_why(site: Lab
         vm.wait(r"BOOT STOPPED: /dev/vda holds a file system \(ext4, label precious\), and a partition table", 300)
         site.wait_for(lambda: site.status("foreign"), lambda entry: "precious" in entry.get("error", ""), 30)
     assert run(["sha256sum", disk]).stdout == before
+
+
+@pytest.mark.parametrize(("event", "sector", "said"), BROKEN, ids=["read", "written"])
+def test_disk_with_errors_stops_the_boot(site: Laboratory, tmp_path: Path, event: str, sector: int, said: str) -> None:
+    disk = blank(tmp_path / "disk")
+    error = f"file.inject-error.0.event={event},file.inject-error.0.errno=5,file.inject-error.0.sector={sector}"
+    drive = f"file.driver=blkdebug,{error},file.image.filename={disk},if=virtio,format=raw,rerror=report,werror=report"
+    with site.machine("foreign", 2, memory=LITTLE, extra=["-drive", drive]) as vm:
+        vm.wait(f"BOOT STOPPED: .*{said}", 300)
+        site.wait_for(lambda: site.status("foreign"), lambda entry: "/dev/vda" in entry.get("error", ""), 30)
+
+
+@pytest.mark.soak
+def test_disk_survives_ten_power_cuts(site: Laboratory, tmp_path: Path) -> None:
+    """Each boot begins on what the cut before it left, and gets at least as far."""
+    site.wwfast("node", "set", "--yes", "kept", "--twostage", "always")
+    disk = blank(tmp_path / "disk")
+    for moment, after in CUTS:
+        with site.machine("kept", 1, memory=LITTLE, extra=virtio(disk)) as vm:
+            vm.wait(moment, 600)
+            time.sleep(after)
+    with site.machine("kept", 1, memory=LITTLE, extra=virtio(disk)) as vm:
+        vm.wait(timeout=600)
+        vm.wait_ssh()
+        assert_whole(vm)
+        assert "making" not in vm.console()
