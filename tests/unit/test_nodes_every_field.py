@@ -109,12 +109,14 @@ def every(schema: Fields, tree: dict[str, object], above: str = "") -> set[str]:
     missing: set[str] = set()
     for key, spec in schema.items():
         value = tree.get(key)
-        if value is None:
-            missing.add(above + key)
-        elif spec.struct is not None:
-            assert isinstance(value, dict)
-            inner = next(iter(value.values())) if spec.kind is Kind.STRUCTS else value
+        if spec.struct is not None:
+            inner = value or {}
+            assert isinstance(inner, dict)
+            if spec.kind is Kind.STRUCTS:
+                inner = next(iter(inner.values()), {})
             missing |= every(fields(spec.struct), inner, f"{above}{key}.")
+        elif value is None:
+            missing.add(above + key)
     return missing
 
 
