@@ -117,11 +117,11 @@ def test_stage1_cache_that_is_damaged_costs_the_pieces_that_are(
         else:
             file.mkdir()
     done = boot(tmp_path, server, cache, size)
-    assert server.asked == ([] if fault == "long" else [f"bytes=0-{size - 1}"]), "no more than was lost"
-    if fault in ("flipped", "short", "empty"):
+    assert server.asked == [f"bytes=0-{size - 1}"], "no more than was lost"
+    if fault in written:
         assert server.told == [f"the cache LABEL=cache is damaged, as the piece {name}, which is fetched again"]
         assert done.stderr.startswith("stage-1: the cache LABEL=cache is damaged")
-    if fault not in ("long", "directory"):
+    if fault != "directory":
         assert kept(cache) == good, "mended"
         assert not file.is_symlink()
         assert boot(tmp_path, server, cache, size).stdout == "1 of 1 MiB\n"
