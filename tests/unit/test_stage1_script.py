@@ -92,9 +92,11 @@ def test_stage1_pauses_grow_and_are_not_in_step(tmp_path: Path, server: Server) 
     server.faults = ["503"] * 9
     assert run(tmp_path, server, f"small {server.url} {tmp_path}/file").returncode == 0
     assert (tmp_path / "file").read_bytes() == BODY
-    pauses = [int(line) for line in (tmp_path / "pauses").read_text().split()]
+    pauses = [float(line) for line in (tmp_path / "pauses").read_text().split()]
     for pause, least in zip(pauses, [1, 2, 4, 8, 16, 32, 32, 32, 32], strict=True):
         assert least <= pause <= 1.5 * least
+    assert any(pause != int(pause) for pause in pauses[:4]), "the first ones, too"
+    assert len(set(pauses[5:])) > 1
 
 
 @pytest.mark.parametrize("answer", ["403", "404"])
