@@ -448,6 +448,29 @@ def test_two_stage_tmpfs_is_an_archive_that_the_programs_of_the_image_unpack(sit
     assert App(site).service.roots_of("tiny") == []
 
 
+@pytest.mark.parametrize(
+    ("ways", "small", "made"),
+    [
+        ("", True, True),
+        ("", False, False),
+        ("    wwfast:\n      two stage: never\n", True, False),
+        ("    root: squashfs\n", True, False),
+    ],
+    ids=["small", "large", "in one stage", "mounted"],
+)
+def test_two_stage_archive_is_made_for_machines_known_to_be_small(
+    site: Paths, ways: str, small: bool, made: bool
+) -> None:
+    site.nodes_conf.write_text(site.nodes_conf.read_text().replace("    root: squashfs\n", ways))
+    service = App(site).service
+    before = service.build_image("tiny", How()).build
+    assert before.info.archive is None
+    need = 2 * before.info.unpacked >> 20
+    site.machines.write_text(json.dumps({"n1": need // 2 if small else 2 * need, "n9": 1}))
+    after = service.build_image("tiny", How())
+    assert (after.build.info.archive is not None, after.changed) == (made, made)
+
+
 def test_two_stage_root_on_a_disk_takes_programs_and_drivers_for_disks(site: Paths) -> None:
     text = site.nodes_conf.read_text()
     site.nodes_conf.write_text(

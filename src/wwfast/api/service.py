@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from wwfast.api import references
 from wwfast.api.entries import Place, Warn, nowhere, wrong_values
-from wwfast.errors import ConfigError, UsageError
+from wwfast.errors import ConfigError, UsageError, WwfastError
 from wwfast.nodes.edit.store import Change, Draft, Store
 from wwfast.nodes.registry import Snapshot
 from wwfast.nodes.text.source import NODES, PROFILES, Source
@@ -162,6 +162,19 @@ class Service:
             roots.update((DISK, *(TMPFS for node in caching if node.root not in FILESYSTEMS)))
         return [kind for kind in (*FILESYSTEMS, TMPFS, DISK) if kind in roots]
 
+    def least_memory(self, name: str) -> int:
+        """MiB of the smallest machine known to boot an image in whichever way fits it, 0 where none is known."""
+        from wwfast.config.checks import MOUNTED, NEVER, on_disk
+        from wwfast.nodes import machines
+
+        try:
+            known = machines.read(self.paths.machines)
+        except WwfastError:  # the server that runs tells it
+            return 0
+        nodes = [node for node in self._snapshot().nodes.values() if base(node.image_name) == name and node.id in known]
+        free = (it for it in nodes if it.wwfast.two_stage != NEVER and it.root not in MOUNTED and not on_disk(it.root))
+        return min((known[node.id] for node in free), default=0)
+
     def boots_by_dracut(self, name: str) -> bool:
         """Whether nodes of an image boot by the initramfs in it, which unpacks gzip alone."""
         from wwfast.boot import dracut
@@ -186,6 +199,7 @@ class Service:
             how,
             formats=(*formats, TMPFS) if DISK in how.formats else formats,
             dracut=by_dracut,
+            memory=self.least_memory(name),
             in_use=self.pinned(),
             boots=self.booted_kernels(name),
             spare=self._settings().wwfast.kernel_modules != "all",

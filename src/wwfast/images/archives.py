@@ -17,8 +17,7 @@ from wwfast.pack.manifest import Manifest
 from wwfast.system import files, within
 
 #: Bytes of a tree in memory from which it is made without being asked for: half of 2 GiB is what a kernel's initramfs
-#: can have there, and the packed image lies beside that. Smaller trees fit any server in one stage; nodes with less
-#: memory ask for it by `root` or `two stage`.
+#: can have there, and the packed image lies beside that. Smaller trees fit any server in one stage.
 FROM = 768 << 20
 PLACES = ("/usr/bin", "/bin", "/usr/local/bin", "/usr/sbin", "/sbin")
 #: What stage-1 unpacks by, the faster one first.
@@ -33,6 +32,12 @@ class ArchiveInfo(msgspec.Struct, frozen=True):
     form: str
     pieces: str
     holes: int = 0
+
+
+def from_size(memory: int) -> int:
+    """Bytes of a tree from which it is made; `memory` is that of the smallest machine known to boot it, MiB, or 0: in
+    one stage that holds the tree twice, and the packed image, which is two fifths of it or less."""
+    return min(FROM, (memory << 20) * 5 // 12) if memory else FROM
 
 
 def form(tree: Path) -> str:

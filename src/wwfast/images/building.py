@@ -41,7 +41,8 @@ class How:
     reads every file again; `force` publishes also what did not change; `in_use` are image references that nodes name,
     whose builds are never removed; `boots` are the kernels that nodes ask for, by version or by path (one outside the
     usual places is kept with the build); `spare`: modules of kernels other than these and the default are left out;
-    `drivers` are those of stage-1; `dracut`: nodes boot by Warewulf's module in the image's own initramfs."""
+    `drivers` are those of stage-1; `dracut`: nodes boot by Warewulf's module in the image's own initramfs; `memory` is
+    that of the smallest machine known to boot it, MiB, or 0."""
 
     formats: Sequence[str] = ()
     level: int = 3
@@ -53,6 +54,7 @@ class How:
     spare: bool = False
     drivers: Choice = rules.DEFAULT
     dracut: bool = False
+    memory: int = 0
     progress: Progress | None = None
 
 
@@ -90,7 +92,7 @@ def build_locked(paths: Paths, name: str, how: How) -> tuple[Build, bool]:
             check=how.check,
             excludes=tuple(without.values()),
             archive=unpacks,
-            archive_from=0 if TMPFS in how.formats else archives.FROM,
+            archive_from=0 if TMPFS in how.formats else archives.from_size(how.memory),
             frames=paths.frames,
             progress=how.progress,
         )
