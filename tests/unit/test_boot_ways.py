@@ -109,6 +109,12 @@ def test_way_of_a_node_with_a_cache_is_in_two_stages_where_that_can_be(
     assert chosen(image(*ALL), memory, BIOS, root, said, cache="UNDEF") == without
 
 
+def test_way_of_a_node_whose_stage1_did_not_come_up_is_not_for_its_cache() -> None:
+    cached = node(cache="LABEL=cache")
+    ways_of = [ways.choose(image(*ALL), cached, RELEASE, Machine(3072, BIOS, silent=it)).root for it in (False, True)]
+    assert ways_of == [TMPFS, ""]
+
+
 @pytest.mark.parametrize(
     ("offers", "firmware", "expected"),
     [

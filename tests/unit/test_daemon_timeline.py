@@ -204,4 +204,4 @@ def test_image_of_which_a_node_has_parts_is_one_stage_beside_its_list() -> None:
     list_, image = entry["boot"]
     assert (list_["bytes"], list_["total"]) == (7, 7)
     assert (image["bytes"], image["total"], image["outcome"]) == (60, 100, "done")
-    assert image["told"] == "80 MiB came from the cache"
+    assert image["told"] == "the cache is damaged; 80 MiB came from the cache"

@@ -506,7 +506,7 @@ def test_cache_of_a_node_takes_programs_and_drivers_for_disks(site: Paths, capsy
     building.build(site, "tiny", How(formats=(SQUASHFS,)))
     assert "wwfast.root=squashfs" in told(site)[0]
     assert "wwfast.cache" not in told(site)[0]
-    assert "the cache LABEL=cache has no effect: stage-1 of its image is not built with programs" in doctor()
+    assert "the cache LABEL=cache has no effect: stage-1 is not built with programs" in doctor()
     build = App(site).service.build_image("tiny", How()).build
     assert build.info.archive is None
     assert " wwfast.cache=LABEL=cache" in told(site)[0]

@@ -138,6 +138,14 @@ def test_stage1_piece_that_the_cache_lost_may_come_wrong_from_the_server_too(
     assert kept(cache) == named(BODY)
 
 
+def test_stage1_cache_that_fails_to_be_read_is_asked_no_more(tmp_path: Path, server: Server, cache: Path) -> None:
+    boot(tmp_path, server, cache)
+    done = boot(tmp_path, server, cache, before="cp() { false; }")
+    assert len(server.asked) == len(named(BODY)), "each once"
+    assert "the cache LABEL=cache cannot be read, and is used no more" in server.told
+    assert done.stdout.endswith("0 of 1 MiB\n")
+
+
 @pytest.mark.root
 def test_stage1_cache_that_is_read_only_is_read(tmp_path: Path, server: Server, cache: Path) -> None:
     boot(tmp_path, server, cache)
@@ -153,10 +161,27 @@ def test_stage1_cache_that_is_read_only_is_read(tmp_path: Path, server: Server, 
 def others(cache: Path) -> list[str]:
     """What is in a cache from before, the first one used longest ago: pieces of other images, and files of somebody."""
     names = [hashlib.sha256(word).hexdigest() for word in (b"1", b"2", b"3", b"4")]
-    for number, name in enumerate(["letters", names[0] + ".txt", f"a {names[1]}", *names]):
-        (cache / name).write_bytes(bytes(SIZE if number > 2 else 10))
+    for number, name in enumerate([*strange(names[0]), *names]):
+        (cache / name).write_bytes(bytes(SIZE if name in names else 10))
         os.utime(cache / name, (number + 1, number + 1))
     return names
+
+
+def strange(name: str) -> list[str]:
+    """Files that are no pieces, by what somebody who has had the disk may have called them."""
+    line = f"- 1 0 0 a[$(:>run-by-a-name)] Jan 1 00:00 {name}"
+    return [
+        "letters",
+        f"{name}.txt",
+        f"a {name}",
+        f"{name} ",
+        f" {name}",
+        f"{name}\n",
+        f"x\n{line}",
+        f"x\n{name}x",
+        "-rf",
+        "*",
+    ]
 
 
 def filled(place: Path, cache: Path, size: str) -> str:
@@ -182,7 +207,8 @@ def test_stage1_cache_that_is_full_drops_what_was_used_longest_ago(
     left = [name for name in names if name in are]
     assert left == names[len(names) - len(left) :], "the oldest first"
     assert 0 < len(left) < 4, "no more than it takes"
-    assert {"letters", names[0] + ".txt", f"a {names[1]}"} <= are.keys(), "files of others are none of its business"
+    assert set(strange(names[0])) <= are.keys(), "files of others are none of its business"
+    assert not list(tmp_path.rglob("run-by-a-name"))
     assert server.told == []
 
 
@@ -208,9 +234,13 @@ def test_stage1_piece_that_is_used_is_not_the_oldest_any_more(tmp_path: Path, se
 def test_stage1_cache_that_is_smaller_than_the_image_keeps_a_part_of_it(
     tmp_path: Path, server: Server, cache: Path, size: int
 ) -> None:
+    piece = next(iter(named(b"of another image")))
+    for name in strange(piece):
+        (cache / name).write_bytes(b"not of ours")
     before = f"{filled(tmp_path, cache, '700k')}; {seen(tmp_path, cache)}"
     boot(tmp_path, server, cache, size, before, ("unshare", "-m"))
     are = kept(tmp_path / "are")
+    assert {are.pop(name) for name in strange(piece)} == {b"not of ours"}
     assert are
     assert are.items() <= named(BODY, size).items(), "nothing half, nothing else"
     assert server.told == ["the cache LABEL=cache takes no more pieces: No space left on device"]

@@ -156,14 +156,15 @@ def choose(image: ServedImage, node: Node, release: str, machine: Machine, lacks
     if lacks:
         ways[1:] = [Way(each.root, lacks=lacks) for each in ways[1:]]
     wanted = _wanted(ways, node.root, said)
-    if cached := stage1.caches(image, release, node):
+    silent = machine.silent and not machine.memory
+    if cached := stage1.caches(image, release, node) and not machine.silent:
         wanted.sort(key=lambda each: not each.root)
     able = [each for each in wanted if not each.lacks and _fits(each, machine)]
     safe, _ = LOADS[machine.firmware]
     sure = [each for each in able if each.need <= (machine.memory or ASSUMED) and each.loads <= safe]
     # Stage-1 looks at the memory before it fetches an image, unless it has no driver for the card to do so.
-    able.sort(key=lambda each: ((not each.root) is not machine.silent, each.need))
-    chosen = next(iter(able if machine.silent else sure or able), None)
+    able.sort(key=lambda each: ((not each.root) is not silent, each.need))
+    chosen = next(iter(able if silent else sure or able), None)
     if chosen is None:
         raise _none(image, node, said, machine, ways, wanted)
     return Choice(chosen, _why(chosen, node, said, machine, ways[0], cached=cached))
@@ -194,7 +195,7 @@ def _why(chosen: Way, node: Node, said: str, machine: Machine, one: Way, *, cach
     if said != AUTO:
         return f"{needs}; two stage is {said}"
     if not chosen.root:
-        if machine.silent:
+        if machine.silent and not machine.memory:
             return f"{needs}, and stage-1 did not tell it, either"
         return needs if machine.memory else f"{needs}, where {ASSUMED} are taken for granted"
     if cached:

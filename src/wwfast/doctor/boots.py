@@ -17,7 +17,7 @@ from wwfast.boot import dracut, stage1
 from wwfast.boot.plan import Ask
 from wwfast.boot.stages import Stage
 from wwfast.boot.ways import DRACUT, OF_UDEV
-from wwfast.config.checks import NEVER
+from wwfast.config.checks import NEVER, on_disk
 from wwfast.doctor import initramfs, initrd, reach
 from wwfast.doctor.finding import ERROR, WARNING, Fault, Finding, Scene, grouped
 from wwfast.errors import ConfigError, WwfastError
@@ -113,7 +113,7 @@ class Rehearsal:
                 yield Fault(node.id, ERROR, str(stage), plan.reason)
         if way and way.root in ("", DRACUT):
             yield from initrd.unpacks(node, image, boots, GZ if way.root else fmt)
-        if way and node.wwfast.cache:
+        if way and on_disk(node.wwfast.cache):
             yield from _cached(node, way, self._paper.boot_script(node, self._ask(node)).text or "")
         if way and way.root == DRACUT:
             yield from initramfs.fetches(node, image, boots, self._scene.settings)
@@ -146,15 +146,19 @@ def _stages(node: Node, way: Choice | None) -> tuple[Stage, ...]:
 def _cached(node: Node, way: Choice, script: str) -> Iterator[Fault]:
     """A cache on the node's disk that nothing comes of, or that stage-1 does not find."""
     why, fix = "", ""
+    of_udev = next((it for it in (node.wwfast.cache, *node.disks, *node.filesystems) if it.startswith(OF_UDEV)), "")
     if way.root == DRACUT:
         why, fix = f"the image comes {way.way.name}", "unset the tag IPXEMenuEntry or GrubMenuEntry"
     elif node.wwfast.two_stage == NEVER:
         why, fix = "two stage is never", f"wwfast node set {node.id} --twostage auto"
     elif stage1.CACHES not in script:
-        why = "stage-1 of its image is not built with programs and drivers for disks"
+        why = f"stage-1 is not built with programs and drivers for disks, or not used ({way.why})"
         fix = f"wwfast image build {names.split(node.image_name)[0]}"
-    elif node.wwfast.cache.startswith(OF_UDEV):
-        why, fix = "stage-1 has no udev, which makes its name", "name it by /dev/disk/by-partlabel, LABEL= or UUID="
+        if node.kernel.override:
+            fix += f"; wwfast kernel import --force SOURCE {node.kernel.override}"
+    elif of_udev:
+        why = f"stage-1 has no udev, which makes {of_udev}"
+        fix = "name it by /dev/disk/by-partlabel, LABEL= or UUID="
     if why:
         yield Fault(node.id, WARNING, "cache", f"the cache {node.wwfast.cache} has no effect: {why}", fix)
 

@@ -238,7 +238,7 @@ class Routes:
         machine, memory = target.ask.machine, self._machines.memory(node.id)
         if memory and (not machine.memory or memory < machine.memory):
             machine = machine._replace(memory=memory, former=True)
-        elif not machine.memory and node.id in self._machines.unheard:
+        if node.id in self._machines.unheard:
             machine = machine._replace(silent=True)
         return replace(target, ask=replace(target.ask, machine=machine))
 

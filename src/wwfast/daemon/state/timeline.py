@@ -174,7 +174,7 @@ class Timeline:
             well = event.outcome is Outcome.NOTED
             entry.error, entry.error_at = "" if well else event.detail, event.at
             if current is not None:
-                current.told = event.detail
+                current.told = f"{current.told}; {event.detail}" if well and current.told else event.detail
                 current.outcome = Outcome.DONE.value if well else current.outcome
             return
         if event.outcome is Outcome.FAILED:
