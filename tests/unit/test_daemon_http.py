@@ -171,7 +171,7 @@ def test_http_what_stage1_took_from_its_cache_stands_beside_the_image_that_is_do
     assert "error" not in entry
     image = entry["boot"][-1]
     assert (image["stage"], image["outcome"], image["bytes"], image["total"]) == ("image", "done", 10, size)
-    assert image["told"] == "80 of 84 MiB came from the cache"
+    assert image["told"] == "the cache is damaged; 80 of 84 MiB came from the cache"
 
 
 def test_http_an_image_in_parts_is_one_stage_with_its_progress(paths: Paths) -> None:
