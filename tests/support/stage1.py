@@ -9,6 +9,7 @@ import random
 import re
 import select
 import socket
+import stat
 import subprocess
 import termios
 import threading
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from support.box import box
 from wwfast.archive.artefact import TAR_ZST
 from wwfast.images import archives
 from wwfast.images.stage1 import programs
@@ -44,6 +46,13 @@ class Server(ThreadingHTTPServer):
         self.asked: list[str] = []
         self.told: list[str] = []
         self.memory: list[str] = []
+        self.open = self.most = 0  # requests that were read and not answered: now, and at one time
+        self.counted = threading.Lock()
+
+    def count(self, change: int) -> None:
+        with self.counted:
+            self.open += change
+            self.most = max(self.most, self.open)
 
     @property
     def base(self) -> str:
@@ -71,7 +80,13 @@ class Handler(BaseHTTPRequestHandler):
             return
         asked = self.headers.get("Range", "")
         self.server.asked.append(asked)
+        self.server.count(1)
         fault = self.server.faults.pop(0) if self.server.faults else self.server.always
+        if fault == "two":  # until there is another one
+            until(lambda: self.server.most > 1)
+        elif fault == "slow":
+            time.sleep(0.1)
+        self.server.count(-1)
         if fault.isdigit():
             self.send_error(int(fault))
             return
@@ -127,6 +142,58 @@ argument() {{ echo "$given"; }}
     return subprocess.run(
         [*within, "sh", "-c", words], env=environment, capture_output=True, text=True, timeout=60, check=False
     )
+
+
+#: What the script calls of a machine, and what it may not do to this one.
+APPLETS = ("wc", "sha256sum", "head", "mv", "cp")
+STUBS = """
+mount() { echo mount "$@" >> /calls; }
+modprobe() { :; }
+ip() { :; }
+sleep() { echo "sleep $1" "$(cat /proc/sysrq-trigger)" >> /calls; }
+pause() { :; }
+curl() {
+    query=''
+    for word; do case $word in assetkey=*) ;; said=*) query=${word#*=} ;; esac; done
+    [ -z "$query" ] || { echo "$query" >> /told; return 0; }
+    echo curl >> /calls
+    cat /served
+}
+"""
+
+
+def bare(place: Path, cmdline: str = "") -> Path:
+    """A root of busybox whose /proc and /sys are files, in which a node is restarted by writing to one."""
+    root = box(place / "bare")
+    for name in APPLETS:
+        (root / "bin" / name).symlink_to("busybox")
+    (root / "bin/switch_root").write_text('#!/bin/sh\necho switch_root "$@" >> /calls\n')
+    (root / "bin/switch_root").chmod(0o755)
+    os.mknod(root / "dev/null", 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+    (root / "proc/sys/kernel").mkdir(parents=True)
+    for name, text in {
+        "proc/cmdline": f"quiet {cmdline}\n",
+        "proc/uptime": "5.25 9.75\n",
+        "proc/meminfo": "MemTotal:        1048576 kB\n",
+        "proc/sys/kernel/sysrq": "16\n",
+        "proc/sys/kernel/randomize_va_space": "2\n",
+        "proc/sysrq-trigger": "",
+        "calls": "",
+        "told": "",
+    }.items():
+        (root / name).write_text(text)
+    return root
+
+
+def inside(root: Path, words: str, *, main: bool = False, said: str = "") -> subprocess.CompletedProcess[str]:
+    """Words behind the functions of the script, with `main` all the rest of it behind these, in a root of `bare`; what
+    it calls is in /calls there, and what it tells the server in /told. `said` is typed on the console."""
+    parts, found, rest = programs.INIT.read_text().partition(MAIN)
+    assert found
+    script = f"{parts}\n{STUBS}\nnic=eth0 base=http://x wwid=n asset= memory=1024\n{words}"
+    command = ["unshare", "-m", "chroot", root, "/bin/sh", "-c", script + (found + rest if main else "")]
+    environment = {"PATH": os.environ["PATH"]}
+    return subprocess.run(command, env=environment, input=said, capture_output=True, text=True, timeout=60, check=False)
 
 
 def listed(place: Path, size: int = 300_000, body: bytes = BODY) -> Path:

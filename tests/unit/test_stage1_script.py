@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import os
 import re
 import shutil
+import stat
 import subprocess
 import threading
 import time
@@ -15,7 +17,8 @@ from pathlib import Path
 import pytest
 
 from support import trees
-from support.stage1 import BODY, Server, archive, listed, run, serving, until
+from support.chroot import furnish
+from support.stage1 import BODY, Server, archive, bare, inside, listed, run, serving, until
 from wwfast.archive.artefact import TAR_GZ, TAR_ZST
 from wwfast.images import archives, filesystems
 from wwfast.images.stage1 import programs
@@ -88,6 +91,55 @@ def test_stage1_piece_that_is_wrong_for_ever_stops_the_boot(tmp_path: Path, serv
     assert server.told[-1].startswith("BOOT STOPPED: the piece")
 
 
+@pytest.mark.root
+def test_stage1_piece_that_is_wrong_for_ever_restarts_the_node(tmp_path: Path) -> None:
+    root = bare(tmp_path)
+    (root / "served").write_text("wrong")
+    words = f"mkdir /run/wwfast; echo 5 {hashlib.sha256(b'right').hexdigest()} > /list; fetch_image /list /root"
+    done = inside(root, words)
+    assert done.returncode == 1, done
+    *asked, minute, end = (root / "calls").read_text().splitlines()
+    assert asked == ["curl"] * 5
+    assert (minute, end) == ("sleep 60 ", "sleep 60 b"), "it can be read on the console before"
+    assert (root / "proc/sys/kernel/sysrq").read_text() == "1\n"
+    stopped = "BOOT STOPPED: the piece of the image at byte 0 is not what was built, however often it is fetched"
+    assert f"stage-1: {stopped}\nstage-1: the node reboots in 60 seconds" in done.stdout
+    assert (root / "told").read_text().splitlines()[-1] == stopped
+
+
+@pytest.mark.root
+def test_stage1_that_stopped_gives_a_shell_to_who_asked_and_restarts_the_node_after_it(tmp_path: Path) -> None:
+    root = bare(tmp_path, "wwinit.shell")
+    done = inside(root, "fail it", said='echo "here: $(cat /proc/sysrq-trigger)."\nexit 3\n')
+    assert "here: .\n" in done.stdout, "it is not restarted meanwhile"
+    assert (root / "calls").read_text() == "sleep 60 b\n"
+
+
+def test_stage1_next_run_is_fetched_while_one_is_used_and_no_other(tmp_path: Path, server: Server) -> None:
+    """What is delivered, and a pipe has no room for, is taken when the test says so."""
+    result: list[subprocess.CompletedProcess[str]] = []
+    taken = f"{{ until [ -e {tmp_path}/go ]; do command sleep 0.02; done; cat > {tmp_path}/root; }}"
+    command = f"RUN=1; deliver {listed(tmp_path, 200_000)} | {taken}"
+    node = threading.Thread(target=lambda: result.append(run(tmp_path, server, command)))
+    node.start()
+    try:
+        until((tmp_path / "run.2/taken").exists)
+        time.sleep(0.5)
+        asked = sorted(server.asked)
+    finally:
+        (tmp_path / "go").touch()
+        node.join()
+    assert asked == ["bytes=0-199999", "bytes=200000-399999"]
+    assert (result[0].returncode, (tmp_path / "root").read_bytes() == BODY) == (0, True)
+
+
+def test_stage1_two_runs_are_fetched_at_a_time(tmp_path: Path, server: Server) -> None:
+    server.faults, server.always = ["two", "two"], "slow"
+    done = run(tmp_path, server, f"RUN=1; fetch_image {listed(tmp_path, 100_000)} {tmp_path}/root")
+    assert (done.returncode, (tmp_path / "root").read_bytes() == BODY) == (0, True)
+    assert (server.most, len(server.asked)) == (2, 11)
+
+
 def test_stage1_pauses_grow_and_are_not_in_step(tmp_path: Path, server: Server) -> None:
     server.faults = ["503"] * 9
     assert run(tmp_path, server, f"small {server.url} {tmp_path}/file").returncode == 0
@@ -97,6 +149,52 @@ def test_stage1_pauses_grow_and_are_not_in_step(tmp_path: Path, server: Server) 
         assert least <= pause <= 1.5 * least
     assert any(pause != int(pause) for pause in pauses[:4]), "the first ones, too"
     assert len(set(pauses[5:])) > 1
+
+
+#: A root with an empty /newroot, in which both have this machine's programs, and the directory of the test.
+ROOT = """
+root=$1; place=$2; shift 2
+mkdir -p "$root$place"
+mount --bind "$place" "$root$place"
+for usr in "$root/usr" "$root/newroot/usr"; do mount --bind /usr "$usr"; mount -o remount,bind,ro "$usr"; done
+for each in /proc /dev; do mount --rbind "$each" "$root$each"; done
+cd /
+exec chroot "$root" "$@"
+"""
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("what", ["list", "overlay"])
+def test_stage1_server_that_is_not_there_yet_is_waited_for(tmp_path: Path, what: str) -> None:
+    """Its connections are refused, and then it is there; so it is for pieces, below."""
+    tree, root = tmp_path / "overlay", tmp_path / "root"
+    (tree / "etc").mkdir(parents=True)
+    (tree / "etc/motd").write_text("of the overlay\n")
+    archive = subprocess.run(["cpio", "-o", "-H", "newc"], input=b"etc\netc/motd\n", cwd=tree, capture_output=True)
+    body = BODY if what == "list" else gzip.compress(archive.stdout)
+    for place in (root, root / "newroot"):
+        furnish(place)
+    given = f"given={hashlib.sha256(body).hexdigest()}"
+    command = f"{given}; fetch_list {tmp_path}/list" if what == "list" else "overlay system"
+    within = ["unshare", "-m", "sh", "-euc", ROOT, "root", str(root), str(tmp_path)]
+    with serving(Server()) as former:
+        pass
+    result: list[subprocess.CompletedProcess[str]] = []
+    node = threading.Thread(target=lambda: result.append(run(tmp_path, former, command, within=within)))
+    node.start()
+    pauses = tmp_path / "pauses"
+    until(lambda: bool(result) or (pauses.exists() and len(pauses.read_text().split()) > 3))
+    assert not result, "it waits for ever"
+    with serving(Server(body, former.server_port)) as server:
+        node.join()
+    assert result[0].returncode == 0, result
+    assert "curl: (7)" in result[0].stderr, "the reason is on the console"
+    assert (server.told, len(server.asked)) == ([], 1)
+    if what == "list":
+        assert (tmp_path / "list").read_bytes() == body
+    else:
+        assert (root / "newroot/etc/motd").read_text() == "of the overlay\n"
+        assert not (root / "newroot/.wwfast.gz").exists()
 
 
 @pytest.mark.parametrize("answer", ["403", "404"])
@@ -188,6 +286,90 @@ network_up"""
     else:
         assert done.returncode == 9
         assert f"no network device has the address {wwid}" in done.stdout
+
+
+@pytest.mark.root
+def test_stage1_names_the_cards_that_it_has_no_driver_for(tmp_path: Path, server: Server) -> None:
+    devices = {"0": "0x020000 0x8086 0x1533", "1": "0x020000 0x1af4 0x1000", "2": "0x030000 0x1002 0x73bf"}
+    made = ""
+    for slot, facts in devices.items():
+        place = f"/sys/bus/pci/devices/0000:00:0{slot}.0"
+        made += f"mkdir -p {place}\n"
+        for name, value in zip(("class", "vendor", "device"), facts.split(), strict=True):
+            made += f"echo {value} > {place}/{name}\n"
+    command = f"""
+mount -t tmpfs tmpfs /sys
+mkdir -p /sys/class/net/lo
+echo 00:00:00:00:00:00 > /sys/class/net/lo/address
+{made}
+ln -s ../../drivers/virtio-pci /sys/bus/pci/devices/0000:00:01.0/driver
+mkdir -p /sys/bus/pci/drivers/virtio-pci
+network_up"""
+    done = run(tmp_path, server, command, within=["unshare", "-m"])
+    assert done.returncode == 9
+    said = "no network device has the address 52:54:00:00:00:01; cards without a driver: 8086:1533\n"
+    assert done.stdout == f"stage-1: BOOT STOPPED: {said}"
+
+
+#: A boot in which nothing is loaded, configured or fetched, but noted.
+ORDER = """
+for name in load_drivers network_up fetch_list unpack_image fetch_image overlay; do
+    eval "$name() { noted $name; }"
+done
+noted() {
+    left=$(ls -d /lib/modules/x /lib/firmware/x /usr/lib/modules/x /usr/lib/firmware/x | wc -l)
+    echo "$1 $left" >> /calls
+} 2> /dev/null
+"""
+
+
+@pytest.mark.root
+def test_stage1_drivers_leave_the_memory_before_the_image_comes(tmp_path: Path) -> None:
+    root = bare(tmp_path, "wwfast.root=tmpfs wwid=n")
+    for place in ("lib", "usr/lib"):
+        for kind in ("modules/x", "firmware/x", "libc"):
+            (root / place / kind).mkdir(parents=True)
+    (root / "newroot").mkdir()
+    (root / "newroot/init").touch(0o755)
+    done = inside(root, ORDER, main=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    calls = [line for line in (root / "calls").read_text().splitlines() if not line.startswith("mount ")]
+    assert calls == [
+        "load_drivers 4", "network_up 4", "fetch_list 0", "unpack_image 0", "overlay 0", "switch_root /newroot /init",
+    ]  # fmt: skip
+    assert (root / "lib/libc").exists()
+    assert (root / "usr/lib/libc").exists()
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("lacks", ["", "device", "size", "mkfs.ext4"])
+def test_stage1_writes_to_a_tmpfs_where_there_is_no_zram(tmp_path: Path, lacks: str) -> None:
+    root = bare(tmp_path, "wwfast.root=squashfs wwfast.upper=zram wwid=n")
+    for place in ("newroot", "sys/block/zram0"):
+        (root / place).mkdir(parents=True)
+    (root / "newroot/init").touch(0o755)
+    if lacks != "device":
+        os.mknod(root / "dev/zram0", 0o600 | stat.S_IFBLK, os.makedev(0, 0))
+    if lacks == "size":
+        (root / "sys/block/zram0/disksize").mkdir()
+    if lacks != "mkfs.ext4":
+        (root / "bin/mkfs.ext4").write_text("#!/bin/sh\necho mkfs.ext4 >> /calls\n")
+        (root / "bin/mkfs.ext4").chmod(0o755)
+    words = """
+mount() { echo mount "$@" >> /calls; case "$*" in *zram0*) mkdir "$6/lost+found" ;; esac; }
+fetch_image() { echo image > "$2"; }
+"""
+    done = inside(root, ORDER + words, main=True)
+    assert done.returncode == 0, done
+    calls = (root / "calls").read_text()
+    at = "/run/wwfast/written"
+    assert "mount -t tmpfs -o mode=0700,size=90% tmpfs /run/wwfast\n" in calls
+    assert f"upperdir={at}/upper,workdir={at}/work overlay /newroot\n" in calls
+    assert (f"/dev/zram0 {at}\n" in calls) == (not lacks)
+    said = "no zram, or no mkfs.ext4: what is written is kept in a tmpfs\n"
+    assert (root / "told").read_text() == (said if lacks else "")
+    assert done.stdout.count("kept in a tmpfs") == (1 if lacks else 0)
+    assert sorted(path.name for path in (root / at.lstrip("/")).iterdir()) == ["upper", "work"]
 
 
 def test_stage1_calls_what_it_says_it_calls() -> None:
