@@ -163,6 +163,28 @@ def test_pack_archive_header_of_a_file_over_4_and_over_8_gib(tmp_path: Path) -> 
         assert said.split()[2] == str(size)
 
 
+@pytest.mark.root
+def test_pack_archive_of_a_file_over_4_gib_is_unpacked_with_its_hole(tmp_path: Path) -> None:
+    """In a tmpfs, where a hole is read quickly."""
+    root, at = tmp_path / "rootfs", (9 << 30) // 2
+    root.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", root], check=True)
+    try:
+        with (root / "huge").open("wb") as file:
+            file.seek(at)
+            file.write(b"behind 4 GiB")
+            file.truncate(5 << 30)
+        dest, made = built(root)
+    finally:
+        subprocess.run(["umount", root], check=True)
+    assert list(made.formats) == [TAR_ZST], "no initramfs can have it"
+    assert made.formats[TAR_ZST].bytes < MIB
+    huge = unpacked(dest, TAR_ZST, tmp_path / "out") / "huge"
+    assert (huge.stat().st_size, huge.stat().st_blocks * 512 < MIB) == (5 << 30, True)
+    with huge.open("rb") as file:
+        assert (file.read(9), file.seek(at - 4), file.read(20)) == (bytes(9), at - 4, b"\0\0\0\0behind 4 GiB\0\0\0\0")
+
+
 def test_pack_archive_frames_stay_where_files_did(tree: Path) -> None:
     """Of 40 MiB in many segments one file changes, one is added and one grows in front of a large one."""
     for number in range(400):

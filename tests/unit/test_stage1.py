@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import stat
 import struct
@@ -17,7 +18,7 @@ from urllib.parse import quote
 
 import pytest
 
-from support.daemon import MAC, serving, tiny_site
+from support.daemon import MAC, Serving, serving, tiny_site, write_conf
 from support.modules import module, plant
 from support.planner import Fresh
 from support.site import until
@@ -30,7 +31,7 @@ from wwfast.cli.context import App
 from wwfast.cli.main import main
 from wwfast.config import checks
 from wwfast.config.settings import load
-from wwfast.errors import WwfastError
+from wwfast.errors import ConfigError, WwfastError
 from wwfast.images import building, filesystems
 from wwfast.images.building import How
 from wwfast.images.stage1 import elf, making, programs, rests, rules
@@ -305,6 +306,35 @@ def test_squashfs_and_erofs_hold_attributes_and_holes(rootfs: Path, tmp_path: Pa
         subprocess.run(["umount", at], check=True)
 
 
+@pytest.mark.root
+@pytest.mark.parametrize("kind", FILESYSTEMS)
+def test_squashfs_and_erofs_hold_a_file_over_4_gib(tmp_path: Path, kind: str) -> None:
+    """In a tmpfs, where a hole is read quickly. A hole of erofs is zeros, compressed."""
+    root, at, far = tmp_path / "rootfs", tmp_path / "at", (9 << 30) // 2
+    for place in (root, at, tmp_path / "made"):
+        place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", root], check=True)
+    try:
+        with (root / "huge").open("wb") as file:
+            file.seek(far)
+            file.write(b"behind 4 GiB")
+            file.truncate(5 << 30)
+        info = filesystems.make(root, tmp_path / "made", kind)
+    finally:
+        subprocess.run(["umount", root], check=True)
+    most = (1 if kind == SQUASHFS else 32) << 20
+    assert info.size < most
+    subprocess.run(["mount", "-t", kind, "-o", "loop,ro", tmp_path / "made" / kind, at], check=True)
+    try:
+        facts = (at / "huge").stat()
+        assert (facts.st_size, facts.st_blocks * 512 < most) == (5 << 30, True)
+        with (at / "huge").open("rb") as file:
+            said = (file.read(9), file.seek(far - 4), file.read(20))
+        assert said == (bytes(9), far - 4, b"\0\0\0\0behind 4 GiB\0\0\0\0")
+    finally:
+        subprocess.run(["umount", at], check=True)
+
+
 def test_squashfs_says_how_many_acls_it_loses_and_of_what(site: Paths, caplog: pytest.LogCaptureFixture) -> None:
     root = site.chroots / "tiny/rootfs"
     for number in range(7):
@@ -423,6 +453,95 @@ def test_two_stage_node_is_told_of_stage1_alone_and_of_its_image(site: Paths) ->
         assert plan.artefact is not None, plan.reason
         assert sum(extent.length for extent in plan.artefact.extents) > 0
     assert fresh.plan(snapshot, node, Stage.IMAGE, Ask(MAC, compress=EROFS)).status == 404
+
+
+def test_two_stage_boot_gets_the_build_that_it_began_with_whatever_is_built_meanwhile(site: Paths) -> None:
+    """By the query of stage-1: the list and its pieces are the same bytes, also after a restart of the server."""
+    forms = (SQUASHFS, TMPFS)
+    root = site.chroots / "tiny/rootfs"
+
+    def word(name: str) -> str:
+        found = re.search(rf" {name}=(\S+)", told(site)[0])
+        assert found is not None
+        return found[1]
+
+    def served(server: Serving, image: str) -> dict[str, list[bytes]]:
+        """The list of each form and its pieces, asked for as stage-1 does."""
+        found = {}
+        for form in forms:
+            about, at = f"/image/{MAC}?image={image}&compress={form}", 0
+            status, pieces, _ = server.get(f"{about}.pieces&memory=512")
+            assert status == 200
+            found[form] = [pieces]
+            for line in pieces.decode().splitlines():
+                length, sum_ = line.split()
+                part = {"Range": f"bytes={at}-{at + int(length) - 1}"}
+                status, piece, _ = server.get(about, headers=part)
+                assert (status, hashlib.sha256(piece).hexdigest()) == (206, sum_)
+                found[form].append(piece)
+                at += int(length)
+        return found
+
+    building.build(site, "tiny", How(formats=forms))
+    with serving(site) as server:
+        begun, digest = word("wwfast.image"), word("wwfast.pieces")
+        first = served(server, begun)
+        assert hashlib.sha256(first[SQUASHFS][0]).hexdigest() == digest
+        put(root, "etc/motd", "usr/lib/another", text="changed\n" * 1000)
+        building.build(site, "tiny", How(formats=forms))
+        assert word("wwfast.image") != begun
+        assert word("wwfast.pieces") != digest
+        until(lambda: word("wwfast.image") in server.get(f"/ipxe/{MAC}")[1].decode())
+        assert served(server, begun) == first
+        second = served(server, word("wwfast.image"))
+        assert all(second[form] != first[form] for form in forms)
+    with serving(site) as server:
+        assert served(server, begun) == first
+        assert served(server, word("wwfast.image")) == second
+
+
+def stage1_of(site: Paths) -> set[str]:
+    """Names in the first stage that node n1 is sent."""
+    snapshot = Registry(site).snapshot()
+    plan = Fresh(site, load(site)).plan(snapshot, snapshot.nodes["n1"], Stage.STAGE1, Ask(MAC))
+    assert plan.artefact is not None, plan.reason
+    return {Path(name).name for name in listed(plan.artefact)}
+
+
+def test_stage1_drivers_are_what_the_file_and_the_setting_of_the_site_say(site: Paths, tmp_path: Path) -> None:
+    nic, usb, hca = "ethernet/a/nic.ko", "usb/r8153.ko", "infiniband/hw/hca.ko"
+    depends = {f"kernel/drivers/{place}": "" for place in (f"net/{nic}", f"net/{usb}", hca)}
+    plant(site.chroots / "tiny/rootfs", RELEASE, depends)
+    source = tmp_path / "source"
+    put(source, "boot/vmlinuz-6.9.0-1", text="kernel")
+    plant(source, "6.9.0-1", depends | {"kernel/fs/overlayfs/overlay.ko": "", "kernel/drivers/block/loop.ko": ""})
+    text, rule = site.nodes_conf.read_text(), site.etc / "stage1-drivers"
+    own = text.replace("root: squashfs\n", "root: squashfs\n    kernel: {override: mine}\n")
+
+    def found() -> list[set[str]]:
+        """What is in it of each of these: with a kernel of the image, and with one that is kept apart."""
+        service = App(site).service
+        service.build_image("tiny", How())
+        service.import_kernel(str(source), "mine", force=True)
+        made = []
+        for nodes in (text, own.replace("squashfs", "tmpfs")):
+            site.nodes_conf.write_text(nodes)
+            made.append(stage1_of(site) & {Path(place).name for place in depends})
+        site.nodes_conf.write_text(text)
+        return made
+
+    assert found() == [{"nic.ko"}] * 2
+    assert not App(site).service.build_image("tiny", How()).changed
+    rule.write_text("# cards on USB\n- drivers/net/ethernet/\n+ drivers/net/usb/\n")
+    assert found() == [{"r8153.ko"}] * 2
+    write_conf(site, wwfast={"stage1 infiniband": True})
+    assert found() == [{"r8153.ko", "hca.ko"}] * 2
+    rule.unlink()
+    assert found() == [{"nic.ko", "hca.ko"}] * 2
+    rule.write_text("- nic\nr8153\n")
+    for build in (lambda: App(site).service.build_image("tiny", How()), found):
+        with pytest.raises(ConfigError, match=r"etc/warewulf/stage1-drivers:2: 'r8153' is no rule of drivers"):
+            build()
 
 
 def test_two_stage_tmpfs_is_an_archive_that_the_programs_of_the_image_unpack(site: Paths) -> None:
