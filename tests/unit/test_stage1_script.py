@@ -216,7 +216,7 @@ def test_stage1_server_that_refuses_stops_the_boot(
     what = what.format(url=f"{server.url}", base=server.base)
     assert done.returncode == 9
     assert server.told == [f"BOOT STOPPED: the server refuses {what}: it answers {answer}"]
-    pauses = [int(line) for line in (tmp_path / "pauses").read_text().split()]
+    pauses = [float(line) for line in (tmp_path / "pauses").read_text().split()]
     assert sum(pauses) > 120, "some minutes, in which it may be that the server knows better"
     assert len(server.asked) <= 20, "ten for each range"
 
