@@ -4,11 +4,39 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable
+import subprocess
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from support.cpio import Inode
+
+HUGE, BEHIND, WORDS = 5 << 30, (9 << 30) // 2, b"behind 4 GiB"
+
+
+@contextmanager
+def huge(root: Path) -> Iterator[None]:
+    """`root`/huge is of 5 GiB, WORDS in a hole, in a tmpfs, where a hole is read quickly."""
+    root.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", root], check=True)
+    try:
+        with (root / "huge").open("wb") as file:
+            file.seek(BEHIND)
+            file.write(WORDS)
+            file.truncate(HUGE)
+        yield
+    finally:
+        subprocess.run(["umount", root], check=True)
+
+
+def assert_huge(file: Path, most: int) -> None:
+    """As huge() made it, in `most` bytes at most."""
+    facts = file.stat()
+    assert (facts.st_size, facts.st_blocks * 512 < most) == (HUGE, True)
+    with file.open("rb") as opened:
+        said = (opened.read(9), opened.seek(BEHIND - 4), opened.read(len(WORDS) + 8))
+    assert said == (bytes(9), BEHIND - 4, bytes(4) + WORDS + bytes(4))
 
 
 def timeless(mode: int) -> bool:
