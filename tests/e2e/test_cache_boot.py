@@ -43,19 +43,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laboratory]:
         made.stop()
 
 
-def sent(site: Laboratory) -> int:
-    """Bytes that left the server's card so far."""
-    return int(site.network.run(["cat", "/sys/class/net/br0/statistics/tx_bytes"]).stdout)
-
-
 def reused(vm: Vm) -> tuple[int, int]:
     found = vm.wait(TOLD, 300)
     return int(found[1]), int(found[2])
-
-
-def _image(site: Laboratory) -> dict[str, int]:
-    last = site.status("n1")["boot"][-1:]
-    return last[0] if last and last[0]["stage"] == "image" else {"bytes": 0, "total": 0}
 
 
 def test_cache_is_what_a_node_does_not_fetch_again(site: Laboratory, tmp_path: Path) -> None:
@@ -66,7 +56,7 @@ def test_cache_is_what_a_node_does_not_fetch_again(site: Laboratory, tmp_path: P
     drive = ["-drive", f"file={disk},if=virtio,format=raw"]
     with site.machine("n1", 1, memory=768, extra=drive) as vm:
         vm.wait(r"wwinit: making ext4 on /dev/vda1", 300)
-        site.wait_for(lambda: _image(site), lambda part: part["total"] > part["bytes"] > 20 << 20, 300)
+        site.wait_amid_image("n1", 20 << 20)
     with site.machine("n1", 1, memory=768, extra=drive) as vm:
         had, size = reused(vm)
         vm.wait(r"wwinit: node n1", 120)
@@ -77,14 +67,14 @@ def test_cache_is_what_a_node_does_not_fetch_again(site: Laboratory, tmp_path: P
     site.wwfast("image", "build", IMAGE, timeout=600)
     build = ImageStore(site.paths).get(IMAGE).build
     assert build is not None
-    whole, before = build.roots()[TMPFS].size, sent(site)
+    whole, before = build.roots()[TMPFS].size, site.sent()
     with site.machine("n1", 1, memory=768, extra=drive) as vm:
         had, size = reused(vm)
         vm.wait(timeout=300)
         vm.wait_ssh()
         boot = site.status("n1")["boot"]
         others = sum(part["total"] for part in boot if part["stage"] != "image")
-        assert sent(site) - before - others < whole // 10
+        assert site.sent() - before - others < whole // 10
         assert size - 2 <= had <= size
         said = vm.ssh("stat -f -c %T /; hostname; cat /opt/lab/first; systemctl is-system-running --wait").split("\n")
         assert said[:4] == ["tmpfs", "n1", "of the image", "running"]

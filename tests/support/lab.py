@@ -34,6 +34,19 @@ class Laboratory(Cluster):
         """Wait until `node` is at one of `stages`; its entry."""
         return self.wait_for(lambda: self.status(node), lambda entry: entry["stage"] in stages, timeout)
 
+    def sent(self) -> int:
+        """Bytes that left the server's card so far."""
+        return int(self.network.run(["cat", "/sys/class/net/br0/statistics/tx_bytes"]).stdout)
+
+    def wait_amid_image(self, node: str, least: int) -> None:
+        """Wait until a node has so many bytes of its image, and not all."""
+
+        def part() -> dict[str, Any]:
+            last = self.status(node)["boot"][-1:]
+            return last[0] if last and last[0]["stage"] == "image" else {"bytes": 0, "total": 0}
+
+        self.wait_for(part, lambda image: image["total"] > image["bytes"] > least, 300)
+
     def borrow(self, other: Cluster) -> None:
         """Use the images and kernels of another one, which must not change them while this one serves."""
         for theirs in (other.paths.chroots, other.paths.images, other.paths.kernels):

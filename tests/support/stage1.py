@@ -205,7 +205,9 @@ def listed(place: Path, size: int = 300_000, body: bytes = BODY) -> Path:
     return place / "pieces"
 
 
-def archive(place: Path, form: str = TAR_ZST, tree: Path | None = None) -> tuple[bytes, Path, Path]:
+def archive(
+    place: Path, form: str = TAR_ZST, tree: Path | None = None, next_: str = "next"
+) -> tuple[bytes, Path, Path]:
     """A tree, the archive of it as it is served, and the list of its pieces; with a tree the next archive of that."""
     dest = place / "image"
     if tree is None:
@@ -213,7 +215,7 @@ def archive(place: Path, form: str = TAR_ZST, tree: Path | None = None) -> tuple
         (place / "store").mkdir()
         (place / "new").mkdir()
     else:
-        dest = place / "next"
+        dest = place / next_
     made = build(tree, dest, name="t", formats=("zst",), archive=form, frames=place / "frames", segment=100_000)
     archives.listed(dest, made)
     packed = load(dest, form)

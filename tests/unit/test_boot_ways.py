@@ -41,8 +41,8 @@ def large(*roots: str, packed: int = 5000) -> ServedImage:
     return image(*roots, unpacked=2 * packed, packed=packed, mounted=packed * 9 // 10)
 
 
-def node(root: str = "", said: str = "", cache: str = "") -> Node:
-    return Node(id="n1", root=root, wwfast=Wwfast(two_stage=said, cache=cache))
+def node(root: str = "", said: str = "", cache: str = "", disk_root: str = "") -> Node:
+    return Node(id="n1", root=root, wwfast=Wwfast(two_stage=said, cache=cache, disk_root=disk_root))
 
 
 def chosen(
@@ -196,6 +196,11 @@ def test_way_is_said_with_its_numbers() -> None:
     assert why(3072, said="always").endswith("; two stage is always")
     cached = ways.choose(image(*ALL), node(cache="LABEL=cache"), RELEASE, Machine(3072, BIOS)).why
     assert cached == "in two stages as tmpfs: needs 489 MiB of 3072; it has a cache"
+    kept = node("LABEL=root", cache="LABEL=cache", disk_root="update")
+    told = ways.choose(image(*ALL), kept, RELEASE, Machine(3072, BIOS)).why
+    assert told == "in two stages as disk: needs 201 MiB of 3072; its root on the disk is updated"
+    one = ways.choose(image(*ALL), node("", disk_root="update"), RELEASE, Machine(3072, BIOS))
+    assert one.root == "", "it is on no disk"
     assert why(0) == (
         "in two stages as tmpfs: needs 489 MiB of a memory that it does not tell; "
         "in one stage it would need 889, and 512 are taken for granted"
@@ -264,6 +269,7 @@ def test_two_stage_that_does_not_fit_the_root_is_refused_where_it_is_written(
         assert f"'{device}' is no device for a cache" in refused("node", "set", "n1", "--cache", device)
     assert "which iPXE would run" in refused("node", "set", "n1", "--cache", "/dev/x || y")
     assert "is none of tmpfs, zram" in refused("node", "set", "n1", "--upper", "disk")
+    assert "is none of rebuild, update" in refused("node", "set", "n1", "--diskroot", "keep")
     assert paths.nodes_conf.read_bytes() == before
     assert refused("node", "set", "n1", "--twostage", "never") == ""
     assert "wwfast: {two stage: never}" in paths.nodes_conf.read_text()
@@ -271,3 +277,5 @@ def test_two_stage_that_does_not_fit_the_root_is_refused_where_it_is_written(
     assert refused("node", "set", "n1", "--root", "/dev/sda1", "--twostage", "always") == ""
     assert refused("node", "set", "n1", "--cache", r"LABEL=a\x20cache") == ""
     assert r"cache: 'LABEL=a\x20cache'" in paths.nodes_conf.read_text()
+    assert refused("node", "set", "n1", "--diskroot", "update") == ""
+    assert "disk root: update" in paths.nodes_conf.read_text()

@@ -36,7 +36,7 @@ nodeprofiles:
            write: yes, template: ipmitool.tmpl, netmask: 255.255.0.0, gateway: 10.1.0.254}
     init: /sbin/init
     root: initramfs
-    wwfast: {two stage: auto, upper: zram, cache: LABEL=cache}
+    wwfast: {two stage: auto, upper: zram, cache: LABEL=cache, disk root: update}
     resources:
       fstab:
         - spec: warewulf:/home
@@ -194,6 +194,7 @@ Root default initramfs
 Wwfast.TwoStage default auto
 Wwfast.Upper default zram
 Wwfast.Cache default LABEL=cache
+Wwfast.DiskRoot default update
 NetDevs[default].Type -- ethernet
 NetDevs[default].OnBoot -- true
 NetDevs[default].Device -- eth0

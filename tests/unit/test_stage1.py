@@ -464,7 +464,7 @@ def test_two_stage_boot_gets_the_build_that_it_began_with_whatever_is_built_mean
             assert status == 200
             found[form] = [pieces]
             for line in pieces.decode().splitlines():
-                length, sum_ = line.split()
+                length, sum_ = line.split()[:2]
                 part = {"Range": f"bytes={at}-{at + int(length) - 1}"}
                 status, piece, _ = server.get(about, headers=part)
                 assert (status, hashlib.sha256(piece).hexdigest()) == (206, sum_)
@@ -632,6 +632,30 @@ def test_cache_of_a_node_takes_programs_and_drivers_for_disks(site: Paths, capsy
     assert "the cache LABEL=cache has no effect: two stage is never" in doctor()
     asked("    wwfast: {cache: /dev/disk/by-id/x}\n")
     assert "the cache /dev/disk/by-id/x has no effect: stage-1 has no udev" in doctor()
+
+
+def test_root_on_a_disk_is_updated_where_stage1_can_and_doctor_says_where_it_cannot(
+    site: Paths, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def doctor(words: str) -> str:
+        site.nodes_conf.write_text(text.replace("    root: squashfs\n", words))
+        with pytest.raises(SystemExit):
+            main(["--root", str(site.root), "doctor", "n1"])
+        return capsys.readouterr().out
+
+    text = site.nodes_conf.read_text()
+    wanted = "    root: LABEL=root\n    wwfast: {disk root: update%s}\n"
+    idle = "disk root update has no effect: "
+    assert idle + "two stage is never" in doctor(wanted % ", two stage: never")
+    assert idle + "its root is on no disk" in doctor((wanted % "").replace("LABEL=root", "tmpfs"))
+    building.build(site, "tiny", How(formats=(TMPFS,)))
+    assert idle + "stage-1 is not built with programs" in doctor(wanted % "")
+    App(site).service.build_image("tiny", How())
+    assert "no effect" not in doctor(wanted % "")
+    assert " wwfast.update=1" in told(site)[0]
+    assert " wwfast.root=disk" in told(site)[0]
+    doctor((wanted % "").replace("update", "rebuild"))
+    assert "wwfast.update" not in told(site)[0]
 
 
 def test_two_stage_image_with_a_file_that_no_initramfs_carries_boots_in_two_stages_alone(

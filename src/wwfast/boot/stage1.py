@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from wwfast.boot.standing import ServedImage, ServedKernel
     from wwfast.nodes.model import Node
 
-CACHES = "wwfast.cache="
+CACHES, UPDATES = "wwfast.cache=", "wwfast.update=1"
 PRELOADS = "wwfast.runtime=1"  # among the arguments: stage-1 fetches the runtime overlay as well
 
 
@@ -77,6 +77,12 @@ def caches(image: ServedImage, release: str, node: Node) -> bool:
     return bool(wanted) and wanted.lower() not in checks.UNSET and DISK in image.mounts.get(release, ())
 
 
+def updates(image: ServedImage, release: str, node: Node) -> bool:
+    """Whether stage-1 of a node can leave what is right on its root, which is on a disk, and is to."""
+    wanted = node.wwfast.disk_root == checks.UPDATE and checks.on_disk(node.root)
+    return wanted and DISK in image.mounts.get(release, ())
+
+
 def arguments(image: ServedImage, release: str, node: Node, base: str, kind: str, need: int, *, preload: bool) -> str:
     """The kernel's arguments: the node's own, and ours, in which iPXE says its address. `need`: MiB that Linux must
     have for a root of this kind. Raises WwfastError."""
@@ -97,6 +103,7 @@ def arguments(image: ServedImage, release: str, node: Node, base: str, kind: str
         "runtime": int(preload),
         **({"kmods": 1} if node.kernel.override else {}),
         **({"cache": node.wwfast.cache} if caches(image, release, node) else {}),
+        **({"update": 1} if kind == DISK and updates(image, release, node) else {}),
         **({"upper": checks.ZRAM} if node.wwfast.upper == checks.ZRAM and kind in MOUNTED else {}),
     }
     return " ".join([*([own] if own else []), *(f"wwfast.{name}={value}" for name, value in ours.items())])

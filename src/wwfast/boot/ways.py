@@ -157,7 +157,8 @@ def choose(image: ServedImage, node: Node, release: str, machine: Machine, lacks
         ways[1:] = [Way(each.root, lacks=lacks) for each in ways[1:]]
     wanted = _wanted(ways, node.root, said)
     silent = machine.silent and not machine.memory
-    if cached := stage1.caches(image, release, node) and not machine.silent:
+    better = "" if machine.silent else _better(image, release, node)
+    if better:
         wanted.sort(key=lambda each: not each.root)
     able = [each for each in wanted if not each.lacks and _fits(each, machine)]
     safe, _ = LOADS[machine.firmware]
@@ -167,7 +168,14 @@ def choose(image: ServedImage, node: Node, release: str, machine: Machine, lacks
     chosen = next(iter(able if silent else sure or able), None)
     if chosen is None:
         raise _none(image, node, said, machine, ways, wanted)
-    return Choice(chosen, _why(chosen, node, said, machine, ways[0], cached=cached))
+    return Choice(chosen, _why(chosen, node, said, machine, ways[0], better))
+
+
+def _better(image: ServedImage, release: str, node: Node) -> str:
+    """What the node has that two stages alone make use of."""
+    if stage1.updates(image, release, node):
+        return "its root on the disk is updated"
+    return "it has a cache" if stage1.caches(image, release, node) else ""
 
 
 def _fits(each: Way, machine: Machine) -> bool:
@@ -188,7 +196,7 @@ def _wanted(ways: Sequence[Way], root: str, said: str) -> list[Way]:
     return [one] if said == NEVER else two if said == ALWAYS else [one, *two]
 
 
-def _why(chosen: Way, node: Node, said: str, machine: Machine, one: Way, *, cached: bool) -> str:
+def _why(chosen: Way, node: Node, said: str, machine: Machine, one: Way, better: str) -> str:
     needs = f"{chosen.name}: needs {chosen.need} MiB {machine}"
     if node.root in MOUNTED:
         return f"{needs}; root is {node.root}"
@@ -198,8 +206,8 @@ def _why(chosen: Way, node: Node, said: str, machine: Machine, one: Way, *, cach
         if machine.silent and not machine.memory:
             return f"{needs}, and stage-1 did not tell it, either"
         return needs if machine.memory else f"{needs}, where {ASSUMED} are taken for granted"
-    if cached:
-        return f"{needs}; it has a cache"
+    if better:
+        return f"{needs}; {better}"
     if one.lacks:
         return f"{needs}; {one.lacks}"
     if one.need > (machine.memory or ASSUMED):

@@ -29,6 +29,7 @@ MOUNTED = ("squashfs", "erofs")  # roots that are mounted as they came, which ta
 ROOTS = (*UNPACKED, *MOUNTED)
 AUTO, ALWAYS, NEVER = "auto", "always", "never"
 TWO_STAGE = (AUTO, ALWAYS, NEVER)
+REBUILD, UPDATE = DISK_ROOTS = ("rebuild", "update")  # what becomes of a root on a disk at a boot
 TMPFS, ZRAM = UPPERS = ("tmpfs", "zram")  # where what is written over a mounted root is kept
 SCOPE = re.compile(r"[A-Za-z0-9_.-]+")
 TRUE = frozenset(("1", "t", "true", "y", "yes", "on"))  # of Go's ParseBool, Warewulf and YAML 1.1, in any case
@@ -253,6 +254,11 @@ def cache(text: str) -> str:
     right = text.lower() in UNSET or (("/" in text or "=" in text) and not set(text) & set(" \t"))
     told = f"{shown(text)} is no device for a cache (/dev/..., LABEL=..., UUID=...; a blank in a label is \\x20)"
     return argument(text) or ("" if right else told)
+
+
+def disk_root(text: str) -> str:
+    right = text in DISK_ROOTS or text.lower() in UNSET
+    return "" if right else f"{shown(text)} is none of {', '.join(DISK_ROOTS)}"
 
 
 def way(root: str, two_stage: str) -> str:

@@ -17,7 +17,7 @@ from wwfast.boot import dracut, stage1
 from wwfast.boot.plan import Ask
 from wwfast.boot.stages import Stage
 from wwfast.boot.ways import DRACUT, OF_UDEV
-from wwfast.config.checks import NEVER, on_disk
+from wwfast.config.checks import NEVER, UPDATE, on_disk
 from wwfast.doctor import initramfs, initrd, reach
 from wwfast.doctor.finding import ERROR, WARNING, Fault, Finding, Scene, grouped
 from wwfast.errors import ConfigError, WwfastError
@@ -113,8 +113,8 @@ class Rehearsal:
                 yield Fault(node.id, ERROR, str(stage), plan.reason)
         if way and way.root in ("", DRACUT):
             yield from initrd.unpacks(node, image, boots, GZ if way.root else fmt)
-        if way and on_disk(node.wwfast.cache):
-            yield from _cached(node, way, self._paper.boot_script(node, self._ask(node)).text or "")
+        if way and (on_disk(node.wwfast.cache) or node.wwfast.disk_root == UPDATE):
+            yield from _kept(node, way, self._paper.boot_script(node, self._ask(node)).text or "")
         if way and way.root == DRACUT:
             yield from initramfs.fetches(node, image, boots, self._scene.settings)
 
@@ -143,24 +143,34 @@ def _stages(node: Node, way: Choice | None) -> tuple[Stage, ...]:
     return Stage.KERNEL, Stage.IMAGE, *([Stage.KMODS] if node.kernel.override else [])
 
 
-def _cached(node: Node, way: Choice, script: str) -> Iterator[Fault]:
-    """A cache on the node's disk that nothing comes of, or that stage-1 does not find."""
+def _kept(node: Node, way: Choice, script: str) -> Iterator[Fault]:
+    """A cache or a root on the node's disk that nothing comes of, or that stage-1 does not find."""
+    build = f"wwfast image build {names.split(node.image_name)[0]}"
+    if node.kernel.override:
+        build += f"; wwfast kernel import --force SOURCE {node.kernel.override}"
     why, fix = "", ""
-    of_udev = next((it for it in (node.wwfast.cache, *node.disks, *node.filesystems) if it.startswith(OF_UDEV)), "")
     if way.root == DRACUT:
         why, fix = f"the image comes {way.way.name}", "unset the tag IPXEMenuEntry or GrubMenuEntry"
     elif node.wwfast.two_stage == NEVER:
         why, fix = "two stage is never", f"wwfast node set {node.id} --twostage auto"
-    elif stage1.CACHES not in script:
-        why = f"stage-1 is not built with programs and drivers for disks, or not used ({way.why})"
-        fix = f"wwfast image build {names.split(node.image_name)[0]}"
-        if node.kernel.override:
-            fix += f"; wwfast kernel import --force SOURCE {node.kernel.override}"
-    elif of_udev:
-        why = f"stage-1 has no udev, which makes {of_udev}"
-        fix = "name it by /dev/disk/by-partlabel, LABEL= or UUID="
-    if why:
-        yield Fault(node.id, WARNING, "cache", f"the cache {node.wwfast.cache} has no effect: {why}", fix)
+    unused = f"stage-1 is not built with programs and drivers for disks, or not used ({way.why})"
+    if on_disk(node.wwfast.cache):
+        of_udev = next((it for it in (node.wwfast.cache, *node.disks, *node.filesystems) if it.startswith(OF_UDEV)), "")
+        reason, hint = why, fix
+        if not why and stage1.CACHES not in script:
+            reason, hint = unused, build
+        elif not why and of_udev:
+            reason = f"stage-1 has no udev, which makes {of_udev}"
+            hint = "name it by /dev/disk/by-partlabel, LABEL= or UUID="
+        if reason:
+            yield Fault(node.id, WARNING, "cache", f"the cache {node.wwfast.cache} has no effect: {reason}", hint)
+    if node.wwfast.disk_root == UPDATE:
+        if not on_disk(node.root):
+            why, fix = "its root is on no disk", f"wwfast node set {node.id} --root DEVICE"
+        elif not why and stage1.UPDATES not in script:
+            why, fix = unused, build
+        if why:
+            yield Fault(node.id, WARNING, "disk root", f"disk root {UPDATE} has no effect: {why}", fix)
 
 
 def _tried(look: Look, node: Node) -> tuple[list[Fault], bool]:

@@ -6,6 +6,7 @@ The frames are the packer's (pack.tar); here is the list of them, by which a nod
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 from pathlib import Path
 
@@ -51,12 +52,18 @@ def lacks(tree: Path) -> list[str]:
 
 
 def listed(image: Path, packed: Manifest) -> ArchiveInfo | None:
-    """Write the list of the pieces beside what was packed, where that has an archive."""
+    """Write the list of the pieces beside what was packed, where that has an archive: length, SHA-256, and a plus where
+    it is unpacked together with the next one."""
     fmt = next((fmt for fmt in ARCHIVES if fmt in packed.formats), None)
     if fmt is None:
         return None
-    pieces = packed.formats[fmt].pieces
-    text = b"".join(b"%d %s\n" % (piece.length, piece.sha256.encode()) for piece in pieces)
+    made = packed.formats[fmt]
+    ends = set(itertools.accumulate(made.parts))
+    lines = (
+        f"{piece.length} {piece.sha256}{'' if number in ends else ' +'}\n"
+        for number, piece in enumerate(made.pieces, start=1)
+    )
+    text = "".join(lines).encode()
     beside = image / (TMPFS + PIECES)
     beside.write_bytes(text)
     beside.chmod(0o444)

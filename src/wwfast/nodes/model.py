@@ -181,6 +181,15 @@ class Wwfast(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, rename=s
             check=checks.cache,
         ),
     ] = ""
+    disk_root: Annotated[
+        str,
+        Doc(
+            "What becomes of a root on a disk at a boot: rebuild (unset), update with what changed in the image.",
+            "diskroot",
+            title="Wwfast.DiskRoot",
+            check=checks.disk_root,
+        ),
+    ] = ""
 
 
 class Node(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, rename=spaced):

@@ -216,10 +216,11 @@ def _attempt(job: Job, writer: PackWriter) -> Manifest:
     attributes = xattrs.gather(job.tree, walked.with_xattrs())
     tail, raw_tail = _tail(job, engine, attributes)
     archive: list[Packed] = []
+    parts: list[int] = []
     holes = 0
     if job.archive and (walked.unpacked >= job.archive_from or not formats):
         made_tar = tar.Archive(job.tree, walked, cache, writer, fmt=job.archive, level=job.level, full=job.full)
-        archive, holes = made_tar.run(), made_tar.holes
+        archive, parts, holes = made_tar.run(), made_tar.parts, made_tar.holes
     packed = _gather([*packed, tail, *archive], writer, job)
     writer.finish()
     seen = walked.remember(before)
@@ -229,7 +230,7 @@ def _attempt(job: Job, writer: PackWriter) -> Manifest:
         log.info("%s: %s", job.name, warning)
     count = walked.segments_count + 1
     segments = _segments(walked, packed[:count], raw_tail)
-    bodies = _bodies(job, formats, packed[:count], packed[count:])
+    bodies = _bodies(job, formats, packed[:count], packed[count:], parts)
     made = _publish(job, packed, bodies, segments, walked, holes, warnings, attributes.acls, started)
     cache.remember(job.tree, seen)
     return made
@@ -356,7 +357,7 @@ def _publish(
 
 
 def _bodies(
-    job: Job, formats: list[str], packed: list[Packed], archive: list[Packed]
+    job: Job, formats: list[str], packed: list[Packed], archive: list[Packed], parts: list[int]
 ) -> tuple[dict[str, manifest.Body], bytes]:
     """What each format is made of, and what stands before and after the frames of the gzip one."""
     edges = b""
@@ -374,7 +375,7 @@ def _bodies(
             tail = codec.gz_tail(*codec.combine((frame.crc, frame.raw) for frame in frames))
             edges = head + tail
             pieces = [_edge(0, head), *pieces, _edge(len(head), tail)]
-        bodies[fmt] = manifest.body(pieces, job.level, codec.LIBRARIES[fmt])
+        bodies[fmt] = manifest.body(pieces, job.level, codec.LIBRARIES[fmt], parts if fmt in ARCHIVES else [])
     return bodies, edges
 
 

@@ -39,7 +39,8 @@ class Piece(msgspec.Struct, frozen=True, array_like=True):
 class Body(msgspec.Struct, frozen=True):
     """One format of the image. `sha256` and `xxh3` (hex) are taken over the binary digests of the pieces in order,
     so that a rebuild need not read what did not change; raw has no sha256, which would take longer than all the
-    rest of packing it. `library` made the bytes."""
+    rest of packing it. `library` made the bytes. `parts`, of an archive: so many pieces, one after the other, are
+    unpacked without the others."""
 
     bytes: int
     level: int
@@ -47,6 +48,7 @@ class Body(msgspec.Struct, frozen=True):
     sha256: str
     xxh3: str
     pieces: list[Piece]
+    parts: list[int] = []
 
 
 class Stamp(msgspec.Struct, frozen=True, array_like=True):
@@ -91,7 +93,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     files: dict[str, Stamp]
 
 
-def body(pieces: list[Piece], level: int, library: str) -> Body:
+def body(pieces: list[Piece], level: int, library: str, parts: list[int]) -> Body:
     sha256 = [bytes.fromhex(piece.sha256) for piece in pieces if piece.sha256]
     return Body(
         bytes=sum(piece.length for piece in pieces),
@@ -100,6 +102,7 @@ def body(pieces: list[Piece], level: int, library: str) -> Body:
         sha256=hashlib.sha256(b"".join(sha256)).hexdigest() if sha256 else "",
         xxh3=xxhash.xxh3_128_hexdigest(b"".join(bytes.fromhex(piece.xxh3) for piece in pieces)),
         pieces=pieces,
+        parts=parts,
     )
 
 

@@ -52,6 +52,7 @@ class Archive:
     ) -> None:
         self.root, self.tree, self.cache, self.writer = root, tree, cache, writer
         self.fmt, self.level, self.full = fmt, level, full
+        self.parts: list[int] = []  # frames that are unpacked without the others, when it has been run
         self._holes: dict[int, int] = {}
         self._attributes = {path: _attributes(root, path) for path in tree.with_xattrs()}
 
@@ -70,6 +71,7 @@ class Archive:
             finally:
                 pool.shutdown(cancel_futures=True)
         end = self._frame(xxhash.xxh3_128_digest(VERSION + pax.END), pax.END)
+        self.parts = [*(len(segment) for segment in made if segment), 1]
         return [*(frame for segment in made for frame in segment), end]
 
     def _segment(self, number: int) -> list[Packed]:

@@ -469,8 +469,9 @@ make() {
     [ "$(value "$part" LABEL)" != "$NEW" ] || stop "$relabel does not name $part: $(last "$said")"
 }
 
-# The root of the node on a device, empty, mounted at $WWTARGET where that is set: root DEVICE [OPTIONS]. Of a file system
-# that was not made by us nothing is taken away; one with an image on it was a root before there was $MARK.
+# The root of the node on a device, mounted at $WWTARGET where that is set, empty but where it has the file $WWKEEP: root
+# DEVICE [OPTIONS]. Of a file system that was not made by us nothing is taken away; one with an image on it was a root
+# before there was $MARK.
 root() {
     asked=$1
     part=$(device "$asked") || exit 1
@@ -504,6 +505,7 @@ root() {
         echo "of this node's image, made anew at each boot" > "$at/$MARK" || stop "$asked ($part) cannot be written"
         sync
     fi
+    if [ -n "${WWKEEP-}" ] && [ -e "$at/$WWKEEP" ]; then return; fi # stage-1 does the rest
     for entry in "$at"/* "$at"/.[!.]* "$at"/..?*; do
         if [ "${entry##*/}" != "$MARK" ]; then rm -rf "$entry" || stop "${entry##*/} on $asked ($part) cannot be deleted"; fi
     done
