@@ -317,23 +317,20 @@ def test_disk_root_is_made_anew_and_files_of_others_are_not(machine: Machine, tm
     assert machine.boot(wanted), machine.said
 
 
-@pytest.mark.parametrize(("file", "stays"), [("kept/whole", True), ("kept/parts", False)])
-def test_disk_root_stays_as_it_is_for_stage1_where_the_last_boot_left_it_whole(
-    machine: Machine, tmp_path: Path, file: str, stays: bool
-) -> None:
+def test_disk_root_stays_as_it_is_for_stage1_that_updates_it(machine: Machine, tmp_path: Path) -> None:
     disk = machine.disk(256)
-    keep = "env WWKEEP=kept/whole sh"
-    assert machine.boot({"root": disk.name}, shell=keep), machine.said
-    with mounted(disk.name, tmp_path / "at") as at:
-        (at / "kept").mkdir()
-        (at / file).touch()
-        (at / "data").touch()
-    assert machine.boot({"root": disk.name}, shell=keep), machine.said
-    with mounted(disk.name, tmp_path / "at") as at:
-        assert (at / "data").exists() == stays
-    assert machine.boot({"root": disk.name}), machine.said
-    with mounted(disk.name, tmp_path / "at") as at:
-        assert [entry.name for entry in at.iterdir()] == [".wwfast-root"]
+    update = "env WWKEEP=1 sh"
+    for before, stays in ((".wwfast-kept", True), ("kept", False)):
+        assert machine.boot({"root": disk.name}, shell=update), machine.said
+        with mounted(disk.name, tmp_path / "at") as at:
+            (at / before).mkdir()
+            (at / "data").touch()
+        assert machine.boot({"root": disk.name}, shell=update), machine.said
+        with mounted(disk.name, tmp_path / "at") as at:
+            assert (at / "data").exists() == stays
+        assert machine.boot({"root": disk.name}), machine.said
+        with mounted(disk.name, tmp_path / "at") as at:
+            assert [entry.name for entry in at.iterdir()] == [".wwfast-root"]
 
 
 def test_disk_root_of_an_earlier_version_is_unpacked_over(machine: Machine, tmp_path: Path) -> None:

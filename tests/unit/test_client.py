@@ -353,6 +353,19 @@ def test_client_leaves_directories_alone_that_the_overlay_does_not_name(node: No
         assert stat.S_IMODE((node.root / path).stat().st_mode) == 0o755
 
 
+def test_client_tells_a_root_that_is_updated_what_it_put_there(node: Node, overlay: Overlay) -> None:
+    (node.root / ".wwfast-kept").mkdir()
+    names = node.root / ".wwfast-kept/overlays"
+    names.write_text("\netc/of the system overlay\n")
+    (node.root / "usr/lib").mkdir(parents=True)
+    (node.root / "lib").symlink_to("usr/lib")
+    overlay.put("lib/a file", "x")
+    overlay.put("top", "x")
+    for _ in range(2):
+        node.update()
+        assert names.read_text() == "\netc/of the system overlay\nusr/lib/a file\ntop\n"
+
+
 def test_client_goes_on_where_a_directory_is_in_the_way_and_tries_again(node: Node, overlay: Overlay) -> None:
     (node.root / "etc/blocked").mkdir()
     overlay.put("etc/blocked", "file")

@@ -379,7 +379,7 @@ def test_stage1_calls_what_it_says_it_calls() -> None:
     words = set(re.findall(r"(?<![\w$/.-])[a-z][a-z0-9_]*(?:\.ext4)?(?![\w=])", text))
     called = {word for word in words if shutil.which(word)} - BUILTIN - ARGUMENTS
     assert {"curl", "switch_root", "sha256sum", "modprobe"} <= called
-    assert called == set(programs.wanted()) | set(programs.optional()) | set(programs.for_a_cache()) | IN_THE_IMAGE
+    assert called == set(programs.wanted()) | set(programs.optional()) | set(programs.for_what_stays()) | IN_THE_IMAGE
 
 
 def test_disk_script_calls_what_it_says_it_calls() -> None:

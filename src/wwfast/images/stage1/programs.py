@@ -82,12 +82,12 @@ def for_disks() -> list[str]:
 
 
 def for_some_disks() -> list[str]:
-    """What is called for some kinds of partitions and file systems alone, or for a cache on one."""
-    return [*_named(DISKS, "#%?"), *for_a_cache()]
+    """What is called for some kinds of partitions and file systems alone, or for what stays on them."""
+    return [*_named(DISKS, "#%?"), *for_what_stays()]
 
 
-def for_a_cache() -> list[str]:
-    """What the script of stage-1 calls for a cache alone."""
+def for_what_stays() -> list[str]:
+    """What the script of stage-1 calls for a cache alone, or for a root that is updated."""
     return _named(INIT, "#%?")
 
 

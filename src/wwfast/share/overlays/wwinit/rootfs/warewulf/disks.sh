@@ -11,6 +11,7 @@
 
 NEW=WWFAST-NEW    # label of a file system that is not whole yet: it is made again
 MARK=.wwfast-root # file of a root that was made by us, and may be made anew
+KEPT=.wwfast-kept # directory of one that is updated, where stage-1 says what is on it
 LINE='
 '
 
@@ -469,8 +470,8 @@ make() {
     [ "$(value "$part" LABEL)" != "$NEW" ] || stop "$relabel does not name $part: $(last "$said")"
 }
 
-# The root of the node on a device, mounted at $WWTARGET where that is set, empty but where it has the file $WWKEEP: root
-# DEVICE [OPTIONS]. Of a file system that was not made by us nothing is taken away; one with an image on it was a root
+# The root of the node on a device, mounted at $WWTARGET where that is set, empty but where it has $KEPT and $WWKEEP is set:
+# root DEVICE [OPTIONS]. Of a file system that was not made by us nothing is taken away; one with an image on it was a root
 # before there was $MARK.
 root() {
     asked=$1
@@ -502,10 +503,14 @@ root() {
             stop "$asked ($part) is to be the root and holds $(described "$part" "$kind") with files of somebody else, as" \
                 "${entry##*/}; with wipe_filesystem it is made anew at each boot, \`wipefs -a\` lets it be made once"
         done
-        echo "of this node's image, made anew at each boot" > "$at/$MARK" || stop "$asked ($part) cannot be written"
+        echo "of this node's image, which is put here at each boot" > "$at/$MARK" || stop "$asked ($part) cannot be written"
         sync
     fi
-    if [ -n "${WWKEEP-}" ] && [ -e "$at/$WWKEEP" ]; then return; fi # stage-1 does the rest
+    if [ -e "$at/$KEPT" ]; then
+        if [ -n "${WWKEEP-}" ]; then return; fi # stage-1 does the rest
+        rm -rf "${at:?}/$KEPT" # of what is half deleted nobody may say that it is whole
+        sync
+    fi
     for entry in "$at"/* "$at"/.[!.]* "$at"/..?*; do
         if [ "${entry##*/}" != "$MARK" ]; then rm -rf "$entry" || stop "${entry##*/} on $asked ($part) cannot be deleted"; fi
     done
