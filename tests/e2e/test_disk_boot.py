@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from support.lab import Laboratory, Namespace
-from wwfast.config import yaml
 from wwfast.demo import debian
 from wwfast.demo.cluster import IMAGE
 from wwfast.demo.vm import Vm
@@ -68,10 +67,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laboratory]:
         for number, name in enumerate(("kept", "foreign"), 1):
             overlays = OVERLAYS if name == "kept" else "ignition"
             made.add_node(name, number, "--root", f"{PARTS}/root", "-O", overlays, "--twostage", "always")
-        conf = yaml.load(made.paths.nodes_conf.read_bytes(), "nodes.conf")
-        for name in ("kept", "foreign"):
-            conf["nodes"][name].update(DISK)
-        made.paths.nodes_conf.write_text(yaml.dump(conf))
+            made.give_disks(name, DISK)
         made.wwfast("image", "build", IMAGE, timeout=600)
         made.serve()
         yield made

@@ -10,7 +10,6 @@ import pytest
 
 from support.lab import Laboratory, Namespace
 from wwfast.archive.artefact import TMPFS
-from wwfast.config import yaml
 from wwfast.demo import debian
 from wwfast.demo.cluster import IMAGE
 from wwfast.images.store import ImageStore
@@ -36,9 +35,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laboratory]:
         made.make_keys()
         made.populate()
         made.add_node("n1", 1, "--root", ROOT, "--diskroot", "update", "-O", "sfdisk,mkfs")
-        conf = yaml.load(made.paths.nodes_conf.read_bytes(), "nodes.conf")
-        conf["nodes"]["n1"].update(DISK)
-        made.paths.nodes_conf.write_text(yaml.dump(conf))
+        made.give_disks("n1", DISK)
         lab = made.paths.chroots / IMAGE / "rootfs/opt/lab"
         (lab / "former").mkdir(parents=True, exist_ok=True)
         (lab / "former/file").write_text("of the former image")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from wwfast.config import yaml
 from wwfast.demo.cluster import IMAGE, Cluster
 from wwfast.demo.debian import Tree
 from wwfast.demo.netns import Namespace
@@ -33,6 +34,12 @@ class Laboratory(Cluster):
     def wait_stage(self, node: str, stages: Sequence[str], timeout: float) -> dict[str, Any]:
         """Wait until `node` is at one of `stages`; its entry."""
         return self.wait_for(lambda: self.status(node), lambda entry: entry["stage"] in stages, timeout)
+
+    def give_disks(self, node: str, wanted: Mapping[str, Any]) -> None:
+        """Have `disks` and `filesystems` of a node in nodes.conf."""
+        conf = yaml.load(self.paths.nodes_conf.read_bytes(), "nodes.conf")
+        conf["nodes"][node].update(wanted)
+        self.paths.nodes_conf.write_text(yaml.dump(conf))
 
     def sent(self) -> int:
         """Bytes that left the server's card so far."""
