@@ -123,6 +123,11 @@ def test_disk_of_somebody_else_stops_the_boot_and_the_server_knows_why(site: Lab
         vm.wait(r"BOOT STOPPED: /dev/vda holds a file system \(ext4, label precious\), and a partition table", 300)
         site.wait_for(lambda: site.status("foreign"), lambda entry: "precious" in entry.get("error", ""), 30)
     assert run(["sha256sum", disk]).stdout == before
+    site.wwfast("node", "set", "--yes", "foreign", "--diskname", "/dev/vda", "--diskwipe", "true")
+    with site.machine("foreign", 2, memory=LITTLE, extra=virtio(disk)) as vm:
+        vm.wait("partitioning /dev/vda, by the order to wipe it: /dev/vda holds a file system", 300)
+        vm.wait("making ext4 on /dev/vda3", 120)
+        vm.wait("fetching the image by", 120)
 
 
 @pytest.mark.parametrize(("event", "sector", "said"), BROKEN, ids=["read", "written"])
@@ -135,11 +140,70 @@ def test_disk_with_errors_stops_the_boot(site: Laboratory, tmp_path: Path, event
         site.wait_for(lambda: site.status("foreign"), lambda entry: "/dev/vda" in entry.get("error", ""), 30)
 
 
+def dos(disk: Path) -> None:
+    run(["sfdisk", "-q", disk], input=b"label: dos\n,50M\n")
+
+
+def swap_for_data(disk: Path) -> None:
+    """The partitions that are wanted, and swap where data is."""
+    run(["sfdisk", "-q", disk], input=b'label: gpt\nname="root", size=1500M\nname="swap", size=200M\nname="data"\n')
+    start = int(run(["sfdisk", "-J", disk]).stdout.split(b'"start":')[3].split(b",")[0]) * 512
+    made = disk.with_name("swap")
+    blank(made, 64 << 20)
+    run(["mkswap", "-q", made])
+    with disk.open("r+b") as file:
+        file.seek(start)
+        file.write(made.read_bytes()[:4096])
+
+
+#: What is on the disk, MiB of it, options of the drive, what is said.
+FAULTY = {
+    "dos": (dos, 3072, "", r"/dev/vda holds a partition table \(dos\)"),
+    "small": (None, 512, "", "/dev/vda has 512 MiB, and the partitions that are wanted on it take 1702"),
+    "read-only": (None, 3072, ",readonly=on", "/dev/vda is read-only"),
+    "another kind": (swap_for_data, 3072, "", r"\(/dev/vda3\) holds swap space, and ext4 is wanted"),
+}
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("case", FAULTY)
+def test_disk_that_is_not_as_wanted_stops_the_boot(site: Laboratory, tmp_path: Path, case: str) -> None:
+    make, size, options, said = FAULTY[case]
+    disk = blank(tmp_path / "disk", size << 20)
+    if make is not None:
+        make(disk)
+    before = run(["sha256sum", disk]).stdout
+    with site.machine("kept", 1, memory=LITTLE, extra=["-drive", virtio(disk)[1] + options]) as vm:
+        vm.wait(f"BOOT STOPPED: .*{said}", 300)
+        site.wait_for(lambda: site.status("kept"), lambda entry: "/dev/vda" in entry.get("error", ""), 30)
+    assert run(["sha256sum", disk]).stdout == before
+
+
+@pytest.mark.soak
+def test_disk_that_is_not_there_stops_the_boot(site: Laboratory) -> None:
+    with site.machine("kept", 1, memory=LITTLE) as vm:
+        vm.wait("BOOT STOPPED: there is no /dev/vda; this node has", 300)
+
+
 @pytest.mark.soak
 def test_disk_survives_ten_power_cuts(site: Laboratory, tmp_path: Path) -> None:
     """Each boot begins on what the cut before it left, and gets at least as far."""
     site.wwfast("node", "set", "--yes", "kept", "--twostage", "always")
     disk = blank(tmp_path / "disk")
+    with site.machine("kept", 1, memory=LITTLE, extra=virtio(disk)) as vm:
+        vm.wait(timeout=600)
+        vm.wait_ssh()
+        vm.ssh("echo for ever > /data/kept; sync")
+        ids = vm.ssh(IDS)
+    for moment, after in CUTS[4:]:
+        with site.machine("kept", 1, memory=LITTLE, extra=virtio(disk)) as vm:
+            vm.wait(moment, 600)
+            time.sleep(after)
+    with site.machine("kept", 1, memory=LITTLE, extra=virtio(disk)) as vm:
+        vm.wait(timeout=600)
+        vm.wait_ssh()
+        assert (vm.ssh("cat /data/kept"), vm.ssh(IDS)) == ("for ever\n", ids)
+    disk = blank(disk)
     for moment, after in CUTS:
         with site.machine("kept", 1, memory=LITTLE, extra=virtio(disk)) as vm:
             vm.wait(moment, 600)

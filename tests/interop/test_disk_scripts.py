@@ -177,6 +177,29 @@ def test_disk_that_holds_something_else_stops_the_boot_unless_it_is_to_be_wiped(
     assert (contents(disk, 0, 1), contents(disk, 101)) == before, "what is right is not wiped, whatever the order"
 
 
+@pytest.mark.parametrize("state", ["LVM", "RAID", "LUKS", "swap", "vfat"])
+def test_disk_partition_that_holds_something_else_stops_the_boot(machine: Machine, state: str) -> None:
+    disk = machine.disk(256)
+    assert machine.boot(node(disk)), machine.said
+    data = Disk(disk.file, disk.size)
+    data.name = disk.part(2)
+    run(["wipefs", "-q", "-a", data.name])
+    make, said = FOREIGN[state]
+    make(data)
+    before = contents(disk, 101)
+    assert not machine.boot({**node(disk), "root": "tmpfs"})
+    assert re.search(rf"\({data.name}\) holds .*{said.removeprefix('an ')}", machine.why), machine.why
+    assert contents(disk, 101) == before, "nothing was written"
+
+
+def test_disk_root_is_mounted_with_the_options_that_are_wanted(machine: Machine) -> None:
+    disk = machine.disk(256)
+    wanted = {"root": disk.name, "filesystems": {disk.name: {"format": "ext4", "mount_options": "noatime,commit=7"}}}
+    told = machine.place / "mounted"
+    assert machine.boot(wanted, tools={"mount": f'echo "$*" > {told}; exec /usr/bin/mount "$@"'}), machine.said
+    assert f"-o noatime,commit=7 {disk.name} " in told.read_text()
+
+
 def test_disk_of_somebody_else_gets_no_partitions_added(machine: Machine) -> None:
     disk = machine.disk(256)
     script('label: gpt\nname="EFI", size=50M\nname="ubuntu", size=50M\n')(disk)
@@ -317,20 +340,25 @@ def test_disk_root_is_made_anew_and_files_of_others_are_not(machine: Machine, tm
     assert machine.boot(wanted), machine.said
 
 
-def test_disk_root_stays_as_it_is_for_stage1_that_updates_it(machine: Machine, tmp_path: Path) -> None:
+def test_disk_root_that_is_updated_loses_nothing_whoever_boots_it(machine: Machine, tmp_path: Path) -> None:
+    """Stage-1 that can update it says WWKEEP; in one stage the image goes over it, and it is not whole any more."""
     disk = machine.disk(256)
-    update = "env WWKEEP=1 sh"
-    for before, stays in ((".wwfast-kept", True), ("kept", False)):
-        assert machine.boot({"root": disk.name}, shell=update), machine.said
+    updated = {"root": disk.name, "wwfast": {"disk root": "update"}}
+    assert machine.boot(updated), machine.said
+    with mounted(disk.name, tmp_path / "at") as at:
+        (at / ".wwfast-kept").mkdir()
+        (at / "data").touch()
+    for shell, whole in (("env WWKEEP=1 sh", True), ("sh", False)):
         with mounted(disk.name, tmp_path / "at") as at:
-            (at / before).mkdir()
-            (at / "data").touch()
-        assert machine.boot({"root": disk.name}, shell=update), machine.said
+            (at / ".wwfast-kept/whole").touch()
+        assert machine.boot(updated, shell=shell), machine.said
+        assert ("nothing is taken off the root" in machine.said) == (not whole)
         with mounted(disk.name, tmp_path / "at") as at:
-            assert (at / "data").exists() == stays
-        assert machine.boot({"root": disk.name}), machine.said
-        with mounted(disk.name, tmp_path / "at") as at:
-            assert [entry.name for entry in at.iterdir()] == [".wwfast-root"]
+            assert (at / "data").exists()
+            assert (at / ".wwfast-kept/whole").exists() == whole
+    assert machine.boot({"root": disk.name}, shell="env WWKEEP=1 sh"), machine.said
+    with mounted(disk.name, tmp_path / "at") as at:
+        assert [entry.name for entry in at.iterdir()] == [".wwfast-root"]
 
 
 def test_disk_root_of_an_earlier_version_is_unpacked_over(machine: Machine, tmp_path: Path) -> None:

@@ -226,6 +226,13 @@ def test_http_asset_keys_are_asked_for_at_every_stage(paths: Paths) -> None:
         assert "s3cret" not in server.get("/status")[1].decode()
 
 
+def test_http_asset_key_is_the_same_as_each_client_writes_it(paths: Paths) -> None:
+    site(paths, NODES.replace("  n1:\n", "  n1:\n    asset key: Rack 7\n"))
+    with serving(paths) as server:
+        told = [server.get(f"/kernel/{MAC}?assetkey={key}")[0] for key in ("Rack_7", "Rack%207%20", "Rack7")]
+    assert told == [200, 200, 401]
+
+
 def free_privileged_port() -> int:
     """One that nobody holds: a fixed one rests in TIME_WAIT for a minute after each run."""
     for port in random.sample(range(700, 850), 50):

@@ -274,6 +274,34 @@ def test_stage1_update_has_what_lies_below_a_directory_that_the_node_made_a_link
     assert (tmp_path / "outside/dir1/a file").exists()
 
 
+def test_stage1_update_takes_back_what_systemd_moved_for_a_service(node: Node) -> None:
+    share = node.root / "usr/share"
+    node.boot()
+    (share / "private").mkdir(mode=0o700)
+    (share / "dir1").rename(share / "private/dir1")
+    (share / "dir1").symlink_to("private/dir1")
+    (share / "private/dir1/state").write_text("of the service")
+    assert node.boot() == 0
+    assert (share / "dir1/state").read_text() == "of the service"
+    assert node.found("usr/share/dir1/state", "usr/share/private") == trees.read(node.tree)
+
+
+def test_stage1_update_knows_a_link_of_an_overlay_from_one_of_the_node(node: Node, tmp_path: Path) -> None:
+    """cpio replaces an empty directory by a link."""
+    (node.tree / "srv").mkdir()
+    node.image()
+    node.boot()
+    overlay = tmp_path / "overlay"
+    overlay.mkdir()
+    (overlay / "srv").symlink_to("usr/share")
+    (node.root / "srv").rmdir()
+    node.boot(overlay=overlay)
+    (node.root / "srv").rmdir()
+    (node.root / "srv").symlink_to("usr/share")
+    assert node.boot() == 0
+    assert node.found() == trees.read(node.tree)
+
+
 def test_stage1_update_takes_from_a_cache_what_is_not_on_the_disk(node: Node, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     cache.mkdir()
@@ -319,5 +347,5 @@ def test_stage1_update_knows_overlays_by_names_that_lead_through_no_link(tmp_pat
     names = ["init", "srv/sub/a file", "usr/lib/sub/b", "usr/up/top", "usr/lib/a\\nb"]
     entries = [newc.Entry(name.encode(), 0o100644, 0, 0, 0, b"x") for name in names]
     (root / ".wwfast.gz").write_bytes(gzip.compress(newc.archive(entries, segment=1)))
-    done = inside(root, "NEW=/; laid")
+    done = inside(root, "NEW=/ kept=/; laid system; cat /overlays")
     assert done.stdout.splitlines() == ["init", "usr/lib/sub/a file", "usr/lib/sub/b", "top", "usr/lib/a\\nb"], done

@@ -470,11 +470,11 @@ make() {
     [ "$(value "$part" LABEL)" != "$NEW" ] || stop "$relabel does not name $part: $(last "$said")"
 }
 
-# The root of the node on a device, mounted at $WWTARGET where that is set, empty but where it has $KEPT and $WWKEEP is set:
-# root DEVICE [OPTIONS]. Of a file system that was not made by us nothing is taken away; one with an image on it was a root
-# before there was $MARK.
+# The root of the node on a device, mounted at $WWTARGET where that is set, and empty: root DEVICE OPTIONS KEEP. Nothing is
+# taken away where KEEP is `update` and the root was updated before, which stage-1 does where it sets $WWKEEP; nor of a file
+# system that was not made by us; one with an image on it was a root before there was $MARK.
 root() {
-    asked=$1
+    asked=$1 keep=${3-}
     part=$(device "$asked") || exit 1
     kind=$(holds "$part") || exit 1
     if [ -z "$kind" ] || [ "$(value "$part" LABEL)" = "$NEW" ]; then
@@ -507,9 +507,14 @@ root() {
         sync
     fi
     if [ -e "$at/$KEPT" ]; then
-        if [ -n "${WWKEEP-}" ]; then return; fi # stage-1 does the rest
-        rm -rf "${at:?}/$KEPT" # of what is half deleted nobody may say that it is whole
+        if [ "$keep" = update ] && [ -n "${WWKEEP-}" ]; then return; fi
+        rm -f "$at/$KEPT/whole" # neither of what is half deleted nor of what is laid over it may anybody say so
         sync
+        if [ "$keep" = update ]; then
+            echo "wwinit: nothing is taken off the root on $part, which this boot cannot update: the image goes over it"
+            if [ -z "${WWTARGET-}" ]; then umount "$at"; fi
+            return
+        fi
     fi
     for entry in "$at"/* "$at"/.[!.]* "$at"/..?*; do
         if [ "${entry##*/}" != "$MARK" ]; then rm -rf "$entry" || stop "${entry##*/} on $asked ($part) cannot be deleted"; fi

@@ -20,5 +20,9 @@ if [ -e "$PREFIX/warewulf/disks.conf" ]; then
     partitions && filesystems && swaps
     exit
 fi
-echo "the image has no ignition, which the resource \`ignition\` of this node is for" | tee /run/wwinit.why
+where="the image has" instead=''
+if [ -n "${PREFIX-}" ] && [ -n "${WWTARGET-}" ]; then # stage-1, whatever the image has
+    where="stage-1 has" instead="; \`disks\` and \`filesystems\` need none, and a boot in one stage takes that of the image"
+fi
+echo "$where no ignition, which the resource \`ignition\` of this node is for$instead" | tee /run/wwinit.why
 exit 1
