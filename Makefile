@@ -65,7 +65,8 @@ soak: setup
 big-image: setup
 	@$(PY) -m pytest -s tests/e2e/test_big_image.py
 
-# make power-cuts: a machine with its root on a disk loses its power at ten moments of its boots (root, ten minutes)
+# make power-cuts: machines with disks lose their power at ten moments of their boots, or have disks with faults (root,
+# half an hour)
 power-cuts: setup
 	@$(PY) -m pytest -s -m soak tests/e2e/test_disk_boot.py
 
