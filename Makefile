@@ -65,8 +65,7 @@ soak: setup
 big-image: setup
 	@$(PY) -m pytest -s tests/e2e/test_big_image.py
 
-# make power-cuts: machines with disks lose their power at ten moments of their boots, or have disks with faults (root,
-# half an hour)
+# make power-cuts: machines whose power goes at ten moments of their boots, or whose disks are wrong (root, half an hour)
 power-cuts: setup
 	@$(PY) -m pytest -s -m soak tests/e2e/test_disk_boot.py
 
