@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from support.lab import Laboratory, Namespace
+from support.lab import Laboratory, Namespace, stocked
 from wwfast.archive.artefact import TMPFS
 from wwfast.demo import debian
 from wwfast.demo.cluster import IMAGE
@@ -28,10 +28,7 @@ TOLD = r"stage-1: (\d+) of (\d+) MiB came from the cache"
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laboratory]:
     with Namespace(label="cache") as network:
-        made = Laboratory(tmp_path_factory.mktemp("cache"), network, debian.tree(("fdisk", "e2fsprogs")))
-        made.configure()
-        made.make_keys()
-        made.populate()
+        made = stocked(tmp_path_factory.mktemp("cache"), network, debian.tree(("fdisk", "e2fsprogs")))
         made.add_node("n1", 1, "--cache", CACHE, "-O", "sfdisk,mkfs")
         made.give_disks("n1", DISK)
         made.wwfast("image", "build", IMAGE, timeout=600)
