@@ -8,28 +8,27 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from wwfast.boot import ways
-from wwfast.boot.plan import UNSEEN, Ask, BootPlan, Planner, refreshes
+from wwfast.boot.plan import UNSEEN, BootPlan, Planner, refreshes
 from wwfast.boot.stages import Stage
 from wwfast.boot.standing import UnresolvedError
-from wwfast.boot.ways import Machine
 from wwfast.daemon.boot.discovery import Discovery
 from wwfast.daemon.boot.files import SiteFiles
 from wwfast.daemon.boot.guard import Guard
 from wwfast.daemon.boot.identity import Neighbours, is_asset, normal
 from wwfast.daemon.boot.making import Deriving, Making, Writing
+from wwfast.daemon.boot.target import OVERLAYS, Target, held, is_stage, loads, parse, refusal
 from wwfast.daemon.state.board import Board
 from wwfast.daemon.upkeep import Upkeep
 from wwfast.errors import WwfastError
 from wwfast.images import names
-from wwfast.net.http.admission import Patience, patience
-from wwfast.net.http.message import NOTHING, Request, Response
+from wwfast.net.http.message import Request, Response
 from wwfast.net.names import tame
 from wwfast.net.transfer import Outcome, Transfer
 from wwfast.nodes.machines import Machines
@@ -39,23 +38,10 @@ if TYPE_CHECKING:
     from wwfast.nodes.model import Node
     from wwfast.nodes.registry import Registry, Snapshot
 
-ALIASES = {
-    "provision": Stage.IPXE,
-    "container": Stage.IMAGE,
-    "overlay-system": Stage.SYSTEM,
-    "overlay-runtime": Stage.RUNTIME,
-}
-STAGES = {
-    stage.value: stage
-    for stage in (Stage.IPXE, Stage.GRUB, Stage.KERNEL, Stage.INITRAMFS, Stage.STAGE1, Stage.IMAGE, Stage.KMODS)
-} | {"system": Stage.SYSTEM, "runtime": Stage.RUNTIME}
-OVERLAYS = (Stage.SYSTEM, Stage.RUNTIME)
-HELD_SECONDS = 10.0  # for an overlay in the making, where the client obeys Retry-After; else as long as it takes
 RETRY_AFTER = 2
 #: For the overlays of a script: most are made in 1 ms, the first ones of a cold cache in a second. It then goes out all
 #: the same, and the node asks for them when it has its image.
 SCRIPT_SECONDS = 3.0
-MEMORY_DIGITS = 9  # of MiB: a petabyte
 LOOKS = 6  # for an image, a kernel, the two overlays of a script, and what may change meanwhile
 
 
@@ -77,17 +63,6 @@ class Overlays:
             self.missing = (stage, fmt)
             return UNSEEN if self.late else None
         return found
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """A parsed provisioning request. `said` is what stage-1 tells of its boot, instead of asking for something."""
-
-    stage: Stage
-    wwid: str
-    assetkey: str
-    ask: Ask
-    said: str = ""
 
 
 class Routes:
@@ -144,7 +119,7 @@ class Routes:
     def __call__(self, request: Request) -> Response | Awaitable[Response]:
         parts = [part for part in request.path.split("/") if part]
         if ".." in parts:
-            return _refusal(404, "no such path")
+            return refusal(404, "no such path")
         if parts == ["status"]:
             return self._status(request)
         if parts and parts[0] == "efiboot":
@@ -153,7 +128,7 @@ class Routes:
             return self._file("/".join(parts[1:]), request)
         told = parts[1] if len(parts) > 1 else request.query.get("wwid", "")
         wwid = tame(normal(told))
-        if not wwid and _is_stage(parts):
+        if not wwid and is_stage(parts):
             return self._find_out(parts, request)
         return self._route(parts, wwid, request)
 
@@ -165,7 +140,7 @@ class Routes:
         return await answer if isinstance(answer, Awaitable) else answer
 
     def _route(self, parts: list[str], wwid: str, request: Request) -> Response | Awaitable[Response]:
-        target = self._parse(parts, wwid, request)
+        target = parse(parts, wwid, request, self._outlook)
         if isinstance(target, Response):
             return target
         node = self._registry.snapshot().by_mac(target.wwid)
@@ -173,37 +148,15 @@ class Routes:
             return self._discover(target, request)
         return self._answer(node, target, request)
 
-    def _parse(self, parts: list[str], wwid: str, request: Request) -> Target | Response:
-        if not _is_stage(parts):
-            return _refusal(404, "no such path")
-        name = request.query.get("stage", "ipxe") if parts[0] == "provision" else parts[0]
-        stage = STAGES.get(name) or ALIASES.get(name)
-        if stage is None or not wwid:
-            return _refusal(400, "no stage" if stage is None else "no hardware address", stage=stage, wwid=wwid)
-        place, eta = self._outlook(wwid) if stage is Stage.IPXE else (0, 0.0)
-        ask = Ask(
-            wwid=wwid,
-            place=place,
-            eta=round(eta),
-            compress=tame(request.query.get("compress", "")),
-            machine=_machine(stage, request.query),
-            image=tame(request.query.get("image", "")) if stage is not Stage.IPXE else "",
-            arch=tame(request.query.get("arch", "")),
-            tar=request.query.get("format") == "tar",
-            ipv6=":" in request.peer_ip and not request.peer_ip.startswith("::ffff:"),
-        )
-        said = request.query.get("said", "") if stage is Stage.STAGE1 else ""
-        return Target(stage, wwid, request.query.get("assetkey", ""), ask, said)
-
     async def _discover(self, target: Target, request: Request) -> Response:
         node = await self._discovery.claim(target.wwid)
         answer = self._answer(node, target, request)
         return await answer if isinstance(answer, Awaitable) else answer
 
     def _answer(self, node: Node | None, target: Target, request: Request) -> Response | Awaitable[Response]:
-        refusal = self._refusal(node, target, request)
-        if refusal is not None:
-            return refusal
+        refused = self._checked(node, target, request)
+        if refused is not None:
+            return refused
         if node is not None and not request.is_head:
             self._guard.went_on(node, target.stage, target.wwid, request.peer_ip)
             self._reported(node, target, request)
@@ -288,13 +241,13 @@ class Routes:
         if plan is None:
             headers = {"Retry-After": str(RETRY_AFTER)}
             why = "still in the making; it was told to come again"
-            return _refusal(
+            return refusal(
                 503, why, stage=target.stage, wwid=target.wwid, node=node.id if node else "", headers=headers
             )
         if closes and not plan.failed:
             if self._guard.handed:
                 why = "another server takes over, and must be the one that closes the phase: ask again"
-                return _refusal(503, why, stage=target.stage, wwid=target.wwid, node=plan.node)
+                return refusal(503, why, stage=target.stage, wwid=target.wwid, node=plan.node)
             await self._guard.fetched_runtime(target.wwid)
         return self._respond(plan, node, target, request, again)
 
@@ -309,7 +262,7 @@ class Routes:
             except UnresolvedError as error:
                 reference = error.reference
                 try:
-                    if error.format and not await self._deriving.get(reference, error.format, _held(request)):
+                    if error.format and not await self._deriving.get(reference, error.format, held(request)):
                         return None
                 except WwfastError as wrong:
                     return self._planner.failed(node, target.stage, wrong) if node is not None else None
@@ -325,7 +278,7 @@ class Routes:
         assert plan.script is not None
         writing = self._writing if plan.node else self._strangers
         try:
-            text = await writing.get(plan.script, _held(request))
+            text = await writing.get(plan.script, held(request))
         except WwfastError as error:
             return self._planner.instead(self._upkeep.standing, plan, target.ask, error)
         return plan.with_text(text) if text is not None else None
@@ -349,23 +302,21 @@ class Routes:
             return plan
         snapshot, stage, fmt = self._registry.snapshot(), target.stage, target.ask.format
         try:
-            made = await self._making.get(snapshot, node, stage.value, fmt, _held(request))
+            made = await self._making.get(snapshot, node, stage.value, fmt, held(request))
         except WwfastError as error:
             return self._planner.failed(node, stage, error)
         return self._planner.plan(self._upkeep.standing, node, stage, target.ask, lambda *_: made)
 
-    def _refusal(self, node: Node | None, target: Target, request: Request) -> Response | None:
+    def _checked(self, node: Node | None, target: Target, request: Request) -> Response | None:
         """The checks of a known node before anything is looked up, in the order of the routes' facts."""
         if node is None:
             return None
         refused = self._guard.refuses(node, target.stage, target.wwid, request.peer_ip, request.peer_port)
         if refused is not None:
             status, reason = refused
-            return _refusal(status, reason, stage=target.stage, wwid=target.wwid, node=node.id, sent="BAD_REQUEST")
+            return refusal(status, reason, stage=target.stage, wwid=target.wwid, node=node.id, sent="BAD_REQUEST")
         if node.asset_key and not is_asset(node.asset_key, target.assetkey):
-            return _refusal(
-                401, "wrong asset key", stage=target.stage, wwid=target.wwid, node=node.id, sent="BAD_ASSET"
-            )
+            return refusal(401, "wrong asset key", stage=target.stage, wwid=target.wwid, node=node.id, sent="BAD_ASSET")
         return None
 
     def _respond(
@@ -376,9 +327,7 @@ class Routes:
         if node is not None:
             self._begins(plan, node, target, request)
         if plan.failed:
-            return _refusal(
-                plan.status, plan.reason, stage=plan.stage, wwid=target.wwid, node=plan.node, sent=plan.sent
-            )
+            return refusal(plan.status, plan.reason, stage=plan.stage, wwid=target.wwid, node=plan.node, sent=plan.sent)
         body = plan.artefact if plan.artefact is not None else (plan.text or "").encode()
         return Response(
             status=200,
@@ -393,8 +342,8 @@ class Routes:
             share=node.cluster_name if node else "",
             waits=plan.stage is not Stage.RUNTIME,
             # Warewulf's dracut module, which names no build, has its image after a first system overlay.
-            last=plan.stage is Stage.SYSTEM and (bool(target.ask.image) or _loads(request)),
-            more=plan.stage is Stage.RUNTIME and node is not None and refreshes(node) and _loads(request),
+            last=plan.stage is Stage.SYSTEM and (bool(target.ask.image) or loads(request)),
+            more=plan.stage is Stage.RUNTIME and node is not None and refreshes(node) and loads(request),
             again=partial(self._wait, node, target, request, False, False) if again and plan.artefact else None,
         )
 
@@ -402,7 +351,7 @@ class Routes:
         """iPXE binaries for UEFI HTTP boot: at once, with length, named .efi; never redirected, never refused late."""
         data = self._binaries(name)
         if data is None:
-            return _refusal(404, f"no boot file {name}")
+            return refusal(404, f"no boot file {name}")
         return Response(status=200, body=data, content_type="application/efi", stage=Stage.EFIBOOT.value, sent=name)
 
     async def _file(self, path: str, request: Request) -> Response:
@@ -415,19 +364,19 @@ class Routes:
         node = snapshot.by_mac(wwid) if wwid else None
         refused = self._files.refuses(node, query.get("assetkey"), request.peer_port, query.get("render"))
         if refused is not None or node is None:
-            return _refusal(*(refused or (401, "")))
+            return refusal(*(refused or (401, "")))
         if "render" in query:
             return await loop.run_in_executor(self._rendering, self._render, snapshot, node, path)
         found = await loop.run_in_executor(self._aside, self._files.find, path)
         if found is None:
-            return _refusal(404, "no such file")
+            return refusal(404, "no such file")
         return Response(status=200, body=found, content_type="application/octet-stream", waits=False)
 
     def _render(self, snapshot: Snapshot, node: Node, path: str) -> Response:
         """For a thread."""
         template = self._files.template(path)
         if not isinstance(template, str):
-            return _refusal(*template)
+            return refusal(*template)
         try:
             text = self._render_file(snapshot, node, template)
         except WwfastError as error:  # in words that hold no value: who writes templates sees them at once
@@ -443,56 +392,5 @@ class Routes:
         return _json(await self._board.ask())
 
 
-def _machine(stage: Stage, query: Mapping[str, str]) -> Machine:
-    """What is said of the machine: to its script by iPXE, of which BIOS builds alone may have `memsize`; later, by
-    Linux, the MemTotal that it has of it."""
-    if stage is not Stage.IPXE:
-        return Machine(ways.whole(_mebibytes(query.get("memory", ""))))
-    memory, firmware = _mebibytes(query.get("memsize", "")), query.get("firmware", "")
-    return Machine(memory, firmware if firmware in (ways.BIOS, ways.UEFI) else ways.BIOS if memory else "")
-
-
-def _mebibytes(text: str) -> int:
-    return int(text) if text.isascii() and text.isdigit() and len(text) <= MEMORY_DIGITS else 0
-
-
-def _is_stage(parts: list[str]) -> bool:
-    return bool(parts) and (parts[0] in STAGES or parts[0] in ALIASES)
-
-
-def _loads(request: Request) -> bool:
-    """Whether it is a boot loader that asks."""
-    return patience(request.headers.get("user-agent", "")) is not Patience.LONG
-
-
-def _held(request: Request) -> float | None:
-    """How long this client is kept waiting for an overlay in the making; None is as long as it takes."""
-    return HELD_SECONDS if patience(request.headers.get("user-agent", "")) is Patience.RETRIES else None
-
-
 def _json(body: bytes) -> Response:
     return Response(status=200, body=body, content_type="application/json")
-
-
-def _refusal(
-    status: int,
-    reason: str,
-    *,
-    stage: Stage | None = None,
-    wwid: str = "",
-    node: str = "",
-    sent: str = "",
-    headers: Mapping[str, str] = NOTHING,
-) -> Response:
-    """Empty body, as the routes have it; the reason goes to the log and the status table."""
-    return Response(
-        status=status,
-        body=b"",
-        content_type="text/plain; charset=utf-8",
-        headers=headers,
-        wwid=wwid,
-        node=node,
-        stage=stage.value if stage else "",
-        sent=sent or ("NOT_FOUND" if status == 404 else "BAD_REQUEST"),
-        detail=reason,
-    )
