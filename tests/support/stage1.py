@@ -46,6 +46,8 @@ class Server(ThreadingHTTPServer):
         self.asked: list[str] = []
         self.told: list[str] = []
         self.memory: list[str] = []
+        self.carried: list[str] = []
+        self.paths: list[str] = []  # of requests that are no reports, with their queries
         self.open = self.most = 0  # requests that were read and not answered: now, and at one time
         self.counted = threading.Lock()
 
@@ -74,12 +76,14 @@ class Handler(BaseHTTPRequestHandler):
         self.server.memory += parse_qs(parts.query).get("memory", [])
         if parts.path.startswith("/stage1/"):
             self.server.told += parse_qs(parts.query)["said"]
+            self.server.carried += parse_qs(parts.query).get("carried", [])
             self.send_response(200)
             self.send_header("Content-Length", "0")
             self.end_headers()
             return
         asked = self.headers.get("Range", "")
         self.server.asked.append(asked)
+        self.server.paths.append(self.path)
         self.server.count(1)
         fault = self.server.faults.pop(0) if self.server.faults else self.server.always
         if fault == "two":  # until there is another one
@@ -92,7 +96,7 @@ class Handler(BaseHTTPRequestHandler):
             return
         if fault == "held":  # until it goes, or as long as 60 s are with FAST
             select.select([self.connection], [], [], 3)
-        found = re.fullmatch(r"bytes=(\d+)-(\d+)", asked)
+        found = re.fullmatch(r"bytes=(\d+)-(\d+)", asked) if fault != "whole" else None
         data = self.server.body[int(found[1]) : int(found[2]) + 1] if found else self.server.body
         self.send_response(206 if found else 200)
         self.send_header("Content-Length", str(len(data)))
