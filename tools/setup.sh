@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 BUILD="gcc libc6-dev libxxhash0 libyaml-0-2 python3"
 RUN="ipxe iproute2 mmdebstrap ipmitool"
 TEST="qemu-system-x86 ovmf cpio libarchive-tools initramfs-tools-core util-linux zstd pigz nftables openssh-client curl dnsmasq-base xz-utils shellcheck busybox skopeo umoci docker-registry kmod procps systemd wget wrk"
-TEST="$TEST tftp-hpa atftp isc-dhcp-client isc-dhcp-relay qemu-system-arm qemu-efi-aarch64 debian-archive-keyring openipmi dropbear-bin squashfs-tools erofs-utils fdisk e2fsprogs xfsprogs dosfstools"
+TEST="$TEST tftp-hpa atftp isc-dhcp-client isc-dhcp-relay qemu-system-arm qemu-efi-aarch64 debian-archive-keyring openipmi dropbear-bin squashfs-tools erofs-utils fdisk e2fsprogs xfsprogs dosfstools nginx"
 
 missing=""
 if command -v dpkg-query >/dev/null 2>&1; then

@@ -27,7 +27,7 @@ class Paths:
     warewulf_chroots: Path  # read only: images of an existing Warewulf
     warewulf_overlays: Path  # read only: site overlays of an existing Warewulf
     warewulf_files: Path  # read only: what /files/ serves
-    ipxe_source: Path | None = None  # `paths: ipxesource`; else boot.binaries searches
+    ipxe_source: Path | None = None  # `paths: ipxesource`; else boot.loader.binaries searches
     overlays_aside: tuple[str, ...] = ()  # of warewulf_overlays, those that are not looked at
 
     @classmethod
@@ -95,6 +95,11 @@ class Paths:
     def overlay_cache(self) -> Path:
         """Packs of rendered overlay segments (a cache, 0700)."""
         return self.cache / "overlays"
+
+    @property
+    def blobs(self) -> Path:
+        """SHA-256 of what is served by it (a cache)."""
+        return self.cache / "blobs.json"
 
     @property
     def history(self) -> Path:

@@ -23,7 +23,7 @@ from support.escapes import SECRET, tempting
 from support.overlays import Site
 from support.scripts import render
 from wwfast._ext.attributes import Method, Place, View
-from wwfast.boot.script import Scripts
+from wwfast.boot.loader.script import Scripts
 from wwfast.config.settings import Conf, Settings, load
 from wwfast.errors import WwfastError
 from wwfast.nodes import model

@@ -11,8 +11,8 @@ import pytest
 from support.overlays import Site
 from support.planner import Fresh
 from support.scripts import render
+from wwfast.boot.loader.script import Scripts
 from wwfast.boot.plan import Ask
-from wwfast.boot.script import Scripts
 from wwfast.boot.stages import Stage
 from wwfast.config.settings import load
 from wwfast.errors import WwfastError

@@ -9,7 +9,7 @@ import pytest
 
 from support.scenes import scene
 from support.scripts import VARIABLES, render
-from wwfast.boot.script import Scripts
+from wwfast.boot.loader.script import Scripts
 from wwfast.doctor import site
 from wwfast.paths import Paths
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from wwfast.boot.script import Scripts
+from wwfast.boot.loader.script import Scripts
 from wwfast.overlays.making.messages import Asked, Write, encode, questions
 
 VARIABLES: dict[str, object] = {

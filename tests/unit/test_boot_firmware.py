@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from wwfast.boot import binaries
-from wwfast.boot.firmware import arch_key, boot_file
-from wwfast.boot.urls import Urls
+from wwfast.boot.loader import binaries
+from wwfast.boot.loader.firmware import arch_key, boot_file
+from wwfast.boot.loader.urls import Urls
 from wwfast.daemon.boot.addresses import BootFiles
 
 FOUND = {"00:00": "undionly.kpxe", "00:07": "snponly.efi", "00:0B": "ipxe-arm64.efi"}

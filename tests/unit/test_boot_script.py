@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from support.scripts import render
-from wwfast.boot.script import Scripts
+from wwfast.boot.loader.script import Scripts
 from wwfast.config import checks
 from wwfast.errors import ConfigError, NotFoundError
 from wwfast.nodes.model import NetDev

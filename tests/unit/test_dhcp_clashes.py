@@ -12,7 +12,7 @@ from typing import cast
 
 import pytest
 
-from wwfast.boot.binaries import Binary
+from wwfast.boot.loader.binaries import Binary
 from wwfast.boot.plan import Planner
 from wwfast.config import settings
 from wwfast.config.settings import Settings

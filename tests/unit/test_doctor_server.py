@@ -11,7 +11,7 @@ import pytest
 
 from support.healthy import Healthy, elf, put
 from support.scenes import CONF, scene
-from wwfast.boot import binaries
+from wwfast.boot.loader import binaries
 from wwfast.cli import output
 from wwfast.doctor import boots, examine, machine, ports, site
 from wwfast.doctor.finding import Finding, Scene

@@ -17,8 +17,8 @@ from support.site import until
 from wwfast.api.service import Service
 from wwfast.archive.artefact import RAW
 from wwfast.boot import dracut
+from wwfast.boot.loader.script import Scripts
 from wwfast.boot.plan import Ask, BootPlan
-from wwfast.boot.script import Scripts
 from wwfast.boot.stages import Stage
 from wwfast.boot.ways import Machine
 from wwfast.config.settings import load

@@ -33,7 +33,8 @@ ALLOWED: dict[str, set[str]] = {
     "net": {"archive", "config", "nodes"},
     "boot": {"overlays", "images", "pack", "archive", "config", "nodes"},
 }
-ALLOWED["doctor"] = ALLOWED["boot"] | {"boot", "net"}
+ALLOWED["racks"] = ALLOWED["boot"] | {"boot"}
+ALLOWED["doctor"] = ALLOWED["racks"] | {"racks", "net"}
 ALLOWED["daemon"] = ALLOWED["doctor"] | {"doctor"}
 ALLOWED["storm"] = {"net", "config"}
 ALLOWED["demo"] = {"storm", "boot", "net", "config"}
@@ -46,6 +47,7 @@ INSIDE = {
     "nodes": ["text", "edit", "foreign"],
     "images": ["kernels", "stage1", "sources", "inside"],
     "overlays": ["files", "templates", "making"],
+    "boot": ["loader"],
     "daemon": ["traffic", "life", "state", "boot"],
     "cli": ["nodes", "bmc", "images", "overlays", "server", "imports"],
 }

@@ -321,7 +321,7 @@ class Adoption:
     # --- what stands beside ----------------------------------------------------------------------------------------
 
     def _settings(self, plan: Plan) -> None:
-        from wwfast.boot.script import Scripts
+        from wwfast.boot.loader.script import Scripts
 
         for key, lack in lacking(self.site.settings):
             plan.differs.append(Finding("warewulf.conf", f"{key} is set, but {lack}"))

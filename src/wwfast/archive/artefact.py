@@ -8,6 +8,7 @@ descriptors. Serving one is headers, then one sendfile per extent.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -53,6 +54,22 @@ class Artefact:
     @property
     def size(self) -> int:
         return sum(extent.length for extent in self.extents)
+
+    def parts(self, lengths: Iterable[int]) -> Iterator[tuple[Extent, ...]]:
+        """Where pieces of so many bytes lie that stand one behind the other. Raises ValueError beyond its end."""
+        left = list(reversed(self.extents))
+        for length in lengths:
+            found: list[Extent] = []
+            while length:
+                if not left:
+                    raise ValueError(f"{self.name} has {self.size} bytes")
+                path, offset, size = left.pop()
+                taken = min(size, length)
+                found.append(Extent(path, offset, taken))
+                if taken < size:
+                    left.append(Extent(path, offset + taken, size - taken))
+                length -= taken
+            yield tuple(found)
 
     def before(self, other: Artefact) -> Artefact:
         """Both as one: a kernel unpacks archives that stand one behind the other."""

@@ -6,16 +6,17 @@ it hands out is a prebuilt artefact or a short script.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from wwfast.archive.artefact import FORMATS, GZ, RAW, Artefact
-from wwfast.boot import dracut, stage1, ways
-from wwfast.boot.script import plain
+from wwfast.boot import caches, dracut, stage1, ways
+from wwfast.boot.caches import Caches
+from wwfast.boot.loader.script import plain
+from wwfast.boot.loader.urls import Urls
 from wwfast.boot.stages import Stage
 from wwfast.boot.standing import UnresolvedError
-from wwfast.boot.urls import Urls
 from wwfast.boot.ways import DRACUT, UNTOLD, Choice, Machine
 from wwfast.config import checks
 from wwfast.errors import NotFoundError, WwfastError
@@ -70,8 +71,8 @@ class BootPlan:
 class Ask:
     """What a request adds to (node, stage): `compress` as asked; `machine` as its loader tells it or is known to be;
     `image` (NAME@BUILD) that the script of this boot began with; `arch` of the node where its script found that the
-    image is for another; `tar` for the runtime overlay of wwclient; for the script, `place` in the queue for downloads
-    (0: none) and `eta` in seconds."""
+    image is for another; `tar` for the runtime overlay of wwclient; `peer`, the address that asks; for the script,
+    `place` in the queue for downloads (0: none) and `eta` in seconds."""
 
     wwid: str
     compress: str = ""
@@ -80,6 +81,7 @@ class Ask:
     arch: str = ""
     tar: bool = False
     ipv6: bool = False
+    peer: str = ""
     place: int = 0
     eta: int = 0
 
@@ -94,6 +96,7 @@ class Planner:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self._caches = Caches(settings.wwfast.caches)
 
     def plan(self, standing: Standing, node: Node | None, stage: Stage, ask: Ask, overlay: Overlay) -> BootPlan | None:
         """Decide. None where `overlay` has none yet. Raises UnresolvedError where `standing` does not know."""
@@ -233,8 +236,10 @@ class Planner:
         if name == "localdisk":
             return self._script_of(standing, node.id, name, variables)
         image = self._bootable(standing, node, ask)
-        way = self._way(standing, node, ask, image)
+        near = self._caches.of(node, ask.peer)
+        way = self._way(standing, node, ask, image, bool(near))
         variables |= {"way": plain(way.why), **self._downloads(standing, node, ask, image)}
+        variables |= {"cached": self._cached(standing, node, ask, image, near), "silence": caches.SILENCE}
         overlays = self._overlays(node, way.root, GZ if way.root else image.boot_format, overlay)
         if overlays is None:
             return None
@@ -245,22 +250,32 @@ class Planner:
         elif way.root:
             need = ways.total(way.way.need)
             release = self.kernel(standing, node, ask).version
-            arguments = stage1.arguments(
-                image, release, node, urls.base, way.root, need, preload=bool(overlays["preload"])
-            )
+            preload = bool(overlays["preload"])
+            arguments = stage1.arguments(image, release, node, urls.base, way.root, need, preload=preload)
+            arguments += stage1.sources(standing.blobs, image, way.root, near)
             variables |= {"stages": [Stage.STAGE1.value], "preload": False, "kernel_args": Expanded(arguments)}
         return replace(self._script_of(standing, node.id, name, variables), way=way, image=image.build)
 
-    def _way(self, standing: Standing, node: Node, ask: Ask, image: ServedImage) -> Choice:
+    def _cached(
+        self, standing: Standing, node: Node, ask: Ask, image: ServedImage, near: Sequence[str]
+    ) -> list[list[str]]:
+        """Stages that iPXE fetches, each with a URL where a cache has it, the nearest first. Raises WwfastError."""
+        kernel = self.kernel(standing, node, ask)
+        found = {Stage.KERNEL: kernel.artefact, Stage.STAGE1: image.stage1.get(kernel.version)}
+        if image.initramfs is not None and kernel.version in image.initramfs:
+            found[Stage.INITRAMFS] = image.initramfs[kernel.version].artefact
+        names = {stage.value: standing.blobs.name(artefact) for stage, artefact in found.items() if artefact}
+        return [[stage, f"{url}/blob/{name}"] for stage, name in names.items() if name for url in near]
+
+    def _way(self, standing: Standing, node: Node, ask: Ask, image: ServedImage, cached: bool) -> Choice:
         """Raises WwfastError where none is for this node."""
         release = self.kernel(standing, node, ask).version
         if dracut.entry(node):
             return dracut.choose(image, node, release, ask.machine)
         name = node.ipxe_template or "default"
         lacks = "" if standing.scripts.fetches(name) else f"iPXE template {name} of this site fetches no stages"
-        return ways.choose(
-            image, node, release, ask.machine, lacks or ("stage-1 has no IPv6 address" if ask.ipv6 else "")
-        )
+        lacks = lacks or ("stage-1 has no IPv6 address" if ask.ipv6 else "")
+        return ways.choose(image, node, release, ask.machine, lacks, cached=cached)
 
     def _bootable(self, standing: Standing, node: Node, ask: Ask) -> ServedImage:
         """Raises WwfastError where the image would not boot this machine."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from wwfast.archive.artefact import FORMATS, Artefact
-from wwfast.boot.script import Scripts
+from wwfast.boot.loader.script import Scripts
 from wwfast.boot.standing import NOBODY, Initramfs, Key, ServedImage, ServedKernel, Standing, key
 from wwfast.errors import WwfastError, of_system
 from wwfast.images import names

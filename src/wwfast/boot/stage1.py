@@ -11,11 +11,13 @@ from wwfast.config.checks import MOUNTED
 from wwfast.errors import NotFoundError, WwfastError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from wwfast.archive.artefact import Artefact
-    from wwfast.boot.standing import ServedImage, ServedKernel
+    from wwfast.boot.standing import Blobs, ServedImage, ServedKernel
     from wwfast.nodes.model import Node
 
-CACHES, UPDATES = "wwfast.cache=", "wwfast.update=1"
+CACHES, UPDATES, CACHED = "wwfast.cache=", "wwfast.update=1", "wwfast.blob"
 PRELOADS = "wwfast.runtime=1"  # among the arguments: stage-1 fetches the runtime overlay as well
 
 
@@ -107,3 +109,9 @@ def arguments(image: ServedImage, release: str, node: Node, base: str, kind: str
         **({"upper": checks.ZRAM} if node.wwfast.upper == checks.ZRAM and kind in MOUNTED else {}),
     }
     return " ".join([*([own] if own else []), *(f"wwfast.{name}={value}" for name, value in ours.items())])
+
+
+def sources(blobs: Blobs, image: ServedImage, kind: str, caches: Sequence[str]) -> str:
+    """What is added to them where there are caches which can have the image: they are asked before the server."""
+    name = blobs.name(image.roots[form(kind)]) if caches else ""
+    return f" {CACHED}={name} wwfast.caches={','.join(caches)}" if name else ""

@@ -18,6 +18,7 @@ class Stage(StrEnum):
     KMODS = "kmods"
     SYSTEM = "system"
     RUNTIME = "runtime"
+    BLOB = "blob"  # no stage of a node: what caches fetch
 
     @property
     def label(self) -> str:

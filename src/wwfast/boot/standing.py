@@ -5,6 +5,7 @@ Whoever answers a node has nothing else: `boot.resolve` reads the disk, nothing 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
@@ -14,10 +15,13 @@ from wwfast.images import names
 
 if TYPE_CHECKING:
     from wwfast.archive.artefact import Artefact
-    from wwfast.boot.script import Scripts
+    from wwfast.boot.loader.script import Scripts
     from wwfast.nodes.model import Node
 
 T = TypeVar("T")
+
+PREFIX = "sha256-"
+NAME = re.compile(PREFIX + r"([0-9a-f]{64})")
 
 
 class UnresolvedError(Exception):
@@ -84,13 +88,32 @@ def key(node: Node, begun: str = "") -> Key:
 
 
 @dataclass(frozen=True, slots=True)
+class Blobs:
+    """`named`: SHA-256 (hex) by the digest of an artefact; `bodies` by SHA-256."""
+
+    named: Mapping[str, str] = field(default_factory=dict)
+    bodies: Mapping[str, Artefact | bytes] = field(default_factory=dict)
+
+    def name(self, artefact: Artefact) -> str:
+        """Below /blob/; "" for what has none, or none yet."""
+        found = self.named.get(artefact.digest)
+        return PREFIX + found if found else ""
+
+    def get(self, name: str) -> Artefact | bytes | None:
+        match = NAME.fullmatch(name)
+        return self.bodies.get(match[1]) if match is not None else None
+
+
+@dataclass(frozen=True, slots=True)
 class Standing:
-    """What was found, or what is wrong with it. `builds` are the ids on the disk by name of the image."""
+    """What was found, or what is wrong with it. `builds` are the ids on the disk by name of the image; `blobs` are
+    found out later."""
 
     scripts: Scripts
     images: Mapping[str, ServedImage | WwfastError] = field(default_factory=dict)
     kernels: Mapping[Key, ServedKernel | WwfastError] = field(default_factory=dict)
     builds: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    blobs: Blobs = Blobs()
 
     def image(self, node: Node, begun: str) -> ServedImage:
         """Raises WwfastError, and UnresolvedError."""

@@ -143,9 +143,11 @@ def _in_one(image: ServedImage, args: Sequence[str]) -> Way:
     return Way("", -(-need // MIB), -(-least // MIB), packed)
 
 
-def choose(image: ServedImage, node: Node, release: str, machine: Machine, lacks: str = "") -> Choice:
-    """The way of a node; `lacks` keeps it from two stages. Raises WwfastError where none fits, with what each needs or
-    lacks."""
+def choose(
+    image: ServedImage, node: Node, release: str, machine: Machine, lacks: str = "", *, cached: bool = False
+) -> Choice:
+    """The way of a node; `lacks` keeps it from two stages, and `cached` says that there are caches for it. Raises
+    WwfastError where none fits, with what each needs or lacks."""
     said = node.wwfast.two_stage
     said = AUTO if said.lower() in UNSET else said or AUTO
     if wrong := way(node.root, said):
@@ -157,7 +159,7 @@ def choose(image: ServedImage, node: Node, release: str, machine: Machine, lacks
         ways[1:] = [Way(each.root, lacks=lacks) for each in ways[1:]]
     wanted = _wanted(ways, node.root, said)
     silent = machine.silent and not machine.memory
-    better = "" if machine.silent else _better(image, release, node)
+    better = "" if machine.silent else _better(image, release, node, cached)
     if better:
         wanted.sort(key=lambda each: not each.root)
     able = [each for each in wanted if not each.lacks and _fits(each, machine)]
@@ -171,11 +173,13 @@ def choose(image: ServedImage, node: Node, release: str, machine: Machine, lacks
     return Choice(chosen, _why(chosen, node, said, machine, ways[0], better))
 
 
-def _better(image: ServedImage, release: str, node: Node) -> str:
-    """What the node has that two stages alone make use of."""
+def _better(image: ServedImage, release: str, node: Node, cached: bool) -> str:
+    """What the node has that two stages alone make use of: what comes from a cache in a rack, stage-1 checks."""
     if stage1.updates(image, release, node):
         return "its root on the disk is updated"
-    return "it has a cache" if stage1.caches(image, release, node) else ""
+    if stage1.caches(image, release, node):
+        return "it has a cache"
+    return "its image comes from a cache of its rack" if cached else ""
 
 
 def _fits(each: Way, machine: Machine) -> bool:

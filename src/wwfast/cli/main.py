@@ -14,6 +14,7 @@ from wwfast.cli.groups import globals_anywhere
 
 # name: (module below wwfast.cli, object in it, aliases). A module is imported only when its command runs.
 COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "cache": ("server.cache:cache", ()),
     "clean": ("server.clean:clean", ()),
     "completion": ("config:completion", ()),
     "config": ("config:config", ()),
@@ -37,6 +38,7 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "version": ("version:version", ("vers",)),
 }
 SUMMARY = {
+    "cache": "Caches of boot files in the racks.",
     "clean": "Remove caches and what nothing refers to any more.",
     "completion": "Print the completion script of a shell.",
     "config": "Show warewulf.conf as it is understood.",

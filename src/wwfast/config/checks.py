@@ -290,6 +290,13 @@ def image(text: str) -> str:
     return name(bare) or (name(build) if at else "")
 
 
+def cache_url(text: str) -> str:
+    """Of a cache: an address, for stage-1 asks no DNS, and it goes to iPXE and a kernel's command line."""
+    found = re.fullmatch(r"http://(\[[0-9a-fA-F:.]+\]|[0-9.]+)(?::([0-9]+))?", text)
+    right = found is not None and not ip(found[1].strip("[]")) and not (found[2] and port(found[2]))
+    return "" if right else f"{shown(text)} is no URL of a cache (http://ADDRESS:PORT)"
+
+
 def hostname(text: str) -> str:
     """The id of a node: a name that files, URLs, DNS and programs take for nothing else (RFC 1035 2.3.4, 1123 2.1)."""
     if SIMPLE.fullmatch(text):

@@ -174,6 +174,12 @@ class Client(Section, frozen=True):
     port: Annotated[int, Doc("Fixed source port of wwclient; 0: a range below 1024.", check=checks.port_or_none)] = 0
 
 
+class Cache(Section, frozen=True):
+    url: Annotated[str, Doc("http://ADDRESS:PORT, as nodes reach it.", check=checks.cache_url)] = ""
+    networks: Annotated[list[str], Doc("Networks of the nodes that it is near to.", check=checks.cidr)] = []
+    tags: Annotated[dict[str, str], Doc("Tags of the nodes that it is near to.", check=checks.line)] = {}
+
+
 class Own(Section, frozen=True):
     """wwfast's own settings; Warewulf ignores them."""
 
@@ -245,6 +251,10 @@ class Own(Section, frozen=True):
         Doc("Bytes one byte of a compressed archive may unpack to, beyond the first GiB.", check=checks.positive),
     ] = 200
     client_rate: Annotated[int, Doc("Bytes a second to one node at most; 0: no limit. Some network cards hang.")] = 0
+    caches: Annotated[
+        list[Cache],
+        Doc("Caches in the racks (`wwfast cache nginx`), from which nodes fetch kernels, stage-1 and images."),
+    ] = []
     connections: Annotated[int, Doc("HTTP connections open at once at most.", check=checks.positive)] = 50_000
 
 
@@ -374,6 +384,8 @@ def parse(data: bytes, paths: Paths) -> Settings:
     if not values.get("tftp", {}).get("ipxe", True):
         values["tftp"] = {key: value for key, value in values["tftp"].items() if key != "ipxe"}
     settings: Settings = msgspec.convert(values, Settings)
+    if not all(cache.url for cache in settings.wwfast.caches):
+        raise ConfigError(f"{name}: wwfast.caches: a cache has no url", hint="url: http://ADDRESS:PORT")
     return msgspec.structs.replace(
         settings,
         locations=locate(settings, paths),

@@ -17,8 +17,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from wwfast.boot.binaries import HINT, BootFiles
-from wwfast.boot.firmware import OPTIONAL_FILES
+from wwfast.boot.loader.binaries import HINT, BootFiles
+from wwfast.boot.loader.firmware import OPTIONAL_FILES
 from wwfast.boot.plan import Planner
 from wwfast.daemon.boot.addresses import Addresses
 from wwfast.daemon.boot.discovery import Discovery
@@ -29,9 +29,11 @@ from wwfast.daemon.boot.routes import Routes
 from wwfast.daemon.following import Follower
 from wwfast.daemon.life.handover import Offer, Predecessor, Sockets, State, find
 from wwfast.daemon.life.supervision import Supervisor, Threads
+from wwfast.daemon.naming import Naming
 from wwfast.daemon.notices import Looking
 from wwfast.daemon.report import Report
 from wwfast.daemon.state.board import Board
+from wwfast.daemon.state.carried import Carried
 from wwfast.daemon.state.database import PhaseStore, require_writable
 from wwfast.daemon.state.timeline import Timeline
 from wwfast.daemon.traffic.scheduler import WaveScheduler
@@ -113,11 +115,21 @@ class Daemon:
         )
         self.machines = Machines(paths.machines)
         self.files = BootFiles.load(settings.tftp.ipxe, paths.ipxe_source)
+        self.naming: Naming | None = None
+        if settings.wwfast.caches:
+            self.naming = Naming(paths, self.registry, self.files, self.supervisor, Threads(1, "naming"))
         self.upkeep = Upkeep(
-            paths, self.registry, self.files, self.supervisor, self._alone[STANDING], self.overlays.images_changed
+            paths,
+            self.registry,
+            self.files,
+            self.supervisor,
+            self._alone[STANDING],
+            self.overlays.images_changed,
+            self.naming.refresh if self.naming else lambda: None,
         )
         self.scheduler = WaveScheduler() if settings.wwfast.download_order == "wave" else None
         self.report = Report(self.registry, self.overlays, self.timeline, self.guard, self.supervisor, self.scheduler)
+        self.report.carried = Carried(cache.url for cache in settings.wwfast.caches)
         self._looking = Looking(self.overlays, self.supervisor, self._alone[LOOKING])
         self.http: HttpServer | None = None
         self.tftp: TftpServer | None = None
@@ -209,6 +221,8 @@ class Daemon:
         assert self._follower is not None
         self._follower.start()
         self.upkeep.start()
+        if self.naming is not None:
+            self.naming.start(self.upkeep)
         self._looking.start()
         self._watch_threads()
         self.supervisor.keep(TENDING, self._tend_overlays)
@@ -278,6 +292,7 @@ class Daemon:
             aside=self._alone[ASIDE],
             outlook=self.report.outlook,
             tell=self.report.record,
+            carried=self.report.carried.told,
         )
         own = self.settings.wwfast
         limits = Limits(connections=own.connections, pacing_bytes=own.client_rate)
@@ -378,6 +393,8 @@ class Daemon:
         self.replaced.set()
         log.info("replaced by another server; finishing what is under way")
         self.supervisor.stop()
+        if self.naming is not None:
+            self.naming.close()
         with self.supervisor.guarded("letting go of DHCP"):
             if self.dhcp is not None:
                 self.dhcp.stop()
@@ -405,6 +422,8 @@ class Daemon:
         if self._offer is not None:
             self._offer.close()
         self.supervisor.stop()
+        if self.naming is not None:
+            self.naming.close()
         with self.supervisor.guarded("stopping DHCP"):
             if self.dhcp is not None:
                 self.dhcp.stop()

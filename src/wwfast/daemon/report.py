@@ -11,6 +11,7 @@ from wwfast.boot.stages import Stage
 from wwfast.daemon.boot.addresses import Addresses
 from wwfast.daemon.boot.guard import Guard
 from wwfast.daemon.life.supervision import Supervisor
+from wwfast.daemon.state.carried import Carried
 from wwfast.daemon.state.timeline import Timeline
 from wwfast.daemon.traffic.scheduler import WaveScheduler
 from wwfast.net.http.server import HttpServer
@@ -42,6 +43,7 @@ class Report:
     http: HttpServer | None = None
     tftp: TftpServer | None = None
     dhcp: Addresses | None = None
+    carried: Carried = field(default_factory=lambda: Carried(()))
     each: Restraint = field(default_factory=lambda: Restraint(*EACH))
     all: Restraint = field(default_factory=lambda: Restraint(*ALL))
     summaries: Restraint = field(default_factory=lambda: Restraint(1, 0.1))
@@ -50,6 +52,9 @@ class Report:
     def record(self, event: Transfer) -> None:
         """Never raises: whoever sends goes on sending."""
         with self.supervisor.guarded("recording transfers"):
+            if event.stage == Stage.BLOB:
+                self._carry(event)
+                return
             ends = event.outcome in (Outcome.DONE, Outcome.FAILED, Outcome.TOLD, Outcome.NOTED)
             told = not ends or self.each.allows(event.peer or event.wwid)
             if event.refused and not told:
@@ -65,6 +70,11 @@ class Report:
                 self.guard.went_on(node, event.stage, event.wwid, event.peer, done=event.status == 200)
             if ends and told and self.all.allows():
                 self._log(event)
+
+    def _carry(self, event: Transfer) -> None:
+        """What a cache fetches is no node's: a slice of 8 MiB each, so it is counted and not logged."""
+        if event.outcome in (Outcome.DONE, Outcome.FAILED):
+            self.carried.fetched(event.peer, event.sent_bytes)
 
     def _log(self, event: Transfer) -> None:
         log.log(
@@ -119,6 +129,8 @@ class Report:
         }
         if self.http is not None:
             found["http"] = dict(self.http.figures)
+        if caches := self.carried.figures:
+            found["caches"] = caches
         if self.scheduler is not None:
             found["queue"] = self.scheduler.figures
         if self.dhcp is not None and self.dhcp.server is not None:

@@ -12,9 +12,10 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from wwfast.boot.binaries import BootFiles
+from wwfast.boot.loader.binaries import BootFiles
 from wwfast.boot.resolve import Resolver
 from wwfast.boot.standing import ServedImage
 from wwfast.daemon.life.supervision import Supervisor
@@ -33,7 +34,8 @@ BINARIES = "reading iPXE binaries"
 
 
 class Upkeep:
-    """`standing` is the last one. `changed` is called in the thread when images may have."""
+    """`standing` is the last one. `changed` is called in the thread when images may have, `taken` on the loop when
+    there is a new standing."""
 
     def __init__(
         self,
@@ -43,6 +45,7 @@ class Upkeep:
         supervisor: Supervisor,
         executor: Executor,
         changed: Callable[[], None] = lambda: None,
+        taken: Callable[[], None] = lambda: None,
     ) -> None:
         self.standing: Standing
         self._paths = paths
@@ -50,7 +53,7 @@ class Upkeep:
         self._files = files
         self._supervisor = supervisor
         self._executor = executor
-        self._changed = changed
+        self._changed, self._taken = changed, taken
         self._resolver = Resolver(paths)
         self._notices = Notices(self._heard)
         self._wanted = asyncio.Event()
@@ -103,7 +106,8 @@ class Upkeep:
         loop = asyncio.get_running_loop()
         try:
             work = loop.run_in_executor(self._executor, self._resolve, asked)
-            self.standing = await self._supervisor.attend(RESOLVING, work)
+            self.standing = replace(await self._supervisor.attend(RESOLVING, work), blobs=self.standing.blobs)
+            self._taken()
         except Exception:
             self._wanted.set()  # what changed is still to be taken in
             raise

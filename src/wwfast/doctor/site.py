@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from wwfast.boot import binaries, dracut
+from wwfast.boot import dracut
+from wwfast.boot.loader import binaries
 from wwfast.config.settings import lacking
 from wwfast.doctor.finding import ERROR, WARNING, Fault, Finding, Scene, grouped
 from wwfast.errors import ConfigError, WwfastError

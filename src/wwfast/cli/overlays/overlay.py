@@ -291,7 +291,7 @@ overlay.aliases["variables"] = overlay.aliases["vars"] = "info"
 @pass_app
 def lint(app: App, names: tuple[str, ...]) -> None:
     """Say what of the templates will not run, before a node asks. Without OVERLAY: of all, and of iPXE scripts."""
-    from wwfast.boot.script import Scripts
+    from wwfast.boot.loader.script import Scripts
     from wwfast.errors import WwfastError
     from wwfast.overlays.files import model
     from wwfast.overlays.templates.porting.lint import Linter

@@ -14,9 +14,9 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import TYPE_CHECKING
 
-from wwfast.boot.binaries import BootFiles
-from wwfast.boot.firmware import boot_file
-from wwfast.boot.urls import Urls
+from wwfast.boot.loader.binaries import BootFiles
+from wwfast.boot.loader.firmware import boot_file
+from wwfast.boot.loader.urls import Urls
 from wwfast.config import checks
 from wwfast.daemon.boot.guard import Guard
 from wwfast.daemon.life.handover import Sockets

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from wwfast.nodes.registry import Registry, Snapshot
 
 RETRY_AFTER = 2
+#: Names by content: a cache may keep for ever what there is, and for seconds that there is nothing.
+FOR_EVER, GONE = "public, max-age=31536000, immutable", "public, max-age=5"
 #: For the overlays of a script: most are made in 1 ms, the first ones of a cold cache in a second. It then goes out all
 #: the same, and the node asks for them when it has its image.
 SCRIPT_SECONDS = 3.0
@@ -94,6 +96,7 @@ class Routes:
         aside: Executor,
         outlook: Callable[[str], tuple[int, float]],
         tell: Callable[[Transfer], None],
+        carried: Callable[[str], None] = lambda _: None,
         neighbour: Callable[[str], str] | None = None,
     ) -> None:
         self._registry = registry
@@ -112,7 +115,7 @@ class Routes:
         self._render_file, self._rendering = render_file, rendering
         self._aside = aside
         self._outlook = outlook
-        self._tell = tell
+        self._tell, self._carried = tell, carried
         self._neighbour = neighbour or Neighbours()
         self._begun: dict[str, str] = {}  # of nodes that boot by dracut: the build that their script had
 
@@ -124,6 +127,8 @@ class Routes:
             return self._status(request)
         if parts and parts[0] == "efiboot":
             return self._binary("/".join(parts[1:]))
+        if parts and parts[0] == "blob":
+            return self._blob("/".join(parts[1:]))
         if parts and parts[0] == "files":
             return self._file("/".join(parts[1:]), request)
         told = parts[1] if len(parts) > 1 else request.query.get("wwid", "")
@@ -218,6 +223,8 @@ class Routes:
             said = (request.peer_ip, target.wwid, node.id)
             outcome = Outcome.NOTED if request.query.get("well") else Outcome.TOLD
             self._tell(Transfer(target.stage, outcome, time.time(), *said, detail=target.said))
+            if self._guard.is_own(node, target.wwid, request.peer_ip):
+                self._carried(request.query.get("carried", ""))
         return Response(waits=False)
 
     def _plan(self, node: Node | None, target: Target) -> BootPlan | None:
@@ -353,6 +360,23 @@ class Routes:
         if data is None:
             return refusal(404, f"no boot file {name}")
         return Response(status=200, body=data, content_type="application/efi", stage=Stage.EFIBOOT.value, sent=name)
+
+    def _blob(self, name: str) -> Response:
+        """Whatever has this content, for whoever knows its name; no look at a node."""
+        body = self._upkeep.standing.blobs.get(name)
+        if body is None:
+            return refusal(404, "nothing here has this content", headers={"Cache-Control": GONE})
+        etag = f'"{name}"' if isinstance(body, bytes) else ""
+        return Response(
+            status=200,
+            body=body,
+            content_type="application/octet-stream",
+            headers={"Cache-Control": FOR_EVER},
+            etag=etag,
+            stage=Stage.BLOB.value,
+            sent=name,
+            waits=False,
+        )
 
     async def _file(self, path: str, request: Request) -> Response:
         """A file of the site. It is no stage of a boot: nothing is discovered, nothing waits for a turn."""

@@ -59,6 +59,7 @@ def parse(
         image=tame(request.query.get("image", "")) if stage is not Stage.IPXE else "",
         arch=tame(request.query.get("arch", "")),
         tar=request.query.get("format") == "tar",
+        peer=request.peer_ip,
         ipv6=":" in request.peer_ip and not request.peer_ip.startswith("::ffff:"),
     )
     said = request.query.get("said", "") if stage is Stage.STAGE1 else ""

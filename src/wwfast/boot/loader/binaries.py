@@ -123,6 +123,9 @@ class BootFiles:
         self.by_arch = {binary.arch: binary.name for binary in found}
         self._data, self._stamps = data, stamps
 
+    def bodies(self) -> list[bytes]:
+        return list(self._data.values())
+
     def get(self, name: str) -> bytes | None:
         """`snponly.efi`, `/snponly.efi` and Warewulf's `warewulf/snponly.efi` are one file; nothing else exists."""
         return self._data.get(name.lstrip("/").removeprefix("warewulf/"))

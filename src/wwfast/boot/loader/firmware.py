@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Protocol
 from urllib.parse import quote
 
-from wwfast.boot.urls import Urls
+from wwfast.boot.loader.urls import Urls
 from wwfast.boot.ways import BIOS, UEFI
 
 # UEFI HTTP boot has architecture numbers of its own (IANA "Processor Architecture Types"); the iPXE binary is
