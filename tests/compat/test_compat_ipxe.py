@@ -129,8 +129,9 @@ def test_compat_bond_slave_without_its_bond_is_told(paths: Paths) -> None:
 nodes:
   a: {network devices: {m1: {type: bond-slave, tags: {master: bond0}}, m2: {type: Bond-slave}, m3: {}}}
   b: {network devices: {m1: {type: bond-slave, tags: {master: bond0}}}}
+  c: {network devices: {m1: {tags: {type: bond-slave, master: bond0}}, m2: {tags: {type: bond-slave}}}}
 """
     [found] = site.members(scene(paths, nodes=nodes))
-    assert found.nodes == ("a",)
+    assert found.nodes == ("a", "c")
     assert "device m2" in found.message
     assert "--netname m2 --nettagadd master=" in found.fix

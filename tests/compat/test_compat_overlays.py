@@ -80,8 +80,13 @@ def test_compat_tags_ask_dhcp_and_say_what_becomes_of_ipv6(paths: Paths, overlay
 
 @pytest.mark.parametrize("overlay", NETWORK)
 @pytest.mark.parametrize("other", ["systemd.netname", "udev.netname"])
-def test_compat_bond_slave_is_a_member_that_is_an_ethernet_device(paths: Paths, overlay: str, other: str) -> None:
-    member = {"type": "bond-slave", "hwaddr": MAC, "tags": {"master": "bond0"}}
+@pytest.mark.parametrize("by_tag", [False, True], ids=["field", "tag"])
+def test_compat_bond_slave_is_a_member_that_is_an_ethernet_device(
+    paths: Paths, overlay: str, other: str, by_tag: bool
+) -> None:
+    kind = {"type": "bond-slave"}
+    tags = {"master": "bond0", **(kind if by_tag else {})}
+    member = {"hwaddr": MAC, "tags": tags, **({} if by_tag else kind)}
     text = text_of(paths, overlay, member)
     assert "slave" not in text.lower().replace("slave-type=bond", "").replace("slave=yes", "")
     assert "slave" not in text_of(paths, other, member).lower()

@@ -524,6 +524,13 @@ ENCODINGS = {
     "UTF-16 without a mark": (LATIN.encode("utf-16-le"), ":1:2: a zero byte", "file "),
     "Latin-1": (LATIN.encode("latin-1"), ":4:13: byte 0xfc is not UTF-8", "iconv -f ISO-8859-1"),
     "Latin-1 in a comment": (b"# gr\xfcn\nnodes:\n  n1: {}\n", ":1:5: byte 0xfc is not UTF-8", "iconv -f ISO-8859-1"),
+    "a control character": (
+        b"nodes:\n  n1: {}\n  n2:\n    comment: a\x01b\n",
+        ":4:15: the character '\\x01' is no",
+        "sed -n l",
+    ),
+    "one of C1": ("nodes:\n  n1: {comment: a\x80}\n".encode(), ":2:18: the character '\\x80' is no text", "sed -n l"),
+    "no character at all": ("nodes:\n  n1: {comment: a\ufffe}\n".encode(), ":2:18: the character '\\ufffe'", "sed"),
     "a cut letter": ("nodes:\n  n1: {comment: grün".encode()[:-2], ":2:19: byte 0xc3 is not UTF-8", "iconv"),
     "a zero byte": (b"nodes:\n  n1: {}\n\0\0", ":3:1: a zero byte", "file "),
 }
@@ -796,3 +803,10 @@ def commands(command: click.Command, name: str) -> Iterator[tuple[str, click.Com
 def test_cli_help_of_each_command_has_an_example() -> None:
     missing = [name for name, command in commands(cli, "wwfast") if "Example: wwfast" not in (command.epilog or "")]
     assert missing == []
+
+
+def test_a_line_break_in_a_value_is_none_of_the_table(paths: Paths, run: Run) -> None:
+    paths.nodes_conf.write_text('nodes:\n  n1:\n    tags: {nl: "a\\nb"}\n')
+    status, out, _ = run("node", "list", "-a", "n1")
+    assert (status, len([line for line in out.splitlines() if "a\\nb" in line])) == (0, 1)
+    assert not [line for line in out.splitlines() if line == "b"]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from support.commands import Run, runner
-from wwfast.paths import Paths
+from wwfast.paths import SHARE, Paths
 
 CONF = """\
 ipaddr: 10.0.0.1
@@ -65,6 +65,39 @@ def test_configure_hostfile_keeps_own_lines_and_follows_the_nodes(paths: Paths, 
     assert run("configure hostfile")[0] == 0
     assert hosts(paths).startswith("10.9.9.9 mine\n127.0.0.1 localhost\n")
     assert hosts(paths).endswith("10.0.0.3 n1 n1-default\n")
+
+
+def test_configure_writes_whatever_else_the_overlay_of_a_site_holds(paths: Paths, run: Run, tmp_path: Path) -> None:
+    """Plain files, templates of both kinds; once, and away again with undo. Links are named."""
+    overlay = paths.site_overlays / "host/rootfs/etc"
+    shutil.copytree(SHARE / "overlays/host/rootfs/etc", overlay)
+    (overlay / "genders").write_text("n1 compute\n")
+    (overlay / "list.j2").write_text("{% for node in all_nodes if node.network_devices %}{{ node.id }}\n{% endfor %}")
+    (overlay / "go.ww").write_text("{{ range .AllNodes }}{{ if .NetDevs }}{{ .Id }}{{ end }}{{ end }}\n")
+    (overlay / "link").symlink_to("genders")
+    before = tree(paths.root)
+    for command in ("configure hostfile", "configure --all"):
+        _, _, err = run(command)
+        assert "/etc/link of the overlay host is no file, and is not written" in err
+        etc = paths.root / "etc"
+        found = [(etc / name).read_text() for name in ("genders", "list", "go")]
+        assert found == ["n1 compute\n", "n1\n", "n1\n"]
+        assert not (etc / "link").exists()
+        assert not (etc / "dnsmasq.d").exists(), "it is of a verb that has nothing to do here"
+    assert run("configure undo")[0] == 0
+    assert {
+        name: text for name, text in tree(paths.root).items() if "keys" not in name and ".ssh" not in name
+    } == before
+    paths.conf.write_text(CONF + "warewulf: {host overlay: false}\n")
+    assert run("configure hostfile")[0] == 0
+    assert not (paths.root / "etc/genders").exists()
+
+
+def test_configure_says_when_the_overlay_of_a_site_lacks_what_a_verb_writes(paths: Paths, run: Run) -> None:
+    (paths.site_overlays / "host/rootfs/etc").mkdir(parents=True)
+    status, out, err = run("configure hostfile")
+    assert (status, out) == (0, "")
+    assert err == "warning: hostfile: the overlay host of this site has no etc/hosts, so nothing is written\n"
 
 
 def test_configure_does_not_overwrite_what_others_wrote(paths: Paths, run: Run) -> None:

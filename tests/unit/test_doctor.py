@@ -220,6 +220,10 @@ def _unusable_profile(site: Healthy) -> None:
         site.entries[name]["profiles"] = ["default", "bad"]
 
 
+def _arguments_too_long(site: Healthy) -> None:
+    site.entries["n2"]["kernel"] = {"args": [f"a{number}={'x' * 1000}" for number in range(2)]}
+
+
 def _never_built(site: Healthy) -> None:
     site.conf["warewulf"]["autobuild overlays"] = False
 
@@ -264,7 +268,8 @@ FAULTS: dict[Callable[[Healthy], None], tuple[str, str, str, str]] = {
     _nothing_to_discover: ("error", "n2", "has no network device", "--netname default"),
     _hardware_address_twice: ("error", "n2", "belong to n1 as well", "wwfast node set n2 --hwaddr MAC"),
     _unusable_entry: ("error", "n2", "10.0.0.300", "wwfast node edit n2"),
-    _unusable_profile: ("error", "n[1-2]", "its profile 'bad' is unusable", "wwfast node edit 'n[1-2]'"),
+    _unusable_profile: ("error", "n[1-2]", "its profile 'bad' is unusable", "wwfast profile edit bad"),
+    _arguments_too_long: ("error", "n2", "has 2075 letters and may have 2047", "wwfast node set n2 --kernelargs"),
     _never_built: (
         "error",
         "n[1-3]",

@@ -40,7 +40,7 @@ def other() -> Iterator[Server]:
 
 def boot(place: Path, server: Server, *caches: str) -> subprocess.CompletedProcess[str]:
     """The image must be right, whoever it comes from."""
-    words = f"blob={NAME} caches='{' '.join(caches)}' {HASTY}"
+    words = f"blob={NAME} caches=$(words '{','.join(caches)}') {HASTY}"
     done = run(place, server, f"{words}; fetch_image {listed(place, SIZE)} {place}/root; tell_origins")
     assert done.returncode == 0, done
     assert (place / "root").read_bytes() == BODY

@@ -48,6 +48,7 @@ class Host:
         self._settings = settings
         self._snapshot = snapshot
         self._kept = paths.state / "host"
+        self.left: list[str] = []  # links, devices: what `rendered` met that is no file
 
     def rendered(self, wanted: Callable[[str], bool]) -> list[HostFile]:
         """The files of the overlay whose path (without a leading slash) is wanted. Raises WwfastError."""
@@ -63,11 +64,14 @@ class Host:
                 skipped = item.output.startswith(FOREIGN) and self._settings.own_dhcp
                 if item.kind == model.DIRECTORY or skipped or not wanted(item.output):
                     continue
-                if not item.template:
+                if not item.template and item.kind != model.FILE:
+                    self.left.append(f"/{item.output}")
+                elif not item.template:
                     found.append(self.file(item.path, item.read(), stat.S_IMODE(item.source.stat().st_mode)))
-                    continue
-                _, outputs = service.render(snapshot, snapshot.nodes[name], OVERLAY, item.path)
-                found += [self.file(each.path, each.content, item.mode) for each in outputs if each.kind == model.FILE]
+                else:
+                    _, outputs = service.render(snapshot, snapshot.nodes[name], OVERLAY, item.path)
+                    made = [each for each in outputs if each.kind == model.FILE]
+                    found += [self.file(each.path, each.content, item.mode) for each in made]
         return found
 
     def _with_server(self) -> tuple[Snapshot, str]:

@@ -253,6 +253,7 @@ class Planner:
             preload = bool(overlays["preload"])
             arguments = stage1.arguments(image, release, node, urls.base, way.root, need, preload=preload)
             arguments += stage1.sources(standing.blobs, image, way.root, near)
+            stage1.require_room(node, arguments)
             variables |= {"stages": [Stage.STAGE1.value], "preload": False, "kernel_args": Expanded(arguments)}
         return replace(self._script_of(standing, node.id, name, variables), way=way, image=image.build)
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from wwfast.nodes.model import Node
 
 CACHES, UPDATES, CACHED = "wwfast.cache=", "wwfast.update=1", "wwfast.blob"
+BESIDE = 100  # letters of initrd=, wwid= and the end beside the arguments
 PRELOADS = "wwfast.runtime=1"  # among the arguments: stage-1 fetches the runtime overlay as well
 
 
@@ -109,6 +110,16 @@ def arguments(image: ServedImage, release: str, node: Node, base: str, kind: str
         **({"upper": checks.ZRAM} if node.wwfast.upper == checks.ZRAM and kind in MOUNTED else {}),
     }
     return " ".join([*([own] if own else []), *(f"wwfast.{name}={value}" for name, value in ours.items())])
+
+
+def require_room(node: Node, arguments: str) -> None:
+    """Raises WwfastError where a kernel would lose the last arguments, which are ours."""
+    if len(arguments) > checks.ARGUMENTS - BESIDE:
+        raise WwfastError(
+            f"the kernel arguments of node {node.id} are {len(arguments)} letters with those of stage-1, and a kernel "
+            f"takes {checks.ARGUMENTS - BESIDE}",
+            hint=f"wwfast node set {node.id} --kernelargs ...; or --twostage never",
+        )
 
 
 def sources(blobs: Blobs, image: ServedImage, kind: str, caches: Sequence[str]) -> str:

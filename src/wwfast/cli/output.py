@@ -16,7 +16,7 @@ from wwfast.errors import WwfastError
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Warewulf's layout: two blanks between columns, a line of dashes under the header, last column unpadded."""
-    body = [["--" if cell is None or cell == "" else str(cell) for cell in row] for row in rows]
+    body = [["--" if cell is None or cell == "" else str(cell).replace("\n", "\\n") for cell in row] for row in rows]
     widths = [len(title) for title in header]
     for row in body:
         for index, cell in enumerate(row):

@@ -41,6 +41,7 @@ class Plain(str):
     """A scalar that is no text: written without quotes, whatever readers take it for."""
 
 
+UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 UTF16 = (b"\xff\xfe", b"\xfe\xff")  # byte order marks; that of UTF-32 begins with the first
 
 
@@ -64,16 +65,21 @@ def load_anchored(data: bytes, name: str) -> tuple[Tree, bool]:
 
 
 def encoding(data: bytes, name: str) -> YamlError | None:
-    """What libyaml has no words for: bytes that are no UTF-8, or the zeros of another encoding."""
+    """What libyaml has no words for, or not where it is: bytes that are no UTF-8, the zeros of another encoding, and
+    characters that no YAML has (YAML 1.2.2, 5.1)."""
     at = data.find(b"\0")
     problem, hint = "a zero byte: this is UTF-16 without its mark, or no text", f"file {name}"
     if at < 0:
         try:
-            data.decode()
-            return None
+            found = UNPRINTABLE.search(text := data.decode())
+            if found is None:
+                return None
+            at = len(text[: found.start()].encode())
+            problem, hint = f"the character {found[0]!a} is no text", f"take it out: sed -n l {name} shows where it is"
         except UnicodeDecodeError as error:
             at = error.start
-        problem, hint = f"byte 0x{data[at]:02x} is not UTF-8", f"if it is Latin-1: iconv -f ISO-8859-1 -t UTF-8 {name}"
+            problem = f"byte 0x{data[at]:02x} is not UTF-8"
+            hint = f"if it is Latin-1: iconv -f ISO-8859-1 -t UTF-8 {name}"
     start = data.rfind(b"\n", 0, at) + 1
     column = len(data[start:at].decode(errors="replace")) + 1
     return YamlError(name, problem, data.count(b"\n", 0, at) + 1, column, hint=hint)

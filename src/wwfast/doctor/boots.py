@@ -6,6 +6,7 @@ Nothing is written: not a build, not a cache. What nodes have in common is looke
 from __future__ import annotations
 
 import itertools
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -17,6 +18,7 @@ from wwfast.boot import dracut, stage1
 from wwfast.boot.plan import Ask
 from wwfast.boot.stages import Stage
 from wwfast.boot.ways import DRACUT, OF_UDEV
+from wwfast.config import checks
 from wwfast.config.checks import NEVER, UPDATE, on_disk
 from wwfast.doctor import initramfs, initrd, reach
 from wwfast.doctor.finding import ERROR, WARNING, Fault, Finding, Scene, grouped
@@ -32,6 +34,7 @@ WITHOUT = "00:00:00:00:00:00"  # stands for the hardware address of a node that 
 Look = Callable[["Node"], Iterable[Fault]]
 
 LOCAL = "localdisk"  # the iPXE template that loads nothing from us
+IMGARGS = re.compile(r"(?m)^imgargs \S+ (.*)$")
 TELL = 0.1  # seconds between two reports of the progress
 
 
@@ -100,8 +103,12 @@ class Rehearsal:
         return found
 
     def _script(self, node: Node) -> Iterator[Fault]:
-        self._paper.boot_script(node, self._ask(node))
-        return iter(())
+        script = self._paper.boot_script(node, self._ask(node)).text or ""
+        longest = max((len(line) for line in IMGARGS.findall(script)), default=0)
+        if longest >= checks.ARGUMENTS:
+            why = f"the command line of its kernel has {longest} letters and may have {checks.ARGUMENTS - 1}"
+            fix = f"wwfast node set {node.id} --kernelargs ARG,..., or less of them in its profiles"
+            yield Fault(node.id, ERROR, "kernel", f"{why}: those at the end are lost", fix)
 
     def _files(self, node: Node) -> Iterator[Fault]:
         """Kernel, image and modules: there to be sent, and made for each other."""

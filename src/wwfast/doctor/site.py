@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +18,7 @@ from wwfast.nodes import former
 from wwfast.overlays.files.sshkeys import has_host_keys
 
 # Which images an iPXE binary boots, by DHCP option 93; UEFI of x86-64 says 7 or 9.
+OF_PROFILE = re.compile(r"its profile '([^']+)' is unusable")  # nodes.registry
 MACHINES = {"00:00": "amd64", "00:07": "amd64", "00:09": "amd64", "00:0B": "arm64"}
 
 
@@ -137,7 +139,7 @@ def members(scene: Scene) -> list[Finding]:
         )
         for node in scene.nodes
         for name, device in node.network_devices.items()
-        if device.type.lower() == "bond-slave" and not device.tags.get("master")
+        if "bond-slave" in (device.type.lower(), device.tags.get("type", "").lower()) and not device.tags.get("master")
     )
 
 
@@ -146,7 +148,10 @@ def registry(scene: Scene) -> list[Finding]:
     profiles, faults = [], []
     for problem in scene.snapshot.problems:
         level = ERROR if problem.fatal else WARNING
-        fix = former.COMMAND if former.HINT in problem.message else f"wwfast {problem.kind} edit {problem.id}"
+        edit = f"wwfast {problem.kind} edit {problem.id}"
+        if (profile := OF_PROFILE.search(problem.message)) is not None:
+            edit = f"wwfast profile edit {profile[1]}"
+        fix = former.COMMAND if former.HINT in problem.message else edit
         if problem.kind == "profile":
             profiles.append(Finding(level, "nodes.conf", str(problem), fix))
         elif scene.asked(problem.id):

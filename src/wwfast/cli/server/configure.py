@@ -12,6 +12,7 @@ import click
 
 from wwfast.cli.context import App, pass_app
 from wwfast.cli.groups import AliasGroup
+from wwfast.cli.output import warn
 from wwfast.errors import UsageError, WwfastError, of_system
 
 if TYPE_CHECKING:
@@ -27,6 +28,9 @@ FILES: dict[str, tuple[str, ...]] = {
     "kea": ("etc/kea/",),
     "dhcpd": ("etc/dhcp/",),
 }
+
+
+OTHERS = "others"  # what a site's overlay holds beside these
 
 
 class How(NamedTuple):
@@ -85,7 +89,7 @@ def configure_all(app: App, how: How) -> None:
         (True, partial(write_nfs, app, how)),
         (how.writes, partial(make_keys, app, ())),
         (True, partial(write_files, app, how, "ssh")),
-        (True, partial(write_files, app, how, "hostfile", always=True)),
+        (True, partial(write_hostfile, app, how)),
     ]
     failed = []
     for wanted, part in parts:
@@ -104,8 +108,11 @@ def configure_all(app: App, how: How) -> None:
 @how_options
 @pass_app
 def hostfile(app: App, how: How) -> None:
-    """Write /etc/hosts: its own lines up to the marker stay, the nodes stand below."""
-    write_files(app, how, "hostfile", always=True)
+    """Write /etc/hosts: its own lines up to the marker stay, the nodes stand below.
+
+    And whatever else a site's overlay `host` holds that is no other verb's.
+    """
+    write_hostfile(app, how)
 
 
 @configure.command("nfs", epilog="Example: wwfast configure nfs --dry-run")
@@ -207,6 +214,19 @@ def host_of(app: App) -> Host:
     return Host(app.paths, app.settings, app.registry.snapshot())
 
 
+def write_hostfile(app: App, how: How) -> None:
+    write_files(app, how, "hostfile", always=True)
+    if app.settings.warewulf.host_overlay:
+        write_files(app, how, OTHERS)
+
+
+def is_of(verb: str) -> Callable[[str], bool]:
+    """Whether a file of the overlay is one of a verb's, by its path; OTHERS are no verb's."""
+    if verb == OTHERS:
+        return lambda path: not path.startswith(tuple(prefix for known in FILES.values() for prefix in known))
+    return lambda path: path.startswith(FILES[verb])
+
+
 def write_files(app: App, how: How, verb: str, *, always: bool = False) -> bool:
     """Whether something was written. `always`: whatever `warewulf: host overlay` says."""
     from wwfast.cli.nodes.entries import difference
@@ -215,7 +235,12 @@ def write_files(app: App, how: How, verb: str, *, always: bool = False) -> bool:
         click.echo(f"{verb}: nothing is written (`warewulf: host overlay: false`)")
         return False
     host, changed = host_of(app), False
-    for file in host.rendered(lambda path: path.startswith(FILES[verb])):
+    wanted = host.rendered(is_of(verb))
+    for name in host.left:
+        warn(f"{name} of the overlay host is no file, and is not written")
+    if not wanted and verb in FILES:
+        warn(f"{verb}: the overlay host of this site has no {' and no '.join(FILES[verb])}, so nothing is written")
+    for file in wanted:
         if how.show:
             sys.stdout.write(file.content.decode(errors="replace"))
         elif not file.differs:
