@@ -185,6 +185,10 @@ REFUSED = {
     "an IPv6 netmask": ("node set n1 --netmask ffff:: --yes", 2, "--netmask: 'ffff::' is not a netmask"),
     "an IPv4 address for IPv6": ("node set n1 --ipaddr6 10.0.0.1 --yes", 2, "'10.0.0.1' is not an IPv6 address"),
     "a bad MAC": ("node set n1 --hwaddr 0:1 --yes", 2, "is not a hardware address"),
+    "no MAC": ("node set n1 --hwaddr 00:00:00:00:00:00 --yes", 2, "a hardware address that no card has (none)"),
+    "a MAC of all": ("node add n3 --hwaddr ff:ff:ff:ff:ff:ff", 2, "a hardware address that no card has (broadcast)"),
+    "a MAC of many": ("node set n1 --hwaddr 01-00-5E-00-00-01 --yes", 2, "that no card has (multicast)"),
+    "a MAC of IPv6's many": ("node set n1 --hwaddr 33:33:00:00:00:01 --yes", 2, "that no card has (multicast)"),
     "a bad netmask": ("node set n1 --netmask 255.0.255.0 --yes", 2, "is not a netmask"),
     "a bad MTU": ("node set n1 --mtu 1 --yes", 2, "is not an MTU"),
     "a bad boolean": ("node set n1 --onboot=maybe --yes", 2, "'maybe' is neither true nor false"),
@@ -428,6 +432,10 @@ CLASHES = {
     "gateway": ("10.5.0.2", "10.5.0.2 is also its gateway"),
     "node": ("10.5.0.50", "address 10.5.0.50 also belongs to node n1"),
     "guest": ("10.5.0.100", "10.5.0.100 is leased to 52:54:00:00:00:09 at this time"),
+    "server by IPv6": ("FD00:0::1", "FD00:0::1 is this server's address"),
+    "BMC by IPv6": ("fd00::0:3", "fd00::0:3 is the address of the BMC of node n0"),
+    "gateway by IPv6": ("fd00:0:0::2", "fd00:0:0::2 is also its gateway"),
+    "node by IPv6": ("fd00::50", "address fd00::50 also belongs to node n1"),
 }
 
 
@@ -435,21 +443,23 @@ CLASHES = {
 def test_an_address_that_something_has_is_refused_on_every_way_in(
     run: Run, paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str, message: str
 ) -> None:
-    paths.conf.write_text("ipaddr: 10.5.0.1\nnetmask: 255.255.255.0\nnetwork: 10.5.0.0\n")
-    n1 = "n1: {ipmi: {ipaddr: 10.5.0.3}, network devices: {default: {ipaddr: 10.5.0.50}}}"
-    n2 = "network devices: {default: {netmask: 255.255.255.0, gateway: 10.5.0.2"
-    paths.nodes_conf.write_text(f"nodes:\n  {n1}\n  n2: {{{n2}}}}}}}\n")
+    paths.conf.write_text("ipaddr: 10.5.0.1/24\nipaddr6: fd00::1/64\n")
+    n0 = "n0: {ipmi: {ipaddr: 'FD00::3'}}"
+    n1 = "n1: {ipmi: {ipaddr: 10.5.0.3}, network devices: {default: {ipaddr: 10.5.0.50, ipaddr6: 'FD00:0::50'}}}"
+    n2 = "network devices: {default: {netmask: 255.255.255.0, gateway: 10.5.0.2, gateway6: 'fd00::2'"
+    field = "ipaddr6" if ":" in address else "ipaddr"
+    paths.nodes_conf.write_text(f"nodes:\n  {n0}\n  {n1}\n  n2: {{{n2}}}}}}}\n")
     before = text(paths)
     journal = Journal(paths.database)
     journal.load()
     journal.put(("52:54:00:00:00:09", number("10.5.0.100"), time.time() + 60, ""))
     assert journal.flush()
-    wrong = f"n2: {{{n2}, ipaddr: {address}}}}}}}\n"
+    wrong = f"n2: {{{n2}, {field}: '{address}'}}}}}}\n"
     (tmp_path / "new.yaml").write_text(wrong)
     (tmp_path / "editor").write_text(f'#!/bin/sh\ncp {tmp_path}/new.yaml "$1"\n')
     (tmp_path / "editor").chmod(0o755)
     monkeypatch.setenv("EDITOR", str(tmp_path / "editor"))
-    set_ = f"--ipaddr {address} --gateway 10.5.0.2 --netmask 255.255.255.0 --yes"
+    set_ = f"--{field} {address} --gateway 10.5.0.2 --gateway6 fd00::2 --netmask 255.255.255.0 --yes"
     for command in (
         f"node set n2 {set_}", f"node add n3 {set_}", f"node import {tmp_path}/new.yaml --yes", "node edit n2 --yes",
     ):  # fmt: skip
@@ -457,7 +467,7 @@ def test_an_address_that_something_has_is_refused_on_every_way_in(
         assert (code, text(paths)) == (1, before), command
         assert message in err
         assert "--force" in err
-    code, _, err = run(f"node set n2 --ipaddr {address} --yes --force")
+    code, _, err = run(f"node set n2 --{field} {address} --yes --force")
     assert (code, message in err) == (0, True)
     journal.close()
     assert run("node set n2 --comment later --yes")[0] == 0, "what was wrong before is not in the way"

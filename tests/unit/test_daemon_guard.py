@@ -236,6 +236,8 @@ def test_a_successor_knows_the_strangers_of_its_predecessor() -> None:
 def test_whoever_asks_is_the_node_itself_only_from_its_own_addresses() -> None:
     assert guard().is_own(NODE, MAC, "10.0.0.99")
     assert not guard().is_own(NODE, MAC, "10.9.9.9")
+    six: Any = Node(id="n6", network_devices={"default": NetDev(hwaddr=MAC, ipaddr6="FD00:0::9")})
+    assert guard().is_own(six, MAC, "fd00::9"), "sockets say it in one form"
     assert guard(own_dhcp=False).is_own(NODE, MAC, "10.9.9.9"), "nobody knows"
 
 

@@ -210,6 +210,35 @@ def _hardware_address_twice(site: Healthy) -> None:
     site.entries["n2"]["network devices"]["default"]["hwaddr"] = "52:54:00:00:00:01"
 
 
+def _hardware_address_of_many(site: Healthy) -> None:
+    site.entries["n2"]["network devices"]["default"]["hwaddr"] = "01:00:5e:00:00:01"
+
+
+def _hardware_address_malformed(site: Healthy) -> None:
+    site.entries["n2"]["network devices"]["default"]["hwaddr"] = "52:54:00"
+
+
+def _address_twice(site: Healthy) -> None:
+    site.entries["n2"]["network devices"]["default"]["ipaddr"] = "10.0.1.1"
+
+
+def _alone_in_its_network(site: Healthy) -> None:
+    site.entries["n2"]["network devices"]["default"]["netmask"] = "255.255.255.255"
+
+
+def _network_without_the_server(site: Healthy) -> None:
+    site.entries["n2"]["network devices"]["default"] |= {"ipaddr": "10.0.0.130", "netmask": "255.255.255.128"}
+
+
+def _other_network(site: Healthy) -> None:
+    site.entries["n2"]["network devices"]["default"] |= {"ipaddr": "192.168.1.1", "netmask": "255.255.255.0"}
+
+
+def _servers_ipv6(site: Healthy) -> None:
+    site.conf["ipaddr6"] = "fd00::1/64"
+    site.entries["n2"]["network devices"]["default"]["ipaddr6"] = "FD00:0::1"
+
+
 def _unusable_entry(site: Healthy) -> None:
     site.entries["n2"]["network devices"]["default"]["ipaddr"] = "10.0.0.300"
 
@@ -267,6 +296,13 @@ FAULTS: dict[Callable[[Healthy], None], tuple[str, str, str, str]] = {
     _no_hardware_address: ("error", "n2", "has no hardware address", "wwfast node set n2 --hwaddr MAC"),
     _nothing_to_discover: ("error", "n2", "has no network device", "--netname default"),
     _hardware_address_twice: ("error", "n2", "belong to n1 as well", "wwfast node set n2 --hwaddr MAC"),
+    _hardware_address_of_many: ("error", "n2", "has no hardware address that a card can have", "n2 --hwaddr MAC"),
+    _hardware_address_malformed: ("error", "n2", "has no hardware address that a card can have", "n2 --hwaddr MAC"),
+    _address_twice: ("error", "n2", "10.0.1.1 also belongs to node n1: DHCP does not give it", "--ipaddr ADDRESS"),
+    _alone_in_its_network: ("error", "n2", "255.255.255.255 and no gateway does not reach", "--netmask 255.255.0.0"),
+    _network_without_the_server: ("error", "n2", "255.255.255.128 and no gateway does not reach", "--gateway ADDRESS"),
+    _other_network: ("warning", "n2", "192.168.1.1 with netmask 255.255.255.0 and no gateway", "--gateway ADDRESS"),
+    _servers_ipv6: ("warning", "n2", "FD00:0::1 is this server's address", "--ipaddr6 ADDRESS"),
     _unusable_entry: ("error", "n2", "10.0.0.300", "wwfast node edit n2"),
     _unusable_profile: ("error", "n[1-2]", "its profile 'bad' is unusable", "wwfast profile edit bad"),
     _arguments_too_long: ("error", "n2", "has 2075 letters and may have 2047", "wwfast node set n2 --kernelargs"),
@@ -342,6 +378,23 @@ def test_doctor_asks_no_address_and_no_image_of_who_needs_none(
     site.conf["dhcp"] = {"range start": "10.0.2.1", "range end": "10.0.2.9"}
     assert Doctor(site, capsys).text == HEALTHY
     site.conf["dhcp"] = {"enabled": False}
+    assert Doctor(site, capsys).text == HEALTHY
+
+
+def test_doctor_leaves_alone_who_comes_to_the_server_by_another_way(
+    site: Healthy, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By a gateway, by another device, or behind a relay, which is the gateway of its network."""
+    far = {"ipaddr": "192.168.1.1", "netmask": "255.255.255.0"}
+    devices = [site.entries[name]["network devices"] for name in ("n1", "n2", "n3")]
+    devices[0]["default"] |= {**far, "netmask": "255.255.255.255", "gateway": "10.0.0.2"}
+    devices[1]["data"] = {**far, "ipaddr": "192.168.1.2", "hwaddr": "52:54:00:00:00:22"}
+    assert Doctor(site, capsys).text == HEALTHY
+    devices[2]["default"] |= {**far, "ipaddr": "192.168.1.3"}
+    assert "unless a DHCP relay is in its network" in Doctor(site, capsys).text
+    site.conf["wwfast"] = {"dhcp relays": ["10.0.0.3"]}
+    assert Doctor(site, capsys).text == HEALTHY
+    site.conf |= {"wwfast": {}, "dhcp": {"enabled": False}}
     assert Doctor(site, capsys).text == HEALTHY
 
 

@@ -29,6 +29,7 @@ NO_TEXT = ["a\x1b[31mb", "a\0b", "a\u2028b", "a\rb"]  # drives a terminal, ends 
 NO_NUMBER = ["-1", "9" * 20, "9" * 5000, "1e3", "NaN", "inf", "0x10", "\uff11\uff12", "1 2", "+5", "007", "1_0"]
 OTHERS = ["a\nb", "${x}", "../x", "x" * 70000, "b c", "é", "~", "true", "maybe", "nil", "10.0.0.1", "fd00::1"]
 OTHERS += ["255.255.0.0", "52:54:00:00:00:01", "0", "9000", "65536", "x" * 300, "a/b", "."]
+OTHERS += ["00:00:00:00:00:00", "ff-ff-ff-ff-ff-ff", "01:00:5e:00:00:01", "33:33:00:00:00:01", "AB:00:00:00:00:01"]
 VALUES = [*NO_TEXT, *OTHERS, *NO_NUMBER]
 
 
@@ -259,7 +260,7 @@ def test_a_setting_that_nobody_reads_says_so(paths: Paths, path: tuple[str, ...]
     spec = EVERY[path]
     dotted = ".".join(word.replace(" ", "_") for word in path if word != "[]")
     last = dotted.rpartition(".")[2]
-    read = re.search(rf"(?:\b|_){re.escape(dotted)}\b|\b(?:own|mount|bind|each|it|export)\.{last}\b", TEXT)
+    read = re.search(rf"(?:\b|_){re.escape(dotted)}\b|\b(?:own|mount|bind|cache|each|it|export)\.{last}\b", TEXT)
     assert read or spec.doc.lacks or dotted in ELSEWHERE
     if spec.doc.lacks:
         manual = dict(pages())["warewulf.conf.5"].replace("\\-", "-").replace("\\e", "\\")

@@ -99,6 +99,19 @@ def test_nodes_who_has_six_octets_in_full_goes_before_who_is_shown_so(paths: Pat
     assert [node and node.id for node in found] == ["a", "b", "c"]
 
 
+@pytest.mark.parametrize("asks", ["2001:db8::1", "2001:DB8:0::1", "2001:0db8:0000:0000:0000:0000:0000:0001"])
+def test_nodes_an_address_of_ipv6_is_one_however_it_is_written(paths: Paths, asks: str) -> None:
+    device = "{network devices: {d: {ipaddr6: '2001:DB8:0::1'}}, ipmi: {ipaddr: 'FD00:0::1'}}"
+    write(paths, f"nodes: {{n1: {device}, n2: {device.replace(':0::', '::0:')}}}")
+    snapshot = Registry(paths).snapshot()
+    node = snapshot.by_ip(asks)
+    assert node is snapshot.nodes["n1"]
+    assert [str(problem) for problem in snapshot.problems] == [
+        "node n2: address 2001:DB8::0:1 also belongs to node n1",
+        "node n2: BMC address FD00::0:1 also belongs to node n1",
+    ]
+
+
 def test_a_bad_node_is_reported_and_the_others_stay(paths: Paths) -> None:
     write(paths, GOOD.replace("10.0.0.1", "10.0.0.999"))
     snapshot = Registry(paths).snapshot()

@@ -79,9 +79,10 @@ cdef bint is_host(const char *at, Py_ssize_t size) noexcept nogil:
 
 
 cdef bint is_ethernet(const char *at, Py_ssize_t size) noexcept nogil:
-    """Six pairs of hex digits with colons."""
+    """Six pairs of hex digits with colons that a card can have: not all are 0, and the first pair is even."""
     cdef Py_ssize_t i
     cdef char c
+    cdef bint some = False
     if size != 17:
         return False
     for i in range(17):
@@ -91,7 +92,9 @@ cdef bint is_ethernet(const char *at, Py_ssize_t size) noexcept nogil:
                 return False
         elif not (c"0" <= c <= c"9" or c"a" <= c <= c"f" or c"A" <= c <= c"F"):
             return False
-    return True
+        elif c != c"0":
+            some = True
+    return some and (at[1] & 1) == (at[1] > c"9")  # the codes of a and A are odd
 
 
 cdef bint text_fits(object value, tuple text) except -1:

@@ -18,7 +18,7 @@ from wwfast.nodes.edit.change import laid, leaves, spelled
 from wwfast.nodes.edit.store import Draft
 from wwfast.nodes.foreign.common import Found, Host, Place
 from wwfast.nodes.foreign.profile import Common, common
-from wwfast.nodes.model import Node, mac
+from wwfast.nodes.model import Node, address, mac
 from wwfast.nodes.registry import Snapshot
 from wwfast.nodes.text.source import NODES, PROFILES
 from wwfast.paths import Paths
@@ -130,9 +130,9 @@ def claims(host: Host) -> Iterable[tuple[str, str]]:
             yield "hardware address", mac(device["hwaddr"])
         for key in ("ipaddr", "ipaddr6"):
             if device.get(key, "0.0.0.0") != "0.0.0.0":
-                yield "address", device[key]
+                yield "address", address(device[key])
     if bmc := host.entry.get("ipmi", {}).get("ipaddr"):
-        yield "BMC address", bmc
+        yield "BMC address", address(bmc)
 
 
 def clashes(hosts: Iterable[Host]) -> None:
@@ -158,7 +158,7 @@ def taken(hosts: Iterable[Host], draft: Draft) -> list[str]:
     if not draft.source.trees[NODES]:
         return []
     snapshot = Snapshot(draft.source)
-    bmcs = {node.ipmi.ipaddr: node for node in snapshot.nodes.values() if node.ipmi.ipaddr}
+    bmcs = {address(node.ipmi.ipaddr): node for node in snapshot.nodes.values() if node.ipmi.ipaddr}
     find: dict[str, Callable[[str], Node | None]] = {
         "hardware address": snapshot.by_mac,
         "address": snapshot.by_ip,

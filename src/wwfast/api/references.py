@@ -197,5 +197,5 @@ def addresses(tree: dict[str, object]) -> list[object]:
     taken: list[object] = [ipmi.get("ipaddr") if isinstance(ipmi, dict) else None, tree.get("discoverable")]
     for device in devices.values() if isinstance(devices, dict) else ():
         if isinstance(device, dict):
-            taken += [device.get(key) for key in ("hwaddr", "ipaddr", "ipaddr6", "netmask", "gateway")]
+            taken += [device.get(key) for key in ("hwaddr", "ipaddr", "ipaddr6", "netmask", "gateway", "gateway6")]
     return taken

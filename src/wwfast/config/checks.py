@@ -163,7 +163,14 @@ def mask(text: str) -> str:
 
 
 def hwaddr(text: str) -> str:
-    return "" if MAC.fullmatch(text) else f"{shown(text)} is not a hardware address (six pairs of hex digits)"
+    """Of a card: of Ethernet's addresses an odd first octet means many of them, or all (IEEE 802 8.2.2)."""
+    if not MAC.fullmatch(text):
+        return f"{shown(text)} is not a hardware address (six pairs of hex digits)"
+    octets = bytes.fromhex(text.replace(text[2], ""))
+    kind = "none" if not any(octets) else "broadcast" if set(octets) == {255} else ""
+    if not kind and len(octets) == 6 and octets[0] & 1:
+        kind = "multicast"
+    return f"{shown(text)} is a hardware address that no card has ({kind})" if kind else ""
 
 
 def cidr6(text: str) -> str:

@@ -6,14 +6,16 @@ from collections.abc import Iterator
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
+from wwfast.config import checks
 from wwfast.doctor.finding import ERROR, WARNING, Fault, Finding, Scene, grouped
 from wwfast.net.dhcp.journal import guests
-from wwfast.net.dhcp.network import clashes, held_in_range
+from wwfast.net.dhcp.network import NONE, Clash, clashes, held_in_range
+from wwfast.net.dhcp.packet import number
 
 if TYPE_CHECKING:
-    from wwfast.nodes.model import Node
+    from wwfast.nodes.model import NetDev, Node
 
-NONE = ("", "0.0.0.0")
+ALONE = "255.255.255.255"
 SHOWN = 5  # of what a range holds
 
 
@@ -24,9 +26,11 @@ def known(scene: Scene, node: Node) -> Iterator[Fault]:
             why = "is discoverable and has no network device that could take a hardware address"
             yield Fault(node.id, ERROR, "hwaddr", why, f"wwfast node set {node.id} --netname default --onboot true")
         return
-    addresses = [device.hwaddr for device in node.network_devices.values() if device.hwaddr]
+    given = [device.hwaddr for device in node.network_devices.values() if device.hwaddr]
+    addresses = [each for each in given if not checks.hwaddr(each)]
     if not addresses:
-        why = "has no hardware address and is not discoverable, so no machine is this node"
+        none = f"has no hardware address{' that a card can have' if given else ''}"
+        why = f"{none} and is not discoverable, so no machine is this node"
         yield Fault(node.id, ERROR, "hwaddr", why, f"wwfast node set {node.id} --hwaddr MAC (or --discoverable=true)")
         return
     owners = {owner.id for address in addresses if (owner := scene.snapshot.by_mac(address)) is not None}
@@ -36,13 +40,51 @@ def known(scene: Scene, node: Node) -> Iterator[Fault]:
 
 
 def addressed(scene: Scene, node: Node) -> Iterator[Fault]:
-    """Our DHCP answers a node with the address of the device that asks, or one of the range."""
-    dhcp = scene.settings.dhcp
-    if not serves_addresses(scene) or has_address(node) or (dhcp.range_start and dhcp.range_end):
+    """Our DHCP answers a node with the address of the device that asks, or one of the range; and with that it has to
+    reach us. Whatever else it has, one device that does is enough."""
+    if not serves_addresses(scene):
         return
-    why = "has no address, and DHCP has no range to give it one"
-    fix = f"wwfast node set {node.id} --ipaddr ADDRESS, or `dhcp: range start` and `range end` in warewulf.conf"
-    yield Fault(node.id, ERROR, "address", why, fix)
+    ranged = bool(scene.settings.dhcp.range_start and scene.settings.dhcp.range_end)
+    asking = {name: it for name, it in node.network_devices.items() if it.hwaddr or node.is_discoverable}
+    told = [
+        _reaches(scene, node, name, device) if device.ipaddr not in NONE else None
+        for name, device in asking.items()
+        if ranged or device.ipaddr not in NONE
+    ]
+    if None not in told:
+        yield from filter(None, told)
+    if not told and not ranged:
+        why = "has no address, and DHCP has no range to give it one"
+        fix = f"wwfast node set {node.id} --ipaddr ADDRESS, or `dhcp: range start` and `range end` in warewulf.conf"
+        yield Fault(node.id, ERROR, "address", why, fix)
+
+
+def _reaches(scene: Scene, node: Node, name: str, device: NetDev) -> Fault | None:
+    """Whether a device gets its address, and comes to this server by it; a relay is the gateway of its own network."""
+    other = scene.snapshot.by_ip(device.ipaddr)
+    fix = f"wwfast node set {node.id} --netname {name}"
+    if other is not None and other is not node:
+        why = f"{device.ipaddr} also belongs to node {other.id}: DHCP does not give it"
+        return Fault(node.id, ERROR, "address", why, f"{fix} --ipaddr ADDRESS")
+    settings = scene.settings
+    netmask = device.netmask if device.netmask in checks.MASKS else settings.netmask
+    if not (settings.ipaddr and settings.netmask in checks.MASKS):
+        return None  # told of warewulf.conf
+    if device.gateway not in NONE or _same_network(device.ipaddr, settings.ipaddr, netmask):
+        return None
+    alone = netmask == ALONE or _same_network(device.ipaddr, settings.ipaddr, settings.netmask)
+    if not alone and settings.wwfast.dhcp_relays:
+        return None
+    why = f"{device.ipaddr} with netmask {netmask} and no gateway does not reach this server, {settings.ipaddr}"
+    fix += (
+        f" --netmask {settings.netmask}, or --gateway ADDRESS" if alone else " --gateway ADDRESS, or --ipaddr ADDRESS"
+    )
+    more = "" if alone else ", unless a DHCP relay is in its network"
+    return Fault(node.id, ERROR if alone else WARNING, "address", why + more, fix)
+
+
+def _same_network(one: str, other: str, netmask: str) -> bool:
+    return not (number(one) ^ number(other)) & number(netmask)
 
 
 def serves_addresses(scene: Scene) -> bool:
@@ -72,17 +114,13 @@ def room(scene: Scene) -> Iterator[Finding]:
 
 
 def clashing(scene: Scene) -> list[Finding]:
-    """Addresses that a node cannot have, or that something has already."""
-    served = serves_addresses(scene)
-    level, more = (ERROR, ": DHCP does not give it") if served else (WARNING, "")
-    return grouped(
-        Fault(
-            clash.node,
-            level,
-            "address",
-            f"{clash.address} {clash.why}{more}",
-            f"wwfast node set {clash.node} --ipaddr ADDRESS",
-        )
-        for clash in clashes(scene.snapshot, scene.settings, guests(scene.paths.database))
-        if scene.asked(clash.node)
-    )
+    """Addresses that a node cannot have, or that something has already; DHCP gives those of IPv4."""
+
+    def fault(clash: Clash) -> Fault:
+        given = serves_addresses(scene) and ":" not in clash.address
+        why = f"{clash.address} {clash.why}" + (": DHCP does not give it" if given else "")
+        fix = f"wwfast node set {clash.node} --{clash.flag} ADDRESS"
+        return Fault(clash.node, ERROR if given else WARNING, "address", why, fix)
+
+    found = clashes(scene.snapshot, scene.settings, guests(scene.paths.database))
+    return grouped(fault(clash) for clash in found if scene.asked(clash.node))

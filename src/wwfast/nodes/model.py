@@ -8,6 +8,7 @@ change the lists and maps in them.
 
 # No `from __future__ import annotations`: msgspec reads the annotations of these classes when they are made.
 
+from functools import lru_cache
 from typing import Annotated, Any
 
 import msgspec
@@ -323,6 +324,21 @@ def truth(word: str, default: bool = False) -> bool:
 def mac(text: str) -> str:
     """A hardware address in the one form we compare: lower case, colons."""
     return text.lower().replace("-", ":")
+
+
+def address(text: str) -> str:
+    """An IP address in the one form we compare, which is how sockets say it: IPv6 has many (RFC 5952)."""
+    return _address6(text) if ":" in text else text
+
+
+@lru_cache(4096)
+def _address6(text: str) -> str:
+    from ipaddress import AddressValueError, IPv6Address  # here: 8 ms that few commands need
+
+    try:
+        return str(IPv6Address(text))
+    except AddressValueError:
+        return text
 
 
 def ethernet(address: str) -> str:

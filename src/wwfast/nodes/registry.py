@@ -21,7 +21,7 @@ from wwfast.config import checks
 from wwfast.config.schema import Cleaner, Issue, plan
 from wwfast.errors import WwfastError
 from wwfast.nodes import former, merge
-from wwfast.nodes.model import Node, Profile, ethernet, mac
+from wwfast.nodes.model import Node, Profile, address, ethernet, mac
 from wwfast.nodes.text.source import NAMES, NODES, NOUN, PROFILES, Source
 from wwfast.paths import Paths
 
@@ -137,20 +137,20 @@ class Snapshot:
         """Problems met so far: of the nodes that were looked up, and of all profiles."""
         return [problem for each in self._problems.values() for problem in each]
 
-    def by_mac(self, address: str) -> Node | None:
+    def by_mac(self, said: str) -> Node | None:
         """The node that owns a hardware address; a discoverable node is not found."""
         self._index()
-        address = mac(address)
-        return self._macs.get(address) or self._macs.get(ethernet(address))
+        said = mac(said)
+        return self._macs.get(said) or self._macs.get(ethernet(said))
 
-    def left_out(self, address: str) -> str:
+    def left_out(self, said: str) -> str:
         """The id of the node that claims a hardware address but whose entry is unusable, or ""."""
         self._index()
-        return self._left_out.get(mac(address), "")
+        return self._left_out.get(mac(said), "")
 
-    def by_ip(self, address: str) -> Node | None:
+    def by_ip(self, said: str) -> Node | None:
         self._index()
-        return self._ips.get(address)
+        return self._ips.get(address(said))
 
     def addresses(self) -> Iterator[str]:
         """Every address that an entry names for something on its network: of devices, gateways and BMCs."""
@@ -301,9 +301,9 @@ class Snapshot:
             tree = self.source.trees[NODES][name]
             devices = tree.get("network devices") if isinstance(tree, dict) else None
             for device in devices.values() if isinstance(devices, dict) else ():
-                address = device.get("hwaddr") if isinstance(device, dict) else None
-                if isinstance(address, str) and mac(address) not in self._macs:
-                    self._left_out.setdefault(mac(address), name)
+                said = device.get("hwaddr") if isinstance(device, dict) else None
+                if isinstance(said, str) and mac(said) not in self._macs:
+                    self._left_out.setdefault(mac(said), name)
 
     def _index_all(self) -> None:
         bmcs: dict[str, Node] = {}
@@ -316,13 +316,13 @@ class Snapshot:
                         self._say("node", node.id, f"hardware address {device.hwaddr} also belongs to node {first.id}")
                     if len(device.hwaddr) > ETHERNET:
                         shown.setdefault(ethernet(device.hwaddr), node)
-                for address in (device.ipaddr, device.ipaddr6):
-                    if address and address != "0.0.0.0":
-                        first = self._ips.setdefault(address, node)
+                for said in (device.ipaddr, device.ipaddr6):
+                    if said and said != "0.0.0.0":
+                        first = self._ips.setdefault(address(said), node)
                         if first is not node:
-                            self._say("node", node.id, f"address {address} also belongs to node {first.id}")
+                            self._say("node", node.id, f"address {said} also belongs to node {first.id}")
             bmc = node.ipmi.ipaddr
-            if bmc and bmc != "0.0.0.0" and (first := bmcs.setdefault(bmc, node)) is not node:
+            if bmc and bmc != "0.0.0.0" and (first := bmcs.setdefault(address(bmc), node)) is not node:
                 self._say("node", node.id, f"BMC address {bmc} also belongs to node {first.id}")
         self._macs = shown | self._macs
 

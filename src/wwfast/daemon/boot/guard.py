@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from wwfast.boot.stages import Stage
 from wwfast.net.recent import Recent
+from wwfast.nodes.model import address
 
 if TYPE_CHECKING:
     from wwfast.nodes.model import Node
@@ -188,7 +189,7 @@ class Guard:
         """Whether what asks in the name of a node can be that node; with an external DHCP server nobody knows."""
         if not self.own_dhcp or peer_ip in self._addresses(node, wwid):
             return True
-        return any(peer_ip in (device.ipaddr, device.ipaddr6) for device in node.network_devices.values())
+        return any(peer_ip in (device.ipaddr, address(device.ipaddr6)) for device in node.network_devices.values())
 
     def believes(self, node: Node, wwid: str, peer_ip: str, peer_port: int) -> bool:
         """Whether what is said of a node is said by its boot or by root on it, and not by a user of some node."""

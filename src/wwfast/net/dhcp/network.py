@@ -10,21 +10,28 @@ from typing import TYPE_CHECKING
 from wwfast.config import checks
 from wwfast.errors import ConfigError
 from wwfast.net.dhcp.packet import dotted, number
+from wwfast.nodes.model import address
 
 if TYPE_CHECKING:
     from wwfast.config.settings import Settings
-    from wwfast.nodes.model import NetDev, Node
+    from wwfast.nodes.model import Node
     from wwfast.nodes.registry import Snapshot
     from wwfast.paths import Paths
 
 
+NONE = ("", "0.0.0.0", "::")
+SERVERS = "is this server's address"
+
+
 @dataclass(frozen=True, slots=True)
 class Clash:
-    """An address that a node cannot have; `why` goes on after it: `is the broadcast address of its network`."""
+    """An address that a node cannot have; `why` goes on after it: `is the broadcast address of its network`. `flag` is
+    the one that sets it."""
 
     node: str
     address: str
     why: str
+    flag: str = "ipaddr"
 
     def __str__(self) -> str:
         return f"node {self.node}: {self.address} {self.why}"
@@ -38,40 +45,46 @@ def own_addresses(settings: Settings) -> dict[str, str]:
         network = number(settings.ipaddr) & number(settings.netmask)
         found[dotted(network)] = "is the address of the cluster network itself"
         found[dotted(network | (1 << 32 - bits) - 1)] = "is the broadcast address of the cluster network"
-    return found | {settings.ipaddr: "is this server's address"}
+    return found | {settings.ipaddr: SERVERS}
 
 
 def clashes(snapshot: Snapshot, settings: Settings, guests: Mapping[str, str]) -> Iterator[Clash]:
     """Of all nodes; `guests`: addresses of the range that are leased, and the MAC of each. That two nodes claim the
     same address is told by the registry."""
     own = own_addresses(settings) if settings.ipaddr else {}
-    bmcs = {node.ipmi.ipaddr: node.id for node in snapshot.nodes.values() if node.ipmi.ipaddr}
+    own |= {settings.ipaddr6: SERVERS} if settings.ipaddr6 else {}
+    bmcs = {address(node.ipmi.ipaddr): node.id for node in snapshot.nodes.values() if node.ipmi.ipaddr}
     for node in snapshot.nodes.values():
-        if node.ipmi.ipaddr in own:
-            yield Clash(node.id, node.ipmi.ipaddr, own[node.ipmi.ipaddr] + ", and not its BMC's")
+        if why := own.get(address(node.ipmi.ipaddr), ""):
+            yield Clash(node.id, node.ipmi.ipaddr, why + ", and not its BMC's", "ipmiaddr")
         for device in node.network_devices.values():
-            if device.ipaddr in ("", "0.0.0.0"):
-                continue
-            why = own.get(device.ipaddr) or _unfit(device)
-            if not why and device.ipaddr in bmcs:
-                why = f"is the address of the BMC of node {bmcs[device.ipaddr]}"
-            guest = guests.get(device.ipaddr, "")
-            if not why and guest and not _has(node, guest):
-                why = f"is leased to {guest} at this time"
-            if why:
-                yield Clash(node.id, device.ipaddr, why)
+            four = "ipaddr", device.ipaddr, device.netmask, device.gateway
+            for flag, said, netmask, gateway in (four, ("ipaddr6", device.ipaddr6, "", device.gateway6)):
+                claimed = address(said)
+                if claimed in NONE:
+                    continue
+                why = own.get(claimed) or _unfit(claimed, netmask, address(gateway))
+                if not why and claimed in bmcs:
+                    why = f"is the address of the BMC of node {bmcs[claimed]}"
+                guest = guests.get(claimed, "")
+                if not why and guest and not _has(node, guest):
+                    why = f"is leased to {guest} at this time"
+                if why:
+                    yield Clash(node.id, said, why, flag)
 
 
-def _unfit(device: NetDev) -> str:
+def _unfit(claimed: str, netmask: str, gateway: str) -> str:
     """What the device itself says against its address."""
-    if checks.host4(device.ipaddr):
+    if checks.host(claimed):
         return "is an address that no host has"
-    if device.ipaddr == device.gateway:
+    if claimed == gateway:
         return "is also its gateway"
-    bits = checks.MASKS.get(device.netmask, 32)
-    host = number(device.ipaddr) & ((1 << 32 - bits) - 1)
-    if 0 < bits < 31 and host in (0, (1 << 32 - bits) - 1):
-        return f"is the {'broadcast ' if host else ''}address of its network, not of a host (netmask {device.netmask})"
+    bits = checks.MASKS.get(netmask, 32)
+    if ":" in claimed or not 0 < bits < 31:
+        return ""
+    host = number(claimed) & ((1 << 32 - bits) - 1)
+    if host in (0, (1 << 32 - bits) - 1):
+        return f"is the {'broadcast ' if host else ''}address of its network, not of a host (netmask {netmask})"
     return ""
 
 
