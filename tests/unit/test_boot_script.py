@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from support.scripts import render
-from wwfast.boot.loader.script import Scripts
+from wwfast.boot.loader.script import Scripts, plain
 from wwfast.config import checks
 from wwfast.errors import ConfigError, NotFoundError
 from wwfast.nodes.model import NetDev
@@ -79,6 +79,7 @@ def test_asset_tags_are_encoded(paths: Paths) -> None:
 
 
 HOSTILE = ["a\nshell", "a\rb", "x ${net0/mac}", "a || shell", "&& shell", "${", "a\0b", "\x1b[2J"]
+HOSTILE += [";", "; shell", "a ; shell", "a\t;\tshell", "a ;", "#", "#a", "a #b c", "a\t#", "a ## || shell"]
 
 
 @pytest.mark.parametrize("value", HOSTILE)
@@ -100,10 +101,20 @@ def test_no_value_is_run_by_ipxe(paths: Paths, value: str) -> None:
     assert checks.script(value)
 
 
-@pytest.mark.parametrize("value", ["quiet", "a=b|c", "rd.x='$y'", "x&y", "$", "{}", "ip=dhcp\tquiet", "grüße", "a;b"])
+@pytest.mark.parametrize(
+    "value", ["quiet", "a=b|c", "rd.x='$y'", "x&y", "$", "{}", "ip=dhcp\tquiet", "grüße", "a;b", "a; b", "a#b", ";;"]
+)
 def test_other_values_are_passed_on(paths: Paths, value: str) -> None:
     assert f" {value} || goto" in render(Scripts(paths), "default", VARIABLES | {"kernel_args": value})
     assert not checks.script(value)
+    assert plain(value).split() == value.replace("$", "").split()
+
+
+@pytest.mark.parametrize("value", [*HOSTILE, "#||", "# ; #;", "##${x}"])
+def test_a_message_is_shown_whatever_it_holds(paths: Paths, value: str) -> None:
+    line = plain(value)
+    assert not checks.script(line)
+    assert f"echo {line}\n" in render(Scripts(paths), "message", VARIABLES | {"message": [line]})
 
 
 def test_what_a_template_itself_says_and_our_own_urls_are_expanded(paths: Paths) -> None:
@@ -151,7 +162,7 @@ def test_go_template_of_a_script_runs_as_in_warewulf(paths: Paths) -> None:
     ]
 
 
-@pytest.mark.parametrize("value", ["a\nshell", "${evil}", "a || shell", "a && shell"])
+@pytest.mark.parametrize("value", HOSTILE)
 def test_go_template_of_a_script_prints_nothing_that_ipxe_would_run(paths: Paths, value: str) -> None:
     (paths.etc / "ipxe").mkdir()
     (paths.etc / "ipxe/ours.ipxe").write_text("#!ipxe\necho {{ .Tags.a }}\n")

@@ -394,6 +394,8 @@ WRONG = {
     "scope": ('ipaddr6: "fe80::1%${net0/ip}"', "'fe80::1%${net0/ip}' is not an IPv6 address"),
     "argument": ("kernel: {args: [quiet, 'a ${b}']}", "kernel.args.1: 'a ${b}' holds a line break, `${`"),
     "lines": ('kernel: {version: "6.1\\nshell"}', "kernel.version: '6.1\\nshell' holds a line break"),
+    "command": ("kernel: {args: [quiet, 'a ; shell']}", "kernel.args.1: 'a ; shell' holds a line break"),
+    "comment": ("kernel: {args: ['#x', quiet]}", "kernel.args.0: '#x' holds a line break"),
     "misspelt key": ("hwadr: 52:54:00:00:00:01", "unknown key 'hwadr', did you mean 'hwaddr'?"),
 }
 

@@ -620,6 +620,8 @@ def test_cache_of_a_node_takes_programs_and_drivers_for_disks(site: Paths, capsy
     assert build.info.archive is None
     assert " wwfast.cache=LABEL=cache" in told(site)[0]
     assert "the cache" not in doctor()
+    asked("    root: squashfs\n    wwfast: {cache: /dev/x ; shell}\n")
+    assert "node n1: '/dev/x ; shell' holds" in told(site)[1]
     asked(cached % "")
     assert App(site).service.roots_of("tiny") == [TMPFS, DISK]
     App(site).service.build_image("tiny", How())

@@ -90,11 +90,9 @@ def arguments(image: ServedImage, release: str, node: Node, base: str, kind: str
     """The kernel's arguments: the node's own, and ours, in which iPXE says its address. `need`: MiB that Linux must
     have for a root of this kind. Raises WwfastError."""
     own = " ".join(node.kernel.args)
-    if checks.script(own):
-        raise WwfastError(
-            f"the kernel arguments of node {node.id} hold ${{, || or &&, which iPXE would run",
-            hint=f"wwfast node set {node.id} --kernelargs ...",
-        )
+    for flag, value in (("kernelargs", own), ("cache", node.wwfast.cache)):  # all that is not ours
+        if wrong := checks.script(value):
+            raise WwfastError(f"node {node.id}: {wrong}", hint=f"wwfast node set {node.id} --{flag} ...")
     ours = {
         "url": base,
         "image": image.build,

@@ -22,8 +22,11 @@ MASKS = {
     for bits in range(33)
 }  # netmask -> prefix length
 UNSET = frozenset(("unset", "delete", "undef", "--", "nil", "0.0.0.0"))
-# What iPXE runs where a script has it in an argument: another line, a setting's value, another command.
-RUN_BY_IPXE = re.compile(r"[\x00-\x08\n-\x1f\x7f]|\$\{|(?<!\S)(?:\|\||&&)(?!\S)")
+# What iPXE does not pass on where a script has it in an argument: another line, a setting's value, the words that end a
+# command and begin another, and a comment, which hides all that follows (system() and command_terminator() of exec.c).
+COMMAND_ENDS = frozenset(("||", "&&", ";"))
+RUN_BY_IPXE = re.compile(r"[\x00-\x08\n-\x1f\x7f]|\$\{|(?<!\S)(?:(?:\|\||&&|;)(?!\S)|#)")
+FOR_IPXE = "a line break, `${`, a word `||`, `&&` or `;`, or one that begins with `#`"
 UNPACKED = ("initramfs", "tmpfs", "ramfs")  # roots that an image is unpacked to in memory
 MOUNTED = ("squashfs", "erofs")  # roots that are mounted as they came, which takes two stages
 ROOTS = (*UNPACKED, *MOUNTED)
@@ -232,7 +235,7 @@ def script(text: str) -> str:
     """What stands in the script that a node's iPXE runs."""
     if not RUN_BY_IPXE.search(text):
         return ""
-    return f"{shown(text)} holds a line break, `${{`, `||` or `&&`, which iPXE would run instead of passing it on"
+    return f"{shown(text)} holds {FOR_IPXE}, which iPXE would run instead of passing it on"
 
 
 def argument(text: str) -> str:

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from wwfast.config.checks import COMMAND_ENDS
 from wwfast.errors import ConfigError, NotFoundError, WwfastError
 from wwfast.overlays.making.messages import Write
 from wwfast.overlays.templates.go import ipxe as go
@@ -39,7 +40,8 @@ class Taken(NamedTuple):
 def plain(line: str) -> str:
     """A line of a message for the console, without what iPXE would run."""
     line = "".join(letter if letter.isprintable() else " " for letter in line).replace("$", "")
-    return " ".join(word for word in line.split(" ") if word not in ("||", "&&"))
+    words = (word.lstrip("#") for word in line.split(" "))
+    return " ".join(word for word in words if word not in COMMAND_ENDS)
 
 
 class Scripts:

@@ -1,8 +1,8 @@
 """iPXE scripts: the text a node's iPXE runs, from templates in Jinja2 or in Go's language.
 
-iPXE cuts a script into lines and at `||` and `&&`, and expands `${...}` in every argument. So a value with any of these
-is refused where a template prints it, wherever it comes from; what iPXE is to expand stands in the template itself, or
-is an Expanded of ours.
+iPXE cuts a script into lines and at the words `||`, `&&` and `;`, drops what follows a word that begins with `#`, and
+expands `${...}` in every argument. So a value with any of these is refused where a template prints it, wherever it
+comes from; what iPXE is to expand stands in the template itself, or is an Expanded of ours.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Expanded(str):
 def printed(value: object) -> object:
     """What a template prints, if iPXE takes it for a part of an argument. Raises Refused."""
     if type(value) is not Expanded and checks.script(str(value)):
-        raise Refused("this value holds a line break, ${, || or &&, which iPXE would run")
+        raise Refused(f"this value holds {checks.FOR_IPXE}, which iPXE would run")
     return value
 
 

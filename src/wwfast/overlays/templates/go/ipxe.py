@@ -66,7 +66,7 @@ def shown(words: frozenset[str]) -> Callable[[Any], str]:
     def show(value: Any) -> str:
         text = printing.show(value)
         if text not in words and checks.script(text):
-            raise Refused("this value holds a line break, ${, || or &&, which iPXE would run")
+            raise Refused(f"this value holds {checks.FOR_IPXE}, which iPXE would run")
         return text
 
     return show
