@@ -475,6 +475,50 @@ def test_an_address_that_something_has_is_refused_on_every_way_in(
     assert run("node set n2 --comment later --yes")[0] == 0, "what was wrong before is not in the way"
 
 
+FIRST, SECOND = "52:54:00:00:00:01", "52:54:00:00:00:02"
+TAKEN = {  # what a node has, and what another one is to have
+    "address": (f"--hwaddr {FIRST} --ipaddr 10.5.0.50", f"--hwaddr {SECOND} --ipaddr 10.5.0.50"),
+    "address 6": ("--ipaddr6 fd00::5", "--ipaddr6 fd00::5"),
+    "hardware address": (f"--hwaddr {FIRST}", f"--hwaddr {FIRST}"),
+    "BMC": ("--ipmiaddr 10.5.0.50", "--ipmiaddr 10.5.0.50"),
+    "node of a BMC": ("--ipmiaddr 10.5.0.50", "--ipaddr 10.5.0.50"),
+    "BMC of a node": ("--ipaddr 10.5.0.50", "--ipmiaddr 10.5.0.50"),
+}
+
+
+@pytest.mark.parametrize(("has", "wants"), TAKEN.values(), ids=TAKEN)
+@pytest.mark.parametrize("later", ["n1", "n3"])
+def test_an_address_is_refused_to_whoever_is_second(run: Run, paths: Paths, has: str, wants: str, later: str) -> None:
+    """Before or behind the other one in nodes.conf, whose fault it is said to be; as a new node, too."""
+    paths.conf.write_text("ipaddr: 10.5.0.1\nnetmask: 255.255.255.0\nnetwork: 10.5.0.0\n")
+    paths.nodes_conf.write_text(f"nodes:\n  {later}: {{}}\n" if later == "n1" else "nodes: {}\n")
+    assert run(f"node add n2 {has} --yes")[0] == 0
+    before = text(paths)
+    code, _, err = run(f"node {'set' if later == 'n1' else 'add'} {later} {wants} --yes")
+    assert (code, text(paths)) == (1, before)
+    assert "n2" in err
+    assert later in err
+    assert run(f"node add n0 {wants} --yes")[0] == 1
+    assert run(f"node set {later if later == 'n1' else 'n2'} --comment later --yes")[0] == 0
+
+
+def test_a_bmc_gets_no_address_that_a_guest_has(run: Run, paths: Paths) -> None:
+    paths.conf.write_text("ipaddr: 10.5.0.1\nnetmask: 255.255.255.0\nnetwork: 10.5.0.0\n")
+    paths.nodes_conf.write_text("nodes:\n  n1: {}\n")
+    journal = Journal(paths.database)
+    journal.load()
+    journal.put(("52:54:00:00:00:09", number("10.5.0.100"), time.time() + 60, ""))
+    assert journal.flush()
+    journal.close()
+    told = "10.5.0.100 is leased to 52:54:00:00:00:09 at this time, and is to be its BMC's"
+    assert told in run("node set n1 --ipmiaddr 10.5.0.100 --yes")[2]
+    assert text(paths) == "nodes:\n  n1: {}\n"
+    assert run("node set n1 --ipmiaddr 10.5.0.100 --yes --force")[0] == 0
+    said = run("doctor n1")[1]
+    assert told in said
+    assert "wwfast node set n1 --ipmiaddr ADDRESS" in said
+
+
 def test_an_address_that_its_own_machine_was_leased_is_no_clash(run: Run, paths: Paths) -> None:
     """Somebody boots a new machine as a guest, and then makes it a node where it is."""
     paths.conf.write_text("ipaddr: 10.5.0.1\nnetmask: 255.255.255.0\nnetwork: 10.5.0.0\n")

@@ -72,10 +72,10 @@ def faults(draft: Draft, made: Snapshot, paths: Paths, settings: Settings) -> li
         touched = {name for section, name in draft.changes() if section == NODES}
         every = any(section == PROFILES for section, _ in draft.changes())
         for problem in made.problems:
-            if (problem.id in touched or every) and " also belongs to " in problem.message:
+            if problem.rival and (every or {problem.id, problem.rival} & touched):
                 found.append(str(problem))
         claims = clashes(made, settings, guests(paths.database))
-        found += [str(clash) for clash in claims if every or clash.node in touched]
+        found += [str(clash) for clash in claims if every or {clash.node, clash.rival} & touched]
     return found
 
 

@@ -44,13 +44,14 @@ def uncollected() -> Iterator[None]:
 @dataclass(frozen=True, slots=True)
 class Problem:
     """Something wrong with one entry. A fatal one keeps the entry out of service; the values of a mismatch are right,
-    and do not fit together."""
+    and do not fit together; a rival is the other node with the same address: either may be the one to change."""
 
     kind: str  # node, profile
     id: str
     message: str
     fatal: bool = False
     mismatch: bool = False
+    rival: str = ""
 
     def __str__(self) -> str:
         return f"{self.kind} {self.id if self.id.isprintable() else checks.shown(self.id)}: {self.message}"
@@ -174,9 +175,15 @@ class Snapshot:
         return self._base(self.own(NODES, name).get("profiles", ())).chain
 
     def _say(self, kind: str, name: str, message: str, fatal: bool = False, mismatch: bool = False) -> None:
-        problem, known = Problem(kind, name, message, fatal, mismatch), self._problems.setdefault((kind, name), [])
+        self._note(Problem(kind, name, message, fatal, mismatch))
+
+    def _note(self, problem: Problem) -> None:
+        known = self._problems.setdefault((problem.kind, problem.id), [])
         if problem not in known:
             known.append(problem)
+
+    def _shared(self, node: Node, what: str, first: Node) -> None:
+        self._note(Problem("node", node.id, f"{what} also belongs to node {first.id}", rival=first.id))
 
     def _clean(self, section: str, name: str) -> merge.Own:
         tree = self.source.trees[section][name]
@@ -313,17 +320,17 @@ class Snapshot:
                 if device.hwaddr and not node.is_discoverable:
                     first = self._macs.setdefault(device.hwaddr, node)
                     if first is not node:
-                        self._say("node", node.id, f"hardware address {device.hwaddr} also belongs to node {first.id}")
+                        self._shared(node, f"hardware address {device.hwaddr}", first)
                     if len(device.hwaddr) > ETHERNET:
                         shown.setdefault(ethernet(device.hwaddr), node)
                 for said in (device.ipaddr, device.ipaddr6):
                     if said and said != "0.0.0.0":
                         first = self._ips.setdefault(address(said), node)
                         if first is not node:
-                            self._say("node", node.id, f"address {said} also belongs to node {first.id}")
+                            self._shared(node, f"address {said}", first)
             bmc = node.ipmi.ipaddr
             if bmc and bmc != "0.0.0.0" and (first := bmcs.setdefault(address(bmc), node)) is not node:
-                self._say("node", node.id, f"BMC address {bmc} also belongs to node {first.id}")
+                self._shared(node, f"BMC address {bmc}", first)
         self._macs = shown | self._macs
 
 

@@ -25,13 +25,14 @@ SERVERS = "is this server's address"
 
 @dataclass(frozen=True, slots=True)
 class Clash:
-    """An address that a node cannot have; `why` goes on after it: `is the broadcast address of its network`. `flag` is
-    the one that sets it."""
+    """An address that a node or its BMC cannot have; `why` goes on after it: `is the broadcast address of its network`.
+    `flag` is the one that sets it, `rival` the node whose BMC has it."""
 
     node: str
     address: str
     why: str
     flag: str = "ipaddr"
+    rival: str = ""
 
     def __str__(self) -> str:
         return f"node {self.node}: {self.address} {self.why}"
@@ -55,22 +56,27 @@ def clashes(snapshot: Snapshot, settings: Settings, guests: Mapping[str, str]) -
     own |= {settings.ipaddr6: SERVERS} if settings.ipaddr6 else {}
     bmcs = {address(node.ipmi.ipaddr): node.id for node in snapshot.nodes.values() if node.ipmi.ipaddr}
     for node in snapshot.nodes.values():
-        if why := own.get(address(node.ipmi.ipaddr), ""):
-            yield Clash(node.id, node.ipmi.ipaddr, why + ", and not its BMC's", "ipmiaddr")
+        bmc = address(node.ipmi.ipaddr)
+        if bmc in own:
+            yield Clash(node.id, node.ipmi.ipaddr, own[bmc] + ", and not its BMC's", "ipmiaddr")
+        elif bmc in guests:
+            why = f"is leased to {guests[bmc]} at this time, and is to be its BMC's"
+            yield Clash(node.id, node.ipmi.ipaddr, why, "ipmiaddr")
         for device in node.network_devices.values():
             four = "ipaddr", device.ipaddr, device.netmask, device.gateway
             for flag, said, netmask, gateway in (four, ("ipaddr6", device.ipaddr6, "", device.gateway6)):
                 claimed = address(said)
                 if claimed in NONE:
                     continue
-                why = own.get(claimed) or _unfit(claimed, netmask, address(gateway))
+                why, rival = own.get(claimed) or _unfit(claimed, netmask, address(gateway)), ""
                 if not why and claimed in bmcs:
-                    why = f"is the address of the BMC of node {bmcs[claimed]}"
+                    rival = bmcs[claimed]
+                    why = f"is the address of the BMC of node {rival}"
                 guest = guests.get(claimed, "")
                 if not why and guest and not _has(node, guest):
                     why = f"is leased to {guest} at this time"
                 if why:
-                    yield Clash(node.id, said, why, flag)
+                    yield Clash(node.id, said, why, flag, rival)
 
 
 def _unfit(claimed: str, netmask: str, gateway: str) -> str:
