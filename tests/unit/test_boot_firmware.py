@@ -23,6 +23,7 @@ class Client:
     is_ipxe: bool = False
     is_http: bool = False
     is_pxe: bool = True
+    others: tuple[int, ...] = ()
 
 
 @pytest.mark.parametrize(
@@ -36,6 +37,9 @@ class Client:
         (Client(arch=16, is_http=True, is_pxe=False), "http://10.0.0.1:9873/efiboot/snponly.efi"),
         (Client(arch=19, is_http=True, is_pxe=False), "http://10.0.0.1:9873/efiboot/ipxe-arm64.efi"),
         (Client(arch=7, is_pxe=False), None),
+        (Client(arch=15, others=(7, 0)), "snponly.efi"),
+        (Client(arch=15, others=(6,)), None),
+        (Client(arch=15, is_http=True, is_pxe=False, others=(16,)), "http://10.0.0.1:9873/efiboot/snponly.efi"),
     ],
 )
 def test_boot_file_follows_architecture_and_class(client: Client, name: str | None) -> None:

@@ -195,6 +195,59 @@ def test_dhcp_relay_in_another_network_gets_the_nodes_own_address_and_the_relay_
     assert ask(server, Kind.DISCOVER, PXE, who=5, giaddr=number("10.0.0.9")) is not None
 
 
+FULL = "the dhcp range is full"
+FAR = "the range is not of its network (10.7.3.0)"
+LINKS = {  # how a relay says which network its client is on, and what keeps that from an address
+    "none": ({}, FULL),
+    "a relay in this network": ({"giaddr": number("10.0.0.9")}, FULL),
+    "option 82 in this network": ({"giaddr": number("10.7.3.0"), "options": {82: b"\5\4\n\0\0\0"}}, FULL),
+    "a relay": ({"giaddr": number("10.7.3.0")}, FAR),
+    "option 118": ({"options": {118: bytes((10, 7, 3, 0))}}, FAR),
+    "option 82": ({"giaddr": number("10.0.0.9"), "options": {82: b"\5\4\n\7\3\0"}}, FAR),
+}
+
+
+@pytest.mark.parametrize(("fields", "why"), LINKS.values(), ids=LINKS)
+def test_dhcp_why_there_is_no_address_is_of_the_network_that_was_told(fields: dict, why: str) -> None:
+    server = responder(first="10.0.1.1", last="10.0.1.1")
+    chain(server, PXE, who=9)
+    message = Message(chaddr=mac(5), **{**fields, "options": {53: b"\1", **PXE, **fields.get("options", {})}})
+    reply, contact = server.respond(message, 1000.0)
+    assert reply is None
+    assert contact is not None
+    assert why in contact.detail
+
+
+def test_dhcp_each_thing_that_is_wrong_with_a_client_is_said_and_once() -> None:
+    server = Responder(
+        DhcpConfig(SERVER, "255.255.0.0"), {mac(1).hex(":"): NODE}.get, lambda client, ip: None, LeaseTable(0, 0)
+    )
+
+    def said(now: float, **fields) -> str:
+        options = {53: b"\1", **PXE, **fields.pop("options", {})}
+        contact = server.respond(Message(chaddr=mac(1), options=options, **fields), now)[1]
+        return contact.detail if contact is not None else ""
+
+    assert "hardware type 7" in said(1000.0, htype=7)
+    assert "no binary for its architecture 00:07" in said(1001.0)
+    assert "architecture 00:0F, 00:07:" in said(1002.0, options={93: b"\0\x0f\0\7"})
+    assert [said(1003.0, htype=7), said(1004.0), said(1005.0, options={93: b"\0\x0f\0\7"})] == [""] * 3
+    assert "no binary" in said(1400.0)
+    assert len(said(1500.0, options={93: bytes(range(200))})) < 200
+
+
+@pytest.mark.parametrize("address", ["000000000000", "ffffffffffff", "01005e000001", "333300000001"])
+@pytest.mark.parametrize("kind", [0, Kind.DISCOVER, Kind.REQUEST, Kind.INFORM])
+def test_dhcp_a_hardware_address_of_no_machine_gets_nothing(address: str, kind: int) -> None:
+    server = responder(first="10.0.1.1", last="10.0.1.50")
+    options = {**PXE, 50: bytes((10, 0, 1, 1))} | ({53: bytes((kind,))} if kind else {})
+    reply, contact = server.respond(Message(chaddr=bytes.fromhex(address), options=options), 1000.0)
+    assert reply is None
+    assert contact is not None
+    assert "no machine has such a one" in contact.detail
+    assert len(server.leases) == 0
+
+
 # ProxyDHCP.
 
 

@@ -21,10 +21,12 @@ OPTIONAL_FILES = frozenset({"autoexec.ipxe"})
 
 class Client(Protocol):
     """What DHCP knows of the one that asks: `arch` is option 93 (0 BIOS, 7 and 9 x86-64 UEFI, 11 arm64 UEFI,
-    16 and 19 UEFI HTTP; None when not sent)."""
+    16 and 19 UEFI HTTP; None when not sent), `others` what it runs as well (RFC 4578 2.1: a list)."""
 
     @property
     def arch(self) -> int | None: ...
+    @property
+    def others(self) -> tuple[int, ...]: ...
     @property
     def is_ipxe(self) -> bool: ...
     @property
@@ -47,9 +49,11 @@ def boot_file(client: Client, mac: str, urls: Urls, binaries: Mapping[str, str])
         # iPXE says arch 7 and PXEClient even where UEFI fetched it by HTTP, so this comes first: no loop.
         known = "" if client.arch is None else UEFI if client.arch else BIOS
         return urls.script(mac, known)
-    arch = client.arch or 0  # a BIOS ROM may leave option 93 out
+    if not client.is_http and not client.is_pxe:
+        return None
+    wanted = (client.arch or 0, *client.others)  # a BIOS ROM may leave option 93 out
     if client.is_http:
-        name = binaries.get(arch_key(HTTP_ARCHITECTURES.get(arch, arch)))
-        # OVMF rejects a TFTP name here and wants the whole URL in option 67.
-        return urls.binary(quote(name)) if name else None
-    return binaries.get(arch_key(arch)) if client.is_pxe else None
+        wanted = tuple(HTTP_ARCHITECTURES.get(arch, arch) for arch in wanted)
+    name = next(filter(None, (binaries.get(arch_key(arch)) for arch in wanted)), None)
+    # OVMF rejects a TFTP name by HTTP and wants the whole URL in option 67.
+    return urls.binary(quote(name)) if name and client.is_http else name

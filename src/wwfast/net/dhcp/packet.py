@@ -94,6 +94,7 @@ SPARE = (
 )
 #: Sub-option of the relay's information: the link of the client (RFC 3527).
 LINK_SELECTION = 5
+ARCHITECTURES = 8  # of one client; firmware names one to three
 
 
 @lru_cache(maxsize=65536)
@@ -319,11 +320,13 @@ def guid(value: bytes) -> str:
 class ClientInfo(msgspec.Struct, frozen=True):
     """Who asks, in terms policy can use; nothing in it is particular to IPv4 (RFC 5970 has the same for DHCPv6).
 
-    `arch` is option 93 (None when not sent), `uuid` is "" without an identity, addresses are dotted or "".
+    `arch` is option 93 (None when not sent) and `others` what else is in it, for it is a list; `uuid` is "" without an
+    identity, addresses are dotted or "".
     """
 
     mac: str
     arch: int | None = None
+    others: tuple[int, ...] = ()
     vendor_class: str = ""
     user_class: str = ""
     is_ipxe: bool = False
@@ -342,7 +345,7 @@ class ClientInfo(msgspec.Struct, frozen=True):
 
 def client_info(message: Message) -> ClientInfo:
     options = message.options
-    vendor_class, user_class, arch, is_ipxe, is_pxe, is_http = _kind_of_client(
+    vendor_class, user_class, archs, is_ipxe, is_pxe, is_http = _kind_of_client(
         options.get(Option.VENDOR_CLASS, b""),
         options.get(Option.USER_CLASS, b""),
         options.get(Option.CLIENT_ARCH, b""),
@@ -353,7 +356,8 @@ def client_info(message: Message) -> ClientInfo:
     uuid = options.get(Option.CLIENT_UUID)
     return ClientInfo(
         message.mac,
-        arch,
+        archs[0] if archs else None,
+        archs[1:],
         vendor_class,
         user_class,
         is_ipxe,
@@ -369,13 +373,13 @@ def client_info(message: Message) -> ClientInfo:
 @lru_cache(maxsize=512)  # of up to 2 kB of strangers' words each
 def _kind_of_client(
     vendor: bytes, classes: bytes, arch: bytes, says_ipxe: bool
-) -> tuple[str, str, int | None, bool, bool, bool]:
+) -> tuple[str, str, tuple[int, ...], bool, bool, bool]:
     """The same few for all nodes of a kind: read once."""
     vendor_class, words = vendor.decode("ascii", "replace"), user_classes(classes)
     return (
         vendor_class,
         ",".join(words),
-        int.from_bytes(arch[:2], "big") if len(arch) >= 2 else None,
+        tuple(int.from_bytes(arch[at : at + 2], "big") for at in range(0, min(len(arch) & ~1, ARCHITECTURES * 2), 2)),
         # iPXE says PXEClient in option 60 whatever loaded it, so it is known by its user class or its own option.
         says_ipxe or "iPXE" in words,
         vendor_class.startswith("PXEClient"),

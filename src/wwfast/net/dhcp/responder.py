@@ -47,7 +47,8 @@ from wwfast.net.dhcp.terms import (
 )
 from wwfast.net.recent import Recent
 
-#: An unknown client is spoken of at most this often; so many of them are remembered, and so many other servers.
+GROUP = 1  # in the first octet of a hardware address: of many machines (IEEE 802, 8.2)
+#: One thing is said of a client at most this often; so many are remembered, and so many other servers.
 QUIET_SECONDS = 300.0
 SPOKEN, OTHERS = 4096, 64
 
@@ -84,6 +85,8 @@ class Responder:
             return None, None
         if message.htype not in (ETHERNET, IEEE802) or len(message.chaddr) != 6:
             return None, self._no_ethernet(message, now) if is_proven else None
+        if message.chaddr[0] & GROUP or not any(message.chaddr):
+            return None, self._no_machine(message, now) if is_proven else None
         client = client_info(message)
         kind = message.kind
         if not kind:
@@ -156,7 +159,7 @@ class Responder:
         if not address and self._pool_serves(message):
             address = self.leases.offer(client.mac, message.address(Option.REQUESTED_ADDRESS), now) or 0
         if not address:
-            return None, self._no_address(client, reservation, now)
+            return None, self._no_address(message, client, reservation, now)
         self.counts["offer"] += 1
         reply = self._replies.reply(message, client, Kind.OFFER, address, reservation)
         return self._replies.send(*reply, message, source), self._given(
@@ -217,6 +220,12 @@ class Responder:
         why = f"DHCP over {network} is not served: only Ethernet addresses of 6 octets are"
         return self._once(client, self.hosts(client.mac), "IGNORED", why, now)
 
+    def _no_machine(self, message: Message, now: float) -> Contact | None:
+        """What is to be sent to it would go to all of a group, or to nobody."""
+        self.counts["no_machine"] += 1
+        why = "its hardware address is all zeros, or of a group (multicast, broadcast): no machine has such a one"
+        return self._once(ClientInfo(message.mac), self.hosts(message.mac), "IGNORED", why, now)
+
     def _inform(
         self, message: Message, client: ClientInfo, reservation: Reservation | None, source: tuple[int, int]
     ) -> tuple[Reply | None, Contact | None]:
@@ -269,10 +278,12 @@ class Responder:
         mask = number(self.config.netmask) or 0xFFFFFFFF
         return link & mask == self.leases.first & mask
 
-    def _no_address(self, client: ClientInfo, reservation: Reservation | None, now: float) -> Contact | None:
+    def _no_address(
+        self, message: Message, client: ClientInfo, reservation: Reservation | None, now: float
+    ) -> Contact | None:
         self.counts["no_address"] += 1
-        if client.giaddr and self.leases.size:
-            why = f"no address in nodes.conf, and the range is not of the relay's network ({client.giaddr})"
+        if self.leases.size and not self._pool_serves(message):
+            why = f"no address in nodes.conf, and the range is not of its network ({dotted(message.link)})"
         elif self.leases.size:
             why = "the dhcp range is full"
         elif reservation is not None:
@@ -293,10 +304,11 @@ class Responder:
     def _once(
         self, client: ClientInfo, reservation: Reservation | None, kind: str, why: str, now: float, address: int = 0
     ) -> Contact | None:
-        """Said of a client, but not with every packet that it sends."""
-        if now - self._spoken.get(client.mac, 0.0) < QUIET_SECONDS:
+        """Said of a client, but not with every packet that it sends; what else is wrong with it is said as well."""
+        said = f"{client.mac} {hash(why):x}"
+        if now - self._spoken.get(said, 0.0) < QUIET_SECONDS:
             return None
-        self._spoken.note(client.mac, now)
+        self._spoken.note(said, now)
         return self._contact(client, reservation, kind, address, why)
 
     def _contact(
@@ -313,5 +325,5 @@ class Responder:
 
 
 def _no_boot_file(client: ClientInfo) -> str:
-    arch = client.arch or 0
-    return f"`tftp: ipxe` has no binary for its architecture {arch >> 8:02X}:{arch & 0xFF:02X}: it gets no boot file"
+    archs = ", ".join(f"{arch >> 8:02X}:{arch & 0xFF:02X}" for arch in (client.arch or 0, *client.others))
+    return f"`tftp: ipxe` has no binary for its architecture {archs}: it gets no boot file"
