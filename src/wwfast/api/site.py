@@ -23,7 +23,7 @@ from wwfast.nodes.registry import Snapshot
 from wwfast.nodes.text.source import NODES, PROFILES, Source
 from wwfast.overlays.files import model
 from wwfast.paths import Paths
-from wwfast.system import within
+from wwfast.system import files, within
 
 #: Overlays that the packages of Warewulf before 4.6 put among those of the site.
 PACKAGED = (*REPLACED, "host", "debug")
@@ -133,7 +133,7 @@ def content(path: Path, root: Path | None = None) -> bytes:
     try:
         if real is None:
             raise ConfigError(f"{path}: a part of its path is a file, or links lead to each other there")
-        return real.read_bytes()
+        return files.read(real)
     except FileNotFoundError:
         if path.is_symlink():
             raise ConfigError(f"{path} is a link that leads nowhere: {path.readlink()}") from None

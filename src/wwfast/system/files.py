@@ -7,13 +7,15 @@ import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 import xxhash
 
 from wwfast.system import work
 from wwfast.system.folders import naming
 
-PIECE = 1 << 20
+PIECE, BLOCK = 1 << 20, 64 << 20
+LARGEST = 256 << 20  # bytes of a file that is read whole: nodes.conf of 100,000 nodes has 60 MB
 
 
 def replace(target: Path, data: bytes, *, mode: int | None = None, durable: bool = True) -> None:
@@ -37,6 +39,27 @@ def replace(target: Path, data: bytes, *, mode: int | None = None, durable: bool
         fresh.rename(target)
         if durable:
             sync(target.parent)
+
+
+def read(path: Path, most: int = LARGEST) -> bytes:
+    """All of a file, which may be a device without an end, or sparse and larger than any memory. Raises OSError that
+    names it, EFBIG where it has more than `most`."""
+    with path.open("rb") as file:
+        return rest(file, str(path), most)
+
+
+def rest(file: IO[bytes], name: str, most: int = LARGEST) -> bytes:
+    """What is left of an open file, as `read`."""
+    pieces, size = [], 0
+    try:
+        while size <= most and (piece := file.read(BLOCK)):
+            pieces.append(piece)
+            size += len(piece)
+        if size <= most:
+            return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+    except MemoryError:
+        raise OSError(errno.ENOMEM, "not enough memory to read it", name) from None
+    raise OSError(errno.EFBIG, f"larger than {most >> 20} MiB, the most that is read of a file", name)
 
 
 def read_part(path: Path, offset: int, length: int) -> Iterator[bytes]:

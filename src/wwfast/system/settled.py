@@ -10,6 +10,8 @@ import stat
 import time
 from pathlib import Path
 
+from wwfast.system import files
+
 SETTLED = 0.02  # seconds a file must have been left alone before it is read
 UNSETTLED = 0.2  # seconds that is waited for at most
 HELD = 2.0  # seconds after which what somebody has open for writing, and does not write, is taken for whole
@@ -52,9 +54,9 @@ def read(path: Path, patience: float = HELD) -> bytes:
         with path.open("rb") as file:
             before = os.fstat(file.fileno())
             if not stat.S_ISREG(before.st_mode):
-                return file.read()
+                return files.rest(file, str(path))
             if not being_written(file.fileno()):
-                data = file.read()
+                data = files.rest(file, str(path))
                 after = os.fstat(file.fileno())
                 if (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns):
                     return data

@@ -26,6 +26,7 @@ from wwfast.nodes.edit.flags import flags
 from wwfast.nodes.edit.store import Change
 from wwfast.nodes.merge import SCHEMA
 from wwfast.nodes.text.source import NODES, NOUN, PROFILES, Source
+from wwfast.system import files
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +194,7 @@ def _import(kind: Kind) -> click.Command:
     @write_options
     @pass_app
     def import_(app: App, file: str, replace: bool, how: How) -> None:
-        data = sys.stdin.buffer.read() if file == "-" else read(Path(file))
+        data = read(Path(file))
         edit = kind.entries.take(kind.entries.parse(data, file), replace=replace)
         kind.write(app, edit, "import", [file], how, "imported", place=places(data, file))
 
@@ -210,10 +211,12 @@ def asked(given: dict[str, Any], *, adding: bool) -> change.Request:
 
 
 def read(path: Path) -> bytes:
+    """A file that was named, `-` is standard input. Raises WwfastError."""
+    given = str(path) == "-"
     try:
-        return path.read_bytes()
+        return files.rest(sys.stdin.buffer, "-") if given else files.read(path)
     except OSError as error:
-        raise WwfastError(f"{path}: {error.strerror}") from error
+        raise WwfastError(f"{'standard input' if given else path}: {error.strerror}") from error
 
 
 def as_yaml(trees: dict[str, Any]) -> str:

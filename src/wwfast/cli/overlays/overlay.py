@@ -104,6 +104,7 @@ def show(app: App, name: str, file: str, node: str | None, quiet: bool) -> None:
     """Print a file of an overlay, as it is or rendered for a node."""
     from wwfast.errors import NotFoundError
     from wwfast.overlays.files import model
+    from wwfast.system import files
 
     found = model.find(app.paths, name).find(file)
     if node is None or found.suffix not in model.TEMPLATES:
@@ -112,7 +113,7 @@ def show(app: App, name: str, file: str, node: str | None, quiet: bool) -> None:
         elif found.is_dir():
             raise NotFoundError(f"{file} is a directory", hint=f"wwfast overlay list -a {name}")
         else:
-            emit(found.read_bytes())
+            emit(files.read(found))
         return
     from wwfast.overlays.making.service import OverlayService
 

@@ -13,6 +13,7 @@ from wwfast.cli.groups import AliasGroup
 from wwfast.cli.nodes.entries import How, difference, show
 from wwfast.cli.output import confirm, warn
 from wwfast.errors import NotFoundError
+from wwfast.system import files
 
 if TYPE_CHECKING:
     from wwfast.nodes.edit.store import Change, Draft
@@ -77,7 +78,7 @@ def nodes(
     for named in filter(None, (source, conf)):
         read(named)
     place = conf or app.given.conf
-    mounts = settings.mounts(yaml.load(place.read_bytes(), str(place))) if place.exists() else []
+    mounts = settings.mounts(yaml.load(read(place), str(place))) if place.exists() else []
     kept = set(KernelStore(app.paths).names())
     how = How(yes, dry_run, force=False)
     run = Upgrade(add_defaults, replace_overlays, mounts, kept.__contains__)
@@ -136,15 +137,13 @@ def config(app: App, source: Path | None, target: Path | None, dry_run: bool, ye
 
 def read(path: Path) -> bytes:
     """A file that was named, or has to be there. Raises WwfastError where there is none."""
-    if not path.is_file():
+    if not path.exists():
         raise NotFoundError(f"there is no file {path}", hint="-i names the file to read")
-    return path.read_bytes()
+    return files.read(path)
 
 
 def put(target: Path, before: bytes, after: bytes, how: How) -> None:
     """Print the result (`-`), its difference, or write it; a file that was there is kept as NAME-old."""
-    from wwfast.system import files
-
     if str(target) == "-":
         sys.stdout.write(after.decode())
         return

@@ -117,7 +117,7 @@ def fill(paths: Paths, source: str, tree: Path, room: Path, options: Options) ->
         archive(path, reference, tree, room, options)
     else:
         raise NotFoundError(
-            f"there is no {path}",
+            f"{path} is no file, pipe or directory" if path.exists() else f"there is no {path}",
             hint="sources: docker://REGISTRY/NAME:TAG, oci:DIR, a directory, a tar archive, debian:SUITE",
         )
 
@@ -197,6 +197,8 @@ def archive(path: Path, reference: str, tree: Path, room: Path, options: Options
             Unpacker(target, options.limits) as unpacker,
         ):
             unpacker.apply(stream)
+            if not unpacker.entries:  # zeros are an empty archive: told before all that follow are read
+                raise WwfastError(f"{path} is an archive without anything in it, so it is no root file system")
             unpacker.finish()
 
     # What kind of archive it is shows only when it is unpacked: `docker save` writes its manifest last.

@@ -258,7 +258,7 @@ class Store:
     def content(self) -> bytes:
         """The file as it is, whatever it says; an absent one is empty."""
         try:
-            return self.paths.nodes_conf.read_bytes()
+            return files.read(self.paths.nodes_conf)
         except FileNotFoundError:
             return b""
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from wwfast.archive.newc import SIZE_MAX
 from wwfast.errors import NotFoundError, UsageError, WwfastError
 from wwfast.overlays.files import model
 from wwfast.overlays.files.model import Overlay
@@ -144,12 +145,15 @@ def _content(source: Path) -> tuple[bytes, int | None]:
         source = Path("/dev/stdin")
     try:
         with source.open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
+            status = os.fstat(file.fileno())
+            mode = status.st_mode
+            if status.st_size > SIZE_MAX:
+                raise WwfastError(f"{source} is larger than 4 GiB - 1, the most an initramfs can carry")
             if stat.S_ISREG(mode) and not source.is_relative_to("/dev"):
-                return file.read(), stat.S_IMODE(mode)
+                return files.rest(file, str(source), SIZE_MAX), stat.S_IMODE(mode)
             if stat.S_ISBLK(mode):
                 raise NotFoundError(f"{source} is a disk, not a file")
-            return file.read(), None
+            return files.rest(file, str(source)), None
     except OSError as error:
         raise NotFoundError(f"cannot read {source}: {error.strerror}") from error
 

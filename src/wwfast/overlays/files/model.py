@@ -18,8 +18,10 @@ from typing import NamedTuple
 
 import xxhash
 
+from wwfast.archive.newc import SIZE_MAX
 from wwfast.errors import ConfigError, NotFoundError, UsageError
 from wwfast.paths import Paths
+from wwfast.system import files
 
 NAME = re.compile(r"[a-zA-Z0-9._:-]+")
 TEMPLATE = ".j2"
@@ -83,13 +85,17 @@ class Item:
         return self.path.rpartition(".")[0] if self.template else self.path
 
     def read(self) -> bytes:
-        return self.source.read_bytes()
+        return files.read(self.source)
 
     @cached_property
     def digest(self) -> bytes:
-        """xxh3-128 of the content of a file, of the target of a link. Raises OSError, Replaced."""
+        """xxh3-128 of the content of a file, of the target of a link. Raises OSError, Replaced; ConfigError where no
+        node can be sent it, before all of it is read."""
         if self.kind == LINK:
             return xxhash.xxh3_128_digest(self.target.encode())
+        if self.signature.size > SIZE_MAX:
+            told = f"{self.source} is larger than 4 GiB - 1, the most an initramfs can carry"
+            raise ConfigError(told, hint="keep it on shared storage")
         state = xxhash.xxh3_128()
         with self.source.open("rb") as file:
             while block := file.read(1 << 20):

@@ -20,6 +20,7 @@ from wwfast.overlays.templates.environment import Abort, Environment, outputs
 from wwfast.overlays.templates.go import render as go
 from wwfast.overlays.templates.lazy import steady
 from wwfast.overlays.templates.sandbox import Sandbox
+from wwfast.overlays.templates.sources import LIMIT
 
 
 class Named(Context):
@@ -139,11 +140,13 @@ class Template:
     """A `.j2` or `.ww` file of an overlay, or of none (""), as its bytes were when it was read."""
 
     def __init__(self, env: Environment, overlay: str, item: Item) -> None:
-        data = item.read()
         self.overlay = overlay
         self.item = item
-        self.content = xxhash.xxh3_128_digest(data)
         self.where = where = f"overlay {overlay}, {item.path}" if overlay else str(item.source)
+        if item.signature.size > LIMIT:
+            raise ConfigError(f"{where} is too large for a template ({item.signature.size} bytes)")
+        data = item.read()
+        self.content = xxhash.xxh3_128_digest(data)
         try:
             source = data.decode()
         except UnicodeDecodeError as error:
