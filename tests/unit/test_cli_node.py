@@ -574,9 +574,10 @@ def test_an_entry_without_a_body_is_deleted_filled_exported_and_left_alone(
 
 LATIN = "nodes:\n  n1:\n    comment: x\n    init: gr\xfcn\n"
 ENCODINGS = {
-    "UTF-16": (LATIN.encode("utf-16"), ":1:1: is UTF-16 or UTF-32, not UTF-8", "iconv -f UTF-16"),
+    "UTF-16": (LATIN.encode("utf-16"), ":1:1: is UTF-16, not UTF-8", "iconv -f UTF-16 "),
     "UTF-16 big end first": (b"\xfe\xff" + LATIN.encode("utf-16-be"), ":1:1: is UTF-16", "iconv -f UTF-16"),
-    "UTF-32": (LATIN.encode("utf-32"), ":1:1: is UTF-16 or UTF-32", "iconv"),
+    "UTF-32": (LATIN.encode("utf-32"), ":1:1: is UTF-32, not UTF-8", "iconv -f UTF-32 "),
+    "UTF-32 big end first": (b"\0\0\xfe\xff" + LATIN.encode("utf-32-be"), ":1:1: is UTF-32", "iconv -f UTF-32 "),
     "UTF-16 without a mark": (LATIN.encode("utf-16-le"), ":1:2: a zero byte", "file "),
     "Latin-1": (LATIN.encode("latin-1"), ":4:13: byte 0xfc is not UTF-8", "iconv -f ISO-8859-1"),
     "Latin-1 in a comment": (b"# gr\xfcn\nnodes:\n  n1: {}\n", ":1:5: byte 0xfc is not UTF-8", "iconv -f ISO-8859-1"),

@@ -161,6 +161,8 @@ def test_image_delete_refuses_what_is_used(paths: Paths, deb: Path, capsys: pyte
         (["image", "build", "--level", "99", "deb"], 2, "99 is not in the range"),
         (["image", "syncuser", "--write=false", "deb"], 1, "etc/passwd cannot be read"),
         (["--warewulfconf", "/nowhere/warewulf.conf", "image", "list"], 1, "there is no /nowhere/warewulf.conf"),
+        (["--warewulfconf", "/", "image", "list"], 1, "/ is no file"),
+        (["image", "import", "/dev/null", "x"], 1, "/dev/null is no file"),
         (["kernel", "import", "gone", "x"], 1, "there is no image gone"),
         (["kernel", "import", "deb", "x", "--version", "9"], 1, "has no kernel 9"),
         (["kernel", "delete", "--yes", "gone"], 1, "there is no kernel gone"),

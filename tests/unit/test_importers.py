@@ -140,6 +140,26 @@ def test_importer_writes_hardware_addresses_in_one_form(run: Run, paths: Paths, 
     assert written(paths)["nodes"]["n1"]["network devices"]["default"] == {"hwaddr": "52:54:00:0a:0b:01"}
 
 
+# Columns of which there are two, and a cell that never ends: what is said of them.
+COLUMNS = {
+    "names": ("name,name,mac\nn1,n2,52:54:00:00:00:01\n", "", "a node has one name"),
+    "kinds of names": ("name,hostname,mac\nn1,n2,52:54:00:00:00:01\n", "", "a node has one name"),
+    "names by --map": ("name,x,mac\nn1,n2,52:54:00:00:00:01\n", "--map=x=name", "a node has one name"),
+    "devices": ("name,netname,netname,mac\nn1,a,b,52:54:00:00:00:01\n", "", "'netname' is the second"),
+    "fields": ("name,mac,hwaddr\nn1,52:54:00:00:00:01,52:54:00:00:00:01\n", "", "'hwaddr' is the second"),
+    "a long cell": (f"name,comment\nn1,{'x' * 140_000}\n", "", "a cell has 131072 letters at most"),
+    "a quote": (f'name,comment\nn1,"{"x" * 100}\n', "", "a quoted cell ends with a quote"),
+}
+
+
+@pytest.mark.parametrize(("table", "words", "said"), COLUMNS.values(), ids=COLUMNS)
+def test_importer_says_of_a_table_what_is_wrong_with_it(
+    run: Run, paths: Paths, table: str, words: str, said: str
+) -> None:
+    _, out, err = run("import", "csv", given(paths, table), "--dry-run", *filter(None, [words]))
+    assert said in out + err
+
+
 # What two nodes of a file may not have alike: the second row, and what is said of it.
 TWICE = {
     "a name": ("n1,52:54:00:00:00:02,10.0.0.2,10.1.0.2", "name 'n1' is that of the node at"),

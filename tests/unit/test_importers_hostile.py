@@ -19,6 +19,7 @@ NONE = {
     "blank": (b" \n\t\n", "is empty"),
     "Latin-1": (b"# caf\n# r\xe9seau\n", ":2:4: byte 0xe9 is not UTF-8"),
     "UTF-16": ("name,mac\n".encode("utf-16"), ":1: is UTF-16"),
+    "UTF-32": ("name,mac\n".encode("utf-32"), ":1: is UTF-32"),
     "UTF-16 without its mark": ("name,mac\n".encode("utf-16-le"), "a zero byte"),
     "a binary": (b"\x7fELF\x02\x01\x01\0\0\0", "a zero byte"),
     "prose": (b"Dear admin,\nthese are my nodes.\n", ""),
@@ -114,7 +115,7 @@ def test_importer_includes_that_loop_are_told_by_their_line(tmp_path: Path, name
 def test_importer_includes_of_odd_names_are_told_by_their_line(tmp_path: Path, name: str, odd: str) -> None:
     (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "a").write_text(INCLUDES[name](odd))
-    with pytest.raises(ConfigError, match=r"a:2: ") as caught:
+    with pytest.raises(ConfigError, match=r"a:2:") as caught:
         read(name, str(tmp_path / "a"))
     assert caught.value.message.isprintable()
 

@@ -24,6 +24,7 @@ AHEAD = 8  # chunks the thread may be ahead of the parser
 MAGIC = 8  # bytes that tell the compression
 UNTOLD = 1 << 30  # bytes a file may unpack to whatever its ratio
 LARGEST_WINDOW = 128 << 20  # bytes zstd may look back, as its own program without --memory
+GZIP, XZ, BZIP2 = b"\x1f\x8b", b"\xfd7zXZ\0", b"BZh"  # what their streams begin with
 LARGEST_XZ = 2 << 30  # bytes of memory for xz: `xz -9` takes 65 MiB
 LEAVE = 2.0  # seconds for a thread that waits for a pipe or a registry, when the block is left early
 
@@ -131,12 +132,12 @@ class Forward:
 def plain_chunks(file: Digested) -> Iterator[bytes]:
     """The decompressed content of a file in pieces of at most CHUNK bytes."""
     head = file.head(MAGIC)
-    if head.startswith(b"\x1f\x8b"):
-        yield from _streams(file, lambda: igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP))
-    elif head.startswith(b"\xfd7zXZ\0"):
-        yield from _streams(file, lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=LARGEST_XZ))
-    elif head.startswith(b"BZh"):
-        yield from _streams(file, bz2.BZ2Decompressor)
+    if head.startswith(GZIP):
+        yield from _streams(file, GZIP, lambda: igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP))
+    elif head.startswith(XZ):
+        yield from _streams(file, XZ, lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=LARGEST_XZ))
+    elif head.startswith(BZIP2):
+        yield from _streams(file, BZIP2, bz2.BZ2Decompressor)
     elif head.startswith(b"\x28\xb5\x2f\xfd") or (head[1:4] == b"\x2a\x4d\x18" and head[0] >> 4 == 5):
         # Of zstd also with a frame in front that carries no data, as pzstd and zstd:chunked write (RFC 8878, 3.1.2).
         frames = zstandard.ZstdDecompressor(max_window_size=LARGEST_WINDOW)
@@ -148,10 +149,12 @@ def plain_chunks(file: Digested) -> Iterator[bytes]:
             yield data
 
 
-def _streams(file: Digested, make: Callable[[], Any]) -> Iterator[bytes]:
+def _streams(file: Digested, magic: bytes, make: Callable[[], Any]) -> Iterator[bytes]:
     """All streams of a file, as gzip (RFC 1952), xz and bzip2 allow several; zeros after the last one are padding."""
     data = file.read(CHUNK)
     while data:
+        if not data.startswith(magic[: len(data)]):
+            raise ValueError("something else follows its compressed data")
         stream = make()
         while not stream.eof:
             if stream.needs_input and not data:

@@ -79,7 +79,8 @@ class App:
 
 def existing(conf: str) -> Path:
     if not Path(conf).is_file():
-        raise WwfastError(f"there is no {conf}", hint="it was named by --warewulfconf or WAREWULFCONF")
+        what = f"{conf} is no file" if Path(conf).exists() else f"there is no {conf}"
+        raise WwfastError(what, hint="it was named by --warewulfconf or WAREWULFCONF")
     return Path(conf)
 
 

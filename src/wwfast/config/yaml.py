@@ -42,7 +42,8 @@ class Plain(str):
 
 
 UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-UTF16 = (b"\xff\xfe", b"\xfe\xff")  # byte order marks; that of UTF-32 begins with the first
+# Byte order marks; that of UTF-32 begins with one of UTF-16.
+WIDE = {b"\xff\xfe\0\0": "UTF-32", b"\0\0\xfe\xff": "UTF-32", b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 
 
 class YamlError(ConfigError):
@@ -55,13 +56,18 @@ class YamlError(ConfigError):
 
 def load_anchored(data: bytes, name: str) -> tuple[Tree, bool]:
     """The tree, and whether anchors or aliases occur in it. Raises YamlError naming `name`, line and column."""
-    if data[:2] in UTF16:  # libyaml reads it, but no edit in place would
-        raise YamlError(name, "is UTF-16 or UTF-32, not UTF-8", 1, 1, hint=f"iconv -f UTF-16 -t UTF-8 {name}")
+    if found := wide(data):  # libyaml reads UTF-16, but no edit in place would
+        raise YamlError(name, f"is {found}, not UTF-8", 1, 1, hint=f"iconv -f {found} -t UTF-8 {name}")
     try:
         return yamlevents.load(data)
     except yamlevents.Syntax as error:
         problem, line, column = error.args
         raise encoding(data, name) or YamlError(name, problem, line + 1, column + 1) from None
+
+
+def wide(data: bytes) -> str:
+    """What a text is in by its byte order mark, UTF-16 or UTF-32, or ""."""
+    return next((name for mark, name in WIDE.items() if data.startswith(mark)), "")
 
 
 def encoding(data: bytes, name: str) -> YamlError | None:

@@ -214,6 +214,8 @@ def hint(reason: str) -> str:
         return "check the name and the tag; see: skopeo list-tags docker://NAME"
     if "connection refused" in text or "no such host" in text:
         return "check the registry's address and port, and the network"
+    if "invalid reference" in text:
+        return "an image is docker://REGISTRY/NAME:TAG, in small letters"
     if "no image found" in text:
         return "see --platform"
     if "unrecognized command" in text:

@@ -178,8 +178,6 @@ class Unpacker:
         if not target:
             raise Hostile(f"hard link {member.shown} to the root")
         at = self._below.real(target[:-1])
-        if (*at, target[-1]) == where:
-            return
         other = self._below.directory(at)
         try:
             if is_directory(other, target[-1]):
@@ -187,6 +185,8 @@ class Unpacker:
         except FileNotFoundError as error:
             link = repr(member.link.decode(errors="replace"))
             raise WwfastError(f"hard link {member.shown} to {link}, which is not in the image") from error
+        if (*at, target[-1]) == where:  # tar was told of the file twice
+            return
         self._below.clear(parent, where)
         os.link(target[-1], where[-1], src_dir_fd=other, dst_dir_fd=parent, follow_symlinks=False)
 

@@ -88,8 +88,8 @@ class Reader:
                 f"{name} is too large: an import takes {LARGEST >> 20} MiB at a time", hint="import it in parts"
             )
         self._left -= len(data)
-        if data[:2] in yaml.UTF16:
-            raise ConfigError(f"{name}:1: is UTF-16 or UTF-32, not UTF-8", hint=f"iconv -f UTF-16 -t UTF-8 {name}")
+        if found := yaml.wide(data):
+            raise ConfigError(f"{name}:1: is {found}, not UTF-8", hint=f"iconv -f {found} -t UTF-8 {name}")
         if wrong := yaml.encoding(data, name):
             raise wrong
         return Text(name, data.decode().removeprefix("\ufeff"))

@@ -28,12 +28,14 @@ class Columns:
         self.heads = heads
         self.name = self.device = -1
         self.fields: dict[int, Field] = {}
-        low = [fields.plain(given.fields.get(head, head)) for head in heads]
+        self.low = low = [fields.plain(given.fields.get(head, head)) for head in heads]
         for at, head in enumerate(heads):
             field = fields.named(given.fields.get(head, head))
             if low[at] in NAMES and self.name < 0:
                 self.name = at
             elif low[at] == NETNAME:
+                if self.device >= 0:
+                    raise text.fault(line, f"two columns are {NETNAME}: {checks.shown(head)} is the second")
                 self.device = at
             elif field is not None and field in self.fields.values():
                 raise text.fault(line, f"two columns are {field.flag.name}: {checks.shown(head)} is the second")
@@ -48,7 +50,7 @@ class Columns:
             raise text.fault(line, f"there is no column {checks.shown(head)}, which --map names")
 
     def why(self, at: int) -> str:
-        if fields.plain(self.heads[at]) == "fqdn":
+        if self.low[at] in (*NAMES, "fqdn"):
             return "a node has one name"
         close = fields.close(self.heads[at])
         return f"did you mean {close}? --map {self.heads[at]}={close}" if close else f"--map {self.heads[at]}=FIELD"
@@ -119,4 +121,5 @@ def rows(text: Text) -> Iterator[tuple[int, list[str]]]:
             begin = reader.line_num + 1
     except csv.Error as error:
         problem = str(error).replace("\t", "tab")
-        raise text.fault(reader.line_num or 1, f"no CSV: {problem}", "a quoted cell ends with a quote") from None
+        hint = f"a quoted cell ends with a quote, and a cell has {csv.field_size_limit()} letters at most"
+        raise text.fault(reader.line_num or 1, f"no CSV: {problem}", hint) from None
