@@ -173,7 +173,7 @@ def figures(head: Head) -> tuple[int, float]:
 @pytest.mark.timeout(300)
 def test_http_storms_over_a_lossy_link_lose_no_node_and_leave_nothing_behind(tmp_path: Path) -> None:
     prepare(tmp_path, NODES, 4)
-    plan = Plan(SERVER, PORT, NODES, [SCRIPT], script=True, checked=1.0)
+    plan = Plan(SERVER, PORT, NODES, [SCRIPT], checked=1.0)
     rules = (
         "table inet loss { chain out { type filter hook output priority 0; numgen random mod 50 < 1 counter drop; };"
     )

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from wwfast.errors import WwfastError
+from wwfast.storm.racks import Fabric, shares
 
 
 def wwfast(*words: str) -> subprocess.CompletedProcess[str]:
@@ -32,6 +36,41 @@ def test_storm_of_nodes_that_all_get_their_own_set(tmp_path: Path) -> None:
     assert png.read_bytes().startswith(b"\x89PNG")
     left = subprocess.run(["ip", "netns"], capture_output=True, text=True, check=True).stdout
     assert f"wwstorm-s{os.getpid()}" not in left
+
+
+@pytest.mark.root
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("nginx") is None, reason="nginx is not installed")
+def test_storm_in_racks_carries_each_byte_to_each_rack_once() -> None:
+    """Real nginx, real scripts and lists of pieces."""
+    racks = ("--racks", "3", "--caches", "nginx", "--head-rate", "1", "--rate", "1")
+    done = wwfast("storm", "--nodes", "30", "--image-size", "4", *racks, "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["failures"] == []
+    assert {stage: value["nodes"] for stage, value in result["stages"].items()} == dict.fromkeys(
+        ("ipxe", "kernel", "stage1", "pieces", "image", "system", "runtime"), 30
+    )
+    assert result["caches that failed"] == 0
+    of_rack = (4 + 8) << 20  # of the image and its kernel
+    assert 3 * of_rack < result["bytes of the head's link"] < 2 * 3 * of_rack + 30 * (64 << 10)
+    assert 30 * of_rack < result["bytes"]
+    left = subprocess.run(["ip", "netns"], capture_output=True, text=True, check=True).stdout
+    assert "wwrack-" not in left
+
+
+@pytest.mark.parametrize(
+    "words", [("--caches", "nginx"), ("--racks", "2", "--dhcp"), ("--racks", "2", "--clusters", "2")]
+)
+def test_storm_in_racks_refuses_what_it_cannot_play(words: tuple[str, ...]) -> None:
+    done = wwfast("storm", "--nodes", "1", *words)
+    assert (done.returncode, "racks" in done.stderr) == (2, True)
+
+
+def test_storm_in_racks_has_room_for_so_many_nodes() -> None:
+    with pytest.raises(WwfastError, match="501 nodes are more than 2 racks of 250 have"):
+        shares(501, Fabric(2, None, None).racks)
+    assert shares(7, Fabric(3, None, None).racks) == [3, 2, 2]
 
 
 def test_storm_against_another_server_must_be_meant() -> None:

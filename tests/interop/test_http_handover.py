@@ -359,7 +359,7 @@ def test_http_successor_that_cannot_start_changes_nothing(site: tuple[Paths, int
 @pytest.mark.slow
 def test_http_restart_in_the_middle_of_a_storm_takes_dhcp_and_tftp_along(tmp_path: Path) -> None:
     prepare(tmp_path, STORM, 4, firmware=True)
-    plan = Plan(SERVER, PORT, STORM, [SCRIPT], "uefi", script=True, firmware=True)
+    plan = Plan(SERVER, PORT, STORM, [SCRIPT], "uefi", firmware=True)
     log = tmp_path / "new.log"
     successors: list[Process] = []
     with Link() as link, Head(tmp_path, link, firmware=True) as head, log.open("wb") as out:

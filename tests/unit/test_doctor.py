@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -457,3 +458,18 @@ def test_doctor_works_where_nothing_can_be_written(site: Healthy) -> None:
     done = subprocess.run(["unshare", "-m", "sh", "-c", script], check=False, capture_output=True, text=True)
     assert done.stdout == HEALTHY, done.stderr
     assert done.returncode == 0
+
+
+def test_doctor_tells_of_caches_that_are_not_there_and_of_images_that_do_not_come_from_them(
+    site: Healthy, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.socket() as gone:
+        gone.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{gone.getsockname()[1]}"
+        site.conf["wwfast"] = {"caches": [{"url": url}]}
+        told = Doctor(site, capsys)
+    found = {finding["message"]: finding for finding in told.findings}
+    assert told.status == 0, "nodes do without"
+    assert found[f"cache {url} does not answer as one: Connection refused; its nodes fetch from others"]
+    image = "image deb comes from this server whatever caches there are, in one stage"
+    assert found[image]["fix"] == "wwfast image build --format tmpfs deb"

@@ -10,7 +10,7 @@ from wwfast.storm.chart import grid
 from wwfast.storm.node import ATTEMPTS, CLIENT, IPXE, OVER, PROFILES, READ, STAGE1, Kind, SimNode, Step
 from wwfast.storm.plan import Plan, hwaddr
 from wwfast.storm.report import Report, quantile
-from wwfast.storm.script import follow
+from wwfast.storm.script import Script
 
 HEAD = "HTTP/1.1 {} X\r\nContent-Type: a/b\r\nContent-Length: {}\r\n{}\r\n"
 
@@ -136,7 +136,8 @@ def test_storm_node_follows_its_script() -> None:
         "initrd --name image ${base}/image/${hwaddr}?compress=zst || goto failed\n"
         "initrd --name extra ${base}/provision/${hwaddr}?stage=kmods || echo none\n:failed\nsleep 2\n"
     )
-    steps = follow(text, "02:77:77:00:00:01")
+    script = Step("ipxe", "/ipxe/x", leads=True)
+    steps = Script("02:77:77:00:00:01").follow(script, text)
     assert [(one.stage, one.agent, one.optional) for one in steps] == [
         ("kernel", IPXE, False),
         ("image", IPXE, False),
@@ -144,16 +145,56 @@ def test_storm_node_follows_its_script() -> None:
         ("runtime", CLIENT, False),
     ]
     assert steps[0].target == "/kernel/02:77:77:00:00:01?assetkey=&uuid="
-    assert follow("#!ipxe\necho not known\n", "02:77:77:00:00:01") == []
-    one = node(Step("ipxe", "/ipxe/x"), follow=lambda text: follow(text, "02:77:77:00:00:01"))
+    assert Script("02:77:77:00:00:01").follow(script, "#!ipxe\necho not known\n") == []
+    one = node(script, follow=Script("02:77:77:00:00:01").follow)
     one.start()
     one.on_connected()
     assert one.on_data(answer(body=text.encode()), 1.0).data.startswith(b"GET /kernel/02:77:77:00:00:01?")
 
 
+FROM_CACHE = "kernel --name kernel --timeout 20000 http://10.1.0.1:9880/blob/sha256-a"
+TOLD = "wwfast.image=deb@1 wwfast.root=disk wwfast.runtime=1 wwfast.blob=sha256-b"
+CACHED = f"""#!ipxe
+set base http://10.0.0.1:9873
+set hwaddr 02:77:77:00:00:01
+{FROM_CACHE} || kernel --name kernel ${{base}}/kernel/${{hwaddr}} || goto failed
+imgargs kernel wwid=x quiet {TOLD} wwfast.caches=http://10.1.0.1:9880,http://10.2.0.1:9880 || goto failed
+"""
+
+
+def test_storm_node_fetches_from_caches_as_stage1_does() -> None:
+    mac, mib = "02:77:77:00:00:01", 1 << 20
+    script = Script(mac)
+    kernel, pieces, system, early, late = script.follow(Step("ipxe", "/", leads=True), CACHED)
+    assert (kernel.target, kernel.instead) == ("http://10.1.0.1:9880/blob/sha256-a", (f"/kernel/{mac}",))
+    assert (pieces.target, pieces.leads) == (f"/image/{mac}?image=deb@1&compress=tmpfs.pieces", True)
+    assert [step.target for step in (system, early)] == [
+        f"/{name}/{mac}?image=deb@1&compress=gz" for name in ("system", "runtime")
+    ]
+    assert late.agent == CLIENT
+    runs = script.follow(pieces, f"{3 * mib} a\n{mib} b +\n{mib} c\n{9 * mib} d\n100 e\n")
+    assert [step.span for step in runs] == [
+        f"0-{4 * mib - 1}", f"{4 * mib}-{5 * mib - 1}", f"{5 * mib}-{14 * mib - 1}", f"{14 * mib}-{14 * mib + 99}",
+    ]  # fmt: skip
+    assert {step.target for step in runs} == {"http://10.1.0.1:9880/blob/sha256-b"}
+    assert runs[0].instead == ("http://10.2.0.1:9880/blob/sha256-b", f"/image/{mac}?image=deb@1&compress=tmpfs")
+
+
+def test_storm_node_goes_from_a_cache_that_fails_to_the_next_and_to_the_server() -> None:
+    one = node(Step("kernel", "http://10.1.0.1:80/blob/k", instead=("http://10.2.0.1:80/blob/k", "/kernel/x")))
+    assert one.start().host == "10.1.0.1:80"
+    assert one.on_connected().data.startswith(b"GET /blob/k HTTP/1.1\r\n")
+    assert one.patience == 20
+    assert one.on_data(answer(404, b"gone")[:-4], 1.0).host == "10.2.0.1:80"
+    assert one.on_lost("refused", 2.0).host == "10.0.0.1:9873"
+    assert (one.on_connected().data[:14], one.patience) == (b"GET /kernel/x ", 150)
+    assert one.on_data(answer(body=b"kernel"), 3.0) == OVER
+    assert (one.record.elsewhere, one.record.restarts, one.record.cached) == (2, 1, [])
+
+
 def test_storm_plan_makes_every_node_its_own_and_checks_some() -> None:
     plan = Plan("10.0.0.1", 80, 300, [Step("image", "/image/{mac}")])
-    nodes, sources = plan.nodes(follow)
+    nodes, sources = plan.nodes(lambda mac: Script(mac).follow)
     assert len(set(sources)) == 300
     assert len({one.step.target for one in nodes}) == 300
     assert sum(one.sees_bodies for one in nodes) >= 15, "5 % compute digests"
@@ -169,6 +210,9 @@ def test_storm_report_sums_up() -> None:
             "failure": "image: cut" if index == 9 else "",
             "told_to_wait": 1,
             "restarts": 2,
+            "elsewhere": index % 2,
+            "size": {"image": 100 + index, "ipxe": 7},
+            "cached": ["image"],
             "finished": float(index),
         }
         for index in range(10)
@@ -179,6 +223,7 @@ def test_storm_report_sums_up() -> None:
     assert report.failures == ["n9: image: cut"]
     assert report.twins() == 5
     assert (report.told_to_wait, report.restarts, report.seconds) == (10, 20, 9.0)
+    assert (report.elsewhere, report.cached) == (5, 109)
     assert report.as_json()["stages"]["image"]["t50"] == 4.0
     assert quantile([], 0.5) == 0.0
 

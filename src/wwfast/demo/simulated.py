@@ -96,7 +96,7 @@ def prepare(cluster: Cluster) -> None:
 
 def boot(cluster: Cluster) -> float:
     """Play the nodes in a process of their own; the seconds until the last one is up."""
-    plan = Plan(Loopback.server, cluster.port, NODES, [SCRIPT], own_addresses=False, script=True, checked=1.0)
+    plan = Plan(Loopback.server, cluster.port, NODES, [SCRIPT], own_addresses=False, checked=1.0)
     argv = [sys.executable, "-m", "wwfast.storm"]
     begin = time.monotonic()
     done = cluster.network.run(argv, input=json.dumps(asdict(plan)).encode(), timeout=120)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from wwfast.doctor import boots, machine, ports, reach, running, site
+from wwfast.doctor import boots, machine, ports, racks, reach, running, site
 from wwfast.doctor.finding import ERROR, WARNING, Finding, Scene
 from wwfast.errors import WwfastError
 
@@ -31,6 +31,7 @@ CHECKS: tuple[Check, ...] = (
     site.templates,
     site.scripts,
     site.members,
+    racks.caches,
 )
 
 

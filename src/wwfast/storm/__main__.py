@@ -14,7 +14,7 @@ from wwfast.storm import dhcp
 from wwfast.storm.driver import Driver
 from wwfast.storm.link import RELAY
 from wwfast.storm.plan import Plan, hwaddr
-from wwfast.storm.script import follow
+from wwfast.storm.script import Script
 
 
 def say(event: dict[str, Any]) -> None:
@@ -32,10 +32,8 @@ def progress(driver: Driver) -> None:
 
 def main() -> None:
     plan = Plan(**json.load(sys.stdin))
-    nodes, sources = plan.nodes(follow)
-    driver = Driver(
-        (plan.address, plan.port), nodes, sources, plan.jitter, frozenset(plan.stalling), plan.stall_after, plan.seed
-    )
+    nodes, sources = plan.nodes(lambda mac: Script(mac).follow)
+    driver = Driver(nodes, sources, plan.jitter, frozenset(plan.stalling), plan.stall_after, plan.seed)
     if plan.firmware:
         driver.began = time.monotonic()
         macs = [bytes.fromhex(hwaddr(index).replace(":", "")) for index in range(plan.count)]

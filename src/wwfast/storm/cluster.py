@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from random import Random
 from types import TracebackType
+from typing import Any, Protocol
 
 from wwfast.errors import WwfastError
-from wwfast.storm.link import SERVER, Link, source
+from wwfast.storm.link import SERVER, stop
 from wwfast.storm.plan import hwaddr
-from wwfast.system.run import Process, run
+from wwfast.system.run import Argv, Done, Process, run
 
 PORT = 9873
 KERNEL = 8 << 20
 RELEASE = "6.1.0-1-amd64"
 START_SECONDS = 60.0
+NO_CACHES: Mapping[str, str] = {}
 
 CONF = """\
 ipaddr: {server}
-netmask: 255.254.0.0
+netmask: 255.248.0.0
 network: 10.210.0.0
 warewulf:
   port: {port}
@@ -33,14 +37,16 @@ tftp:
   enabled: {firmware}
 nfs:
   enabled: false
+wwfast:
+  caches: [{caches}]
 """
 
 PROFILE = """\
 nodeprofiles:
   default:
     image name: storm
-    system overlay: [hostname, hosts]
-    runtime overlay: [hostname, hosts]
+    system overlay: [{overlays}]
+    runtime overlay: [{overlays}]
 nodes:
 """
 
@@ -54,28 +60,45 @@ NODE = """\
         ipaddr: {address}
         netmask: 255.255.0.0
 """
+#: What stage-1 takes of an image: named in share/stage1/init. Nobody runs them here.
+PROGRAMS = "sh mount mkdir cat sleep rm wc sha256sum curl ip modprobe switch_root chroot gzip cpio tar head zstd"
+GNU_TAR = "#!/bin/sh\n# as GNU tar's: --delay-directory-restore\n"
 
 
-def prepare(root: Path, nodes: int, image_mib: int, clusters: int = 1, *, firmware: bool = False) -> None:
-    """Write configuration and image below `root`, with the commands an admin would use; `firmware`: DHCP and TFTP."""
+def prepare(
+    root: Path, addresses: Sequence[str], image_mib: int, clusters: int = 1, *, firmware: bool = False,
+    overlays: str = "hostname, hosts", caches: Mapping[str, str] = NO_CACHES, kernel: int = KERNEL,
+) -> None:  # fmt: skip
+    """Write configuration and image below `root`, with the commands an admin would use; `firmware`: DHCP and TFTP;
+    `caches`: URLs by the network of their nodes, which then boot in two stages."""
     etc = root / "etc/warewulf"
     etc.mkdir(parents=True)
-    (etc / "warewulf.conf").write_text(CONF.format(server=SERVER, port=PORT, firmware=str(firmware).lower()))
-    entries = (
-        NODE.format(name=f"n{index:05}", cluster=f"c{index % clusters}", mac=hwaddr(index), address=source(index))
-        for index in range(nodes)
+    told = ", ".join(f"{{url: {url}, networks: [{network}]}}" for network, url in caches.items())
+    (etc / "warewulf.conf").write_text(
+        CONF.format(server=SERVER, port=PORT, firmware=str(firmware).lower(), caches=told)
     )
-    (etc / "nodes.conf").write_text(PROFILE + "".join(entries))
+    entries = (
+        NODE.format(name=f"n{index:05}", cluster=f"c{index % clusters}", mac=hwaddr(index), address=address)
+        for index, address in enumerate(addresses)
+    )
+    (etc / "nodes.conf").write_text(PROFILE.format(overlays=overlays) + "".join(entries))
     tree = root / "tree"
     (tree / "boot").mkdir(parents=True)
     (tree / "etc").mkdir()
     (tree / "bin").mkdir()
-    (tree / "bin/sh").write_text("what makes a tree a root file system\n")
+    for name in PROGRAMS.split():
+        (tree / "bin" / name).write_text(GNU_TAR)
+        (tree / "bin" / name).chmod(0o755)
     (tree / "etc/os-release").write_text("ID=storm\n")
-    noise(tree / f"boot/vmlinuz-{RELEASE}", KERNEL, 1)
+    noise(tree / f"boot/vmlinuz-{RELEASE}", kernel, 1)
     (tree / f"boot/config-{RELEASE}").write_text("CONFIG_RD_GZIP=y\nCONFIG_RD_ZSTD=y\n")
+    modules = tree / "lib/modules" / RELEASE
+    modules.mkdir(parents=True)
+    (modules / "modules.dep").touch()
+    (modules / "modules.builtin").write_text("kernel/drivers/block/loop.ko\nkernel/fs/overlayfs/overlay.ko\n")
     noise(tree / "payload", image_mib << 20, 2)
-    run(wwfast(root, "image", "import", "--build", tree, "storm"))
+    run(wwfast(root, "image", "import", tree, "storm"))
+    run(wwfast(root, "image", "build", "storm", *(["--format", "tmpfs"] if caches else [])))
 
 
 def noise(path: Path, size: int, seed: int) -> None:
@@ -90,10 +113,18 @@ def wwfast(root: Path, *words: str | Path) -> list[str | Path]:
     return [sys.executable, "-m", "wwfast", "--root", root, *words]
 
 
+class Room(Protocol):
+    """Where the head is: a Link, or a Fabric of racks."""
+
+    def serve(self, argv: Argv, **options: Any) -> Process: ...
+
+    def run(self, argv: Argv, **options: Any) -> Done: ...
+
+
 class Head:
     """A context manager: `wwfast server` on `root`, in the server's namespace of `link`."""
 
-    def __init__(self, root: Path, link: Link, *, firmware: bool = False) -> None:
+    def __init__(self, root: Path, link: Room, *, firmware: bool = False) -> None:
         self.root, self.link = root, link
         self._listens = ["-Hlun", "sport = :67"] if firmware else ["-Hltn", f"sport = :{PORT}"]  # what comes last
         self.process: Process | None = None
@@ -113,12 +144,14 @@ class Head:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         assert self.process is not None
-        self.process.terminate()
-        try:
-            self.process.wait(10)
-        except Exception:
-            self.process.kill()
-            self.process.wait()
+        stop(self.process)
+
+    def status(self) -> dict[str, Any]:
+        """What it tells of itself."""
+        url = f"http://{SERVER}:{PORT}/status"
+        body = self.link.run(["curl", "-sS", "--noproxy", "*", url], package="curl").stdout
+        found: dict[str, Any] = json.loads(body)
+        return found
 
     def usage(self) -> tuple[float, float]:
         """CPU seconds so far and resident MiB now."""

@@ -20,7 +20,6 @@ from wwfast.storm.node import Action, Kind, Record, SimNode
 
 CHUNK = 1 << 20
 IP_BIND_ADDRESS_NO_PORT = 24
-QUIET = 150.0  # s without a byte after which iPXE's watchdog (120 s) has fired
 
 
 @dataclass
@@ -54,7 +53,7 @@ class Client:
             self.timer = self.driver.loop.call_later(action.seconds, self.rested)
         elif action.kind is Kind.CONNECT:
             self.close()
-            self.connect(action.low)
+            self.connect(action.low, action.host)
         else:
             self.over = True
             self.close()
@@ -68,8 +67,9 @@ class Client:
         if not self.over:
             self.obey(self.node.on_rested())
 
-    def connect(self, low: bool) -> None:
-        family = socket.AF_INET6 if ":" in self.driver.server[0] else socket.AF_INET
+    def connect(self, low: bool, host: str) -> None:
+        address, _, port = host.rpartition(":")
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
         self.sock = sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         try:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self.node.profile.window)
@@ -79,7 +79,7 @@ class Client:
             elif self.source:
                 sock.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
                 sock.bind((self.source, 0))
-            status = sock.connect_ex(self.driver.server)
+            status = sock.connect_ex((address.strip("[]"), int(port)))
         except OSError as error:
             status = error.errno or errno.EIO
         if status not in (0, errno.EINPROGRESS):
@@ -149,9 +149,8 @@ class Client:
 
 @dataclass
 class Driver:
-    """Runs `nodes` against `server` (address, port); `sources[i]` is the address of node i, or empty."""
+    """Runs `nodes`; `sources[i]` is the address of node i, or empty."""
 
-    server: tuple[str, int]
     nodes: Sequence[SimNode]
     sources: Sequence[str]
     jitter: float = 0.0  # s over which the nodes are switched on
@@ -200,8 +199,8 @@ class Driver:
     def _watch(self) -> None:
         now = time.monotonic()
         for client in self.clients:
-            if client.sock is not None and not client.over and now - client.heard > QUIET:
-                client.lost(f"nothing came for {QUIET:.0f} s")
+            if client.sock is not None and not client.over and now - client.heard > client.node.patience:
+                client.lost(f"nothing came for {client.node.patience:.0f} s")
 
 
 def _allow_files(count: int) -> None:

@@ -6,7 +6,7 @@ import itertools
 import os
 import signal
 import time
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,9 @@ RELAY = "10.211.255.254"  # through which the nodes ask for their addresses
 _serial = itertools.count()
 
 
-def source(index: int) -> str:
+def source(index: int, network: IPv4Network | IPv6Network = NODES) -> str:
     """The address of node `index`, from 0."""
-    return str(NODES[index + 1])
+    return str(network[index + 1])
 
 
 class Link:
@@ -53,10 +53,7 @@ class Link:
             run(["ip", "-netns", self.server, "neighbour", "replace", GATEWAY, "lladdr", mac, "dev", "s0"])
             mac = self._mac(self.server, "s0")
             run(["ip", "-netns", self.nodes, "neighbour", "replace", SERVER, "lladdr", mac, "dev", "n0"])
-            if self.rate:
-                # The burst must hold one 64 KiB segment of TSO; the limit is 20 ms of queue.
-                shape = ["rate", f"{self.rate:.0f}bit", "burst", "256kb", "latency", "20ms"]
-                run(["tc", "-netns", self.server, "qdisc", "add", "dev", "s0", "root", "tbf", *shape])
+            shaped(self.server, "s0", self.rate)
         except BaseException:
             self.close()
             raise
@@ -83,15 +80,38 @@ class Link:
 
     def close(self) -> None:
         """End what still runs inside, remove both namespaces."""
-        for name in (self.server, self.nodes):
-            if not Path("/run/netns", name).exists():
-                continue
-            deadline = time.monotonic() + 10
-            while (pids := run(["ip", "netns", "pids", name]).stdout.split()) and time.monotonic() < deadline:
-                for pid in pids:
-                    try:
-                        os.kill(int(pid), signal.SIGKILL)
-                    except ProcessLookupError:
-                        pass
-                time.sleep(0.05)
-            run(["ip", "netns", "delete", name])
+        close(self.server, self.nodes)
+
+
+def shaped(namespace: str, device: str, rate: float | None) -> None:
+    """Let a device send so many bits a second, or what it can."""
+    if rate:
+        # The burst must hold one 64 KiB segment of TSO; the limit is 20 ms of queue.
+        shape = ["rate", f"{rate:.0f}bit", "burst", "256kb", "latency", "20ms"]
+        run(["tc", "-netns", namespace, "qdisc", "add", "dev", device, "root", "tbf", *shape])
+
+
+def stop(process: Process) -> None:
+    """SIGTERM, and SIGKILL after ten seconds."""
+    process.terminate()
+    try:
+        process.wait(10)
+    except Exception:
+        process.kill()
+        process.wait()
+
+
+def close(*namespaces: str) -> None:
+    """End what runs in them, and remove them."""
+    for name in namespaces:
+        if not Path("/run/netns", name).exists():
+            continue
+        deadline = time.monotonic() + 10
+        while (pids := run(["ip", "netns", "pids", name]).stdout.split()) and time.monotonic() < deadline:
+            for pid in pids:
+                try:
+                    os.kill(int(pid), signal.SIGKILL)
+                except ProcessLookupError:
+                    pass
+            time.sleep(0.05)
+        run(["ip", "netns", "delete", name])

@@ -23,11 +23,15 @@ STAGE1 = "stage-1"
 USER_AGENTS = {CLIENT: "wwclient/1 curl", STAGE1: "curl/7.88.1"}
 BACK_OFF = (1.0, 2.0, 4.0, 8.0)  # s before an object is started anew, the last for ever
 ATTEMPTS = 40
+QUIET = 150.0  # s without a byte after which iPXE's watchdog (120 s) has fired
+SILENCE = 20.0  # s without a byte that a cache may take (boot.caches)
 _STATUS = re.compile(rb"HTTP/1\.1 (\d{3}) ")
 
 
 class Step(NamedTuple):
-    """One object to fetch. `agent` CLIENT comes from a connection of its own with a source port below 1024."""
+    """One object to fetch. `agent` CLIENT comes from a connection of its own with a source port below 1024. A target is
+    a path of the server, or an URL of another one; where it fails, those `instead` are asked for. `leads`: its body
+    names further steps."""
 
     stage: str
     target: str
@@ -35,6 +39,8 @@ class Step(NamedTuple):
     optional: bool = False  # the boot goes on when the server has none
     pause: float = 0.0  # s before it, without a connection: a kernel starts
     span: str = ""  # bytes of it, START-LAST
+    instead: Sequence[str] = ()
+    leads: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +69,7 @@ class Action(NamedTuple):
     data: bytes = b""
     seconds: float = 0.0
     low: bool = False
+    host: str = ""  # of CONNECT: ADDRESS:PORT
 
 
 READ = Action(Kind.READ)
@@ -78,18 +85,21 @@ class Record:
     size: dict[str, int] = field(default_factory=dict)
     etag: dict[str, str] = field(default_factory=dict)
     digest: dict[str, str] = field(default_factory=dict)  # sha256 hex, where it was computed
+    cached: list[str] = field(default_factory=list)  # stages that came from a cache
     told_to_wait: int = 0  # 503
+    elsewhere: int = 0  # times that a cache failed and the next one was asked
     restarts: int = 0  # connections that broke or could not be made
     short: int = 0  # bodies that ended before their length: a kind of restart
     failure: str = ""
     finished: float = 0.0
 
 
-Follow = Callable[[str], Sequence[Step]]
+#: What comes next, by the body of a step that leads to it.
+Follow = Callable[[Step, str], Sequence[Step]]
 
 
 class SimNode:
-    """Fetches `steps`; the body of the first one is given to `follow`, if any, which names the steps after it."""
+    """Fetches `steps`, and those that `follow` finds in the bodies of some, right after these."""
 
     def __init__(
         self,
@@ -108,6 +118,7 @@ class SimNode:
         self._host = host
         self._steps = list(steps)
         self._at = 0
+        self._try = 0  # which of a step's targets
         self._digests = digests
         self._expect = expect or {}
         self._follow = follow
@@ -117,6 +128,7 @@ class SimNode:
         self._size = 0
         self._attempts = 0
         self._low = False
+        self._origin = host
         self._connected = False
         self._closes = False  # the server said so: the next request needs a new connection
 
@@ -127,7 +139,19 @@ class SimNode:
     @property
     def sees_bodies(self) -> bool:
         """Whether bodies must be shown to on_data(); otherwise on_body() with their length will do."""
-        return self._digests or (self._follow is not None and self._at == 0)
+        return self._digests or self.step.leads
+
+    @property
+    def patience(self) -> float:
+        """Seconds without a byte after which it gives up: of a cache, behind which there is somebody else, less."""
+        return SILENCE if self._try < len(self.step.instead) else QUIET
+
+    @property
+    def _asked(self) -> tuple[str, str]:
+        """ADDRESS:PORT and path of what is asked for now."""
+        target = (self.step.target, *self.step.instead)[self._try]
+        host, _, path = target.removeprefix("http://").partition("/")
+        return (host, f"/{path}") if "://" in target else (self._host, target)
 
     def start(self) -> Action:
         return self._connect()
@@ -168,7 +192,7 @@ class SimNode:
             return self._fail(f"{self.step.stage}: more bytes than announced", now)
         if self._digests:
             self._sha.update(data)
-        if self._follow is not None and self._at == 0:
+        if self.step.leads:
             self._kept += data
         return self.on_body(len(data), now)
 
@@ -181,18 +205,20 @@ class SimNode:
 
     def _connect(self) -> Action:
         self._low = self.step.agent == CLIENT
+        self._origin = self._asked[0]
         self._closes = False
-        return Action(Kind.CONNECT, low=self._low)
+        return Action(Kind.CONNECT, low=self._low, host=self._origin)
 
     def _request(self) -> Action:
         agent = USER_AGENTS.get(self.step.agent, self.profile.user_agent)
         span = f"Range: bytes={self.step.span}\r\n" if self.step.span else ""
         self.body_left = self._size = 0
         self._head.clear()
+        host, path = self._asked
         return Action(
             Kind.SEND,
-            f"GET {self.step.target} HTTP/1.1\r\nConnection: keep-alive\r\nUser-Agent: {agent}\r\n"
-            f"{span}Host: {self._host}\r\n\r\n".encode(),
+            f"GET {path} HTTP/1.1\r\nConnection: keep-alive\r\nUser-Agent: {agent}\r\n"
+            f"{span}Host: {host}\r\n\r\n".encode(),
         )
 
     def _on_head(self, head: bytes, now: float) -> Action | None:
@@ -209,6 +235,9 @@ class SimNode:
             wait = fields.get("retry-after", "")
             return Action(Kind.SLEEP, seconds=float(wait) if wait.isdigit() else 5.0)
         if status != (206 if self.step.span else 200):
+            if self._try < len(self.step.instead):
+                self._closes = True  # whatever its body is
+                return self._elsewhere()
             if self.step.optional and length == 0:
                 return self._next(now)
             return self._fail(f"{self.step.stage}: status {status}", now)
@@ -220,33 +249,46 @@ class SimNode:
 
     def _complete(self, now: float) -> Action:
         stage, record = self.step.stage, self.record
-        record.size[stage] = self._size
+        record.size[stage] = self._size + (record.size.get(stage, 0) if self.step.span else 0)
         record.done[stage] = now
         if self._digests:
             record.digest[stage] = self._sha.hexdigest()
             expected = self._expect.get(stage)
             if expected and expected != record.digest[stage]:
                 return self._fail(f"{stage}: wrong digest", now)
-        if self._follow is not None and self._at == 0:
-            self._steps[1:] = self._follow(self._kept.decode(errors="replace"))
+        if self._origin != self._host and stage not in record.cached:
+            record.cached.append(stage)
+        if self.step.leads and self._follow is not None:
+            after = self._at + 1
+            self._steps[after:after] = self._follow(self.step, self._kept.decode(errors="replace"))
         return self._next(now)
 
     def _next(self, now: float) -> Action:
-        self._attempts = 0
+        self._attempts = self._try = 0
         self._at += 1
         if self._at == len(self._steps):
             self.record.finished = now
             return OVER
-        if self._closes or self.step.pause or self.step.agent == STAGE1 or (self.step.agent == CLIENT) != self._low:
+        elsewhere = self._asked[0] != self._origin or (self.step.agent == CLIENT) != self._low
+        if self._closes or self.step.pause or self.step.agent == STAGE1 or elsewhere:
             self._connected, self._closes = False, True
             return Action(Kind.SLEEP, seconds=self.step.pause) if self.step.pause else self._connect()
         return self._request()
 
     def _again(self, why: str, now: float) -> Action:
+        if self._try < len(self.step.instead):
+            return self._elsewhere()
         self._attempts += 1
         if self._attempts >= ATTEMPTS:
             return self._fail(f"{self.step.stage}: {why} ({ATTEMPTS} attempts)", now)
         return Action(Kind.SLEEP, seconds=BACK_OFF[min(self._attempts, len(BACK_OFF)) - 1])
+
+    def _elsewhere(self) -> Action:
+        """Ask the next one for the same."""
+        self.record.elsewhere += 1
+        self._try += 1
+        self.body_left = self._size = 0
+        return self._connect()
 
     def _fail(self, why: str, now: float) -> Action:
         self.record.failure = why

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 import tempfile
+import time
+from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from wwfast.errors import WwfastError
-from wwfast.storm.cluster import PORT, Head, prepare
-from wwfast.storm.link import SERVER, Link
+from wwfast.paths import Paths
+from wwfast.storm.cluster import KERNEL, PORT, Head, prepare, wwfast
+from wwfast.storm.link import SERVER, Link, source
 from wwfast.storm.node import Step
 from wwfast.storm.plan import Plan
+from wwfast.storm.racks import Fabric, shares
 from wwfast.storm.report import Report
-from wwfast.system.run import Process, start
+from wwfast.system.run import Process, run, start
 
 PIPE = -1  # subprocess.PIPE
+NAMED_SECONDS = 60.0
 OnProgress = Callable[[dict[str, Any]], None]
-SCRIPT = Step("ipxe", "/ipxe/{mac}")
+SCRIPT = Step("ipxe", "/ipxe/{mac}", leads=True)
 
 
 def own(
@@ -35,11 +43,11 @@ def own(
     on_progress: OnProgress,
 ) -> Report:
     """A storm against a server of our own in a namespace; needs root. Raises WwfastError."""
-    plan = Plan(SERVER, PORT, count, [SCRIPT], profile, jitter, script=True, firmware=firmware)
+    plan = Plan(SERVER, PORT, count, [SCRIPT], profile, jitter, firmware=firmware)
     with tempfile.TemporaryDirectory(prefix="wwfast-storm-") as name:
         root = Path(name)
         on_progress({"doing": f"making an image of {image_mib} MiB and {count} nodes"})
-        prepare(root, count, image_mib, clusters, firmware=firmware)
+        prepare(root, [source(index) for index in range(count)], image_mib, clusters, firmware=firmware)
         with Link(rate) as link, Head(root, link, firmware=firmware) as head:
             before, most = head.usage()[0], 0.0
             cpu = 0.0
@@ -57,9 +65,94 @@ def own(
     return report
 
 
+def in_racks(
+    count: int,
+    racks: int,
+    *,
+    profile: str = "bios",
+    jitter: float = 0.0,
+    head_rate: float | None,
+    rack_rate: float | None,
+    image_mib: int,
+    cached: bool,
+    kernel: int = KERNEL,
+    on_progress: OnProgress,
+) -> Report:
+    """A storm in racks, with nginx as the cache of each where they are `cached`; needs root. Raises WwfastError."""
+    with tempfile.TemporaryDirectory(prefix="wwfast-storm-") as name, Fabric(racks, head_rate, rack_rate) as fabric:
+        root = Path(name) / "head"
+        parts = shares(count, fabric.racks)
+        addresses = [
+            source(at, rack.network) for rack, part in zip(fabric.racks, parts, strict=True) for at in range(part)
+        ]
+        on_progress({"doing": f"making an image of {image_mib} MiB, {count} nodes and {racks} racks"})
+        caches = {str(rack.network): rack.url for rack in fabric.racks} if cached else {}
+        # A table of thousands of hosts would be what the links carry most of.
+        prepare(root, addresses, image_mib, overlays="hostname", caches=caches, kernel=kernel)
+        if cached:
+            for rack in fabric.racks:
+                place = Path(name) / f"rack{rack.number}"
+                made = run(wwfast(root, "cache", "nginx", rack.url, "--directory", place / "kept")).stdout.decode()
+                fabric.cache(rack, place, made.replace("/run/wwfast-cache/nginx.pid", f"{place}/nginx.pid"))
+        with Head(root, fabric) as head:
+            if cached:
+                named(root, head)
+            before, cpu = fabric.sent(), head.usage()[0]
+            plans = _plans(fabric, parts, profile, jitter)
+            with ThreadPoolExecutor(racks) as players:
+                tell = Together(racks, on_progress)
+                jobs = [
+                    players.submit(follow, plan, partial(rack.play, stdin=PIPE, stdout=PIPE), tell.of(rack.number))
+                    for rack, plan in zip(fabric.racks, plans, strict=True)
+                ]
+                reports = [job.result() for job in jobs]
+            used, resident = head.usage()
+            report = Report([each for part in reports for each in part.records], sum(part.received for part in reports))
+            report.server_cpu, report.server_rss, report.head_bytes = used - cpu, resident, fabric.sent() - before
+            report.fetched = sum(each["fetched"] for each in head.status().get("caches", {}).values())
+    return report
+
+
+def _plans(fabric: Fabric, parts: Sequence[int], profile: str, jitter: float) -> list[Plan]:
+    firsts = [0, *itertools.accumulate(parts)]
+    return [
+        Plan(
+            SERVER, PORT, part, [SCRIPT], profile, jitter, first=first, network=str(rack.network), seed=rack.number + 1
+        )
+        for rack, part, first in zip(fabric.racks, parts, firsts, strict=False)
+    ]
+
+
+def named(root: Path, head: Head) -> None:
+    """Wait until the server has named what nodes boot with, for as long as it is read."""
+    deadline = time.monotonic() + NAMED_SECONDS
+    while not Paths.at(root).blobs.exists():
+        if time.monotonic() > deadline or head.process is None or head.process.poll() is not None:
+            raise WwfastError("the server of the storm has found no names by content")
+        time.sleep(0.05)
+
+
+class Together:
+    """One progress of many players."""
+
+    def __init__(self, count: int, on_progress: OnProgress) -> None:
+        self._last: list[dict[str, Any]] = [{} for _ in range(count)]
+        self._tell = on_progress
+
+    def of(self, number: int) -> OnProgress:
+        def told(event: dict[str, Any]) -> None:
+            self._last[number] = event
+            done: Counter[str] = Counter()
+            for each in self._last:
+                done.update(each.get("done", {}))
+            self._tell({"received": sum(each.get("received", 0) for each in self._last), "done": dict(done)})
+
+        return told
+
+
 def remote(address: str, port: int, count: int, *, profile: str, jitter: float, on_progress: OnProgress) -> Report:
     """A storm against a server that runs already: from this machine's own address, HTTP alone."""
-    plan = Plan(address, port, count, [SCRIPT], profile, jitter, own_addresses=False, script=True)
+    plan = Plan(address, port, count, [SCRIPT], profile, jitter, own_addresses=False)
     return follow(plan, lambda argv: start(argv, stdin=PIPE, stdout=PIPE), on_progress)
 
 

@@ -18,6 +18,8 @@ class Report:
     received: int
     server_cpu: float = 0.0  # s
     server_rss: float = 0.0  # MiB, at most
+    head_bytes: int = 0  # that the head's link carried, where there are racks
+    fetched: int = 0  # bytes of it that caches had from the head
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -40,6 +42,16 @@ class Report:
     @property
     def restarts(self) -> int:
         return sum(record["restarts"] for record in self.records)
+
+    @property
+    def cached(self) -> int:
+        """Bytes that a node has from caches, at most."""
+        return max((sum(record["size"][stage] for stage in record["cached"]) for record in self.records), default=0)
+
+    @property
+    def elsewhere(self) -> int:
+        """Times that a cache failed and somebody else was asked."""
+        return sum(record["elsewhere"] for record in self.records)
 
     @property
     def seconds(self) -> float:
@@ -77,6 +89,8 @@ class Report:
             "failures": self.failures,
             "told to wait": self.told_to_wait,
             "restarts": self.restarts,
+            "caches that failed": self.elsewhere,
+            "bytes of the head's link": self.head_bytes,
             "server cpu seconds": self.server_cpu,
             "server rss mib": self.server_rss,
         }

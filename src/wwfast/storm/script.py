@@ -1,49 +1,99 @@
-"""What an iPXE script would fetch: enough of its language to play the scripts of this server."""
+"""What a script of iPXE, and then stage-1, would fetch: enough of their language to play what this server sends."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from urllib.parse import parse_qs, urlsplit
 
-from wwfast.storm.node import CLIENT, IPXE, Step
+from wwfast.storm.node import CLIENT, IPXE, STAGE1, Step
 
 FETCH = {"kernel", "initrd", "imgfetch", "module"}
+RUN = 4 << 20  # bytes of pieces that stage-1 fetches by one request (share/stage1/init)
+LIST = "pieces"
 _VARIABLE = re.compile(r"\$\{([^}]*)\}")
 
 
-def follow(text: str, mac: str) -> Sequence[Step]:
-    """The objects of `text` in order, each once, and the runtime overlay as the client on the node asks for it."""
-    known = {"net0/mac": mac, "mac": mac, "net0/mac:hexhyp": mac.replace(":", "-")}
-    steps: list[Step] = []
-    seen: set[str] = set()
-    for line in text.splitlines():
-        words = line.strip().split()
-        if len(words) >= 3 and words[0] == "set":
-            known[words[1]] = expand(" ".join(words[2:]), known)
-        elif words and expand(words[0], known) in FETCH:
-            url = next((word for word in (expand(word, known) for word in words[1:]) if "://" in word), "")
-            if url and url not in seen:
-                seen.add(url)
-                steps.append(step(url, optional=goes_on(line)))
-    if steps:
-        steps.append(Step("runtime", f"/runtime/{mac}?format=tar", CLIENT))
-    return steps
+class Script:
+    """Of one node: `follow` its script, then the list of its image's pieces."""
+
+    def __init__(self, mac: str) -> None:
+        self._mac = mac
+        self._known = {"net0/mac": mac, "mac": mac, "net0/mac:hexhyp": mac.replace(":", "-")}
+        self._image: tuple[str, ...] = ()
+
+    def follow(self, step: Step, text: str) -> Sequence[Step]:
+        """The objects that a body names, in order, each once."""
+        if step.stage == LIST:
+            return list(self._pieces(text))
+        steps: list[Step] = []
+        arguments: dict[str, str] = {}
+        for line in text.splitlines():
+            words = line.strip().split()
+            if len(words) >= 3 and words[0] == "set":
+                self._known[words[1]] = self._expand(" ".join(words[2:]))
+            elif words and words[0] == "imgargs":
+                arguments = dict(word.split("=", 1) for word in map(self._expand, words) if "=" in word)
+            elif (found := self._fetched(line)) and found not in steps:
+                steps.append(found)
+        if "wwfast.root" in arguments:
+            steps += self._by_stage1(arguments)
+        if steps:
+            steps.append(Step("runtime", f"/runtime/{self._mac}?format=tar", CLIENT))
+        return steps
+
+    def _fetched(self, line: str) -> Step | None:
+        """What a line fetches: from the first of its commands that can, `|| goto failed` aside."""
+        targets: list[str] = []
+        for part in line.split("||"):
+            words = [self._expand(word) for word in part.split()]
+            if words and words[0] in FETCH:
+                targets += [self._own(word) for word in words if "://" in word][:1]
+        if not targets:
+            return None
+        return Step(stage(targets[-1]), targets[0], IPXE, goes_on(line), instead=tuple(targets[1:]))
+
+    def _own(self, url: str) -> str:
+        """A path, where it is of the server that the script came from."""
+        parts, base = urlsplit(url), urlsplit(self._known.get("base", ""))
+        if base.netloc and parts.netloc != base.netloc:
+            return url
+        return parts.path + (f"?{parts.query}" if parts.query else "")
+
+    def _expand(self, word: str) -> str:
+        return _VARIABLE.sub(lambda match: self._known.get(match[1], ""), word)
+
+    def _by_stage1(self, arguments: dict[str, str]) -> list[Step]:
+        """The list of the pieces, which leads to these, and the overlays."""
+        form = {"disk": "tmpfs"}.get(arguments["wwfast.root"], arguments["wwfast.root"])
+        query = f"image={arguments.get('wwfast.image', '')}"
+        image = f"/image/{self._mac}?{query}&compress={form}"
+        caches = arguments["wwfast.caches"].split(",") if "wwfast.caches" in arguments else []
+        self._image = (*(f"{url}/blob/{arguments['wwfast.blob']}" for url in caches), image)
+        overlays = ["system", *(["runtime overlay"] if arguments.get("wwfast.runtime") == "1" else [])]
+        return [
+            Step(LIST, f"{image}.pieces", STAGE1, leads=True),
+            *(Step(name, f"/{name.split()[0]}/{self._mac}?{query}&compress=gz", STAGE1) for name in overlays),
+        ]
+
+    def _pieces(self, text: str) -> Iterator[Step]:
+        """Runs of pieces, as stage-1 asks for them."""
+        at = size = 0
+        for length in [*(int(line.split()[0]) for line in text.splitlines()), 0]:
+            if size and (not length or size + length > RUN):
+                span = f"{at}-{at + size - 1}"
+                yield Step("image", self._image[0], STAGE1, span=span, instead=self._image[1:])
+                at, size = at + size, 0
+            size += length
 
 
 def goes_on(line: str) -> bool:
     """Whether the boot goes on when this command fails (`|| echo ...`, a bare `||`)."""
-    _, either, other = line.partition("||")
+    _, either, other = line.rpartition("||")
     return bool(either) and (not other.strip() or other.split()[0] == "echo")
 
 
-def expand(word: str, known: dict[str, str]) -> str:
-    return _VARIABLE.sub(lambda match: known.get(match[1], ""), word)
-
-
-def step(url: str, *, optional: bool) -> Step:
-    parts = urlsplit(url)
+def stage(target: str) -> str:
+    parts = urlsplit(target)
     query = parse_qs(parts.query)
-    first = parts.path.strip("/").partition("/")[0]
-    stage = query["stage"][0] if "stage" in query else first
-    return Step(stage, parts.path + (f"?{parts.query}" if parts.query else ""), IPXE, optional)
+    return query["stage"][0] if "stage" in query else parts.path.strip("/").partition("/")[0]

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 @click.option("--image-size", default=32, show_default=True, metavar="MIB", help="Size of the image.")
 @click.option("--dhcp", is_flag=True, help="From the firmware's DHCP on: then TFTP, then iPXE's DHCP.")
 @click.option("--clusters", default=1, show_default=True, type=click.IntRange(1), help="Clusters that share the link.")
+@click.option("--racks", type=click.IntRange(1, 256), help="In racks, each behind a link of its own.")
+@click.option("--caches", type=click.Choice(["nginx", "none"]), default="none", show_default=True, help="In each rack.")
+@click.option("--head-rate", default=2.5, show_default=True, metavar="GBIT", help="Of the head's link, with --racks.")
 @click.option("--png", type=click.Path(path_type=Path), metavar="FILE", help="Draw how many nodes are through.")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 @click.option("--server", metavar="ADDR[:PORT]", help="A server that runs already, instead of one of its own.")
@@ -35,6 +38,9 @@ def storm(
     image_size: int,
     dhcp: bool,
     clusters: int,
+    racks: int | None,
+    caches: str,
+    head_rate: float,
     png: Path | None,
     as_json: bool,
     server: str | None,
@@ -51,22 +57,20 @@ def storm(
     from wwfast.storm import play
 
     display = Display(nodes, quiet=as_json)
-    if server is None:
-        report = play.own(
-            nodes,
-            profile=profile,
-            jitter=jitter,
-            rate=rate * 1e9 or None,
-            image_mib=image_size,
-            clusters=clusters,
-            firmware=dhcp,
-            on_progress=display.show,
-        )
+    how: dict[str, Any] = {"profile": profile, "jitter": jitter, "on_progress": display.show}
+    rates: dict[str, Any] = {"head_rate": head_rate * 1e9 or None, "rack_rate": rate * 1e9 or None}
+    if racks is not None:
+        if dhcp or server is not None or clusters > 1:
+            raise UsageError("--racks goes with neither --dhcp nor --server nor --clusters")
+        report = play.in_racks(nodes, racks, **rates, image_mib=image_size, cached=caches == "nginx", **how)
+    elif caches != "none":
+        raise UsageError("caches are in racks", hint="--racks NUMBER")
+    elif server is None:
+        report = play.own(nodes, rate=rate * 1e9 or None, image_mib=image_size, clusters=clusters, firmware=dhcp, **how)
     else:
         if dhcp:
             raise UsageError("--dhcp is only for a storm of its own, not for --server")
-        host, port = address(server, nodes, owned=i_own_it)
-        report = play.remote(host, port, nodes, profile=profile, jitter=jitter, on_progress=display.show)
+        report = play.remote(*address(server, nodes, owned=i_own_it), nodes, **how)
     display.close()
     if as_json:
         dump_json(report.as_json())
@@ -105,6 +109,8 @@ def tell(report: Report, nodes: int) -> None:
         f"{gigabytes:.2f} GB at {gigabytes / report.seconds if report.seconds else 0:.2f} GB/s"
     )
     click.echo(f"told to come again: {report.told_to_wait}, connections made anew: {report.restarts}")
+    if report.head_bytes:
+        click.echo(f"the head's link carried {report.head_bytes / 1e9:.2f} GB; caches failed {report.elsewhere} times")
     if report.server_cpu:
         click.echo(
             f"server: {report.server_cpu / gigabytes if gigabytes else 0:.2f} CPU s/GB, {report.server_rss:.0f} MiB"

@@ -1,0 +1,143 @@
+"""Racks in namespaces: each a router that is a cache, too, and nodes behind a link of a given rate; one to the head.
+
+    head ---- head's link ---- core ---- rack's cache and router ---- rack's link ---- nodes of the rack
+
+Needs root. Nothing leaves these namespaces.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from ipaddress import IPv4Network
+from pathlib import Path
+from types import TracebackType
+
+from wwfast.errors import WwfastError
+from wwfast.storm.link import SERVER, close, shaped, stop
+from wwfast.system.run import Argv, Done, Process, run, start
+
+CORE = "10.210.0.2"
+UPLINKS = IPv4Network("10.212.0.0/16")  # a /30 for each rack: the core's address and its cache's
+NODES = IPv4Network("10.213.0.0/16").network_address  # a /24 for each rack
+CACHE_PORT = 9880
+MOST = 250  # nodes of a rack
+_serial = itertools.count()
+
+
+class Rack:
+    """`cache` is the address of its cache, `network` that of its nodes."""
+
+    def __init__(self, number: int, tag: str) -> None:
+        self.number = number
+        self.router, self.nodes = f"wwrack-c{number}-{tag}", f"wwrack-n{number}-{tag}"
+        self.core, self.cache = (str(UPLINKS[4 * number + at]) for at in (1, 2))
+        self.network = IPv4Network((int(NODES) + 256 * number, 24))
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.cache}:{CACHE_PORT}"
+
+    def play(self, argv: Argv, **options: object) -> Process:
+        """Start a command among its nodes."""
+        return start(["ip", "netns", "exec", self.nodes, *argv], **options)  # type: ignore[arg-type]
+
+
+class Fabric:
+    """A context manager: the head's namespace, a core, `count` racks. Rates in bits a second, towards the nodes."""
+
+    def __init__(self, count: int, head_rate: float | None, rack_rate: float | None) -> None:
+        tag = f"{os.getpid()}-{next(_serial)}"
+        self.server, self.core = f"wwrack-s{tag}", f"wwrack-x{tag}"
+        self.racks = [Rack(number, tag) for number in range(count)]
+        self._rates = head_rate, rack_rate
+        self._caches = ExitStack()
+
+    def __enter__(self) -> Fabric:
+        try:
+            self._make()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def _make(self) -> None:
+        for name in (self.server, self.core, *(each for rack in self.racks for each in (rack.router, rack.nodes))):
+            run(["ip", "netns", "add", name], package="iproute2")
+            run(["ip", "-netns", name, "link", "set", "lo", "up"])
+        for name in (self.core, *(rack.router for rack in self.racks)):
+            run(["ip", "netns", "exec", name, "sysctl", "-qw", "net.ipv4.ip_forward=1"], package="procps")
+        head_rate, rack_rate = self._rates
+        _join((self.server, "s0", f"{SERVER}/30"), (self.core, "s1", f"{CORE}/30"))
+        run(["ip", "-netns", self.server, "route", "add", "default", "via", CORE])
+        shaped(self.server, "s0", head_rate)
+        for rack in self.racks:
+            up, inner = f"r{rack.number}", str(rack.network[254])
+            _join((self.core, up, f"{rack.core}/30"), (rack.router, "uplink", f"{rack.cache}/30"))
+            _join((rack.router, "downlink", f"{inner}/32"), (rack.nodes, "n0", None))
+            run(["ip", "-netns", self.core, "route", "add", str(rack.network), "via", rack.cache])
+            run(["ip", "-netns", rack.router, "route", "add", "default", "via", rack.core])
+            run(["ip", "-netns", rack.router, "route", "add", str(rack.network), "dev", "downlink"])
+            run(["ip", "-netns", rack.nodes, "route", "add", "local", str(rack.network), "dev", "lo"])
+            run(["ip", "-netns", rack.nodes, "route", "add", f"{inner}/32", "dev", "n0"])
+            run(["ip", "-netns", rack.nodes, "route", "add", "default", "via", inner, "dev", "n0", "onlink"])
+            shaped(rack.router, "downlink", rack_rate)
+
+    def serve(self, argv: Argv, **options: object) -> Process:
+        """Start a command on the head's side."""
+        return start(["ip", "netns", "exec", self.server, *argv], **options)  # type: ignore[arg-type]
+
+    def run(self, argv: Argv, **options: object) -> Done:
+        """Run a command on the head's side to its end."""
+        return run(["ip", "netns", "exec", self.server, *argv], **options)  # type: ignore[arg-type]
+
+    def sent(self) -> int:
+        """Bytes that the head's link has carried towards the racks."""
+        return int(self.run(["cat", "/sys/class/net/s0/statistics/tx_bytes"]).stdout)
+
+    def cache(self, rack: Rack, place: Path, conf: str) -> None:
+        """nginx as the cache of a rack; what it has lies below `place`."""
+        (place / "kept").mkdir(parents=True)
+        file = place / "nginx.conf"
+        file.write_text(conf)
+        words = ["nginx", "-c", str(file), "-p", str(place), "-g", "daemon off; user root;"]
+        with (place / "nginx.log").open("wb") as log:
+            process = start(["ip", "netns", "exec", rack.router, *words], stderr=log, package="nginx")
+        self._caches.callback(stop, process)
+        listening: list[str | Path] = ["ip", "netns", "exec", rack.router, "ss", "-Hltn", f"sport = :{CACHE_PORT}"]
+        deadline = time.monotonic() + 20
+        while not run(listening).stdout.strip():
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise WwfastError(f"the cache of rack {rack.number} did not start: {(place / 'nginx.log').read_text()}")
+            time.sleep(0.02)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._caches.close()
+        close(self.server, self.core, *(each for rack in self.racks for each in (rack.router, rack.nodes)))
+
+
+def _join(one: tuple[str, str, str | None], other: tuple[str, str, str | None]) -> None:
+    """A veth pair: (namespace, device, address/bits) at both ends."""
+    (space, device, _), (far, end, _) = one, other
+    run(["ip", "-netns", space, "link", "add", device, "type", "veth", "peer", "name", end, "netns", far])
+    for name, link, address in (one, other):
+        if address is not None:
+            run(["ip", "-netns", name, "address", "add", address, "dev", link])
+        run(["ip", "-netns", name, "link", "set", link, "up"])
+
+
+def shares(count: int, racks: Sequence[Rack]) -> list[int]:
+    """How many of `count` nodes each rack has. Raises WwfastError where they do not fit."""
+    even, more = divmod(count, len(racks))
+    found = [even + (number < more) for number in range(len(racks))]
+    if found[0] > MOST:
+        raise WwfastError(f"{count} nodes are more than {len(racks)} racks of {MOST} have", hint="--racks MORE")
+    return found
