@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from wwfast import _ext
+from wwfast.cli.standard import OUTPUT
 from wwfast.errors import WwfastError, of_system
 from wwfast.system.work import PREFIX
 
@@ -22,6 +23,8 @@ def worded(error: BaseException, places: Iterable[Path] = ()) -> WwfastError:
     if isinstance(error, WwfastError):
         return error
     if isinstance(error, OSError):
+        if error.filename == OUTPUT:
+            return WwfastError(f"{OUTPUT}: {error.strerror}", hint="what was changed until then stays changed")
         if error.filename is None:
             error.filename = culprit(error.errno, places) or None
         for name in ("filename", "filename2"):
@@ -71,7 +74,7 @@ def culprit(code: int | None, places: Iterable[Path]) -> str:
             code == errno.EROFS and facts.f_flag & os.ST_RDONLY
         ):
             return str(place)
-    return "standard output" if code in FULL else ""
+    return ""
 
 
 def told(error: BaseException, *, debug: bool, places: Iterable[Path] = ()) -> int:

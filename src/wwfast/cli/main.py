@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from wwfast.cli import standard
 from wwfast.cli.groups import globals_anywhere
 
 # name: (module below wwfast.cli, object in it, aliases). A module is imported only when its command runs.
@@ -127,6 +128,7 @@ def cli(
 def main(argv: list[str] | None = None) -> None:
     """Entry point. Never a traceback, unless -d asks for it; never a trace of what a signal ended."""
     words = sys.argv[1:] if argv is None else argv
+    standard.stand()
     # What nodes get depends on no umask: with root's 077 of hardened servers every node's /etc would be private.
     # What is private here is made so by name, mode 0600 or 0700.
     os.umask(0o022)
@@ -167,7 +169,7 @@ def run(words: list[str]) -> int:
         return 1
     except BrokenPipeError:
         # Whoever read our output has gone: nobody wants the rest, nor to hear of it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        standard.drop()
         return 1
     except Exception as error:
         from pathlib import Path
@@ -175,6 +177,8 @@ def run(words: list[str]) -> int:
         from wwfast.cli.failures import told
         from wwfast.paths import Paths
 
+        if getattr(error, "filename", None) == standard.OUTPUT:
+            standard.drop()
         places = Paths.from_environment(option(words, "--root"))
         return told(error, debug=debug, places=(*places.own, places.etc, places.root, Path.cwd()))
 
