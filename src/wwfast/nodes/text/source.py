@@ -144,14 +144,19 @@ class Source:
         mine, theirs = self.fragment(section, name), other.fragment(section, name)
         if mine is not None and mine == theirs:
             return True
-        there = name in self.trees[section] and name in other.trees[section]
-        return there and self.said(section, name) == other.said(section, name)
+        if name not in self.trees[section] or name not in other.trees[section]:
+            return False
+        alike = isinstance(self.trees[section], Whole) == isinstance(other.trees[section], Whole)
+        return self.said(section, name, quotes=not alike) == other.said(section, name, quotes=not alike)
 
-    def said(self, section: str, name: str) -> bytes:
+    def said(self, section: str, name: str, *, quotes: bool = False) -> bytes:
         """What an entry said when it was read, as bytes: of Python's own values 1, 1.0 and True are equal, and so are a
-        quoted and a plain text; and trees are cleaned in their place."""
+        quoted and a plain text; and trees are cleaned in their place. With `quotes` as libyaml says it, which tells of
+        quotes also where they make no difference: what was read as a whole has them."""
         entries = self.trees[section]
         if isinstance(entries, Entries):
+            if quotes:
+                return _encode(yaml.load(entries.text(name), self.name)[name])
             return _encode(Entries(entries.name, entries.data, entries.ranges)[name])
         assert isinstance(entries, Whole)
         return entries.said[name]
