@@ -193,7 +193,40 @@ REFUSED = {
     "a bad MTU": ("node set n1 --mtu 1 --yes", 2, "is not an MTU"),
     "a bad boolean": ("node set n1 --onboot=maybe --yes", 2, "'maybe' is neither true nor false"),
     "no node named": ("node set --comment x", 2, "which nodes?"),
-    "unknown nodes only": ("node set x[1-2] --comment x --yes", 1, "no node of that name"),
+    "unknown nodes only": ("node set x[1-2] --comment x --yes", 1, "no node 'x1', 'x2'"),
+    "one unknown node of two": ("node set n1,x --comment x --yes", 1, "no node 'x'\nhint: wwfast node list; --force"),
+    "a node to delete, and none": ("node delete n1 x --yes", 1, "no node 'x'"),
+    "a node to unset, and none": ("node unset n1 x --profile --yes", 1, "no node 'x'"),
+    "a node to export, and none": ("node export n1,x", 1, "no node 'x'"),
+    "a node to edit, and none": ("node edit n1 x --yes", 1, "no node 'x'"),
+    "a group of nobody": ("node set n1 @x --comment x --yes", 1, "no group 'x'"),
+    "a profile to delete, and none": ("profile delete p x --yes", 1, "no profile 'x'"),
+    "a pattern to delete": ("node delete n* --yes", 1, "no node 'n*'"),
+    "a node and all": ("node set -a n1 --comment x --yes", 2, "which nodes?"),
+    "a name behind a truth value": ("node set n1 --diskname /dev/vda --diskwipe x --yes", 1, "no node 'x'"),
+    "a device that is set and removed": (
+        "node set n1 --netname e --ipaddr 10.0.0.9 --netdel e --yes",
+        2,
+        "--netdel e: this network device is set",
+    ),
+    "the first device set and removed": ("node set n1 --mtu 9000 --netdel default --yes", 2, "is set by the same"),
+    "a tag of a device that is removed": (
+        "node set n1 --nettagadd a=b --netdel default --yes",
+        2,
+        "is set by the same",
+    ),
+    "a disk whose partition is set": (
+        "node set n1 --diskname /dev/sda --partname r --partsize 1 --diskdel /dev/sda --yes",
+        2,
+        "is set by the same",
+    ),
+    "a word that clears in capitals": ("node set n1 --init undef --yes", 2, "in capitals it does"),
+    "one in a list": ("node set n1 --kernelargs Unset --yes", 2, "in capitals it does"),
+    "a list of nobody": ("node list n1 x", 1, "no node 'x'"),
+    "a list of no profile": ("profile list p x", 1, "no profile 'x'"),
+    "a list of no group": ("group list x", 1, "no group 'x'"),
+    "overlays of nobody": ("overlay build n1 x", 1, "no node 'x'"),
+    "the state of nobody": ("node status n1 x", 1, "no node 'x'"),
     "an unknown image": ("node set n1 --image nowhere --yes", 1, "node n1: no image 'nowhere'"),
     "an unknown profile": ("node set n1 --profile nowhere --yes", 1, "node n1: no profile 'nowhere'"),
     "an unknown overlay": ("node set n1 -O nowhere --yes", 1, "node n1: no overlay 'nowhere'"),
@@ -217,8 +250,8 @@ REFUSED = {
     "a node named twice": ("node add n[3,3]", 2, "node 'n3' is named twice"),
     "a node in capitals": ("node add N1", 1, "nodes n1 and N1 have one name: DNS knows no capitals"),
     "nodes in capitals": ("node add x1 X1", 1, "nodes x1 and X1 have one name"),
-    "an export of nobody": ("node export x", 1, "no node of that name"),
-    "an edit of nobody": ("node edit x --yes", 1, "no node of that name"),
+    "an export of nobody": ("node export x", 1, "no node 'x'"),
+    "an edit of nobody": ("node edit x --yes", 1, "no node 'x'"),
     "a reversed range": ("node list n[4-1]", 2, "range 4-1 runs backwards"),
     "an unknown flag": ("node set n1 --ipadr 1", 2, "No such option"),
     "an unknown command": ("node lst", 2, "Did you mean 'list'?"),
@@ -254,6 +287,64 @@ def test_node_commands_refuse_in_words_and_change_nothing(
     assert message in err
     assert found == status
     assert text(paths) == BASE
+
+
+def test_node_commands_skip_a_node_that_is_none_when_forced(run: Run, paths: Paths) -> None:
+    for verb in ("set n1 x[1-7] --comment x", "unset n1 x[1-7] --comment", "delete n1 x[1-7]"):
+        paths.nodes_conf.write_text(BASE)
+        status, out, err = run(f"node {verb} --force --yes")
+        assert (status, err) == (0, "warning: no node 'x1', 'x2', 'x3', 'x4', 'x5' and 2 more\n")
+        assert "1 node" in out or "no changes" in out
+
+
+EMPTY = [
+    ("node", "add", ""),
+    ("node", "set", "n1", "", "--comment", "x", "--yes"),
+    ("node", "list", ""),
+    ("doctor", ""),
+    ("genconfig", "man", ""),
+    ("image", "import", "", "x"),
+    ("image", "build", ""),
+    ("profile", "delete", "p", "", "--yes"),
+    ("ssh", "", "true"),
+]
+
+
+@pytest.mark.parametrize("words", EMPTY, ids=[" ".join(words) for words in EMPTY])
+def test_a_word_that_is_empty_is_no_name_and_no_place(run: Run, paths: Paths, words: tuple[str, ...]) -> None:
+    """It is a variable of a shell that is not set."""
+    paths.nodes_conf.write_text(BASE)
+    status, _, err = run(*words)
+    assert (status in (1, 2), text(paths)) == (True, BASE)
+    assert "is given, but empty" in err or "no node ''" in err
+
+
+ODD = ["a b", "é", "a:b", "a/b", "*", "n[1-3]", "a,b", "@x", "-x", "10.0.0.1"]
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_an_entry_that_cannot_be_named_so_is_got_rid_of_under_its_name(run: Run, paths: Paths, odd: str) -> None:
+    """In a file whose other entries have quotes: with that name it is read as a whole, without it entry by entry."""
+    both = BASE.replace("52:54:00:00:00:01", '"52:54:00:00:00:01"') + f"  '{odd}':\n    comment: x\n  n3: {{}}\n"
+    paths.nodes_conf.write_text(both)
+    assert run("node", "export", "--", odd)[1].count("comment: x") == 1
+    assert run("node", "set", "n1", "--comment", "others change beside it", "--yes")[0] == 0
+    run("undo", "--yes")
+    assert run("node", "delete", "--yes", "--", odd)[0] == 0
+    assert text(paths) == both.replace(f"  '{odd}':\n    comment: x\n", "")
+
+
+@pytest.mark.parametrize("odd", [name for name in ODD if name not in ("@x", "-x")])
+def test_an_entry_that_cannot_be_named_so_is_refused_by_that(run: Run, paths: Paths, tmp_path: Path, odd: str) -> None:
+    before = BASE.replace("52:54:00:00:00:01", '"52:54:00:00:00:01"')
+    paths.nodes_conf.write_text(before)
+    (tmp_path / "n.csv").write_text(f'name,comment\n"{odd}",x\n')
+    (tmp_path / "n.yaml").write_text(f"'{odd}': {{}}\n")
+    for words in (("import", "csv", tmp_path / "n.csv"), ("node", "import", tmp_path / "n.yaml")):
+        status, _, err = run(*map(str, words), "--yes")
+        assert status == 1
+        assert "cannot be a n" in err
+        assert text(paths) == before
 
 
 def test_node_set_forced_warns_and_writes(run: Run, paths: Paths) -> None:
@@ -768,7 +859,7 @@ a2:
   }
 }
 """,
-    "node list nowhere": """\
+    "node list --image nowhere": """\
 NODE NAME  PROFILES  NETWORK
 ---------  --------  -------
 """,

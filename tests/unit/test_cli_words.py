@@ -99,6 +99,8 @@ ARGUMENTS = {
     "quiet, splash": ["quiet", "splash"],
     "console=ttyS0,115200": ["console=ttyS0,115200"],
     "quiet,console=tty0,console=ttyS0,115200n8,ro": ["quiet", "console=tty0", "console=ttyS0,115200n8", "ro"],
+    "quiet,3": ["quiet", "3"],
+    'quiet,"isolcpus=1,2,domain,3-4"': ["quiet", "isolcpus=1,2,domain,3-4"],
     "isolcpus=1,2,4-7": ["isolcpus=1,2,4-7"],
     '"console=ttyS0,115200",quiet': ["console=ttyS0,115200", "quiet"],
     'a=1,"2"': ["a=1", "2"],
@@ -118,7 +120,7 @@ def test_kernel_arguments_keep_their_commas(given: str, meant: list[str]) -> Non
     assert [each.strip() for each in words.arguments(given)] == meant
 
 
-@pytest.mark.parametrize("given", ["a, b c", 'a="b c', "a,,b", ",", "a,"])
+@pytest.mark.parametrize("given", ["a, b c", 'a="b c', "a,,b", ",", "a,", "isolcpus=1,2,domain,3-4", "a=1,quiet,3"])
 def test_kernel_arguments_that_may_mean_two_things_are_refused(given: str) -> None:
     with pytest.raises(UsageError, match="--kernelargs: "):
         asked(NODES, "set", "n1", "-A", given)

@@ -182,6 +182,46 @@ def test_image_and_kernel_bad_input_is_one_clear_error(
     assert "Traceback" not in out
 
 
+def test_image_commands_on_several_do_all_or_nothing_and_globs_are_names(
+    paths: Paths, deb: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert wwfast(paths, "image", "copy", "deb", "deb2") == 0
+    capsys.readouterr()
+    for verb in ("build", "verify", "kernels", "adopt", "delete"):
+        assert wwfast(paths, "image", verb, "deb2", "gone") == 1
+        out, err = capsys.readouterr()
+        assert (out, "gone" in err) == ("", True), verb
+    assert ImageStore(paths).get("deb2").build is None
+    assert wwfast(paths, "image", "list", "d*2", "nope") == 1
+    out, err = capsys.readouterr()
+    assert (out.split()[-1], err) == ("deb2", "error: no image 'nope'\nhint: wwfast image list\n")
+
+
+SOURCES = {
+    "oci:": ((), "oci: names nothing"),
+    "docker-archive:": ((), "docker-archive: names nothing"),
+    "oci-archive::x": ((), "oci-archive: names nothing"),
+    "file://": ((), "file: names nothing"),
+    "TREE": (("--platform", "arm64"), "no use for --platform"),
+    "file://TREE": (("--nohttps",), "no use for --nohttps"),
+    "oci:TREE": (("--username", "u", "--password", "p"), "no use for --username"),
+}
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_image_import_uses_what_it_is_told_or_refuses_it(
+    paths: Paths, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    """An empty path would be the current directory."""
+    tree = small_tree(tmp_path / "tree")
+    monkeypatch.chdir(tree)
+    options, told = SOURCES[source]
+    assert wwfast(paths, "image", "import", source.replace("TREE", str(tree)), "new", *options) == 2
+    assert told in capsys.readouterr().err
+    monkeypatch.setenv("WAREWULF_OCI_PLATFORM", "arm64")  # of all imports, not of this one
+    assert wwfast(paths, "image", "import", tree, "new") == 0
+
+
 def test_kernel_commands(paths: Paths, deb: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert wwfast(paths, "kernel", "import", "deb", "lts") == 0
     paths.nodes_conf.write_text("nodes:\n  n1:\n    kernel: {override: lts}\n")

@@ -173,6 +173,10 @@ TABLES = {
     "no name": ("mac,ip\n1,2\n", ":1: no column is the name of the node"),
     "nearly a name": ("nam,ip\nn1,2\n", "is 'nam' it?"),
     "two columns for one field": ("name,mac,hwaddr\nn1,1,2\n", ":1: two columns are hwaddr"),
+    "two ways to one device": (
+        "name,mac,default.hwaddr\nn1,52:54:00:00:00:40,52:54:00:00:00:41\n",
+        ":2: network device default: '52:54:00:00:00:40', and '52:54:00:00:00:41' was said before",
+    ),
     "too many cells": ("name,mac\nn1,2,3\n", ":2: 3 cells, where the first line names 2"),
     "a row without a name": ("name,mac\nn1,\n,52:54:00:00:00:01\n", ":3: this row has no name"),
     "a quote without end": ('name,mac\nn1,"x\n', "no CSV"),

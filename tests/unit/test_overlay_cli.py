@@ -357,7 +357,7 @@ def test_overlay_build_with_go_templates_of_a_warewulf_site(run: Run, site: Path
         ("delete base .", 2, "the whole overlay"),
         ("info base etc/nothere", 1, "has no etc/nothere"),
         ("diff base", 1, "no shipped overlay base"),
-        ("build n9", 1, "no node matches n9"),
+        ("build n9", 1, "no node 'n9'"),
         ("build --workers x", 2, "not a valid integer"),
         ("build n[1-", 2, "n[1-"),
     ],

@@ -45,16 +45,21 @@ class Entries:
             return hostlist.expand(patterns)
         return [name for word in patterns for name in word.split(",") if name]
 
-    def found(self, draft: Draft, names: Sequence[str]) -> list[str]:
-        """The names that exist; the others are warned about. Raises NotFoundError when none does."""
+    def found(self, draft: Draft, patterns: Sequence[str], *, force: bool = False) -> list[str]:
+        """The entries that are meant. Raises NotFoundError for what means none, which `force` skips, unless all do."""
+        entries = draft.source.trees[self.section]
         if self.section == NODES:
-            names = groups.expand(names, lambda: Snapshot(draft.source), self.warn)
-        there = [name for name in dict.fromkeys(names) if draft.has(self.section, name)]
-        for name in dict.fromkeys(names):
-            if name not in there:
-                self.warn(f"no {self.noun} '{name}'")
-        if not there:
-            raise NotFoundError(f"no {self.noun} of that name", hint=f"wwfast {self.noun} list")
+            there, lost = groups.meant(patterns, entries, lambda: Snapshot(draft.source), globs=False)
+        else:
+            wanted = dict.fromkeys(
+                it for word in patterns for it in ([word] if word in entries else self.named([word]))
+            )
+            there, lost = [it for it in wanted if it in entries], [it for it in wanted if it not in entries]
+        if lost and not (force and there):
+            skips = "; --force skips it" if there else ""
+            raise NotFoundError(groups.unknown(lost, self.noun), hint=f"wwfast {self.noun} list{skips}")
+        if lost:
+            self.warn(groups.unknown(lost, self.noun))
         return there
 
     def add(self, names: Sequence[str], request: Request) -> Change:
@@ -83,32 +88,29 @@ class Entries:
         if draft.has(self.section, name):
             raise ConfigError(f"{self.noun} '{name}' exists", hint=f"wwfast {self.noun} set {name} ...")
 
-    def set(self, names: Sequence[str] | None, request: Request) -> Change:
+    def set(self, patterns: Sequence[str] | None, request: Request, *, force: bool = False) -> Change:
         """The given fields of these entries; None is all."""
 
         def edit(draft: Draft) -> None:
-            for name in draft.names(self.section) if names is None else self.found(draft, names):
+            for name in draft.names(self.section) if patterns is None else self.found(draft, patterns, force=force):
                 change.apply(draft.get(self.section, name), request)
 
         return edit
 
-    def unset(self, names: Sequence[str], request: Request, *, force: bool) -> Change:
-        """Own values go; `force` skips entries that are not there."""
+    def unset(self, patterns: Sequence[str], request: Request, *, force: bool) -> Change:
+        """Own values go."""
 
         def edit(draft: Draft) -> None:
-            for name in names:
-                if not (draft.has(self.section, name) or name.startswith(groups.MARK) or force):
-                    raise NotFoundError(f"no {self.noun} '{name}'", hint="--force skips it")
-            for name in self.found(draft, names):
+            for name in self.found(draft, patterns, force=force):
                 change.unset(draft.get(self.section, name), request)
 
         return edit
 
-    def delete(self, names: Sequence[str], *, force: bool) -> Change:
+    def delete(self, patterns: Sequence[str], *, force: bool) -> Change:
         """A profile in use is refused; `force` also takes it out of its users."""
 
         def edit(draft: Draft) -> None:
-            for name in self.found(draft, names):
+            for name in self.found(draft, patterns, force=force):
                 if self.section == PROFILES:
                     release(draft, name, force)
                 draft.delete(self.section, name)
@@ -118,7 +120,7 @@ class Entries:
     def written(self, source: Source, patterns: Sequence[str]) -> dict[str, Tree]:
         """The trees of these entries as they are written; without patterns all."""
         trees = source.trees[self.section]
-        return {name: trees[name] for name in (self.found(Draft(source), self.named(patterns)) if patterns else trees)}
+        return {name: trees[name] for name in (self.found(Draft(source), patterns) if patterns else trees)}
 
     def edited(
         self, source: Source, before: Mapping[str, Tree], after: Mapping[str, Tree], kept: Callable[[], str]

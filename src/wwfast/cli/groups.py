@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import click
@@ -44,6 +46,9 @@ def globals_anywhere(command: click.Command) -> click.Command:
         or not settings.get("allow_interspersed_args", 1)
     ):
         return command  # has them, or the words after its own are another program's
+    for param in command.params:
+        if isinstance(param, click.Argument):
+            param.type_cast_value = functools.partial(_said, param, param.type_cast_value)  # type: ignore[method-assign]
     for flags, how in GLOBALS:
         if free := [flag for flag in flags if flag not in taken]:
             name = flags[-1].strip("-")
@@ -68,6 +73,14 @@ def _take(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
     if app is not None and param.name and value not in (None, False) and not ctx.resilient_parsing:
         app.take(param.name, value)
     return value
+
+
+def _said(param: click.Parameter, cast: Callable[..., Any], ctx: click.Context, value: Any) -> Any:
+    """A word that is empty is a variable of a shell that is not set: no name, and no place either. Looked at before it
+    has its type: an empty path is the current directory."""
+    if "" in (value if isinstance(value, tuple) else (value,)) and not ctx.resilient_parsing:
+        raise click.UsageError(f"{param.make_metavar(ctx)} is given, but empty.", ctx)
+    return cast(ctx, value)
 
 
 class AliasGroup(click.Group):

@@ -7,9 +7,10 @@ middle of an item is one too, and nothing is left out: what cannot be meant rais
 
 from __future__ import annotations
 
+import fnmatch
 import itertools
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 ITEM = re.compile(r' *(?:"((?:[^"]|"")*)" *(?=,|\Z)|([^,]*))(,|\Z)')
 QUOTED = re.compile(r'"[^"]*"')
@@ -70,7 +71,11 @@ def arguments(text: str) -> list[str]:
         return ARGUMENT.findall(text)
     found: list[str] = []
     for quoted, item in pieces(text):
-        if found and not quoted and item[0] in "0123456789" and "=" in found[-1]:
+        if not quoted and item[0] in "0123456789" and any("=" in other for other in found):
+            if "=" not in found[-1]:
+                raise ValueError(
+                    f"""{text!r}: is '{item}' of '{found[-1]}', or of what is before it? Quote what is one"""
+                )
             found[-1] += f",{item}"
         else:
             found.append(item)
@@ -83,6 +88,20 @@ def torn(arguments: list[str], text: str) -> tuple[str, str] | None:
         if "=" in first and "=" not in second and f"{first},{second}" in text:
             return first, second
     return None
+
+
+def globbed(word: str) -> bool:
+    return "*" in word or "?" in word
+
+
+def matching(wanted: Iterable[str], there: Collection[str]) -> tuple[list[str], list[str]]:
+    """Which of `there` names and globs (`*`, `?`) mean, all where nothing is wanted; and what means none."""
+    kept, lost = set[str](), list[str]()
+    for word in wanted:
+        meant = {word} if word in there else set(fnmatch.filter(there, word) if globbed(word) else ())
+        kept |= meant
+        lost += [word] if not meant else []
+    return [name for name in there if name in kept or not wanted], lost
 
 
 def join(values: Iterable[str]) -> str:

@@ -5,9 +5,11 @@ A list is merged as others are: appended, `~name` takes one out. Every node is i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import fnmatch
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from wwfast.config.words import globbed
 from wwfast.nodes import hostlist
 from wwfast.nodes.merge import LEFT
 
@@ -27,17 +29,33 @@ def members(snapshot: Snapshot) -> dict[str, list[str]]:
     return dict(sorted(found.items()))
 
 
-def expand(words: Iterable[str], snapshot: Callable[[], Snapshot], warn: Callable[[str], None]) -> list[str]:
-    """Names of hostlists, with the members of a group for `@group`; an unknown one is told and is nothing."""
-    names = hostlist.expand(words)
-    if not any(name.startswith(MARK) for name in names):
-        return names
-    known, found = members(snapshot()), list[str]()
-    for name in names:
-        if not name.startswith(MARK):
-            found.append(name)
-        elif name[1:] in known:
-            found += known[name[1:]]
-        else:
-            warn(f"no group '{name[1:]}'")
-    return found
+def meant(
+    words: Iterable[str], there: Collection[str], snapshot: Callable[[], Snapshot], *, globs: bool = True
+) -> tuple[list[str], list[str]]:
+    """Which of the ids `there` these words mean, each once and as they are written; and what means none.
+
+    A word is an id as it stands, also one that cannot be a name (`n[1-3]`, `a,b`, `@x`) and is to be got rid of, or a
+    hostlist of ids, of groups and, with `globs`, of patterns (`*`, `?`).
+    """
+    found: dict[str, None] = {}
+    lost: dict[str, None] = {}
+    known: dict[str, list[str]] | None = None
+    for word in words:
+        for name in [word] if word in there else hostlist.expand([word]) or [word]:
+            if name in there:
+                found[name] = None
+            elif name.startswith(MARK):
+                known = members(snapshot()) if known is None else known
+                (lost if name[1:] not in known else found).update(dict.fromkeys(known.get(name[1:], [name])))
+            elif globs and globbed(name) and (those := fnmatch.filter(there, name)):
+                found.update(dict.fromkeys(those))
+            else:
+                lost[name] = None
+    return list(found), list(lost)
+
+
+def unknown(lost: Sequence[str], noun: str = "node") -> str:
+    """What means nothing, in words."""
+    kind = "group" if lost[0].startswith(MARK) else noun
+    shown = ", ".join(f"'{name.removeprefix(MARK) if kind == 'group' else name}'" for name in lost[:5])
+    return f"no {kind} {shown}" + (f" and {len(lost) - 5} more" if len(lost) > 5 else "")

@@ -10,7 +10,7 @@ import click
 from wwfast.bmc.commands import Job
 from wwfast.bmc.runner import Outcome
 from wwfast.cli.context import App
-from wwfast.cli.nodes.views import select
+from wwfast.cli.nodes.views import select, unusable
 from wwfast.errors import NotFoundError, WwfastError
 from wwfast.nodes import groups, hostlist
 from wwfast.nodes.model import Node
@@ -56,17 +56,15 @@ def chosen(app: App, patterns: Sequence[str]) -> tuple[list[Node], list[Outcome]
     Raises NotFoundError when no node is meant at all.
     """
     snapshot = app.registry.snapshot()
-    nodes = select(snapshot, patterns)
-    there = {node.id for node in nodes}
-    missing = []
-    for name in dict.fromkeys(groups.expand(patterns, lambda: snapshot, lambda _: None)):
-        if name in there or "*" in name or "?" in name:
-            continue
-        wrong = [problem.message for problem in snapshot.found_problems() if problem.id == name and problem.fatal]
-        missing.append(Outcome(name, reason=wrong[0] if wrong else "no node of that name"))
-    if not nodes and all(outcome.reason == "no node of that name" for outcome in missing):
-        raise NotFoundError(f"no node '{', '.join(patterns)}'", hint="wwfast node list")
-    return nodes, missing
+    nodes, lost = select(snapshot, patterns)
+    wrong: dict[str, str] = {}
+    for problem in unusable(snapshot, patterns):
+        wrong.setdefault(problem.id, problem.message)
+    if not nodes and not wrong:
+        raise NotFoundError(groups.unknown(lost or patterns), hint="wwfast node list")
+    return nodes, [Outcome(name, reason="no node of that name") for name in lost] + [
+        Outcome(name, reason=reason) for name, reason in wrong.items()
+    ]
 
 
 def jobs_for(nodes: Iterable[Node], make: Callable[[Node], Job]) -> tuple[list[Job], list[Outcome]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import click
+from click.core import ParameterSource
 
 from wwfast.cli.context import App, pass_app
 from wwfast.cli.groups import AliasGroup
@@ -55,9 +56,13 @@ def import_(
 
     from wwfast.archive.limits import Limits
     from wwfast.errors import UsageError
-    from wwfast.images.sources.importing import default_name, import_image
+    from wwfast.images.sources.importing import default_name, import_image, unused
     from wwfast.images.sources.options import Options
 
+    context = click.get_current_context()
+    asked = [name for name in context.params if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+    if idle := unused(source, asked):
+        raise UsageError(f"{source} has no use for --{idle[0].replace('_', '-')}", hint="it is for docker://")
     if password_stdin:
         password = sys.stdin.readline().rstrip("\n")
     if bool(username) != bool(password):
@@ -109,8 +114,10 @@ def build(
 
     if bool(names) == every:
         raise UsageError("name the images to build, or use --all", hint="wwfast image list")
-    rows = []
-    for name in ImageStore(app.paths).names() if every else names:
+    store, rows = ImageStore(app.paths), []
+    for name in names:  # all of them before the first is built
+        store.get(name)
+    for name in store.names() if every else dict.fromkeys(names):
         if syncuser:
             from wwfast.images.inside import users as accounts  # with all that unpacks archives
 
@@ -145,14 +152,26 @@ def list_(
     With --long SIZE is what a node downloads, TREE what that unpacks to, DISK what the build takes here, and SHARED how
     much of that other builds have too.
     """
+    from wwfast.config import words
+    from wwfast.errors import NotFoundError
+    from wwfast.images.store import ImageStore
+    from wwfast.nodes import groups
+
+    wanted, lost = words.matching(names, ImageStore(app.paths).names())
+    if not (long or kernel or size or chroot or compressed or as_json):
+        table(["IMAGE NAME"], [[name] for name in wanted])
+    else:
+        _facts(app, wanted, long=long, kernel=kernel, as_json=as_json)
+    if lost:
+        raise NotFoundError(groups.unknown(lost, "image"), hint="wwfast image list")
+
+
+def _facts(app: App, wanted: list[str], *, long: bool, kernel: bool, as_json: bool) -> None:
+    """What there is to say of images, in the one of its forms that is asked for."""
     from wwfast.images.sizes import footprints
     from wwfast.images.store import ImageStore
 
     store = ImageStore(app.paths)
-    wanted = [name for name in store.names() if not names or name in names]
-    if not (long or kernel or size or chroot or compressed or as_json):
-        table(["IMAGE NAME"], [[name] for name in wanted])
-        return
     disk = footprints(app.paths) if long or as_json else None
     rows = [facts(app, store.get(name), disk) for name in wanted]
     if as_json:
@@ -213,8 +232,7 @@ def kernels(app: App, names: tuple[str, ...], as_json: bool) -> None:
 
     store = ImageStore(app.paths)
     rows = []
-    for name in names or store.names():
-        made = store.get(name)
+    for name, made in [(name, store.get(name)) for name in names or store.names()]:
         default = made.default_kernel()
         count = len(app.service.image_users(made.name))
         rows += [

@@ -43,7 +43,10 @@ def adopt(app: App, names: tuple[str, ...], every: bool, move: bool, build: bool
 
     if bool(names) == every:
         raise UsageError("which images?", hint="name them, or give --all")
-    wanted = [image.name for image in ImageStore(app.paths) if not image.own] if every else dict.fromkeys(names)
+    store = ImageStore(app.paths)
+    for name in names:  # all of them before the first is taken
+        store.get(name)
+    wanted = [image.name for image in store if not image.own] if every else dict.fromkeys(names)
     for name in wanted:
         made = manage.adopt(app.paths, name, move=move)
         click.echo(f"image {name} is ours: {made.rootfs.parent}")
@@ -97,8 +100,7 @@ def verify(app: App, names: tuple[str, ...], as_json: bool) -> None:
 
     store = ImageStore(app.paths)
     rows: list[dict[str, Any]] = []
-    for name in names or store.names():
-        made = store.get(name)
+    for name, made in [(name, store.get(name)) for name in names or store.names()]:
         wrong = made.build.damage() if made.build else None
         compared = made.build is not None and not wrong and not made.pinned
         differences = made.build.differences(made.rootfs) if made.build and compared else []

@@ -105,10 +105,10 @@ def _set(kind: Kind) -> click.Command:
     @pass_app
     def set_(app: App, /, names: tuple[str, ...], every: bool, how: How, **given: Any) -> None:
         request = asked(given, adding=False)
-        if not names and not every:
+        if bool(names) == every:
             raise UsageError(f"which {kind.noun}s?", hint=f"name them, like {kind.example}, or give --all")
-        wanted = kind.entries.named(names)
-        kind.write(app, kind.entries.set(None if every else wanted, request), "set", names, how)
+        edit = kind.entries.set(None if every else names, request, force=how.force)
+        kind.write(app, edit, "set", names, how)
 
     set_.help = f"Change {kind.noun}s: only the flags given change anything; UNDEF as a value clears it."
     return set_
@@ -129,7 +129,7 @@ def _unset(kind: Kind) -> click.Command:
         if request.empty:
             hint = f"name the fields: wwfast {kind.noun} unset {kind.example} --image"
             raise UsageError("nothing to clear", hint=hint)
-        edit = kind.entries.unset(kind.entries.named(names), request, force=how.force)
+        edit = kind.entries.unset(names, request, force=how.force)
         kind.write(app, edit, "unset", names, how)
 
     unset.help = f"Clear own values of {kind.noun}s; what they inherit stays."
@@ -142,7 +142,7 @@ def _delete(kind: Kind) -> click.Command:
     @write_options
     @pass_app
     def delete(app: App, names: tuple[str, ...], how: How) -> None:
-        edit = kind.entries.delete(kind.entries.named(names), force=how.force)
+        edit = kind.entries.delete(names, force=how.force)
         done = write(app, edit, why=f"{kind.noun} delete {' '.join(names)}", how=how)
         if done:
             gone = sum(after is None for _, after in done.changes().values())

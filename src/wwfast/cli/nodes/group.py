@@ -6,7 +6,7 @@ import click
 
 from wwfast.cli.context import App, pass_app
 from wwfast.cli.groups import AliasGroup
-from wwfast.cli.output import dump_json, table, warn
+from wwfast.cli.output import dump_json, table
 
 
 @click.group(cls=AliasGroup, epilog="Example: wwfast group list rack1")
@@ -21,14 +21,14 @@ def group() -> None:
 @pass_app
 def list_(app: App, names: tuple[str, ...], only: bool, as_json: bool) -> None:
     """List groups and their nodes."""
+    from wwfast.config import words
+    from wwfast.errors import NotFoundError
     from wwfast.nodes import groups, hostlist
 
     known = groups.members(app.registry.snapshot())
     wanted = [name.removeprefix(groups.MARK) for word in names for name in word.split(",") if name]
-    for name in wanted:
-        if name not in known:
-            warn(f"no group '{name}'")
-    found = {name: nodes for name, nodes in known.items() if not wanted or name in wanted}
+    there, lost = words.matching(wanted, known)
+    found = {name: known[name] for name in there}
     if as_json:
         dump_json(found)
     elif only:
@@ -37,6 +37,8 @@ def list_(app: App, names: tuple[str, ...], only: bool, as_json: bool) -> None:
     else:
         rows = [(name, str(len(nodes)), hostlist.compress(nodes)) for name, nodes in found.items()]
         table(("GROUP NAME", "COUNT", "NODES"), rows)
+    if lost:
+        raise NotFoundError(groups.unknown(lost, "group"), hint="wwfast group list")
 
 
 group.aliases["ls"] = "list"

@@ -55,17 +55,18 @@ class Kept(msgspec.Struct):
 TABLES = ("short", "long", "net", "ipmi", "kernel")
 
 
-def print_nodes(app: App, shape: str, patterns: Sequence[str], wanted: Filter) -> list[str]:
-    """Print nodes in a shape (a table, all, yaml, json); what is wrong with them comes back as lines."""
+def print_nodes(app: App, shape: str, patterns: Sequence[str], wanted: Filter) -> tuple[list[str], list[str]]:
+    """Print nodes in a shape (a table, all, yaml, json); what is wrong with them comes back as lines, and the patterns
+    that mean none."""
     place = app.paths.cache / "registry" / f"{shape}.msgpack"
     keep = shape in TABLES and not patterns and wanted == Filter()
     if keep and (kept := recall(place, app.paths.nodes_conf)) is not None:
         table(kept.header, kept.rows)
-        return kept.problems
+        return kept.problems, []
     from wwfast.cli.nodes import views
 
     snapshot = app.registry.snapshot()
-    nodes = views.select(snapshot, patterns)
+    nodes, lost = views.select(snapshot, patterns)
     if wanted != Filter():
         nodes = wanted.apply(snapshot, nodes)
     rows: list[tuple[str, ...]] = []
@@ -84,7 +85,7 @@ def print_nodes(app: App, shape: str, patterns: Sequence[str], wanted: Filter) -
     ]
     if keep:
         remember(place, Kept(snapshot.digest, wwfast.__version__, header, rows, problems))
-    return problems
+    return problems, lost
 
 
 def recall(place: Path, conf: Path) -> Kept | None:

@@ -37,9 +37,14 @@ def list_(
     shape = "yaml" if view["as_yaml"] else "json" if view["as_json"] else "all" if view["everything"] else ""
     shape = shape or next((name for name in ("kernel", "ipmi", "net", "long") if view[name]), "short")
     wanted = listing.Filter(image or "", profile or "", cluster or "", tag)
-    problems = listing.print_nodes(app, shape, patterns, wanted)
+    problems, lost = listing.print_nodes(app, shape, patterns, wanted)
     for problem in problems:
         click.echo(problem, err=True)
+    if lost:
+        from wwfast.errors import NotFoundError
+        from wwfast.nodes import groups
+
+        raise NotFoundError(groups.unknown(lost), hint="wwfast node list")
 
 
 node.aliases["ls"] = "list"

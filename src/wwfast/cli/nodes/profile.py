@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
-
 import click
 
 from wwfast.cli.completion import completer
@@ -27,13 +25,14 @@ def profile() -> None:
 def list_(app: App, names: tuple[str, ...], everything: bool, as_yaml: bool, as_json: bool) -> None:
     """List profiles."""
     from wwfast.cli.nodes import views
+    from wwfast.config import words
+    from wwfast.errors import NotFoundError
+    from wwfast.nodes import groups
     from wwfast.nodes.text.source import PROFILES
 
     snapshot = app.registry.snapshot()
     wanted = [name for word in names for name in word.split(",") if name]
-    there = [
-        name for name in snapshot.profiles if not wanted or any(fnmatch.fnmatchcase(name, word) for word in wanted)
-    ]
+    there, lost = words.matching(wanted, snapshot.profiles)
     if as_yaml or as_json:
         entries = {name: snapshot.own(PROFILES, name) for name in there}
         (views.as_yaml if as_yaml else views.as_json)(entries)
@@ -41,6 +40,8 @@ def list_(app: App, names: tuple[str, ...], everything: bool, as_yaml: bool, as_
         views.profiles_all(snapshot, there)
     else:
         views.profiles(snapshot, there)
+    if lost:
+        raise NotFoundError(groups.unknown(lost, "profile"), hint="wwfast profile list")
 
 
 profile.aliases["ls"] = "list"

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import fnmatch
 import json
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
 
-from wwfast.cli.output import table, warn
+from wwfast.cli.output import table
 from wwfast.config import yaml
 from wwfast.config.schema import Fields, Kind, fields
 from wwfast.nodes import groups, trace
@@ -19,24 +18,13 @@ from wwfast.nodes.registry import Problem, Snapshot
 from wwfast.nodes.text.source import NODES, PROFILES
 
 
-def select(snapshot: Snapshot, patterns: Sequence[str]) -> list[Node]:
-    """Effective nodes by hostlists and globs (`*`, `?`), by name; all without a pattern."""
-    return sorted(_matching(snapshot, patterns), key=lambda node: node.id)
-
-
-def _matching(snapshot: Snapshot, patterns: Sequence[str]) -> Iterable[Node]:
+def select(snapshot: Snapshot, patterns: Sequence[str]) -> tuple[list[Node], list[str]]:
+    """Effective nodes by hostlists, groups and globs (`*`, `?`), by name, all without a pattern; and what means no
+    entry, usable or not."""
     if not patterns:
-        return snapshot.nodes.values()
-    wanted = groups.expand(patterns, lambda: snapshot, warn)
-    globs = [name for name in wanted if "*" in name or "?" in name]
-    if globs:
-        plain = set(wanted)
-        return [
-            node
-            for node in snapshot.nodes.values()
-            if node.id in plain or any(fnmatch.fnmatchcase(node.id, glob) for glob in globs)
-        ]
-    return [node for name in dict.fromkeys(wanted) if (node := snapshot.nodes.get(name)) is not None]
+        return sorted(snapshot.nodes.values(), key=lambda node: node.id), []
+    names, lost = groups.meant(patterns, snapshot.source.trees[NODES], lambda: snapshot)
+    return [node for name in sorted(names) if (node := snapshot.nodes.get(name)) is not None], lost
 
 
 def unusable(snapshot: Snapshot, patterns: Sequence[str]) -> list[Problem]:

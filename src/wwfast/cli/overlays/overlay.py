@@ -387,13 +387,14 @@ def build(
 
     from wwfast.cli.nodes import views
     from wwfast.errors import NotFoundError, WwfastError
+    from wwfast.nodes import groups
     from wwfast.overlays.making.service import CONTEXTS, OverlayService
 
     snapshot = app.registry.snapshot()
-    nodes = views.select(snapshot, patterns)
+    nodes, lost = views.select(snapshot, patterns)
     unusable = views.unusable(snapshot, patterns)
-    if patterns and not nodes and not unusable:
-        raise NotFoundError(f"no node matches {' '.join(patterns)}", hint="wwfast node list")
+    if lost:
+        raise NotFoundError(groups.unknown(lost), hint="wwfast node list")
     chosen = (contexts,) if contexts else CONTEXTS
     service = OverlayService(
         app.paths, app.settings, ignore_go_templates=ignore_go_templates or None, alone=True, writing=not dry_run

@@ -73,20 +73,11 @@ def found(app: App, patterns: Sequence[str], tell: Progress) -> list[Finding]:
 
 def named(app: App, patterns: Sequence[str]) -> frozenset[str]:
     """Ids that the patterns mean, of usable entries or not. Raises UsageError for one that is no node's."""
-    from fnmatch import fnmatchcase
-
-    from wwfast.cli.output import warn
     from wwfast.errors import UsageError
     from wwfast.nodes import groups
     from wwfast.nodes.text.source import NODES
 
-    there = app.registry.snapshot().source.trees[NODES]
-    chosen: set[str] = set()
-    for name in dict.fromkeys(groups.expand(patterns, app.registry.snapshot, warn)):
-        meant = (
-            [id for id in there if fnmatchcase(id, name)] if set(name) & set("*?") else [name] if name in there else []
-        )
-        if not meant:
-            raise UsageError(f"no node '{name}'", hint="wwfast node list")
-        chosen.update(meant)
+    chosen, lost = groups.meant(patterns, app.registry.snapshot().source.trees[NODES], app.registry.snapshot)
+    if lost:
+        raise UsageError(groups.unknown(lost), hint="wwfast node list")
     return frozenset(chosen)

@@ -44,10 +44,13 @@ def status(
     Stage, bytes, last contact, last error and the seconds a node has stood still. With one node its boot is shown
     stage by stage. Exit status 1 when a shown node failed.
     """
-    from wwfast.cli.output import warn
+    from wwfast.errors import NotFoundError
     from wwfast.nodes import groups
+    from wwfast.nodes.text.source import NODES
 
-    names = groups.expand(pattern, app.registry.snapshot, warn)
+    names, lost = groups.meant(pattern, app.registry.snapshot().source.trees[NODES], app.registry.snapshot)
+    if lost:
+        raise NotFoundError(groups.unknown(lost), hint="wwfast node list")
     while True:
         body = fetch(app, names[0] if len(names) == 1 else "")
         entries = [entry for entry in body["nodes"].values() if not names or entry["node name"] in names]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from wwfast.archive.stream import DamagedError, opened
@@ -32,6 +32,14 @@ def default_name(source: str) -> str:
     for suffix in (".gz", ".zst", ".xz", ".bz2", ".tgz", ".tar"):
         base = base.removesuffix(suffix)
     return base.rpartition(":")[2] if source.startswith(("oci:", "debian:")) else base
+
+
+def unused(source: str, asked: Collection[str]) -> list[str]:
+    """Which of the options that are asked for `source` has no use for."""
+    path = Path(source.removeprefix("file://"))
+    one = path.is_dir() and not oci.is_layout(path)  # a tree: of an archive only unpacking tells
+    idle = {"username", "password", "password_stdin", "nohttps"} | ({"platform"} if one else set())
+    return [] if source.startswith("docker://") else [name for name in asked if name in idle]
 
 
 def import_image(
@@ -102,6 +110,8 @@ def fill(paths: Paths, source: str, tree: Path, room: Path, options: Options) ->
     if scheme in ("oci", "oci-archive", "docker-archive") and colon:
         rest, _, reference = rest.partition(":")
         source = rest
+    if not source.removeprefix("file://"):  # Path("") is the current directory
+        raise UsageError(f"{scheme}: names nothing", hint="give a directory or a file")
     path = Path(source.removeprefix("file://"))
     if path.is_dir():
         if oci.is_layout(path):

@@ -51,11 +51,14 @@ def normal(flag: Flag, value: Any) -> Any:
     if flag.kind is Kind.LIST:
         if any(item in CLEAR for item in value) and len(value) > 1:
             raise UsageError(f"--{flag.name}: UNDEF clears the list, so nothing can stand beside it")
+        for item in value:
+            clear(flag, item)
         return [] if any(item in CLEAR for item in value) else [right(flag, flag.field.check, item) for item in value]
     text = str(value)
     if text in CLEAR or text == "":
         return ""
     if not flag.takes_bool:
+        clear(flag, text)
         return right(flag, flag.field.check, text)
     if flag.kind is not Kind.BOOL and text.lower() in checks.UNSET:
         return text
@@ -63,6 +66,12 @@ def normal(flag: Flag, value: Any) -> Any:
     if meant is None:
         raise UsageError(f"--{flag.name}: {checks.wwbool(text)}")
     return "true" if meant else "false"
+
+
+def clear(flag: Flag, text: str) -> None:
+    """Refuse a word that clears only in capitals: no value is called so. Raises UsageError."""
+    if text not in CLEAR and text.upper() in CLEAR:
+        raise UsageError(f"--{flag.name} {text} clears nothing: in capitals it does", hint=f"--{flag.name} UNDEF")
 
 
 def right(flag: Flag, check: checks.Check, text: str) -> str:
@@ -90,6 +99,7 @@ def checked(request: Request, *, adding: bool) -> Request:
             raise UsageError(f"--fsname {names['fs']} is neither below /dev nor the name given by --partname")
         names["fs"] = PARTLABEL + names["fs"]
     idle(request, used)
+    contrary(request, used)
     for flag in request.given():  # as in Warewulf, which takes them for no address at all
         if request.values[flag.name] in UNSPECIFIED and flag.field.check in ADDRESSES:
             del request.values[flag.name]
@@ -120,6 +130,15 @@ def idle(request: Request, used: set[str]) -> None:
                 f"--{family}name {name}: nothing is said about this {FAMILY_NOUN[family]}",
                 hint=f"set or unset a field of it; unset --{family}name {name} removes it",
             )
+
+
+def contrary(request: Request, used: set[str]) -> None:
+    """Refuse to take out what is set at the same time. Raises UsageError."""
+    said = used | ({"net"} if "nettag" in request.add else set()) | ({"disk"} if "part" in used else set())
+    for family, name in request.remove.items():
+        there = request.names.get(family) or DEFAULT.get(family)
+        if family in said and there in (name, PARTLABEL + name):
+            raise UsageError(f"--{family}del {name}: this {FAMILY_NOUN[family]} is set by the same command")
 
 
 def apply(tree: dict[str, Any], request: Request) -> None:

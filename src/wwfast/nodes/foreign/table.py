@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from wwfast.config import checks
+from wwfast.nodes.edit.change import leaves
 from wwfast.nodes.foreign import fields
 from wwfast.nodes.foreign.common import UNKNOWN, Found, Given, Host, Place, Text, devices, legible
 from wwfast.nodes.foreign.fields import NAMES, Field
@@ -93,7 +94,10 @@ def table(text: Text, given: Given, found: Found) -> None:
                 except ValueError as error:
                     raise text.fault(line, f"{legible(columns.heads[at])}: {error}") from None
     for host, nics in made.values():
-        settle(host, nics)
+        try:
+            settle(host, nics)
+        except ValueError as error:
+            raise text.fault(host.place.line, f"network device default: {error}") from None
 
 
 def settle(host: Host, nics: dict[str, dict[str, Any]]) -> None:
@@ -102,7 +106,9 @@ def settle(host: Host, nics: dict[str, dict[str, Any]]) -> None:
     if not nics:
         devices(host, [first])
     elif first:
-        host.put(first, "network devices", "default")
+        default = nics.setdefault("default", {})
+        for path, value in leaves(first).items():
+            fields.once(default, path, value)
     for name, nic in nics.items():
         host.put(nic, "network devices", name)
 
