@@ -761,6 +761,29 @@ def test_a_text_of_nodes_is_refused_where_it_is_wrong_and_nothing_of_it_is_writt
         assert text(paths) == BASE
 
 
+EDITORS = {
+    "an open quote": ("vi 'x", 2, "EDITOR is no command: vi 'x: No closing quotation"),
+    "a program that is not there": ("/nowhere/vi", 1, "/nowhere/vi"),
+    "a file that is no program": ("/etc/passwd", 1, "/etc/passwd: Permission denied"),
+    "one that fails": ("false", 1, "false failed with exit status 1; nothing was changed"),
+    "one that removes the file": ("rm", 1, "rm left no file where edit.yaml was; nothing was changed"),
+    "one that makes a directory": ("sh -c 'rm $0; mkdir $0'", 1, "sh left no file where edit.yaml was"),
+    "one that makes a pipe": ("sh -c 'rm $0; mkfifo $0'", 1, "sh left no file where edit.yaml was"),
+}
+
+
+@pytest.mark.parametrize("editor", EDITORS)
+def test_an_editor_that_cannot_be_one_is_named(
+    run: Run, paths: Paths, monkeypatch: pytest.MonkeyPatch, editor: str
+) -> None:
+    command, status, told = EDITORS[editor]
+    monkeypatch.setenv("EDITOR", command)
+    paths.nodes_conf.write_text(BASE)
+    found, _, err = run("node edit n1 --yes")
+    assert (found, told in err, text(paths)) == (status, True, BASE), err
+    assert list(paths.run.glob("*")) == []
+
+
 def test_an_editor_that_leaves_nothing_deletes_nothing(run: Run, paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     paths.nodes_conf.write_text(BASE)
     monkeypatch.setenv("EDITOR", "cp /dev/null")

@@ -15,7 +15,10 @@ from wwfast.boot.stages import Stage
 from wwfast.daemon.boot.guard import Guard
 from wwfast.daemon.boot.identity import Neighbours, is_mac, normal
 from wwfast.daemon.state.database import PhaseStore
+from wwfast.errors import WwfastError
+from wwfast.net.dhcp.journal import Journal
 from wwfast.nodes.model import NetDev, Node
+from wwfast.system import wal
 
 MAC = "52:54:00:00:00:01"
 DEVICE = NetDev(hwaddr=MAC, ipaddr="10.0.0.11")
@@ -197,6 +200,36 @@ def test_a_disk_that_cannot_be_written_holds_no_node_up_and_is_caught_up_with(
     came_up(who, "52:54:00:00:00:02")
     assert store.error == ""
     assert ask(restarted(tmp_path), Stage.SYSTEM) == 403
+
+
+TROUBLE = {
+    "no database": (lambda path: path.write_bytes(b"no database" * 100), "hint: move "),
+    "a disk that is full": (sqlite3.SQLITE_FULL, "hint: see whether the disk"),
+    "a disk that fails": (sqlite3.SQLITE_IOERR | 10 << 8, "hint: see whether the disk"),
+    "somebody who holds it": (sqlite3.SQLITE_BUSY, "hint: see whether the disk"),
+    "a directory": (Path.mkdir, "hint: see whether the disk"),
+}
+
+
+@pytest.mark.parametrize("trouble", TROUBLE)
+@pytest.mark.parametrize("made", [PhaseStore, Journal])
+def test_a_database_is_to_be_moved_away_only_when_it_is_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: Any, trouble: str
+) -> None:
+    cause, hint = TROUBLE[trouble]
+
+    def connect(*_: object) -> sqlite3.Connection:
+        error = sqlite3.OperationalError("as SQLite has it")
+        error.sqlite_errorcode = cause
+        raise error
+
+    if callable(cause):
+        cause(tmp_path / "db")
+    else:
+        monkeypatch.setattr(wal, "connect", connect)
+    with pytest.raises(WwfastError) as caught:
+        made(tmp_path / "db").load()
+    assert f"hint: {caught.value.hint}".startswith(hint)
 
 
 def test_strangers_are_bounded_and_cost_the_nodes_nothing(store: PhaseStore, tmp_path: Path) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import stat
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from support.commands import runner
 from wwfast.errors import ConfigError, WwfastError
 from wwfast.nodes.edit.store import Draft, Store
 from wwfast.nodes.registry import Registry
@@ -86,6 +89,44 @@ def test_undo_refuses_to_lose_an_edit_by_hand(paths: Paths) -> None:
         store.undo(store.recall())
     store.undo(store.recall(), force=True)
     assert paths.nodes_conf.read_text() == TEXT
+
+
+HEADS = {
+    "no JSON": b"{",
+    "a list": b"[]",
+    "an empty map": b"{}",
+    "a time as text": b'{"why": "x", "becomes": "y", "at": "1"}',
+    "a time beyond all dates": b'{"why": "x", "becomes": "y", "at": 99999999999999999}',
+    "a reason that is none": b'{"why": 1, "becomes": "y", "at": 1}',
+    "no UTF-8": b'{"why": "\xff", "becomes": "y", "at": 1}',
+}
+KEPT: dict[str, Callable[[Path, bytes], object]] = {
+    **{name: lambda path, body, head=head: path.write_bytes(head + b"\n" + body) for name, head in HEADS.items()},
+    "no body": lambda path, _body: path.write_bytes(b'{"why": "x", "becomes": "y", "at": 1}\n'),
+    "nothing": lambda path, _body: path.write_bytes(b""),
+    "a directory": lambda path, _body: path.mkdir(),
+    "a link to nothing": lambda path, _body: path.symlink_to("nowhere"),
+}
+
+
+@pytest.mark.parametrize("kind", KEPT)
+def test_history_that_holds_something_else_is_told_by_undo_and_keeps_nobody_from_editing(
+    paths: Paths, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    paths.nodes_conf.write_text(TEXT)
+    edit(paths, "n1", comment="one")
+    [good] = Store(paths).versions()
+    bad = good.with_name(f"00000002-{good.name[9:]}")
+    KEPT[kind](bad, good.read_bytes().partition(b"\n")[2])
+    (good.with_name("00000001-and-a-copy")).write_bytes(b"of somebody's")
+    run = runner(paths, capsys)
+    status, out, err = run("undo", "--list")
+    assert (status, out.count("test"), f"{bad}: not a kept version: " in err) == (0, 1, True), err
+    status, _, err = run("undo", "--yes")
+    assert (status, f"hint: remove {bad}" in err) == (1, True), err
+    edit(paths, "n1", comment="two")
+    assert run("undo", "--yes")[0] == 0
+    assert "comment: one" in paths.nodes_conf.read_text()
 
 
 def test_history_is_private_and_bounded(paths: Paths) -> None:

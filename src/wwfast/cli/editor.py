@@ -7,16 +7,22 @@ import shlex
 from pathlib import Path
 
 from wwfast.cli.context import App
-from wwfast.errors import WwfastError
+from wwfast.errors import UsageError, WwfastError
 
 
 def opened(path: Path) -> None:
-    """Have `path` edited. Raises WwfastError when the editor says that it failed."""
+    """Have `path` edited. Raises WwfastError when the editor says that it failed, or leaves no file."""
     from wwfast.system.run import start
 
-    editor = shlex.split(os.environ.get("EDITOR") or "vi")
+    said = os.environ.get("EDITOR", "")
+    try:
+        editor = shlex.split(said) or ["vi"]
+    except ValueError as error:
+        raise UsageError(f"EDITOR is no command: {said}: {error}", hint="for example: export EDITOR=vi") from None
     if status := start([*editor, path], stdin=None).wait():
         raise WwfastError(f"{editor[0]} failed with exit status {status}; nothing was changed")
+    if not path.is_file():
+        raise WwfastError(f"{editor[0]} left no file where {path.name} was; nothing was changed")
 
 
 def kept(app: App, name: str, data: bytes) -> str:

@@ -34,6 +34,14 @@ def connect(path: Path, schema: str, patience: float) -> sqlite3.Connection:
     return database
 
 
+def cure(error: Exception, path: Path, lost: str) -> str:
+    """What helps where a database cannot be read. Only a damaged one is in the way; without it something is `lost`."""
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF  # the class of an extended code
+    if isinstance(error, OSError) or code not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR):
+        return f"see whether the disk of {path} is full or read-only, and who holds the file"
+    return f"move {path} away; {lost}"
+
+
 def begin_log(database: sqlite3.Connection) -> None:
     """Write something, whatever it is: the first commit to a log waits for the disk, and nobody else's should."""
     database.execute("PRAGMA user_version = 1")

@@ -8,7 +8,8 @@ import click
 
 from wwfast.cli.context import App, pass_app
 from wwfast.cli.nodes.entries import difference
-from wwfast.cli.output import confirm, table
+from wwfast.cli.output import confirm, table, warn
+from wwfast.errors import ConfigError
 from wwfast.nodes.edit.store import Version
 
 
@@ -24,7 +25,12 @@ def undo(app: App, show: bool, dry_run: bool, force: bool, yes: bool) -> None:
 
     target = app.service.store()
     if show:
-        kept = [Version.read(path) for path in reversed(target.versions())]
+        kept = []
+        for path in reversed(target.versions()):
+            try:
+                kept.append(Version.read(path))
+            except ConfigError as error:  # one that is none hides no other
+                warn(f"{error.message}; {error.hint}")
         table(("BEFORE", "AT"), [(each.why, datetime.fromtimestamp(each.at).isoformat(" ")) for each in kept])
         return
     version = target.recall()

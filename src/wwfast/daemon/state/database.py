@@ -59,7 +59,7 @@ class PhaseStore:
         except (OSError, sqlite3.Error) as error:
             raise WwfastError(
                 f"cannot read who boots from {self._path}: {error}",
-                hint=f"move {self._path} away; nodes that boot right now must boot once more",
+                hint=wal.cure(error, self._path, "nodes that boot right now must boot once more"),
             ) from error
 
     def start(self) -> None:

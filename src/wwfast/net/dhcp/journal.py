@@ -89,7 +89,7 @@ class Journal:
             self._disconnect()
             raise WwfastError(
                 f"cannot read the leases in {self.path}: {error}",
-                hint=f"move {self.path} away; nodes get their addresses back when they ask",
+                hint=wal.cure(error, self.path, "nodes get their addresses back when they ask"),
             ) from error
         with suppress(sqlite3.Error):  # a full disk is told when there is something to write
             wal.begin_log(self._database)

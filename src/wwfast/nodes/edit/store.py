@@ -11,10 +11,14 @@ from __future__ import annotations
 import contextlib
 import copy
 import os
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
+
+import msgspec
 
 from wwfast.config.yaml import Tree
 from wwfast.errors import ConfigError, NotFoundError, WwfastError
@@ -27,6 +31,7 @@ from wwfast.paths import Paths
 from wwfast.system import files, locks
 
 Key = tuple[str, str]  # section, id
+KEPT = re.compile(r"[0-9]{8}-[0-9]+")
 
 
 @dataclass(slots=True)
@@ -216,12 +221,11 @@ class Store:
     # The history: NUMBER-SECONDS.zst, each one version of the file as it was before a change.
 
     def remember(self, before: Source, becomes: str, why: str) -> None:
-        import msgspec
         import zstandard
 
         versions = self.versions()
         number = (int(versions[-1].name.partition("-")[0]) if versions else 0) + 1
-        head = msgspec.json.encode({"why": why, "becomes": becomes, "at": int(time.time())})
+        head = msgspec.json.encode(Head(why, becomes, int(time.time())))
         body = zstandard.ZstdCompressor(level=1).compress(before.data)
         files.replace(self.paths.history / f"{number:08d}-{int(time.time())}", head + b"\n" + body)
         for old in versions[: max(0, len(versions) + 1 - self.keep)]:
@@ -232,7 +236,7 @@ class Store:
         """Kept versions, oldest first."""
         if not self.paths.history.is_dir():
             return []
-        return sorted(path for path in self.paths.history.iterdir() if path.name[:8].isdigit())
+        return sorted(path for path in self.paths.history.iterdir() if KEPT.fullmatch(path.name))
 
     def recall(self) -> Version:
         """The version before the last change. Raises NotFoundError when there is none."""
@@ -275,6 +279,14 @@ class Store:
                 version.path.unlink()
 
 
+class Head(msgspec.Struct):
+    """What a kept version says of itself in its first line."""
+
+    why: str
+    becomes: str
+    at: Annotated[int, msgspec.Meta(ge=0, le=1 << 37)]  # Unix seconds; what comes later has no date
+
+
 @dataclass(frozen=True, slots=True)
 class Version:
     """One kept version: the file before the change `why`, which made it into a file of digest `becomes`."""
@@ -287,13 +299,14 @@ class Version:
 
     @classmethod
     def read(cls, path: Path) -> Version:
-        import msgspec
+        """Raises ConfigError for what is none, whatever it is: it is in nobody's way."""
         import zstandard
 
-        head, _, body = path.read_bytes().partition(b"\n")
         try:
-            said = msgspec.json.decode(head)
+            head, _, body = path.read_bytes().partition(b"\n")
+            said = msgspec.json.decode(head, type=Head)
             data = zstandard.ZstdDecompressor().decompress(body, max_output_size=1 << 31)
-            return cls(path, said["why"], said["becomes"], said["at"], data)
-        except (msgspec.DecodeError, zstandard.ZstdError, KeyError) as error:
-            raise ConfigError(f"{path}: not a kept version: {error}", hint=f"remove {path}") from error
+            return cls(path, said.why, said.becomes, said.at, data)
+        except (OSError, msgspec.DecodeError, zstandard.ZstdError, UnicodeDecodeError) as error:
+            why = error.strerror if isinstance(error, OSError) else error
+            raise ConfigError(f"{path}: not a kept version: {why}", hint=f"remove {path}") from error
