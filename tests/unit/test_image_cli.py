@@ -222,6 +222,27 @@ def test_image_import_uses_what_it_is_told_or_refuses_it(
     assert wwfast(paths, "image", "import", tree, "new") == 0
 
 
+@pytest.mark.parametrize("name", ["a:b", "-a", "x" * 254, ".hid"])
+def test_image_that_no_node_could_name_is_not_made(
+    paths: Paths, deb: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    for words in (("import", deb, "--"), ("copy", "--", "deb"), ("rename", "--", "deb")):
+        assert wwfast(paths, "image", *words, name) == 1
+        err = capsys.readouterr().err
+        assert "so no node could have this image" in err or "cannot be the name of an image" in err
+        assert ImageStore(paths).names() == ["deb"]
+
+
+def test_image_of_a_warewulf_that_no_node_could_name_goes_on_being_ours_to_work_with(
+    paths: Paths, deb: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    deb.parent.rename(paths.chroots / "a:b")
+    assert wwfast(paths, "image", "build", "a:b") == 0
+    assert wwfast(paths, "image", "import", small_tree(paths.root / "again"), "a:b", "--force") == 0
+    assert wwfast(paths, "image", "rename", "a:b", "deb") == 0
+    assert ImageStore(paths).names() == ["deb"]
+
+
 def test_kernel_commands(paths: Paths, deb: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert wwfast(paths, "kernel", "import", "deb", "lts") == 0
     paths.nodes_conf.write_text("nodes:\n  n1:\n    kernel: {override: lts}\n")

@@ -166,5 +166,5 @@ def follows(paths: Paths, name: str) -> bool:
 
 
 def _free(paths: Paths, name: str) -> None:
-    if names.check(name) in ImageStore(paths).names():
+    if names.fresh(name) in ImageStore(paths).names():
         raise WwfastError(f"there is an image {name} already", hint=f"delete it first: wwfast image delete {name}")

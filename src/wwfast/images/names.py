@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from wwfast.config import checks
 from wwfast.errors import WwfastError
 
 NAME = re.compile(r"[\w\-.:]+", re.ASCII)
@@ -18,6 +19,13 @@ def check(name: str, kind: str = "image") -> str:
             f"{name!r} cannot be the name of an {kind}" if kind[0] in "aeiou" else f"{name!r} cannot name a {kind}",
             hint="letters, digits, '_', '-', '.' and ':' are allowed, and no '.' at the start",
         )
+    return name
+
+
+def fresh(name: str) -> str:
+    """The name of an image that is to be made: one that nodes can name, which those of a Warewulf need not be."""
+    if wrong := checks.name(check(name)):
+        raise WwfastError(f"{wrong}, so no node could have this image")
     return name
 
 

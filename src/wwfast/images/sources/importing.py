@@ -46,11 +46,12 @@ def import_image(
     paths: Paths, source: str, name: str, options: Options, *, force: bool = False, update: bool = False
 ) -> Image:
     """Make image `name` from `source`; `update` unpacks over a copy of what is there, `force` replaces it."""
-    names.check(name)
+    there = ImageStore(paths).get(name) if names.check(name) in ImageStore(paths).names() else None
+    if there is None:
+        names.fresh(name)
     if force and update:
         raise UsageError("--force and --update exclude each other")
     place = paths.chroots / name
-    there = ImageStore(paths).get(name) if name in ImageStore(paths).names() else None
     if there is not None and not (force or update):
         raise WwfastError(
             f"there is an image {name} already", hint="use --force to replace it, or --update to unpack over it"

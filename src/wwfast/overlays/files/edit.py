@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from wwfast.archive.newc import SIZE_MAX
+from wwfast.config import checks
 from wwfast.errors import NotFoundError, UsageError, WwfastError
 from wwfast.overlays.files import model
 from wwfast.overlays.files.model import Overlay
@@ -20,7 +21,8 @@ from wwfast.system.folders import naming
 
 def create(paths: Paths, name: str) -> Overlay:
     """A new, empty site overlay. Raises when a site overlay of that name exists."""
-    model.check_name(name)
+    if wrong := checks.name(model.check_name(name)):  # of those that are there a Warewulf's may be called otherwise
+        raise UsageError(f"{wrong}, so no node could have this overlay")
     place = paths.site_overlays / name
     if os.path.lexists(place):
         raise UsageError(f"overlay {name} exists already", hint=f"wwfast overlay list -a {name}")
