@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 
 import pytest
 
+from support.commands import runner
+from wwfast.paths import Paths
 from wwfast.storm.chart import grid
+from wwfast.storm.driver import Driver
 from wwfast.storm.node import ATTEMPTS, CLIENT, IPXE, OVER, PROFILES, READ, STAGE1, Kind, SimNode, Step
 from wwfast.storm.plan import Plan, hwaddr
 from wwfast.storm.report import Report, quantile
@@ -231,3 +235,31 @@ def test_storm_report_sums_up() -> None:
 @pytest.mark.parametrize("longest", [0.3, 1.0, 7.0, 61.0, 500.0])
 def test_storm_chart_has_a_readable_grid(longest: float) -> None:
     assert 4 <= longest / grid(longest) <= 12
+
+
+WORDS = {
+    "--jitter inf": "inf is not in the range",
+    "--jitter nan": "'nan' is not a valid float",
+    "--jitter -1": "-1.0 is not in the range",
+    "--rate nan": "'nan' is not a valid float",
+    "--racks 2 --head-rate nan": "'nan' is not a valid float",
+    "--rate inf": "inf is not in the range",
+    "--image-size 999999999": "999999999 is not in the range",
+    "--image-size 0": "0 is not in the range",
+    "--server 127.0.0.1:99999 --i-own-it": "'99999' is not a port",
+    "--server 127.0.0.1:0 --i-own-it": "'0' is not a port",
+    "--server 127.0.0.1:x --i-own-it": "'x' is not a port",
+}
+
+
+@pytest.mark.parametrize("words", WORDS)
+def test_storm_that_could_not_end_is_not_begun(paths: Paths, capsys: pytest.CaptureFixture[str], words: str) -> None:
+    status, _, err = runner(paths, capsys)("storm", "--nodes", "1", *words.split())
+    assert (status, WORDS[words] in err) == (2, True), err
+
+
+def test_storm_ends_when_a_step_of_it_fails() -> None:
+    """Whatever it is: a node whose step fails would never be done."""
+    plan = Plan("127.0.0.1", 99_999, 3, [Step("ipxe", "/ipxe/{mac}")], own_addresses=False)
+    with pytest.raises(OverflowError):
+        asyncio.run(asyncio.wait_for(Driver(*plan.nodes(lambda mac: Script(mac).follow)).run(), 10))

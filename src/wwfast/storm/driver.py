@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
+from typing import Any
 
 from wwfast.storm.node import Action, Kind, Record, SimNode
 
@@ -167,6 +168,8 @@ class Driver:
         self.random = Random(self.seed)
         self.buffer = memoryview(bytearray(CHUNK))
         self._all_over = asyncio.Event()
+        self._faults: list[BaseException] = []
+        self.loop.set_exception_handler(self._failed)
         self._left = len(self.nodes)
         _allow_files(len(self.nodes) + 64)
         self.began = self.began or time.monotonic()
@@ -184,12 +187,20 @@ class Driver:
                 on_progress(self)
         for client in self.clients:
             client.close()
+        if self._faults:
+            raise self._faults[0]
+        for client in self.clients:
             record = client.node.record
             record.done = {stage: at - self.began for stage, at in record.done.items()}
             record.finished -= self.began
             if client.stalled:
                 record.failure = "stalled"
         return [client.node.record for client in self.clients]
+
+    def _failed(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """An error of ours in a callback: its node would never be done."""
+        self._faults.append(context.get("exception") or RuntimeError(context["message"]))
+        self._all_over.set()
 
     def finished(self, client: Client) -> None:
         self._left -= 1

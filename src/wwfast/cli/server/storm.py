@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,23 +10,55 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wwfast.cli.output import dump_json, table
+from wwfast.config import checks
 from wwfast.errors import UsageError, WwfastError
 
 if TYPE_CHECKING:
     from wwfast.storm.report import Report
 
 
+class Number(click.FloatRange):
+    """One that a range holds; "not a number" is beyond no end of it."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        found = super().convert(value, param, ctx)
+        return self.fail(f"{value!r} is not a valid float.", param, ctx) if math.isnan(found) else found
+
+
 @click.command(epilog="Example: wwfast storm --nodes 1000 --png storm.png")
 @click.option("-n", "--nodes", default=200, show_default=True, type=click.IntRange(1, 60_000), help="How many.")
 @click.option("--profile", default="bios", show_default=True, type=click.Choice(["bios", "uefi"]), help="Firmware.")
-@click.option("--jitter", default=0.0, metavar="S", help="Switch the nodes on over so many seconds.")
-@click.option("--rate", default=2.5, show_default=True, metavar="GBIT", help="Rate of the link; 0: not shaped.")
-@click.option("--image-size", default=32, show_default=True, metavar="MIB", help="Size of the image.")
+@click.option(
+    "--jitter", default=0.0, type=Number(0, 86_400), metavar="S", help="Switch the nodes on over so many seconds."
+)
+@click.option(
+    "--rate",
+    default=2.5,
+    show_default=True,
+    type=Number(0, 10_000),
+    metavar="GBIT",
+    help="Rate of the link; 0: not shaped.",
+)
+@click.option(
+    "--image-size",
+    default=32,
+    show_default=True,
+    type=click.IntRange(1, 65_536),
+    metavar="MIB",
+    help="Size of the image.",
+)
 @click.option("--dhcp", is_flag=True, help="From the firmware's DHCP on: then TFTP, then iPXE's DHCP.")
 @click.option("--clusters", default=1, show_default=True, type=click.IntRange(1), help="Clusters that share the link.")
 @click.option("--racks", type=click.IntRange(1, 256), help="In racks, each behind a link of its own.")
 @click.option("--caches", type=click.Choice(["nginx", "none"]), default="none", show_default=True, help="In each rack.")
-@click.option("--head-rate", default=2.5, show_default=True, metavar="GBIT", help="Of the head's link, with --racks.")
+@click.option(
+    "--head-rate",
+    default=2.5,
+    show_default=True,
+    type=Number(0, 10_000),
+    metavar="GBIT",
+    help="Of the head's link, with --racks.",
+)
 @click.option("--png", type=click.Path(path_type=Path), metavar="FILE", help="Draw how many nodes are through.")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 @click.option("--server", metavar="ADDR[:PORT]", help="A server that runs already, instead of one of its own.")
@@ -96,8 +129,8 @@ def address(server: str, nodes: int, *, owned: bool) -> tuple[str, int]:
             hint=f"if {server} is yours, say so with --i-own-it",
         )
     host, _, port = server.rpartition(":") if server.count(":") == 1 else (server, "", "9873")
-    if not port.isdigit():
-        raise UsageError(f"'{port}' in --server {server} is not a port")
+    if wrong := checks.port(port):
+        raise UsageError(f"--server {server}: {wrong}")
     return host.strip("[]"), int(port)
 
 
