@@ -7,24 +7,43 @@ of the digests; kernels start at once.
 
 from __future__ import annotations
 
+import argparse
+import tempfile
+from pathlib import Path
+
 from benchmarks._harness import Bench
-from benchmarks._http_peers import conditions, versions
+from benchmarks._http_peers import Server, conditions, fill, versions
+from wwfast.boot.blobs import Names
+from wwfast.boot.resolve import Resolver
+from wwfast.nodes.registry import Registry
+from wwfast.paths import Paths
+from wwfast.racks import asking
 from wwfast.storm import play
+from wwfast.storm.cluster import PORT, Head, prepare
+from wwfast.storm.link import SERVER, Link, source
+from wwfast.storm.node import Step
+from wwfast.storm.plan import Plan
 from wwfast.storm.report import Report
 
 IMAGE = 6  # MiB
 KERNEL = 256 << 10
 RACK = 50  # nodes
 RACK_RATE = 40e6  # bit/s; the head's link is a tenth of the sum
+BLOB, CLIENTS, ROUNDS = 256, 32, 5  # MiB, at once, times
 SHARED_RATE = 300e6  # bit/s of every link, where caches are compared with none
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--only", choices=("flat", "caches", "blob"), help="one group of rows")
 
 
 def run(bench: Bench) -> None:
     versions()
     bench.peer("nginx", "nginx", "-v")
     bench.peers |= conditions()
-    flat(bench)
-    caches(bench)
+    for rows in (flat, caches, blob):
+        if bench.args.only in (None, rows.__name__):
+            rows(bench)
 
 
 def storm(nodes: int, racks: int, head: float, rack: float, *, cached: bool = True) -> Report:
@@ -70,3 +89,37 @@ def caches(bench: Bench) -> None:
         "2-caches", f"{racks * RACK} nodes, {racks} caches, all links alike: time to the last", cached.seconds,
         theirs=without.seconds, peer="without caches", target="<= 0.12 x",
     )  # fmt: skip
+
+
+def blob(bench: Bench) -> None:
+    """Row 5: one large blob to many caches at once, as nginx sends a file of that size; no link is shaped."""
+    size, rounds = (32, 1) if bench.quick else (BLOB, ROUNDS)
+    with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="wwbench-") as name:
+        root, tree = Path(name, "head"), Path(name, "tree")
+        tree.mkdir()
+        fill(tree / "image", size << 20)
+        prepare(root, [source(0)], size, overlays="hostname", caches={"10.0.0.0/8": "http://10.210.0.9:80"})
+        paths = Paths.at(root)
+        standing = Resolver(paths).resolve(Registry(paths).snapshot())
+        image = max(asking.blobs(standing, "storm", Names(paths.blobs).of), key=lambda each: each.size)
+        ours: list[float] = []
+        theirs: list[float] = []
+        for _ in range(rounds):
+            with Link() as link, Head(root, link) as head:
+                play.named(root, head)
+                ours.append(fetched(link, f"/blob/{image.name}"))
+            with Link() as link, Server("nginx", tree, PORT, within=link.server):
+                theirs.append(fetched(link, "/image/x"))
+    bench.record(
+        "5-blob", f"{CLIENTS} clients fetch a blob of {size} MiB", ours,
+        unit="GB/s", better="higher", theirs=theirs, peer="nginx", target=">= 1.0 x",
+    )  # fmt: skip
+
+
+def fetched(link: Link, target: str) -> float:
+    """GB/s of all clients together, who throw away what they get."""
+    plan = Plan(SERVER, PORT, CLIENTS, [Step("blob", target)], "uefi", checked=0.0)
+    report = play.follow(plan, lambda argv: link.play(argv, stdin=play.PIPE, stdout=play.PIPE), lambda _: None)
+    if report.failures:
+        raise SystemExit(report.failures[0])
+    return report.received / report.seconds / 1e9
