@@ -350,6 +350,30 @@ def test_image_syncuser_changes_owners_and_never_follows_a_link(server: Paths, t
     assert not users.sync(server, "x").needed
 
 
+def test_image_syncuser_swaps_ids_once(server: Paths, tmp_path: Path) -> None:
+    """Three users of the image in a ring; what belongs to one is not taken for what has just been given to another."""
+    names = ("slurm", "munge", "ldap")
+    ours, theirs = dict(zip(names, (450, 451, 452), strict=True)), dict(zip(names, (451, 452, 450), strict=True))
+    for place, ids in ((server.root, ours), (small_tree(tmp_path / "tree"), theirs)):
+        lines = [f"{name}:x:{ids[name]}:{ids[name]}::/:/bin/false\n" for name in names]
+        (place / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\n" + "".join(lines))
+        (place / "etc/group").write_text("root:x:0:\n" + "".join(f"{name}:x:{ids[name]}:\n" for name in names))
+    tree = tmp_path / "tree"
+    for name in names:
+        (tree / "srv" / name).write_text("x")
+        os.chown(tree / "srv" / name, theirs[name], theirs[name])
+    (tree / "srv/slurm").chmod(0o6755)
+    (tree / "srv/hard").hardlink_to(tree / "srv/slurm")
+    image = import_image(server, str(tree), "x", Options())
+    users.sync(server, "x")
+    found = {name: (image.rootfs / "srv" / name).stat() for name in (*names, "hard")}
+    assert {name: (it.st_uid, it.st_gid) for name, it in found.items()} == {
+        **{name: (ours[name], ours[name]) for name in names}, "hard": (450, 450),
+    }  # fmt: skip
+    assert (found["hard"].st_mode & 0o7777, found["hard"].st_nlink) == (0o6755, 2)
+    assert not users.sync(server, "x").needed
+
+
 def test_image_syncuser_refuses_an_id_that_is_somebody_elses(server: Paths, tmp_path: Path) -> None:
     tree = small_tree(tmp_path / "tree")
     (tree / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\nmunge:x:450:450::/:/bin/false\n")

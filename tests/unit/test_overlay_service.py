@@ -247,13 +247,18 @@ def test_overlay_of_a_node_whose_image_is_unknown_is_not_built(site: Site) -> No
     rootfs = site.paths.chroots / "img/rootfs"
     (rootfs / "usr/lib").mkdir(parents=True)
     (rootfs / "lib").symlink_to("usr/lib")
+    (rootfs / "var").mkdir()
+    (rootfs / "var/run").symlink_to("../run")
     site.put("base", "lib/file", "through the link\n")
+    site.put("base", "var/run/file", "through one that is not at the top\n")
     site.nodes(
         NODES.replace("  n1:\n", "  n1:\n    image name: img\n").replace("  n2:\n", "  n2:\n    image name: no\n")
     )
     good = body(site.ask("n1"))
     assert b"lib/file" in good
+    assert b"var/run/file" in good
     assert b"\0lib\0" not in good, "no entry for a directory that is a link in the image"
+    assert b"\0var/run\0" not in good
     with pytest.raises(WwfastError, match="there is no image no"):
         site.ask("n2")
     rootfs.parent.rename(site.paths.chroots / "other")
