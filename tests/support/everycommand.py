@@ -37,6 +37,7 @@ nodes:
 """
 # What each is called with; ROOT is where the site is. Those for other machines find none that answers.
 ARGUMENTS = {
+    "cache nginx": "http://10.0.0.9:9880 --into ROOT/rack",
     "clean": "",
     "completion": "bash",
     "config show": "",
@@ -130,7 +131,7 @@ ARGUMENTS = {
 }
 
 # These wait for other machines, or serve them: their own tests run them.
-WAITING = {"server", "ssh", "storm"}
+WAITING = {"server", "ssh", "storm", "cache status", "cache warm"}
 
 
 def leaves(group: click.Group = cli, above: tuple[str, ...] = ()) -> Iterator[str]:
