@@ -42,19 +42,25 @@ def split(word: str) -> list[str]:
     return [part for part in parts if part]
 
 
+def _too_long(pattern: str) -> UsageError:
+    return UsageError(f"hostlist '{pattern[:40]}...' makes names longer than {LONGEST} letters")
+
+
 def one(pattern: str) -> list[str]:
     """The cartesian product of the brackets of one pattern, left to right."""
     pieces = BRACKET.split(pattern)
     if any("[" in piece or "]" in piece for piece in pieces[::2]):
         raise UsageError(f"hostlist '{pattern}': a bracket is not closed", hint="write it like n[1-3,5]")
-    if sum(len(piece) for piece in pieces[::2]) > LONGEST:
-        raise UsageError(f"hostlist '{pattern[:40]}...' makes names longer than {LONGEST} letters")
+    if sum(len(piece) for piece in pieces[::2]) > LONGEST:  # before there are a million of them
+        raise _too_long(pattern)
     names = [pieces[0]]
     for inside, tail in zip(pieces[1::2], pieces[2::2], strict=True):
         numbers = bracket(inside, pattern)
         if len(names) * len(numbers) > LARGEST:
             raise UsageError(f"hostlist '{pattern}' names more than {LARGEST} nodes")
         names = [f"{name}{number}{tail}" for name in names for number in numbers]
+        if max(map(len, names)) > LONGEST:
+            raise _too_long(pattern)
     return names
 
 

@@ -44,6 +44,7 @@ def nginx(app: App, url: str | None, into: Path | None, size: str, directory: st
     from wwfast.config import checks
     from wwfast.racks import nginx as configuration
     from wwfast.system import files
+    from wwfast.system.folders import new_folder
 
     found = url or _only(app)
     if wrong := checks.cache_url(found):
@@ -61,9 +62,9 @@ def nginx(app: App, url: str | None, into: Path | None, size: str, directory: st
     if into is None:
         click.echo(made[configuration.CONF], nl=False)
         return
-    into.mkdir(parents=True, exist_ok=True)
-    for name, text in made.items():
-        files.replace(into / name, text.encode(), mode=0o644)
+    with new_folder(into):
+        for name, text in made.items():
+            files.replace(into / name, text.encode(), mode=0o644)
     click.echo(f"wrote {into}/{configuration.CONF} (for /etc/wwfast-cache) and {configuration.UNIT}")
 
 
