@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import subprocess
 
@@ -65,8 +66,30 @@ def test_configure_ssh_refuses_an_unknown_kind(paths: Paths, capsys: pytest.Capt
     with pytest.raises(WwfastError, match="ssh-keygen failed"):
         make_host_keys(paths, ["nothing"])
     assert not (paths.etc / "keys").exists()
-    assert run(paths, "configure", "ssh", "-t", "nothing") == 1
-    assert "Traceback" not in capsys.readouterr().err
+    assert run(paths, "configure", "ssh", "-t", "ed25519", "-t", "nothing") == 1
+    assert "'nothing' is no type of SSH keys" in capsys.readouterr().err
+    paths.conf.write_text("ssh: {key types: [ed25519, rot13]}\n")
+    assert run(paths, "configure", "ssh") == 1
+    said = capsys.readouterr().err
+    assert f"{paths.conf}:1: ssh.key types" in said
+    assert "'rot13' is no type of SSH keys" in said
+    assert not (paths.etc / "keys").exists(), "what is right beside it waits, too"
+
+
+def test_configure_ssh_names_the_setting_of_a_kind_that_ssh_keygen_does_not_make(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As OpenSSH 10 says it of dsa."""
+    there = paths.root / "bin/ssh-keygen"
+    there.parent.mkdir()
+    there.write_text('#!/bin/sh\necho "unknown key type $3" >&2\nexit 255\n')
+    there.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{there.parent}:{os.environ['PATH']}")
+    paths.conf.write_text("ssh: {key types: [dsa]}\n")
+    assert run(paths, "configure", "ssh") == 1
+    said = capsys.readouterr().err
+    for part in (str(host_key(paths, "dsa")), "unknown key type dsa", "take dsa out of `ssh: key types`"):
+        assert part in said
 
 
 def test_configure_doctor_tells_of_missing_host_keys(paths: Paths, capsys: pytest.CaptureFixture[str]) -> None:

@@ -34,6 +34,7 @@ AUTO, ALWAYS, NEVER = "auto", "always", "never"
 TWO_STAGE = (AUTO, ALWAYS, NEVER)
 REBUILD, UPDATE = DISK_ROOTS = ("rebuild", "update")  # what becomes of a root on a disk at a boot
 TMPFS, ZRAM = UPPERS = ("tmpfs", "zram")  # where what is written over a mounted root is kept
+KEY_TYPES = ("ed25519", "ecdsa", "rsa", "dsa")
 SCOPE = re.compile(r"[A-Za-z0-9_.-]+")
 TRUE = frozenset(("1", "t", "true", "y", "yes", "on"))  # of Go's ParseBool, Warewulf and YAML 1.1, in any case
 FALSE = frozenset(("0", "f", "false", "n", "no", "off"))
@@ -221,6 +222,11 @@ def architecture(text: str) -> str:
 
 def absolute(text: str) -> str:
     return line(text) or ("" if text.startswith("/") else f"{shown(text)} is not an absolute path")
+
+
+def key_type(text: str) -> str:
+    """Of SSH keys that lie in files alone; OpenSSH 10 makes no dsa, which files of Warewulf name."""
+    return "" if text in KEY_TYPES else f"{shown(text)} is no type of SSH keys ({', '.join(KEY_TYPES)})"
 
 
 def download_order(text: str) -> str:

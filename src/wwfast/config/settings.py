@@ -128,7 +128,7 @@ class Nfs(Section, frozen=True):
 
 
 class Ssh(Section, frozen=True):
-    key_types: Annotated[list[str], Doc("Types of the host keys to make.", check=checks.name)] = field(
+    key_types: Annotated[list[str], Doc("Types of the host keys to make.", check=checks.key_type)] = field(
         default_factory=lambda: ["ed25519", "ecdsa", "rsa"]
     )
 

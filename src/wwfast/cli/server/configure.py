@@ -289,8 +289,11 @@ def tell_tftp(app: App) -> None:
 
 
 def make_keys(app: App, kinds: tuple[str, ...]) -> None:
+    from wwfast.config import checks
     from wwfast.overlays.files.sshkeys import make_host_keys, make_login
 
+    if wrong := next(filter(None, map(checks.key_type, kinds)), ""):
+        raise WwfastError(f"--keytypes: {wrong}")
     wanted = kinds or tuple(app.settings.ssh.key_types)
     made = make_host_keys(app.paths, wanted)
     login = make_login(app.paths, wanted[0]) if wanted else None

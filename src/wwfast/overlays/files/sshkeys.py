@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from wwfast.errors import WwfastError
 from wwfast.paths import Paths
 from wwfast.system import files, work
 from wwfast.system.folders import naming, new_folder
@@ -55,7 +56,11 @@ def make(key: Path, kind: str, comment: str) -> bool:
     public = key.with_name(f"{key.name}.pub")
     with naming(key), new_folder(key.parent, 0o700), work.directory(key.parent) as room:
         fresh = room / "key"
-        run(["ssh-keygen", "-q", "-t", kind, "-N", "", "-C", comment, "-f", fresh], package="openssh-client")
+        try:
+            run(["ssh-keygen", "-q", "-t", kind, "-N", "", "-C", comment, "-f", fresh], package="openssh-client")
+        except WwfastError as error:
+            hint = error.hint or f"take {kind} out of `ssh: key types` in warewulf.conf if it does not know that"
+            raise WwfastError(f"{key}: {error.message}", hint=hint) from error
         files.settle(room)
         fresh.with_name("key.pub").rename(public)
         try:
