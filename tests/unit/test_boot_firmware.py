@@ -58,6 +58,23 @@ def test_ipxe_gets_its_script_whatever_loaded_it() -> None:
         assert boot_file(client, MAC, URLS, {}) == script + firmware
 
 
+def test_two_binaries_of_one_name_stay_two(tmp_path: Path) -> None:
+    wanted = {}
+    for arch, name in (("00:06", "a/snponly.efi"), ("00:07", "b/snponly.efi"), ("00:09", "b/snponly.efi")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(name.encode())
+        wanted[arch] = str(tmp_path / name)
+    files = BootFiles.load(wanted, None)
+    for _ in range(2):
+        got = {arch: files.get(name) for arch, name in files.by_arch.items()}
+        assert got == {"00:06": b"a/snponly.efi", "00:07": b"b/snponly.efi", "00:09": b"b/snponly.efi"}
+        files.refresh(None)
+    (tmp_path / "a/snponly.efi").unlink()
+    files.refresh(None)
+    assert files.get(files.by_arch["00:06"]) == b"a/snponly.efi", "what is gone stays as it was"
+    assert files.get(files.by_arch["00:07"]) == b"b/snponly.efi"
+
+
 def test_architecture_keys_are_those_of_warewulf_conf() -> None:
     assert [arch_key(0), arch_key(7), arch_key(11), arch_key(0x0100)] == ["00:00", "00:07", "00:0B", "01:00"]
 

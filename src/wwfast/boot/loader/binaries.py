@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wwfast.errors import WwfastError
@@ -83,6 +83,17 @@ def find_all(wanted: Mapping[str, str], source: Path | None) -> tuple[list[Binar
     return found, missing
 
 
+def apart(found: Sequence[Binary]) -> list[Binary]:
+    """Each file under a name of its own: of two that are called alike the second has its architecture before it."""
+    first: dict[str, Path] = {}
+    for binary in found:
+        first.setdefault(binary.name, binary.path)
+    return [
+        it if it.path == first[it.name] else replace(it, name=f"{it.arch.replace(':', '-').lower()}-{it.name}")
+        for it in found
+    ]
+
+
 class BootFiles:
     """The iPXE binaries in memory, under the names that clients ask for; what is on the disk is read by `load`."""
 
@@ -113,6 +124,7 @@ class BootFiles:
     def _take(self, found: list[Binary]) -> None:
         data: dict[str, bytes] = {}
         stamps: dict[Binary, tuple[int, ...]] = {}
+        found = apart(found)
         for binary in found:
             stamps[binary] = stamp = _stamp(binary.path)
             known = self._data.get(binary.name)
