@@ -194,6 +194,20 @@ def _go_ipxe_template(site: Healthy) -> None:
     site.entries["n2"]["ipxe template"] = "old"
 
 
+def _ipxe_template_empty(site: Healthy) -> None:
+    put(site.paths.etc / "ipxe/own.ipxe.j2", "")
+    site.entries["n2"]["ipxe template"] = "own"
+
+
+def _ipxe_template_of_no_script(site: Healthy) -> None:
+    put(site.paths.etc / "ipxe/own.ipxe.j2", "\n#!ipxe\nexit\n")
+    site.entries["n2"]["ipxe template"] = "own"
+
+
+def _init_that_is_not_there(site: Healthy) -> None:
+    site.entries["n2"]["init"] = "/nope"
+
+
 def _no_address(site: Healthy) -> None:
     del site.entries["n2"]["network devices"]["default"]["ipaddr"]
 
@@ -293,6 +307,9 @@ FAULTS: dict[Callable[[Healthy], None], tuple[str, str, str, str]] = {
     _no_ipxe_template: ("error", "n2", "no iPXE template gone", "there are: default"),
     _ipxe_template_fails: ("error", "n[2-3]", "own.ipxe.j2:2: there is no such key", "default("),
     _go_ipxe_template: ("error", "n2", "old.ipxe:2:19: value has type int; should be string", ""),
+    _ipxe_template_empty: ("error", "n2", "own does not begin with a line of `#!ipxe`", "ipxe/own.ipxe"),
+    _ipxe_template_of_no_script: ("error", "n2", "own does not begin with a line of `#!ipxe`", "ipxe/own.ipxe"),
+    _init_that_is_not_there: ("warning", "n2", "/nope is no program in image deb: /sbin/init is", "--init /sbin/init"),
     _no_address: ("error", "n2", "has no address, and DHCP has no range", "--ipaddr ADDRESS"),
     _no_hardware_address: ("error", "n2", "has no hardware address", "wwfast node set n2 --hwaddr MAC"),
     _nothing_to_discover: ("error", "n2", "has no network device", "--netname default"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,66 @@ def test_missing_ipxe_binaries_name_the_package(paths: Paths, tmp_path: Path, mo
     found = list(site.ipxe(scene(paths, conf)))
     assert any("undionly.kpxe" in finding.message and finding.level == "error" for finding in found)
     assert "ipxe" in found[0].fix
+
+
+def test_ipxe_binaries_that_are_other_ones_than_those_asked_for_are_told(paths: Paths) -> None:
+    a, b = (put(paths.root / name / "snponly.efi", name) for name in "ab")
+    ipxe = f"tftp: {{ipxe: {{'00:06': {a}, '00:07': {b}}}}}"
+    conf = CONF.replace("PORT", "19873").replace("tftp: {enabled: false}", ipxe)
+    found = [it.message for it in site.ipxe(scene(paths, conf))]
+    assert any(f"get the other one, not {paths.root}/b/snponly.efi" in it for it in found), found
+    ours = conf.replace("dhcp: {enabled: false}", "dhcp: {enabled: true}")
+    assert not list(site.ipxe(scene(paths, ours)))
+    (found,) = [it.message for it in site.ipxe(scene(paths, ours + "paths: {ipxesource: /nope}\n"))]
+    assert f"sets ipxesource to {paths.root}/nope, which is no directory" in found
+
+
+MISPLACED = {
+    "many": ("224.0.0.1", "255.255.0.0", "", "error", "an address that no host has"),
+    "itself": ("127.0.0.1", "255.0.0.0", "", "error", "an address that no host has"),
+    "none": ("0.0.0.0", "255.255.0.0", "", "error", "is 0.0.0.0: nodes are not told where this server is"),
+    "unset": ("", "", "", "error", "is not set: nodes are not told where this server is"),
+    "network": ("10.0.0.0", "255.255.0.0", "", "error", "is the address of its network"),
+    "broadcast": ("10.0.255.255", "255.255.0.0", "", "error", "is the broadcast address of its network"),
+    "elsewhere": ("10.0.0.1", "255.255.0.0", "10.1.0.0", "warning", "says network 10.1.0.0, and ipaddr and netmask"),
+    "alone": ("10.0.0.1", "255.255.255.255", "", "warning", "a node that has none of its own reaches nobody"),
+}
+
+
+@pytest.mark.parametrize(("ipaddr", "netmask", "network", "level", "why"), MISPLACED.values(), ids=MISPLACED)
+def test_an_address_of_the_server_that_nodes_do_not_reach_is_told(
+    paths: Paths, ipaddr: str, netmask: str, network: str, level: str, why: str
+) -> None:
+    conf = f"ipaddr: '{ipaddr}'\nnetmask: '{netmask}'\nnetwork: '{network}'\ndhcp: {{enabled: false}}\n"
+    (found,) = site.address(scene(paths, conf))
+    assert found.level == level
+    assert why in found.message
+    assert not list(site.address(scene(paths, "ipaddr: 10.0.0.1/16\nnetwork: 10.0.0.0\n")))
+
+
+def test_an_address_that_this_machine_does_not_have_is_told(paths: Paths, tmp_path: Path) -> None:
+    put(
+        tmp_path / "proc/net/fib_trie",
+        "Main:\n  +-- 0.0.0.0/0 3 0 5\n     |-- 10.9.0.0\n        /16 link UNICAST\n"
+        "     |-- 10.9.0.1\n        /32 host LOCAL\n     |-- 10.9.255.255\n        /32 link BROADCAST\n"
+        "     |-- 10.9.0.2\n        /32 link UNICAST\n        /32 host LOCAL\n",
+    )
+    put(tmp_path / "proc/net/if_inet6", "fd000000000000000000000000000001 02 40 00 80     eth1\n")
+
+    def told(conf: str) -> list[tuple[str, str]]:
+        at = scene(paths, conf, proc=tmp_path / "proc")
+        assert list(machine.address(at)) == [], "below --root it may be another machine's"
+        found = machine.address(replace(at, paths=Paths.at()))
+        return [(it.level, it.message.partition(", ")[2]) for it in found]
+
+    for mine in ("10.9.0.1", "10.9.0.2"):
+        assert told(f"ipaddr: {mine}/16\nipaddr6: fd00::1/64\n") == []
+    for other in ("10.9.0.3", "10.9.0.0", "10.9.255.255"):
+        said = f"{other}, is no address of this machine: the server will not start"
+        assert told(f"ipaddr: {other}/16\n") == [("error", said)]
+        assert told(f"ipaddr: {other}/16\ndhcp: {{enabled: false}}\n") == [("error", said)]
+        assert told(f"ipaddr: {other}/16\ndhcp: {{enabled: false}}\ntftp: {{enabled: false}}\n") == []
+    assert [level for level, _ in told("ipaddr: 10.9.0.1/16\nipaddr6: fd00::2/64\n")] == ["warning"]
 
 
 def test_dhcp_wants_the_network_written_down(paths: Paths) -> None:

@@ -34,6 +34,7 @@ WITHOUT = "00:00:00:00:00:00"  # stands for the hardware address of a node that 
 Look = Callable[["Node"], Iterable[Fault]]
 
 LOCAL = "localdisk"  # the iPXE template that loads nothing from us
+SCRIPT = re.compile(r"#!(?:ipxe|gpxe)\s")  # script_probe of iPXE
 IMGARGS = re.compile(r"(?m)^imgargs \S+ (.*)$")
 TELL = 0.1  # seconds between two reports of the progress
 
@@ -104,6 +105,10 @@ class Rehearsal:
 
     def _script(self, node: Node) -> Iterator[Fault]:
         script = self._paper.boot_script(node, self._ask(node)).text or ""
+        if not SCRIPT.match(script):
+            name = node.ipxe_template or "default"
+            why = f"its iPXE template {name} does not begin with a line of `#!ipxe`: iPXE takes it for no script"
+            yield Fault(node.id, ERROR, "templates", why, f"correct {self._scene.paths.etc}/ipxe/{name}.ipxe(.j2)")
         longest = max((len(line) for line in IMGARGS.findall(script)), default=0)
         if longest >= checks.ARGUMENTS:
             why = f"the command line of its kernel has {longest} letters and may have {checks.ARGUMENTS - 1}"

@@ -15,6 +15,8 @@ Check = Callable[[Scene], Iterable[Finding]]
 CHECKS: tuple[Check, ...] = (
     running.service,
     ports.ports,
+    site.address,
+    machine.address,
     site.dhcp,
     reach.room,
     reach.clashing,

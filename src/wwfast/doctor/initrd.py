@@ -104,10 +104,16 @@ def starts(node: Node, root: Root, first: str) -> Iterator[Fault]:
             yield Fault(node.id, ERROR, "init", why, f"wwfast image exec {image}, and install it")
             return
     inits = dict.fromkeys([*([node.init] if node.init else []), *INITS])
-    if RUN_INIT.strip("/") in root.over and not any(map(root.runs, inits)):
+    if RUN_INIT.strip("/") not in root.over:
+        return
+    there = next(filter(root.runs, inits), "")
+    if not there:
         why = f"image {image} has no init: none of {' '.join(inits)} is a program"
         fix = f"install one (systemd-sysv, busybox-init) by wwfast image exec {image}, or: wwfast node set --init"
         yield Fault(node.id, ERROR, "init", why, fix)
+    elif node.init not in ("", there):
+        why = f"its init {node.init} is no program in image {image}: {there} is started instead"
+        yield Fault(node.id, WARNING, "init", why, f"correct it: wwfast node set {node.id} --init {there}")
 
 
 def refreshed(node: Node, root: Root, preloaded: bool) -> Iterator[Fault]:

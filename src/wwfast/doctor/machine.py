@@ -1,21 +1,44 @@
-"""Whether this machine is large enough: disk, neighbour table, buffers, open files."""
+"""Whether this machine has the addresses of warewulf.conf, and is large enough: disk, neighbours, buffers, files."""
 
 from __future__ import annotations
 
 import os
+import re
 import resource
 import shutil
 from collections.abc import Iterator
+from ipaddress import IPv6Address
 from pathlib import Path
 
-from wwfast.doctor.finding import WARNING, Finding, Scene
+from wwfast.config import checks
+from wwfast.doctor.finding import ERROR, WARNING, Finding, Scene
+from wwfast.net.dhcp.network import NONE
 
 GIB = 1 << 30
+LOCAL = re.compile(r"\|-- (\S+)\n(?:\s+/\d+ .*\n)*?\s+/32 host LOCAL")  # in a table of routes of the kernel
 # A node's boot burst is some dozens of datagrams of DHCP and TFTP; 8 KiB each must fit in the socket's buffer.
 RMEM_PER_NODE = 8192
 RMEM_ENOUGH = 64 << 20
 # Sockets per node while it boots (one HTTP connection, one TFTP transfer), and what the server needs itself.
 FILES_PER_NODE, FILES_OWN = 2, 512
+
+
+def address(scene: Scene) -> Iterator[Finding]:
+    """Nothing listens on an address that no interface has. A site below --root may be another machine's."""
+    settings, conf = scene.settings, scene.paths.conf
+    if scene.paths.root != Path("/"):
+        return
+    local = LOCAL.findall((scene.proc / "net/fib_trie").read_text())
+    served = settings.tftp.enabled or settings.dhcp.enabled  # HTTP listens on all there are
+    if served and not checks.host4(settings.ipaddr) and settings.ipaddr not in (*NONE, *local):
+        why = f"ipaddr of {conf}, {settings.ipaddr}, is no address of this machine: the server will not start"
+        yield Finding(ERROR, "ipaddr", why, "see the addresses: ip -br address; set ipaddr right")
+    table = scene.proc / "net/if_inet6"
+    if settings.ipaddr6 and table.exists():
+        mine = {line.split()[0] for line in table.read_text().splitlines()}
+        if IPv6Address(settings.ipaddr6).packed.hex() not in mine:
+            why = f"ipaddr6 of {conf}, {settings.ipaddr6}, is no address of this machine: nobody is served by it"
+            yield Finding(WARNING, "ipaddr", why, "see the addresses: ip -br address; set ipaddr6 right")
 
 
 def disk(scene: Scene) -> Iterator[Finding]:

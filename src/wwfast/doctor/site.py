@@ -6,14 +6,17 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from wwfast.boot import dracut
 from wwfast.boot.loader import binaries
+from wwfast.config import checks
 from wwfast.config.settings import lacking
 from wwfast.doctor.finding import ERROR, WARNING, Fault, Finding, Scene, grouped
 from wwfast.errors import ConfigError, WwfastError
-from wwfast.net.dhcp.network import require_range, require_written
+from wwfast.net.dhcp.network import NONE, require_range, require_written, unfit
+from wwfast.net.dhcp.packet import dotted, number
 from wwfast.nodes import former
 from wwfast.overlays.files.sshkeys import has_host_keys
 
@@ -27,8 +30,19 @@ def ipxe(scene: Scene) -> Iterator[Finding]:
     and the distributions bring no binary for them."""
     if not scene.settings.tftp.enabled:
         return
+    source = scene.paths.ipxe_source
+    if source is not None and not source.is_dir():
+        why = f"{scene.paths.conf} sets ipxesource to {source}, which is no directory: the system's binaries are used"
+        yield Finding(WARNING, "ipxe", why, f"mkdir -p {source} and put them there, or take it out")
     needed = _machines(scene) or {"amd64"}
-    found, missing = binaries.find_all(scene.settings.tftp.ipxe, scene.paths.ipxe_source)
+    found, missing = binaries.find_all(scene.settings.tftp.ipxe, source)
+    if not scene.settings.dhcp.enabled:
+        told = [replace(it, name=binaries.flat_name(it.arch, scene.settings.tftp.ipxe[it.arch])) for it in found]
+        for it, named in zip(told, binaries.apart(told), strict=True):
+            if it != named:
+                why = f"two iPXE binaries are {it.name} to another DHCP server: those of architecture {it.arch} get"
+                fix = f"cp {it.path} to another name, and say that in `tftp: ipxe` for {it.arch}"
+                yield Finding(WARNING, "ipxe", f"{why} the other one, not {it.path}", fix)
     for arch, complaint in missing.items():
         if not found or MACHINES.get(arch) in needed:
             yield Finding(ERROR, "ipxe", complaint, binaries.hint(arch))
@@ -56,6 +70,27 @@ def dhcp(scene: Scene) -> Iterator[Finding]:
             rule(scene.settings, scene.paths)
         except ConfigError as error:
             yield Finding(ERROR, "dhcp", f"{error.message}: the server will not start", error.hint or "")
+
+
+def address(scene: Scene) -> Iterator[Finding]:
+    """What all nodes are told of this server has to be an address of a host, in a network that they can be in."""
+    settings, fix = scene.settings, f"correct ipaddr, netmask and network in {scene.paths.conf}"
+    said, netmask = settings.ipaddr, settings.netmask
+    if said in NONE:
+        if said or not settings.dhcp.enabled:  # else told by DHCP
+            why = f"ipaddr of {scene.paths.conf} is {said or 'not set'}: nodes are not told where this server is"
+            yield Finding(ERROR, "ipaddr", why, "ipaddr: ADDRESS/LENGTH of the interface to the nodes")
+        return
+    if why := unfit(said, netmask):
+        yield Finding(ERROR, "ipaddr", f"ipaddr of {scene.paths.conf}, {said}, {why}: no node reaches it", fix)
+    elif netmask in checks.MASKS:
+        network = dotted(number(said) & number(netmask))
+        if settings.network not in ("", network):
+            why = f"{scene.paths.conf} says network {settings.network}, and ipaddr and netmask are of {network}"
+            yield Finding(WARNING, "ipaddr", f"{why}: that is what nodes are given", fix)
+        if checks.MASKS[netmask] == 32:
+            why = f"{scene.paths.conf} says netmask {netmask}: a node that has none of its own reaches nobody"
+            yield Finding(WARNING, "ipaddr", why, fix)
 
 
 def keys(scene: Scene) -> list[Finding]:

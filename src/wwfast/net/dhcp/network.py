@@ -68,7 +68,7 @@ def clashes(snapshot: Snapshot, settings: Settings, guests: Mapping[str, str]) -
                 claimed = address(said)
                 if claimed in NONE:
                     continue
-                why, rival = own.get(claimed) or _unfit(claimed, netmask, address(gateway)), ""
+                why, rival = own.get(claimed) or unfit(claimed, netmask, address(gateway)), ""
                 if not why and claimed in bmcs:
                     rival = bmcs[claimed]
                     why = f"is the address of the BMC of node {rival}"
@@ -79,8 +79,8 @@ def clashes(snapshot: Snapshot, settings: Settings, guests: Mapping[str, str]) -
                     yield Clash(node.id, said, why, flag, rival)
 
 
-def _unfit(claimed: str, netmask: str, gateway: str) -> str:
-    """What the device itself says against its address."""
+def unfit(claimed: str, netmask: str, gateway: str = "") -> str:
+    """What a device itself says against its address."""
     if checks.host(claimed):
         return "is an address that no host has"
     if claimed == gateway:
