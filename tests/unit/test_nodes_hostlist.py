@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from wwfast.config.checks import shown
 from wwfast.errors import UsageError
 from wwfast.nodes.hostlist import compress, expand
 
@@ -42,7 +43,8 @@ def test_a_bad_bracket_is_an_error_that_names_it(word: str) -> None:
     """W-75: there one bad bracket disables expansion of the whole list, or is dropped silently."""
     with pytest.raises(UsageError) as caught:
         expand(["good[1-2]", word])
-    assert f"'{word}'" in caught.value.message
+    assert shown(word) in caught.value.message
+    assert caught.value.message.isprintable()
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from wwfast.config.checks import shown
 from wwfast.errors import UsageError
 
 LARGEST = 1_000_000
@@ -26,7 +27,7 @@ def expand(words: Iterable[str]) -> list[str]:
         for pattern in split(word):
             names += one(pattern)
             if len(names) > LARGEST:
-                raise UsageError(f"hostlist '{word}' names more than {LARGEST} nodes")
+                raise UsageError(f"hostlist {shown(word)} names more than {LARGEST} nodes")
     return names
 
 
@@ -43,21 +44,21 @@ def split(word: str) -> list[str]:
 
 
 def _too_long(pattern: str) -> UsageError:
-    return UsageError(f"hostlist '{pattern[:40]}...' makes names longer than {LONGEST} letters")
+    return UsageError(f"hostlist {shown(pattern)} makes names longer than {LONGEST} letters")
 
 
 def one(pattern: str) -> list[str]:
     """The cartesian product of the brackets of one pattern, left to right."""
     pieces = BRACKET.split(pattern)
     if any("[" in piece or "]" in piece for piece in pieces[::2]):
-        raise UsageError(f"hostlist '{pattern}': a bracket is not closed", hint="write it like n[1-3,5]")
+        raise UsageError(f"hostlist {shown(pattern)}: a bracket is not closed", hint="write it like n[1-3,5]")
     if sum(len(piece) for piece in pieces[::2]) > LONGEST:  # before there are a million of them
         raise _too_long(pattern)
     names = [pieces[0]]
     for inside, tail in zip(pieces[1::2], pieces[2::2], strict=True):
         numbers = bracket(inside, pattern)
         if len(names) * len(numbers) > LARGEST:
-            raise UsageError(f"hostlist '{pattern}' names more than {LARGEST} nodes")
+            raise UsageError(f"hostlist {shown(pattern)} names more than {LARGEST} nodes")
         names = [f"{name}{number}{tail}" for name in names for number in numbers]
         if max(map(len, names)) > LONGEST:
             raise _too_long(pattern)
@@ -70,10 +71,10 @@ def bracket(inside: str, pattern: str) -> list[str]:
     for part in inside.split(","):
         match = RANGE.fullmatch(part)
         if match is None or part == "":
-            raise wrong(pattern, f"'{part}' is no number or range")
+            raise wrong(pattern, f"{shown(part)} is no number or range")
         first, last = match.groups()
         if max(map(len, part.split("-"))) > DIGITS:
-            raise wrong(pattern[:40] + "...", f"a number is larger than {LARGEST}")
+            raise wrong(pattern, f"a number is larger than {LARGEST}")
         if last is None:
             numbers.append(first)
             continue
@@ -83,13 +84,13 @@ def bracket(inside: str, pattern: str) -> list[str]:
         if len(last) > 1 and last[0] == "0" and len(last) != len(first):
             raise wrong(pattern, f"the ends of range {part} have different widths")
         if stop - start >= LARGEST or len(numbers) > LARGEST:
-            raise UsageError(f"hostlist '{pattern}': range {part} is larger than {LARGEST}")
+            raise UsageError(f"hostlist {shown(pattern)}: range {part} is larger than {LARGEST}")
         numbers += [f"{number:0{len(first)}d}" for number in range(start, stop + 1)]
     return numbers
 
 
 def wrong(pattern: str, cause: str) -> UsageError:
-    return UsageError(f"hostlist '{pattern}': {cause}", hint="write it like n[1-3,5] or n[01-10]")
+    return UsageError(f"hostlist {shown(pattern)}: {cause}", hint="write it like n[1-3,5] or n[01-10]")
 
 
 def compress(names: Iterable[str]) -> str:
