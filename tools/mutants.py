@@ -42,6 +42,8 @@ TESTS = {
     "system/watch.py": "tests/unit/test_watch.py",
     "system/wal.py": "tests/unit/test_daemon_guard.py tests/unit/test_dhcp_leases.py "
     "tests/adversity/test_dhcp_leases_written.py",
+    "system/settled.py": "tests/unit/test_settled.py tests/adversity/test_half_written.py",
+    "system/work.py": "tests/unit/test_system_work.py " + DISK,
     "system/libc.py": "tests/unit/test_libc.py tests/interop/test_image_inside.py " + DISK,
     "system/files.py": "tests/unit/test_system_files.py " + DISK,
     "system/*.py": DISK,
@@ -61,6 +63,7 @@ EXPLAINED = {
     ("overlays/making/store.py", "self._sound[content, form] =", "pass"): "it is read and compared once more",
     ("system/watch.py", "self._known.get(name, (0, 0, 0))", "1"): "no inode is 0, so it counts as never watched",
     ("system/watch.py", "time.monotonic() >= self._next", ">"): "looked again a moment later",
+    ("net/http/serving.py", "SAID = (20, 1)", "2"): "lines of the log a second",
     ("daemon/traffic/width.py", "now - self._since < EPOCH", "<="): "an epoch of exactly 0.5 s, and one more tick",
 }
 COMPARED: dict[type[ast.cmpop], str] = {

@@ -5,10 +5,12 @@ from __future__ import annotations
 import inspect
 import os
 import stat
+import tempfile
 from pathlib import Path
 
 import pytest
 
+from support.everycommand import in_child
 from wwfast.cli.main import main
 from wwfast.errors import WwfastError
 from wwfast.paths import Paths
@@ -98,3 +100,26 @@ def test_a_program_that_hangs_is_ended_and_named() -> None:
     assert inspect.signature(program.run).parameters["timeout"].default  # whoever says nothing gets a limit
     with pytest.raises(WwfastError, match=r"sleep did not finish within 0\.05 s: sleep 60"):
         program.run(["sleep", "60"], timeout=0.05)
+
+
+@pytest.mark.root
+def test_a_tree_of_somebody_who_is_not_root_is_removed_whatever_its_modes(tmp_path: Path) -> None:
+    """Images unpacked without root hold directories that nobody may write into."""
+    place = tmp_path / "own"
+    place.mkdir()
+    os.chown(place, 65534, 65534)
+    for above in (tmp_path, *tmp_path.parents):
+        if above.is_relative_to(Path(tempfile.gettempdir())) and above != Path(tempfile.gettempdir()):
+            above.chmod(0o755)
+
+    def as_somebody() -> bool:
+        os.setgid(65534)
+        os.setuid(65534)
+        (place / "tree/closed").mkdir(parents=True)
+        (place / "tree/closed/file").touch()
+        (place / "tree/closed").chmod(0o555)
+        (place / "tree").chmod(0o555)
+        work.remove(place / "tree")
+        return not (place / "tree").exists()
+
+    assert in_child(as_somebody)
