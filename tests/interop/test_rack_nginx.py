@@ -119,6 +119,8 @@ def test_rack_cache_has_parts_and_says_whether_it_had_them(rack: Rack) -> None:
     status, body, headers = get(rack.url, f"/blob/{rack.name}", part)
     assert (status, body, headers["x-cache"]) == (206, rack.body[9_000_000:9_000_100], "HIT")
     assert headers["cache-control"] == "public, max-age=31536000, immutable"
+    until(lambda: rack.carried["fetched"])
+    assert rack.carried["fetched"] == 8 << 20, "the second of its slices, and no other"
 
 
 @pytest.mark.parametrize(

@@ -73,8 +73,7 @@ class Report:
 
     def _carry(self, event: Transfer) -> None:
         """What a cache fetches is no node's: a slice of 8 MiB each, so it is counted and not logged."""
-        if event.outcome in (Outcome.DONE, Outcome.FAILED):
-            self.carried.fetched(event.peer, event.sent_bytes)
+        self.carried.fetched(event.peer, event.answered)
 
     def _log(self, event: Transfer) -> None:
         log.log(

@@ -26,7 +26,8 @@ class Transfer:
     NOT_FOUND, BAD_REQUEST, BAD_ASSET; `peer` the client's address; `at` Unix seconds; `sent_bytes` and
     `total_bytes` of the body; `seconds` since STARTED; `status` the HTTP status, 0 for other protocols; `more`: the
     node is not up with this, though it is the last stage, since it asks for the same once more when it is; `way`: of a
-    script that boots, in which way its image comes.
+    script that boots, in which way its image comes; `answered`: bytes of the answer that is over with this, which may
+    be a part of a body that comes in many.
 
     Here strangers' words come in: `wwid`, `node`, `sent` and `detail` are tame, whoever keeps, logs or shows them.
     """
@@ -45,6 +46,7 @@ class Transfer:
     detail: str = ""
     more: bool = False
     way: str = ""
+    answered: int = 0
 
     def __post_init__(self) -> None:
         for name, most in _TOLD_BY_STRANGERS:

@@ -107,6 +107,7 @@ class Answer:
     def event(self, outcome: Outcome, peer: str, detail: str) -> Transfer:
         response = self.response
         part = self.status == 206
+        answered = self.sent if outcome in (Outcome.DONE, Outcome.FAILED) else 0
         if part and outcome is Outcome.DONE and self.start + self.length < self.size:
             outcome = Outcome.PROGRESS
         return Transfer(
@@ -124,4 +125,5 @@ class Answer:
             detail or response.detail,
             response.more,
             response.way,
+            answered,
         )
