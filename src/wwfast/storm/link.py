@@ -48,11 +48,9 @@ class Link:
             # Every address of NODES is the simulator's own; the server sees them behind one neighbour.
             run(["ip", "-netns", self.nodes, "route", "add", "local", str(NODES), "dev", "lo"])
             run(["ip", "-netns", self.nodes, "route", "add", f"{SERVER}/32", "dev", "n0"])
-            mac = self._mac(self.nodes, "n0")
             run(["ip", "-netns", self.server, "route", "add", str(NODES), "dev", "s0", "via", GATEWAY, "onlink"])
-            run(["ip", "-netns", self.server, "neighbour", "replace", GATEWAY, "lladdr", mac, "dev", "s0"])
-            mac = self._mac(self.server, "s0")
-            run(["ip", "-netns", self.nodes, "neighbour", "replace", SERVER, "lladdr", mac, "dev", "n0"])
+            known(self.server, "s0", GATEWAY, self.nodes, "n0")
+            known(self.nodes, "n0", SERVER, self.server, "s0")
             shaped(self.server, "s0", self.rate)
         except BaseException:
             self.close()
@@ -61,10 +59,6 @@ class Link:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _mac(self, namespace: str, device: str) -> str:
-        out = run(["ip", "-netns", namespace, "-brief", "link", "show", device]).stdout.decode()
-        return out.split()[2]
 
     def serve(self, argv: Argv, **options: Any) -> Process:
         """Start a command on the head node's side."""
@@ -81,6 +75,12 @@ class Link:
     def close(self) -> None:
         """End what still runs inside, remove both namespaces."""
         close(self.server, self.nodes)
+
+
+def known(namespace: str, device: str, address: str, far: str, end: str) -> None:
+    """Have a device know which neighbour an address is: the device `end` of the namespace `far`."""
+    out = run(["ip", "-netns", far, "-brief", "link", "show", end]).stdout.decode()
+    run(["ip", "-netns", namespace, "neighbour", "replace", address, "lladdr", out.split()[2], "dev", device])
 
 
 def shaped(namespace: str, device: str, rate: float | None) -> None:

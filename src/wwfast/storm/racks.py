@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 
 from wwfast.errors import WwfastError
-from wwfast.storm.link import SERVER, close, shaped, stop
+from wwfast.storm.link import SERVER, close, known, shaped, stop
 from wwfast.system.run import Argv, Done, Process, run, start
 
 CORE = "10.210.0.2"
@@ -80,7 +80,12 @@ class Fabric:
             _join((rack.router, "downlink", f"{inner}/32"), (rack.nodes, "n0", None))
             run(["ip", "-netns", self.core, "route", "add", str(rack.network), "via", rack.cache])
             run(["ip", "-netns", rack.router, "route", "add", "default", "via", rack.core])
-            run(["ip", "-netns", rack.router, "route", "add", str(rack.network), "dev", "downlink"])
+            # Behind one neighbour, as all of them count for the table of this machine's kernel (gc_thresh3, 1,024).
+            gateway = str(rack.network[253])
+            to_nodes = ["route", "add", str(rack.network), "dev", "downlink", "via", gateway, "onlink"]
+            run(["ip", "-netns", rack.router, *to_nodes])
+            known(rack.router, "downlink", gateway, rack.nodes, "n0")
+            known(rack.nodes, "n0", inner, rack.router, "downlink")
             run(["ip", "-netns", rack.nodes, "route", "add", "local", str(rack.network), "dev", "lo"])
             run(["ip", "-netns", rack.nodes, "route", "add", f"{inner}/32", "dev", "n0"])
             run(["ip", "-netns", rack.nodes, "route", "add", "default", "via", inner, "dev", "n0", "onlink"])
