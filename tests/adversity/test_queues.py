@@ -11,7 +11,7 @@ import pytest
 from support.daemon import MAC, NODES, overlay, serving, tiny_image, write_conf
 from wwfast.archive.artefact import Artefact
 from wwfast.daemon import app
-from wwfast.daemon.boot import routes
+from wwfast.daemon.boot import routes, target
 from wwfast.images import building
 from wwfast.overlays.making.service import OverlayService
 from wwfast.paths import Paths
@@ -41,7 +41,7 @@ def test_queue_of_overlays_that_are_stuck_keeps_neither_edits_nor_discovery_nor_
 
     monkeypatch.setattr(OverlayService, "artefact", artefact)
     monkeypatch.setattr(app, "BUILDERS", 4)
-    monkeypatch.setattr(routes, "HELD_SECONDS", 0.2)
+    monkeypatch.setattr(target, "HELD_SECONDS", 0.2)
     monkeypatch.setattr(routes, "SCRIPT_SECONDS", 0.2)
     wanted = [f"/{stage}/{MAC}?{form}" for stage in ("system", "runtime") for form in ("compress=gz", "format=tar")]
     with serving(paths) as server, ThreadPoolExecutor(16) as clients:
