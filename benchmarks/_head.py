@@ -20,7 +20,7 @@ from typing import Any
 
 from benchmarks._harness import ROOT
 from wwfast.storm.cluster import PORT, Head, prepare
-from wwfast.storm.link import RELAY, SERVER, Link
+from wwfast.storm.link import RELAY, SERVER, Link, sources
 
 __all__ = ["ASKERS", "FIRST", "LAST", "PORT", "RELAY", "SERVER", "Askers", "Link", "Server", "pinned", "site"]
 
@@ -49,7 +49,7 @@ def site(
     root: Path, nodes: int, *, dhcp: bool = True, secure: bool = True, first: str = FIRST, last: str = LAST
 ) -> None:
     """Configuration, image and `nodes` nodes below `root`, as `wwfast storm` has them, with a range of addresses."""
-    prepare(root, nodes, 1, firmware=dhcp)
+    prepare(root, sources(nodes), 1, firmware=dhcp)
     (root / "etc/warewulf/warewulf.conf").write_text(
         CONF.format(
             server=SERVER, port=PORT, secure=str(secure).lower(), dhcp=str(dhcp).lower(), first=first, last=last

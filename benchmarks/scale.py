@@ -20,7 +20,7 @@ from wwfast.paths import Paths
 from wwfast.racks import asking
 from wwfast.storm import play
 from wwfast.storm.cluster import PORT, Head, prepare
-from wwfast.storm.link import SERVER, Link, source
+from wwfast.storm.link import SERVER, Link, sources
 from wwfast.storm.node import Step
 from wwfast.storm.plan import Plan
 from wwfast.storm.report import Report
@@ -98,7 +98,7 @@ def blob(bench: Bench) -> None:
         root, tree = Path(name, "head"), Path(name, "tree")
         tree.mkdir()
         fill(tree / "image", size << 20)
-        prepare(root, [source(0)], size, overlays="hostname", caches={"10.0.0.0/8": "http://10.210.0.9:80"})
+        prepare(root, sources(1), size, overlays="hostname", caches={"10.0.0.0/8": "http://10.210.0.9:80"})
         paths = Paths.at(root)
         standing = Resolver(paths).resolve(Registry(paths).snapshot())
         image = max(asking.blobs(standing, "storm", Names(paths.blobs).of), key=lambda each: each.size)

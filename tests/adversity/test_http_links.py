@@ -22,7 +22,7 @@ from support.httpserver import OCTETS, artefact, get, read_response, running
 from wwfast.net.http.message import Request, Response
 from wwfast.net.transfer import Outcome
 from wwfast.storm.cluster import PORT, Head, prepare
-from wwfast.storm.link import SERVER, Link
+from wwfast.storm.link import SERVER, Link, sources
 from wwfast.storm.plan import Plan
 from wwfast.storm.play import PIPE, SCRIPT, follow
 
@@ -172,7 +172,7 @@ def figures(head: Head) -> tuple[int, float]:
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_http_storms_over_a_lossy_link_lose_no_node_and_leave_nothing_behind(tmp_path: Path) -> None:
-    prepare(tmp_path, NODES, 4)
+    prepare(tmp_path, sources(NODES), 4)
     plan = Plan(SERVER, PORT, NODES, [SCRIPT], checked=1.0)
     rules = (
         "table inet loss { chain out { type filter hook output priority 0; numgen random mod 50 < 1 counter drop; };"

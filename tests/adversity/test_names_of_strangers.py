@@ -134,6 +134,7 @@ def test_node_status_writes_no_escapes_to_a_terminal(paths: Paths, capsys: pytes
     body = {"nodes": {"n1": entry | {"failed": True, "error": FORGED * 50, "boot": [part]}}}
     with running(lambda request: Response(body=json.dumps(body).encode())) as server:
         write_conf(paths, warewulf={"port": server.port})
+        paths.nodes_conf.write_text("nodes:\n  n1: {}\n")
         with pytest.raises(SystemExit):
             main(["--root", str(paths.root), "node", "status", "n1"])
     shown = capsys.readouterr().out

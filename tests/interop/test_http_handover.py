@@ -29,7 +29,7 @@ from wwfast.net.http.message import Response
 from wwfast.net.http.server import HttpServer, listen
 from wwfast.paths import Paths
 from wwfast.storm.cluster import PORT, Head, prepare, wwfast
-from wwfast.storm.link import SERVER, Link
+from wwfast.storm.link import SERVER, Link, sources
 from wwfast.storm.plan import Plan
 from wwfast.storm.play import PIPE, SCRIPT, follow
 from wwfast.system.run import Process, run
@@ -358,7 +358,7 @@ def test_http_successor_that_cannot_start_changes_nothing(site: tuple[Paths, int
 @pytest.mark.root
 @pytest.mark.slow
 def test_http_restart_in_the_middle_of_a_storm_takes_dhcp_and_tftp_along(tmp_path: Path) -> None:
-    prepare(tmp_path, STORM, 4, firmware=True)
+    prepare(tmp_path, sources(STORM), 4, firmware=True)
     plan = Plan(SERVER, PORT, STORM, [SCRIPT], "uefi", firmware=True)
     log = tmp_path / "new.log"
     successors: list[Process] = []

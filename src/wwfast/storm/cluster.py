@@ -27,7 +27,7 @@ NO_CACHES: Mapping[str, str] = {}
 CONF = """\
 ipaddr: {server}
 netmask: 255.248.0.0
-network: 10.210.0.0
+network: 10.208.0.0
 warewulf:
   port: {port}
   secure: true

@@ -24,6 +24,11 @@ def source(index: int, network: IPv4Network | IPv6Network = NODES) -> str:
     return str(network[index + 1])
 
 
+def sources(count: int) -> list[str]:
+    """The addresses of so many."""
+    return [source(index) for index in range(count)]
+
+
 class Link:
     """A context manager. `rate` is bits per second towards the nodes (tbf), or None for an unshaped link.
 

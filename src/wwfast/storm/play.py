@@ -18,7 +18,7 @@ from typing import Any
 from wwfast.errors import WwfastError
 from wwfast.paths import Paths
 from wwfast.storm.cluster import KERNEL, PORT, Head, prepare, wwfast
-from wwfast.storm.link import SERVER, Link, source
+from wwfast.storm.link import SERVER, Link, source, sources
 from wwfast.storm.node import Step
 from wwfast.storm.plan import Plan
 from wwfast.storm.racks import Fabric, shares
@@ -47,7 +47,7 @@ def own(
     with tempfile.TemporaryDirectory(prefix="wwfast-storm-") as name:
         root = Path(name)
         on_progress({"doing": f"making an image of {image_mib} MiB and {count} nodes"})
-        prepare(root, [source(index) for index in range(count)], image_mib, clusters, firmware=firmware)
+        prepare(root, sources(count), image_mib, clusters, firmware=firmware)
         with Link(rate) as link, Head(root, link, firmware=firmware) as head:
             before, most = head.usage()[0], 0.0
             cpu = 0.0
