@@ -49,6 +49,10 @@ def fetched(site: Laboratory, rack: Rack) -> int:
     return int(found[1])
 
 
+def told(site: Laboratory, node: str) -> list[str]:
+    return [part["told"] for part in site.status(node)["boot"] if "told" in part]
+
+
 def test_rack_carries_the_image_of_its_nodes_over_the_link_of_the_server_once(
     caches: tuple[Laboratory, list[Rack]],
 ) -> None:
@@ -74,8 +78,9 @@ def test_rack_carries_the_image_of_its_nodes_over_the_link_of_the_server_once(
     assert site.sent() - before < once * 1.1 + (16 << 20)
     with site.machine("n3", 3, memory=768) as vm:
         assert list(arrived(vm)) == [second.url]
-        told = next(part["told"] for part in site.status("n3")["boot"] if "told" in part)
-        assert told.startswith("of the image came ")
+        # The console has it a moment before the server does.
+        [said] = site.wait_for(lambda: told(site, "n3"), bool, 30)
+        assert said.startswith("of the image came ")
     assert fetched(site, second) == warmed
     assert re.search(rf"{second.url} .*\d+% +well", site.wwfast("cache", "status").stdout.decode())
 
@@ -94,5 +99,4 @@ def test_rack_whose_cache_dies_amid_a_boot_costs_seconds(caches: tuple[Laborator
         vm.wait(timeout=300)
         vm.wait_ssh()
         assert vm.ssh("hostname; cat /opt/lab/first") == "n1\nof the image\n"
-    told = [part["told"] for part in site.status("n1")["boot"] if "told" in part]
-    assert told, "what came from where, and what failed"
+    assert told(site, "n1"), "what came from where, and what failed"
