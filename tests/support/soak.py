@@ -30,7 +30,7 @@ import zstandard
 
 from wwfast.paths import Paths
 from wwfast.storm.cluster import PORT, Head, prepare, wwfast
-from wwfast.storm.link import SERVER, Link, source
+from wwfast.storm.link import SERVER, Link, source, sources
 from wwfast.storm.plan import hwaddr
 from wwfast.system.run import run
 
@@ -76,7 +76,7 @@ class Site:
     changes: list[Change] = field(default_factory=list)
 
     def prepare(self) -> None:
-        prepare(self.root, self.nodes, 1, firmware=True)
+        prepare(self.root, sources(self.nodes), 1, firmware=True)
         self._paths = Paths.at(self.root)
         self._text = self._paths.nodes_conf.read_text().replace(
             "runtime overlay: [hostname, hosts]", "runtime overlay: [soak]"
