@@ -11,8 +11,8 @@ import pytest
 
 from support.lab import Laboratory, Namespace
 from wwfast.demo.cluster import hwaddr
-from wwfast.demo.netns import stop
 from wwfast.demo.vm import Vm
+from wwfast.system.run import stop
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(900)]
 

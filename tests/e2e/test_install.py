@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from wwfast.demo.netns import stop
-from wwfast.system.run import run, start
+from wwfast.system.run import run, start, stop
 
 CHECKOUT = Path(__file__).parents[2]
 HWADDR = "52:54:00:77:00:01"

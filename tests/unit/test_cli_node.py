@@ -593,7 +593,8 @@ def test_an_address_is_refused_to_whoever_is_second(run: Run, paths: Paths, has:
     assert run(f"node set {later if later == 'n1' else 'n2'} --comment later --yes")[0] == 0
 
 
-def test_a_bmc_gets_no_address_that_a_guest_has(run: Run, paths: Paths) -> None:
+def guest(paths: Paths) -> None:
+    """A node without addresses, and a stranger to whom 10.5.0.100 is leased."""
     paths.conf.write_text("ipaddr: 10.5.0.1\nnetmask: 255.255.255.0\nnetwork: 10.5.0.0\n")
     paths.nodes_conf.write_text("nodes:\n  n1: {}\n")
     journal = Journal(paths.database)
@@ -601,6 +602,10 @@ def test_a_bmc_gets_no_address_that_a_guest_has(run: Run, paths: Paths) -> None:
     journal.put(("52:54:00:00:00:09", number("10.5.0.100"), time.time() + 60, ""))
     assert journal.flush()
     journal.close()
+
+
+def test_a_bmc_gets_no_address_that_a_guest_has(run: Run, paths: Paths) -> None:
+    guest(paths)
     told = "10.5.0.100 is leased to 52:54:00:00:00:09 at this time, and is to be its BMC's"
     assert told in run("node set n1 --ipmiaddr 10.5.0.100 --yes")[2]
     assert text(paths) == "nodes:\n  n1: {}\n"
@@ -612,13 +617,7 @@ def test_a_bmc_gets_no_address_that_a_guest_has(run: Run, paths: Paths) -> None:
 
 def test_an_address_that_its_own_machine_was_leased_is_no_clash(run: Run, paths: Paths) -> None:
     """Somebody boots a new machine as a guest, and then makes it a node where it is."""
-    paths.conf.write_text("ipaddr: 10.5.0.1\nnetmask: 255.255.255.0\nnetwork: 10.5.0.0\n")
-    paths.nodes_conf.write_text("nodes:\n  n1: {}\n")
-    journal = Journal(paths.database)
-    journal.load()
-    journal.put(("52:54:00:00:00:09", number("10.5.0.100"), time.time() + 60, ""))
-    assert journal.flush()
-    journal.close()
+    guest(paths)
     assert run("node set n1 --hwaddr 52:54:00:00:00:09 --ipaddr 10.5.0.100 --yes")[0] == 0
 
 

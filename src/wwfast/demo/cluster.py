@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from wwfast.demo.debian import Tree
-from wwfast.demo.netns import Loopback, Namespace, stop
+from wwfast.demo.netns import Loopback, Namespace
 from wwfast.demo.vm import ARGUMENTS, Vm
 from wwfast.errors import WwfastError
 from wwfast.paths import Paths
-from wwfast.system.run import Done, Process, run
+from wwfast.system.run import Done, Process, run, stop
 
 Seen = TypeVar("Seen")
 

@@ -109,14 +109,3 @@ class Loopback:
 
     def start(self, argv: Argv, **options: Any) -> Process:
         return start([*MORTAL, *argv], **options)
-
-
-def stop(process: Process, grace: float = 10.0) -> int:
-    """SIGTERM, then SIGKILL after `grace` seconds; the exit status."""
-    if process.poll() is None:
-        process.terminate()
-        try:
-            return process.wait(grace)
-        except Exception:
-            process.kill()
-    return process.wait()

@@ -14,9 +14,9 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from wwfast.errors import WwfastError
-from wwfast.storm.link import SERVER, stop
+from wwfast.storm.link import SERVER
 from wwfast.storm.plan import hwaddr
-from wwfast.system.run import Argv, Done, Process, run
+from wwfast.system.run import Argv, Done, Process, run, stop
 
 PORT = 9873
 KERNEL = 8 << 20

@@ -96,16 +96,6 @@ def shaped(namespace: str, device: str, rate: float | None) -> None:
         run(["tc", "-netns", namespace, "qdisc", "add", "dev", device, "root", "tbf", *shape])
 
 
-def stop(process: Process) -> None:
-    """SIGTERM, and SIGKILL after ten seconds."""
-    process.terminate()
-    try:
-        process.wait(10)
-    except Exception:
-        process.kill()
-        process.wait()
-
-
 def close(*namespaces: str) -> None:
     """End what runs in them, and remove them."""
     for name in namespaces:

@@ -15,10 +15,11 @@ from contextlib import ExitStack
 from ipaddress import IPv4Network
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from wwfast.errors import WwfastError
-from wwfast.storm.link import SERVER, close, known, shaped, stop
-from wwfast.system.run import Argv, Done, Process, run, start
+from wwfast.storm.link import SERVER, close, known, shaped
+from wwfast.system.run import Argv, Done, Process, run, start, stop
 
 CORE = "10.210.0.2"
 UPLINKS = IPv4Network("10.212.0.0/16")  # a /30 for each rack: the core's address and its cache's
@@ -41,9 +42,9 @@ class Rack:
     def url(self) -> str:
         return f"http://{self.cache}:{CACHE_PORT}"
 
-    def play(self, argv: Argv, **options: object) -> Process:
+    def play(self, argv: Argv, **options: Any) -> Process:
         """Start a command among its nodes."""
-        return start(["ip", "netns", "exec", self.nodes, *argv], **options)  # type: ignore[arg-type]
+        return start(["ip", "netns", "exec", self.nodes, *argv], **options)
 
 
 class Fabric:
@@ -91,13 +92,13 @@ class Fabric:
             run(["ip", "-netns", rack.nodes, "route", "add", "default", "via", inner, "dev", "n0", "onlink"])
             shaped(rack.router, "downlink", rack_rate)
 
-    def serve(self, argv: Argv, **options: object) -> Process:
+    def serve(self, argv: Argv, **options: Any) -> Process:
         """Start a command on the head's side."""
-        return start(["ip", "netns", "exec", self.server, *argv], **options)  # type: ignore[arg-type]
+        return start(["ip", "netns", "exec", self.server, *argv], **options)
 
-    def run(self, argv: Argv, **options: object) -> Done:
+    def run(self, argv: Argv, **options: Any) -> Done:
         """Run a command on the head's side to its end."""
-        return run(["ip", "netns", "exec", self.server, *argv], **options)  # type: ignore[arg-type]
+        return run(["ip", "netns", "exec", self.server, *argv], **options)
 
     def sent(self) -> int:
         """Bytes that the head's link has carried towards the racks."""

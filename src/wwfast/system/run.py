@@ -176,3 +176,14 @@ def answer(data: bytes, descriptors: Sequence[int] = ()) -> None:
     """In a command that `converse` started: send a packet, and open files with it. Raises OSError."""
     with socket.socket(fileno=os.dup(0)) as end:
         socket.send_fds(end, [data], descriptors)
+
+
+def stop(process: Process, grace: float = 10.0) -> int:
+    """SIGTERM, then SIGKILL after `grace` seconds; the exit status."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            return process.wait(grace)
+        except Exception:
+            process.kill()
+    return process.wait()

@@ -141,6 +141,7 @@ def warm(app: App, image: str, only: tuple[str, ...]) -> None:
     Each byte goes from this server to each cache once.
     """
     from concurrent.futures import ThreadPoolExecutor
+    from threading import Lock
 
     from wwfast.cli.output import progress
     from wwfast.racks import asking
@@ -150,14 +151,16 @@ def warm(app: App, image: str, only: tuple[str, ...]) -> None:
         raise UsageError(f"{unknown[0]} is no cache of warewulf.conf", hint=f"there are: {', '.join(urls)}")
     urls = list(only) or urls
     wanted = _wanted(app, image)
+    one_at_a_time = Lock()
     total, done = sum(blob.size for blob in wanted) * len(urls), 0
 
     with progress(f"warming {len(urls)} caches") as tell, ThreadPoolExecutor(min(32, len(urls))) as threads:
 
         def count(more: int) -> None:
             nonlocal done
-            done += more
-            tell(done, total)
+            with one_at_a_time:
+                done += more
+                tell(done, total)
 
         def each(url: str) -> WwfastError | None:
             try:
