@@ -126,7 +126,7 @@ def test_overlay_edit_of_one_template_leaves_what_the_others_said(site: Site, mo
     note.write_text("one\n")
     paths = {it.name: str(getattr(site.paths, it.name)) for it in fields(site.paths) if getattr(site.paths, it.name)}
     made = worker.Worker(Begin(paths, load(site.paths).conf, ignore_go_templates=False), bytearray(4096))
-    made.know(Know(list(site.snapshot.nodes.values()), list(site.snapshot.nodes)))
+    made.know(Know(list(site.snapshot.nodes.values()), list(site.snapshot.nodes), last=True))
 
     def again() -> set[str]:
         ran.clear()
@@ -146,7 +146,7 @@ def test_overlay_edit_of_one_template_leaves_what_the_others_said(site: Site, mo
     note.write_text("two\n")
     assert again() == {"etc/note.j2"}
     site.nodes(NODES.replace("r1", "r9"))
-    made.know(Know(list(site.snapshot.nodes.values()), list(site.snapshot.nodes)))
+    made.know(Know(list(site.snapshot.nodes.values()), list(site.snapshot.nodes), last=True))
     assert again() == everything
     rendered = made.render(Render("n1", "base", "etc/note"))
     assert rendered.outputs[0].content == b"r9: two\n"
@@ -363,3 +363,14 @@ def test_overlay_is_begun_after_an_edit_that_is_taken_in_and_waits_for_none_that
         monkeypatch.setattr(service_module, "ASIDE", 0.1)
         with site.service.aside():
             assert pool.submit(site.ask, "n1").result(10)
+
+
+def test_overlay_template_that_fails_for_all_is_told_of_each(site: Site) -> None:
+    """What nodes share is made first, for one of them; when that fails the others are told the same, however many."""
+    names = [f"n{number}" for number in range(40)]
+    entry = "{{profiles: [], system overlay: [base], network devices: {{default: {{ipaddr: 10.0.2.{}}}}}}}"
+    site.nodes("nodes:\n" + "".join(f"  {name}: {entry.format(at)}\n" for at, name in enumerate(names, 1)))
+    site.put("base", "etc/bad.j2", "{{ nothing.at_all }}\n")
+    report = site.service.build(site.snapshot, contexts=[SYSTEM])
+    assert sorted(name for name, _ in report.failures) == sorted(names)
+    assert {"bad.j2" in failure.message for failure in report.failures.values()} == {True}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
+from weakref import WeakValueDictionary
 
 import xxhash
 
@@ -19,7 +21,7 @@ from wwfast.overlays.files.scan import Overlays
 from wwfast.overlays.making.generation import Generation, Ground
 from wwfast.overlays.making.index import Index, Record
 from wwfast.overlays.making.messages import Made, Part
-from wwfast.overlays.making.plan import LEVEL, Key, Plans, key_of
+from wwfast.overlays.making.plan import LEVEL, Changed, Key, Plans, key_of
 from wwfast.overlays.making.store import Store
 from wwfast.overlays.templates.data import Cluster, Seen
 from wwfast.overlays.templates.sources import Sources
@@ -28,13 +30,27 @@ from wwfast.system.settled import UNSETTLED, changing
 from wwfast.system.watch import Watch, existing
 
 
+@dataclass(slots=True, eq=False, weakref_slot=True)
+class Footing:
+    """What many nodes' records stand on alike: looked at once in each generation, and not once for each node.
+
+    `kernel` is the version that the image had. `holds` is true where `generation` says the same of all this.
+    """
+
+    key: Key
+    kernel: str
+    record: Record  # one of them: what it says beside its own part and the values of its node
+    generation: int = 0
+    holds: bool = False
+
+
 @dataclass(slots=True)
 class Memo:
-    """What a node has; known to be fresh in one generation. `seen` is the node as templates see it."""
+    """What a node has: fresh while its footing holds, if it has any. `seen` is the node as templates see it."""
 
     node: Node
     seen: Node
-    generation: int
+    footing: Footing | None
     record: Record
     artefacts: dict[str, Artefact] = field(default_factory=dict)
 
@@ -57,6 +73,7 @@ class Builder:
         self.made = 0  # parts that were not there before
         self.changed = 0  # times that a node got something else
         self._memos: dict[tuple[str, str], Memo] = {}
+        self._footings: WeakValueDictionary[tuple[object, ...], Footing] = WeakValueDictionary()
         self._elsewhere: Generation | None = None
         self._noticed, self._handled = 1, 0  # changes seen, and taken in
 
@@ -127,17 +144,30 @@ class Builder:
 
     def ground(self, node: Node, context: str) -> Ground:
         """Raises WwfastError: an overlay or the image is not there; and Changed."""
-        generation = self.generation
-        assert generation is not None
-        found = generation.ground(node, context)
+        assert self.generation is not None
+        return self._ground(self.generation, key_of(node, context))
+
+    def _ground(self, generation: Generation, key: Key) -> Ground:
+        found = generation.ground(key)
         if found is None:
-            key = key_of(node, context)
             try:
                 found = generation.grounds[key] = self._stand(generation, key)
             except WwfastError as error:
                 generation.grounds[key] = error
                 raise
         return found
+
+    def firsts(self, work: Iterable[tuple[Node, str]]) -> list[tuple[Node, str]]:
+        """One node for each plan whose shared part has to be made."""
+        chosen: dict[Key, tuple[Node, str]] = {}
+        for each in work:
+            chosen.setdefault(key_of(*each), each)
+        return [each for each in chosen.values() if self._lacks(*each)]
+
+    def _lacks(self, node: Node, context: str) -> bool:
+        with suppress(WwfastError, Changed):  # told to each node that asks
+            return self.ground(node, context).shared is None
+        return False
 
     def _stand(self, generation: Generation, key: Key) -> Ground:
         self._watch_image(key[1])
@@ -166,18 +196,48 @@ class Builder:
     def memo(self, generation: Generation, node: Node, context: str) -> Memo | None:
         """What is known to be fresh. Safe without the lock."""
         memo = self._memos.get((node.id, context))
-        return memo if memo is not None and memo.generation == generation.number and memo.node is node else None
+        if memo is None or memo.node is not node or (footing := memo.footing) is None:
+            return None
+        return memo if footing.generation == generation.number and footing.holds else None
+
+    def _footing(self, generation: Generation, node: Node, context: str, record: Record) -> Footing:
+        key = key_of(node, context)
+        kernel = generation.cluster.kernel(node.image_name)
+        name = (key, kernel, record.plan, record.below, record.rests, record.static, record.shared)
+        found = self._footings.get(name)
+        if found is None:
+            found = self._footings[name] = Footing(key, kernel, record)
+        return found
+
+    def _holds(self, generation: Generation, footing: Footing) -> bool:
+        """Raises WwfastError, Changed."""
+        if footing.generation != generation.number:
+            record, ground = footing.record, self._ground(generation, footing.key)
+            footing.holds = (
+                ground.shared is not None
+                and (record.static, record.shared) == (ground.static, ground.shared.content)
+                and generation.cluster.kernel(footing.key[1]) == footing.kernel
+                and self._alike(generation, ground, record)
+            )
+            footing.generation = generation.number
+        return footing.holds
 
     def known(self, node: Node, context: str) -> Memo | None:
         """What the node has if that is fresh; None when a worker has to make it. Raises WwfastError, Changed."""
         generation = self.generation
         assert generation is not None
-        if (memo := self.memo(generation, node, context)) is not None:
-            return memo
+        old = self._memos.get((node.id, context))
+        if (
+            old is not None
+            and old.node is node
+            and old.footing is not None
+            and self._holds(generation, old.footing)
+            and self.store.has(old.record.own)
+        ):
+            return old
         ground = self.ground(node, context)
         if ground.shared is None:
             return None
-        old = self._memos.get((node.id, context))
         seen = generation.cluster.see(node)
         record = old.record if old is not None else self.index.record(node.id, context)
         if record is None or not self._stands(ground, record, None if old is not None and old.seen is seen else node):
@@ -187,7 +247,9 @@ class Builder:
                 return None
         fresh = record._replace(static=ground.static, shared=ground.shared.content)
         self.changed += self.index.keep(node.id, context, fresh)
-        memo = Memo(node, seen, generation.number, fresh)
+        footing = self._footing(generation, node, context, fresh)
+        footing.generation, footing.holds = generation.number, True
+        memo = Memo(node, seen, footing, fresh)
         if old is not None and old.record.contents == fresh.contents:
             memo.artefacts = old.artefacts
         self._memos[node.id, context] = memo
@@ -201,17 +263,21 @@ class Builder:
 
     def _stands(self, ground: Ground, record: Record, changed: Node | None) -> bool:
         """Whether the own part of a record is right; `changed` is the node if its values must be compared."""
-        rests = self.index.rests(record.rests)
         generation = self.generation
         assert generation is not None
-        return (
-            rests is not None
-            and record.plan == ground.plan.identity
-            and record.below in ground.below
-            and generation.holds(rests)
-            and (changed is None or generation.cluster.values(changed, rests.node) == record.values)
-            and self.store.has(record.own)
+        if not self._alike(generation, ground, record) or not self.store.has(record.own):
+            return False
+        rests = self.index.rests(record.rests)
+        return changed is None or (
+            rests is not None and generation.cluster.values(changed, rests.node) == record.values
         )
+
+    def _alike(self, generation: Generation, ground: Ground, record: Record) -> bool:
+        """Whether all that the own part of a record rests on is the same, but for the node itself."""
+        if record.plan != ground.plan.identity or record.below not in ground.below:
+            return False
+        rests = self.index.rests(record.rests)
+        return rests is not None and generation.holds(rests)
 
     # -- what was made -------------------------------------------------------------------------------------------
 
@@ -221,7 +287,7 @@ class Builder:
         Raises OSError when neither disk nor memory takes it.
         """
         self.runs += 1
-        ground = generation.ground(node, context)
+        ground = generation.ground(key_of(node, context))
         if ground is None or ground.plan.identity != made.plan:
             self.look_again()
             return None
@@ -241,10 +307,9 @@ class Builder:
             ground.static, ground.shared.content, made.own.content,
         )  # fmt: skip
         self.changed += self.index.keep(node.id, context, record)
-        # It is what this generation says, if what a template looked at is the same here.
-        rests = self.index.rests(record.rests)
-        number = generation.number if rests is not None and generation.holds(rests) else 0
-        self._memos[node.id, context] = Memo(node, generation.cluster.see(node), number, record)
+        footing = self._footing(generation, node, context, record)
+        self._holds(generation, footing)  # if what a template looked at is the same here
+        self._memos[node.id, context] = Memo(node, generation.cluster.see(node), footing, record)
         return record
 
     def heed(self, seen: Seen) -> None:
@@ -274,7 +339,7 @@ class Builder:
         """Something was damaged or removed: whatever is asked for next is looked for once more."""
         self.store.forget()
         for memo in self._memos.values():
-            memo.artefacts = {}
+            memo.artefacts, memo.footing = {}, None
         self.look_again()
 
     def forget_others(self, nodes: Iterable[str]) -> None:

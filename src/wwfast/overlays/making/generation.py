@@ -10,10 +10,9 @@ from dataclasses import dataclass
 
 from wwfast.config.settings import Conf
 from wwfast.errors import WwfastError
-from wwfast.nodes.model import Node
 from wwfast.nodes.registry import Snapshot
 from wwfast.overlays.making.index import Shared
-from wwfast.overlays.making.plan import Key, Plan, key_of
+from wwfast.overlays.making.plan import Key, Plan
 from wwfast.overlays.templates.data import Cluster, Rests, Server, digest
 from wwfast.overlays.templates.sources import Sources
 
@@ -48,9 +47,9 @@ class Generation:
         self._sources = sources
         self._held: dict[Rests, bool] = {}
 
-    def ground(self, node: Node, context: str) -> Ground | None:
+    def ground(self, key: Key) -> Ground | None:
         """None when nobody looked yet. Raises what is wrong with it."""
-        found = self.grounds.get(key_of(node, context))
+        found = self.grounds.get(key)
         if isinstance(found, WwfastError):
             raise found
         return found

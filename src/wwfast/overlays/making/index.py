@@ -92,7 +92,7 @@ class Index:
         before = self.record(node, context)
         if record != before:
             self._put(key_of(node, context), _encode(record))
-        return before is None or before.contents != record.contents
+        return before is None or before[4:] != record[4:]
 
     def shared(self, plan: bytes) -> Shared | None:
         return self._get(digest(["shared", plan]), _shared)

@@ -36,10 +36,11 @@ class Begin(Message):
 
 
 class Know(Message):
-    """Nodes that are new or changed; with `order` that was the last of them, and these are all there are."""
+    """Nodes that are new or changed; the `last` of these messages says which there are now, if that changed."""
 
     nodes: list[Node]
-    order: list[str] | None
+    order: list[str] = []
+    last: bool = False
 
 
 class Look(Message):

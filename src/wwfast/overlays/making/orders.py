@@ -357,10 +357,12 @@ class Orders:
     def _news(self, hand: Hand, generation: Generation) -> Iterator[Message]:
         known, fresh = hand.nodes, dict(generation.snapshot.nodes.items())
         new = [each for name, each in fresh.items() if known.get(name) is not each]
+        names = list(fresh)
+        order = names if names != list(known) else []
         for at in range(0, len(new), CHUNK):
-            yield Know(new[at : at + CHUNK], None)
-        if new or list(fresh) != list(known):
-            yield Know([], list(fresh))
+            yield Know(new[at : at + CHUNK])
+        if new or order:
+            yield Know([], order, last=True)
         if hand.looked != generation.looked:
             yield Look()
         hand.looked = generation.looked
@@ -387,12 +389,6 @@ class Orders:
         return self._model[1].marking
 
     # -- many nodes ----------------------------------------------------------------------------------------------
-
-    def firsts(self, work: Sequence[Work]) -> list[Work]:
-        """One for each plan whose shared part has to be made."""
-        grounds = self.builder.generation.grounds if self.builder.generation is not None else {}
-        chosen = {key_of(*each): each for each in reversed(work)}
-        return [each for key, each in chosen.items() if getattr(grounds.get(key), "shared", None) is None]
 
     def make_all(
         self, snapshot: Snapshot, work: Sequence[Work], processes: int, progress: Callable[[int], object]

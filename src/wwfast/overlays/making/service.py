@@ -190,7 +190,7 @@ class OverlayService:
             if memo is None:
                 made = self.orders.make(snapshot, node, context)
                 if made is not None and self.builder.current(snapshot) is None:  # edited again: it was right when asked
-                    return Memo(node, node, 0, made)
+                    return Memo(node, node, None, made)
         if memo is not None:
             return memo
         raise _restless(f"node {node.id}")
@@ -297,17 +297,18 @@ class OverlayService:
         with self._lock:
             builder.prepare(snapshot)
         work = [(node, context) for node in chosen for context in contexts]
-        for _ in range(TRIES):
+        for again in range(TRIES):
             with self._lock:
-                work = [each for each in work if not self._have(each, report)]
+                # What nodes share comes first: with it many may be right as they are.
+                some = [] if again else builder.firsts(work)
+                if not some:
+                    some = work = [each for each in work if not self._have(each, report)]
                 if builder.follow():
                     builder.prepare(snapshot)
             if not work:
                 break
             told = partial(self._tell, progress, report.asked - len(work), report.asked)
-            with uncollected() if len(work) > LARGE else nullcontext():
-                # What nodes share comes first: with it many may be right as they are.
-                some = self.orders.firsts(work) or work
+            with uncollected() if len(some) > LARGE else nullcontext():
                 for (node, context), error in self.orders.make_all(snapshot, some, processes, told):
                     self._note(node, context, error, report)
         for node, context in work:

@@ -125,8 +125,9 @@ class Worker:
     def know(self, message: Know) -> None:
         for node in message.nodes:
             self._nodes[node.id] = node
-        if message.order is not None:
+        if message.order:
             self._nodes = {name: self._nodes[name] for name in message.order}
+        if message.last:
             self._begin()
 
     def look(self) -> None:

@@ -139,13 +139,15 @@ class Cluster:
         """Whether images have the kernels that were seen."""
         return all(self._kernel_of(image) == version for image, version in self._kernels.items())
 
+    def kernel(self, image: str) -> str:
+        """The version of an image's kernel; nothing of no image."""
+        if image and image not in self._kernels:
+            self._kernels[image] = self._kernel_of(image)
+        return self._kernels[image] if image else ""
+
     def see(self, node: Node) -> Node:
         """The node as templates see it: the kernel's version is that of the image when not set, maps in order."""
-        version = ""
-        if node.image_name and not node.kernel.version:
-            if node.image_name not in self._kernels:
-                self._kernels[node.image_name] = self._kernel_of(node.image_name)
-            version = self._kernels[node.image_name]
+        version = "" if node.kernel.version else self.kernel(node.image_name)
         known = self._seen.get(node.id)
         if known is not None and known[0] is node and known[1] == version:
             return known[2]
