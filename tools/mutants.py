@@ -17,8 +17,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
@@ -37,6 +40,7 @@ TESTS = {
     "net/http/server.py": "tests/interop/test_http_server.py " + HTTP,
     "net/http/message.py": "tests/unit/test_daemon_http.py " + HTTP,
     "net/http/*.py": HTTP,
+    "net/dhcp/server.py": DHCP + " tests/interop/test_dhcp_tftp_clients.py",
     "net/dhcp/*.py": DHCP,
     "nodes/edit/store.py": DISK,
     "system/watch.py": "tests/unit/test_watch.py",
@@ -74,7 +78,7 @@ COMPUTED: dict[type[ast.operator], str] = {ast.Add: "-", ast.Sub: "+", ast.Mult:
 SPOKEN = ("log.", "logging.", "raise ")  # what is said is not what is done
 #: A mutant may rename the machine or forget its children: names and processes of its own, ended with it.
 APART = ["unshare", "--uts", "--pid", "--mount-proc", "--fork", "--kill-child", "sh", "-c", '"$@"; exit $?', "sh"]
-TIMEOUT = 120.0  # of all tests of one file; a mutant that hangs is noticed
+TIMEOUT = 300.0  # of all tests of one file; a mutant that hangs is noticed
 
 
 class Mutant(NamedTuple):
@@ -208,24 +212,52 @@ def mutants() -> Iterator[tuple[Mutant, list[str]]]:
                     yield mutant, files
 
 
-def survives(mutant: Mutant, tests: list[str], copy: Path) -> bool:
+def outcome(mutant: Mutant, tests: list[str], copy: Path) -> str:
+    """What becomes of it: "killed", "survived", or "too slow", which is killed unless the machine was busy."""
     place = copy / mutant.file.relative_to(ROOT / "src")
     whole = mutant.file.read_bytes()
     place.write_bytes(whole[: mutant.start] + mutant.text.encode() + whole[mutant.end :])
     options = ["-x", "-q", "-m", "not soak and not vm", "-p", "no:cacheprovider", "--no-header"]
-    environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
+    rooms = {"PYTHONPATH": str(copy), "PYTEST_DEBUG_TEMPROOT": str(copy.parent)}
+    environment = {**os.environ, **rooms, "PYTHONDONTWRITEBYTECODE": "1"}
     command = [*(APART if os.geteuid() == 0 else []), sys.executable, "-m", "pytest", *options, *tests]
     with subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     ) as run:
         try:
-            return run.wait(TIMEOUT) == 0
+            return "killed" if run.wait(TIMEOUT) else "survived"
         except subprocess.TimeoutExpired:
-            return False
+            return "too slow"
         finally:
             if run.poll() is None:
                 os.killpg(run.pid, 9)
             place.write_bytes(whole)
+
+
+def run_all(chosen: list[tuple[Mutant, list[str]]], jobs: int, until: float) -> Counter[str]:
+    """So many at a time, each in a copy of its own, until that time; survivors are printed as they come."""
+    counts: Counter[str] = Counter()
+    with tempfile.TemporaryDirectory() as name, ThreadPoolExecutor(jobs) as pool:
+        copies: SimpleQueue[Path] = SimpleQueue()
+        for number in range(jobs):
+            copies.put(Path(name) / str(number) / "src")
+            shutil.copytree(
+                ROOT / "src", Path(name) / str(number) / "src", ignore=shutil.ignore_patterns("__pycache__")
+            )
+
+        def one(mutant: Mutant, tests: list[str]) -> None:
+            if time.monotonic() > until:
+                return
+            copy = copies.get()
+            became = outcome(mutant, tests, copy)
+            copies.put(copy)
+            counts[became] += 1
+            if became != "killed":
+                print(f"{mutant.told()}  ({became}; {counts.total()} tried)", flush=True)
+
+        for task in [pool.submit(one, mutant, tests) for mutant, tests in chosen]:
+            task.result()
+    return counts
 
 
 def main() -> int:
@@ -233,24 +265,16 @@ def main() -> int:
     parser.add_argument("count", type=int)
     parser.add_argument("--seed", default="1")
     parser.add_argument("--minutes", type=float, default=60.0)
+    parser.add_argument("--jobs", type=int, default=2, help="at a time")
     parser.add_argument("--only", default="", help="part of FILE:LINE:")
     given = parser.parse_args()
     every = [(mutant, tests) for mutant, tests in mutants() if given.only in mutant.told()]
     chosen = sorted(every, key=lambda each: lot(given.seed, each[0]))[: given.count]
     until = time.monotonic() + 60 * given.minutes
-    tried, lived = 0, 0
-    with tempfile.TemporaryDirectory() as name:
-        copy = Path(name) / "src"
-        shutil.copytree(ROOT / "src", copy, ignore=shutil.ignore_patterns("__pycache__"))
-        for mutant, tests in chosen:
-            if time.monotonic() > until:
-                break
-            tried += 1
-            if survives(mutant, tests, copy):
-                lived += 1
-                print(mutant.told(), flush=True)
-    print(f"{tried} of {len(every)} mutants tried, {tried - lived} killed, {lived} survived")
-    return 1 if lived else 0
+    counts = run_all(chosen, given.jobs, until)
+    said = ", ".join(f"{counts[word]} {word}" for word in ("killed", "too slow", "survived"))
+    print(f"{counts.total()} of {len(every)} mutants tried: {said}")
+    return 1 if counts["survived"] else 0
 
 
 if __name__ == "__main__":

@@ -8,9 +8,12 @@ import hashlib
 import os
 import random
 import re
+import select
 import shutil
 import socket
+import struct
 import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -244,6 +247,38 @@ def test_http_drain_finishes_what_is_under_way_and_takes_nobody_new(site: Site) 
         drained.result(20)
         idle.close()
         busy.close()
+
+
+def test_http_connections_of_machines_that_are_off_are_found_out_by_the_kernel(site: Site) -> None:
+    """A handler that waits has no end of its own: without keepalive its connection would keep its place for ever."""
+    with running(site) as server, server.connect() as sock:
+        sock.sendall(get("/text"))
+        read_response(sock)
+        words = ["ss", "-tnoH", "state", "established", f"( sport = :{server.port} )"]
+        assert "timer:(keepalive," in subprocess.run(words, capture_output=True, text=True, check=True).stdout
+
+
+def test_http_loop_waits_for_nobody_who_has_gone_in_the_same_turn(site: Site) -> None:
+    """The answer is sent and its connection is to close, and the client resets it before the loop looks at either."""
+    waited = []
+    with running(site) as server:
+        for _ in range(3):
+            held, go = threading.Event(), threading.Event()
+            with server.connect() as sock:
+                sock.sendall(get("/big", "Connection: close"))
+                size = len(sock.recv(1))
+                server.loop.call_soon_threadsafe(lambda held=held, go=go: (held.set(), go.wait(20)))
+                assert held.wait(20)
+                while size < len(BODY):  # and some of the head
+                    size += len(sock.recv(1 << 20))
+                assert select.select([server.server.pump.fileno()], [], [], 20)[0], "the pump is through with it"
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            begin = time.monotonic()
+            go.set()
+            server.call(lambda: None)
+            waited.append(time.monotonic() - begin)
+        assert server.server.connections == 0
+    assert min(waited) < 0.5
 
 
 def test_http_pacing_keeps_one_client_below_the_rate(site: Site) -> None:

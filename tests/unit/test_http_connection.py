@@ -369,6 +369,26 @@ def test_http_connection_tells_the_scheduler_what_its_nodes_were_sent(tmp_path: 
     assert (peer.turns.moved, peer.turns.over) == (([("n1", 200_000)], ["finished n1"]) if wwid else ([], []))
 
 
+@pytest.mark.parametrize(
+    ("part", "error", "told"),
+    [
+        ("0-3999", 0, [(Outcome.STARTED, 0), (Outcome.PROGRESS, 4000)]),
+        ("4000-7999", 0, [(Outcome.PROGRESS, 8000)]),
+        ("8000-9999", 0, [(Outcome.DONE, 10_000)]),
+        ("0-9999", 0, [(Outcome.STARTED, 0), (Outcome.DONE, 10_000)]),
+        ("4000-7999", errno.EPIPE, [(Outcome.FAILED, 8000)]),
+    ],
+)
+def test_http_connection_a_body_in_parts_begins_once_and_ends_with_its_last_byte(
+    part: str, error: int, told: list[tuple[Outcome, int]]
+) -> None:
+    peer = Peer(large)
+    peer.line.room = 0
+    peer.get(GET.replace(b"Host: x", f"Range: bytes={part}".encode())).pumped(error)
+    assert [(event.outcome, event.sent_bytes) for event in peer.events] == told
+    assert {event.total_bytes for event in peer.events} == {10_000}
+
+
 def test_http_connection_that_waited_gives_its_place_in_the_line_back(tmp_path: Path) -> None:
     peer = waiting(tmp_path)
     assert list(peer.serving.waiting) == ["n1"]
