@@ -223,6 +223,34 @@ def test_dhcp_another_server_is_found_and_named(net: Network, server: Namespace)
     assert space.run(PYTHON, "-c", PROBE).strip() == "['10.7.0.1']"
 
 
+HARD_OF_HEARING = """
+import socket
+from wwfast.net.dhcp.packet import REPLY, Kind, Option, build, number, parse
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"eth0")
+    sock.bind(("", 67))
+    print("ready", flush=True)
+    lost = sock.recv(2048)
+    print("lost one", flush=True)
+    while asked := parse(sock.recv(2048)):
+        asked.op = REPLY
+        asked.options = {Option.KIND: bytes((Kind.OFFER,)), Option.SERVER_ID: number("10.7.0.3").to_bytes(4, "big")}
+        sock.sendto(build(asked), ("255.255.255.255", 68))
+        print("answered", flush=True)
+"""
+
+
+def test_dhcp_another_server_is_asked_again_when_a_question_was_lost_and_not_more_often() -> None:
+    """Whoever is asked holds an address back for who asks: twice is enough."""
+    with network() as net:
+        other = net.join("rival", "10.7.0.3/24")
+        other.start(PYTHON, "-c", HARD_OF_HEARING)
+        assert wait(lambda: "ready" in other.log()), other.log()
+        assert net.join("asks", "10.7.0.2/24").run(PYTHON, "-c", PROBE).strip() == "['10.7.0.3']"
+        assert other.log().split("\n") == ["ready", "lost one", "answered", ""]
+
+
 def test_dhcp_proxy_beside_a_dnsmasq_that_leases(files: Path) -> None:
     """dnsmasq gives the address, we give the boot file; an operating system hears nothing from us."""
     with network() as net:

@@ -8,7 +8,7 @@ from itertools import count, groupby
 
 import pytest
 
-from wwfast.daemon.traffic.scheduler import GAP, HELD_AT_MOST, HOLD, REST, SMALL, STALL, WaveScheduler
+from wwfast.daemon.traffic.scheduler import GAP, HELD_AT_MOST, HOLD, REST, SHORT_WAIT, SMALL, STALL, WaveScheduler
 from wwfast.daemon.traffic.width import EPOCH, NARROWEST, Width
 from wwfast.net.http.admission import GO, WAIT, Patience, Verdict
 
@@ -174,6 +174,17 @@ def test_grub_uefi_and_curl_never_get_a_503(patience: Patience) -> None:
         assert not link.held, "their headers are due within 4 s, whatever the queue"
     else:
         assert link.held
+
+
+def test_grub_and_uefi_wait_until_headers_may_be_no_later_and_not_less() -> None:
+    scheduler = WaveScheduler()
+    for index in range(NARROWEST + 1):
+        scheduler.ask(f"n{index}", "", 32 * MIB, Patience.SHORT, 1000.0)
+    for now in (1001.0, 1000.0 + SHORT_WAIT - 0.1, 1000.0 + SHORT_WAIT):
+        for index in range(NARROWEST):
+            scheduler.progress(f"n{index}", 1, now)
+        went = scheduler.tick(0, now)
+        assert went == ([(f"n{NARROWEST}", GO)] if now == 1000.0 + SHORT_WAIT else [])
 
 
 def test_a_stalled_node_gives_up_its_slot_and_keeps_its_transfer() -> None:
