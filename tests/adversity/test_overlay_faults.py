@@ -72,7 +72,7 @@ def test_overlay_edited_while_it_is_built_is_never_mixed(site: Site, tmp_path: P
     stop = threading.Event()
     begun = time.monotonic()
     asked(site, "n000")  # starts the workers
-    current, took = [0], [time.monotonic() - begun]
+    current, took, began = [0], [time.monotonic() - begun], [time.monotonic()]
 
     def edit() -> None:
         n = 0
@@ -84,15 +84,16 @@ def test_overlay_edited_while_it_is_built_is_never_mixed(site: Site, tmp_path: P
                 work.write_text(f"{n}{tail}\n")
                 work.rename(site.paths.site_overlays / "base/rootfs/etc" / name)
             current[0] = n
-            time.sleep(max(0.005, 2 * took[0]))  # longer than an overlay takes: on a busy machine, too, some are whole
+            # Longer than an overlay takes, and than this one has: on a machine that just got busy, too, some are whole.
+            time.sleep(max(0.005, 2 * max(took[0], min(1.0, time.monotonic() - began[0]))))
 
     editor = threading.Thread(target=edit)
     editor.start()
     try:
         for n in range(60):
-            before, began = current[0], time.monotonic()
+            before, began[0] = current[0], time.monotonic()
             made = asked(site, f"n{n:03d}")
-            took[0] = min(1.0, max(took[0] / 2, time.monotonic() - began))
+            took[0] = min(1.0, max(took[0] / 2, time.monotonic() - began[0]))
             after = current[0] + 1
             files = unpack(made, tmp_path / "unpacked")
             for path in ("etc/static", "etc/rack", "etc/version"):
