@@ -47,9 +47,7 @@ class Rack:
         """nginx with what `wwfast cache nginx` writes; it keeps what it has below `place`."""
         (place / "kept").mkdir(parents=True, exist_ok=True)
         site.wwfast("cache", "nginx", self.url, "--into", place, "--directory", place / "kept")
-        conf = place / "nginx.conf"
-        conf.write_text(conf.read_text().replace("/run/wwfast-cache/nginx.pid", f"{place}/nginx.pid"))
-        words = ["nginx", "-c", conf, "-p", place, "-g", "daemon off; user root;"]
+        words = ["nginx", "-c", place / "nginx.conf", "-p", place, "-g", "daemon off; user root;"]
         log = place / "nginx.log"
         with log.open("ab") as out:
             self.nginx = subprocess.Popen(["ip", "netns", "exec", self.name, *words], stderr=out)

@@ -93,7 +93,7 @@ def in_racks(
             for rack in fabric.racks:
                 place = Path(name) / f"rack{rack.number}"
                 made = run(wwfast(root, "cache", "nginx", rack.url, "--directory", place / "kept")).stdout.decode()
-                fabric.cache(rack, place, made.replace("/run/wwfast-cache/nginx.pid", f"{place}/nginx.pid"))
+                fabric.cache(rack, place, made)
         with Head(root, fabric) as head:
             if cached:
                 named(root, head)
