@@ -8,13 +8,16 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from support.site import ADDRESS, PORT, Site, made, until
+from support.daemon import overlay
+from support.site import ADDRESS, NODES, PORT, Site, made, until
+from wwfast.daemon.state.database import PhaseStore
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(180)]
 
@@ -267,6 +270,61 @@ def test_predecessor_that_dies_while_it_lets_go_is_replaced_all_the_same(site: S
     site.says("new", "serving on port")
     assert old.wait(10) == -signal.SIGKILL
     assert site.ask()["pid"] == new.pid
+
+
+#: A node's root asks ADDRESS PORT for PATH when there is FILE, on a connection that it has from before; its status.
+LATE = """
+import socket, sys, time
+from pathlib import Path
+address, port, path, file = sys.argv[1:]
+for own in range(700, 850):
+    sock = socket.socket()
+    try:
+        sock.bind(("10.7.0.11", own))
+        sock.connect((address, int(port)))
+        break
+    except OSError:
+        sock.close()
+print("connected", flush=True)
+while not Path(file).exists():
+    time.sleep(0.02)
+sock.sendall(f"GET {path} HTTP/1.1\\r\\nHost: x\\r\\nUser-Agent: curl/8\\r\\n\\r\\n".encode())
+print(sock.recv(64).split()[1].decode(), flush=True)
+"""
+
+
+def test_replaced_server_sends_no_dracut_module_away_and_ends_its_boot_in_the_successor(
+    site: Site, tmp_path: Path
+) -> None:
+    """It asks for its runtime overlay when neither serves; what ends its boot is known to the server that comes."""
+    mac, gate = "52:54:00:00:00:01", tmp_path / "gate"
+    overlay(site.paths)
+    entry = NODES["nodes"]["n1"] | {"runtime overlay": ["motd"], "system overlay": ["motd"]}
+    site.paths.nodes_conf.write_text(json.dumps({"nodes": {"n1": entry}}))
+    phases = PhaseStore(site.paths.database)
+    phases.load()
+    phases.start()
+    phases.put(mac, time.time())
+    phases.close()
+    site.client.run("ip", "addr", "add", "10.7.0.11/24", "dev", "eth0")
+    curl = ("curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "--noproxy", "*", "--interface", "10.7.0.11")
+    ask = (*curl, f"http://{ADDRESS}:{PORT}/system/{mac}?compress=gz")
+    old = site.start("old", {"limits": {"daemon.life.handover.TAKING": 60.0}})
+    site.says("old", "serving on port")
+    assert site.client.run(*ask) == "200"
+    words = (f"/runtime/{mac}?compress=gz", str(gate))
+    late = site.client.start(sys.executable, "-c", LATE, ADDRESS, str(PORT), *words, log="late")
+    site.says_of(site.client, "late", "connected")
+    new = site.start("new", {"at": "taking", "do": "late"}, "--replace")
+    site.says("new", "strained: late")
+    gate.touch()
+    site.says("new", "serving on port")
+    assert late.wait(60) == 0
+    assert site.client.log("late").split() == ["connected", "200"]
+    assert site.client.run(*ask) == "403", "its system overlay is closed"
+    assert PhaseStore(site.paths.database).load() == []
+    assert old.wait(60) == 0
+    site.space.stop(new)
 
 
 def test_replace_of_a_proxydhcp_by_a_server_asks_for_other_servers(site: Site) -> None:

@@ -24,6 +24,7 @@ import uvloop
 from support.daemon import MAC, NODES, overlay, tiny_image, write_conf
 from support.httpserver import get, read_response
 from wwfast.daemon.life.handover import Offer, Sockets, find
+from wwfast.daemon.life.relay import Relay, attend
 from wwfast.errors import WwfastError
 from wwfast.net.http.message import Response
 from wwfast.net.http.server import HttpServer, listen
@@ -48,11 +49,13 @@ class Holding:
         self.server = server
         self.taken = asyncio.Event()
         self.resumed = asyncio.Event()
+        self.relay: Relay | None = None
 
     def pause(self) -> None:
         self.server.pause()
 
-    async def state(self) -> dict[str, Any]:
+    async def state(self, relay: Relay | None) -> dict[str, Any]:
+        self.relay = relay
         return STATE
 
     def resume(self) -> None:
@@ -103,6 +106,20 @@ def test_http_restart_hands_over_the_listening_socket(tmp_path: Path) -> None:
         new.start()
         predecessor.take()
         await holder.taken.wait()
+        assert holder.relay is not None
+        assert predecessor.relay is not None
+        ended: list[str] = []
+
+        async def end(mac: str) -> None:
+            ended.append(mac)
+
+        hearing = loop.create_task(attend(predecessor.relay, end))
+        many = {f"52:54:00:00:{at >> 8:02x}:{at & 255:02x}" for at in range(2000)}
+        assert all(await asyncio.gather(*(holder.relay.ask(mac) for mac in sorted(many))))
+        assert (set(ended), len(ended)) == (many, len(many))
+        holder.relay.close()
+        await hearing
+        assert not await holder.relay.ask(MAC)
         await old.drain(10)
         await loop.run_in_executor(None, thread.join)
         await new.close()
@@ -133,10 +150,15 @@ def test_http_of_two_successors_one_takes_over_and_one_is_sent_away(tmp_path: Pa
         assert await loop.run_in_executor(None, first.release) == STATE
         with pytest.raises(WwfastError, match="goes on"):
             await loop.run_in_executor(None, second.release)  # while the first one takes
+        assert holder.relay is not None
+        asked = loop.create_task(holder.relay.ask(MAC))
         first.close()  # which then fails after all
         await holder.resumed.wait()
+        assert not await asked
         assert await loop.run_in_executor(None, third.release) == STATE
         third.take()
+        assert third.relay is not None
+        third.relay.close()
         await holder.taken.wait()
         assert await loop.run_in_executor(None, find, way) is None
         for one in (first, second, third):

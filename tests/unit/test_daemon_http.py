@@ -9,6 +9,7 @@ import os
 import random
 import socket
 import tarfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,8 @@ import zstandard
 
 from support.daemon import MAC, NODES, Serving, overlay, serving, tiny_image, tiny_site, write_conf
 from wwfast.daemon import app
+from wwfast.daemon.boot import routes
+from wwfast.daemon.life.relay import Relay
 from wwfast.images import building
 from wwfast.overlays.making import store
 from wwfast.paths import Paths
@@ -271,19 +274,59 @@ def test_http_nodes_conf_is_taken_up_and_a_broken_one_is_not(paths: Paths) -> No
 
 
 @pytest.mark.root
-def test_http_a_server_that_hands_over_closes_no_phase_that_stays_open_in_its_successor(paths: Paths) -> None:
+@pytest.mark.parametrize("taken", [True, False], ids=["taken over", "nobody took over"])
+def test_http_a_server_that_hands_over_closes_no_phase_that_stays_open_in_its_successor(
+    paths: Paths, taken: bool
+) -> None:
+    """The runtime overlay goes out when the one that takes over has closed it, or when nobody has."""
     site(paths)
+    ours, theirs = socket.socketpair()
     with serving(paths) as server:
         guard = server.daemon.guard
         server.loop.call_soon_threadsafe(lambda: guard.saw_dhcp(MAC, boots=True))
         server.loop.call_soon_threadsafe(server.daemon.pause)
-        handed = asyncio.run_coroutine_threadsafe(server.daemon.state(), server.loop)
+        relay = asyncio.run_coroutine_threadsafe(Relay.over(ours), server.loop).result(10)
+        handed = asyncio.run_coroutine_threadsafe(server.daemon.state(relay), server.loop)
         known = handed.result(10)["guard"]["nodes"]
         assert [entry[0] for entry in known] == [MAC]
         server.loop.call_soon_threadsafe(server.daemon.http.resume)  # type: ignore[union-attr]
-        assert server.get(f"/runtime/{MAC}?format=tar", source=free_privileged_port())[0] == 503
-        server.loop.call_soon_threadsafe(server.daemon.resume)  # nobody took over
-        wait_for(lambda: server.get(f"/runtime/{MAC}?format=tar", source=free_privileged_port())[0] == 200)
+        statuses: list[int] = []
+        path, port = f"/runtime/{MAC}?format=tar", free_privileged_port()
+        asking = threading.Thread(target=lambda: statuses.append(server.get(path, source=port)[0]))
+        asking.start()
+        with theirs:
+            assert theirs.recv(64).decode() == f"{MAC}\n"
+            assert (statuses, guard.closes(MAC, port)) == ([], True)
+            if taken:
+                theirs.send(f"{MAC}\n".encode())
+            else:
+                server.loop.call_soon_threadsafe(relay.close)
+                server.loop.call_soon_threadsafe(server.daemon.resume)
+            asking.join(30)
+        assert (statuses, guard.closes(MAC, port)) == ([200], False)
+
+
+def test_http_a_server_that_was_replaced_makes_what_those_wait_for_who_asked_it(paths: Paths) -> None:
+    """An image in another form: a module of dracut asks once, and here."""
+    site(paths)
+    with serving(paths) as server, socket.create_connection(("127.0.0.1", server.port), 60) as sock:
+        assert server.get(f"/image/{MAC}?compress=zst")[0] == 200, "and that connection is the server's by now"
+        server.loop.call_soon_threadsafe(server.daemon.let_go)
+        wait_for(server.daemon.replaced.is_set)
+        sock.sendall(f"GET /image/{MAC}?compress=gz HTTP/1.1\r\nHost: x\r\nUser-Agent: curl/8.5.0\r\n\r\n".encode())
+        assert sock.recv(64).split()[1] == b"200"
+
+
+def test_http_a_client_that_waits_is_never_told_to_come_again(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A storm of new builds may outrun each look at them: iPXE asks again, curl in a module of dracut is held."""
+    monkeypatch.setattr(routes, "LOOKS", 1)
+    site(paths)
+    with serving(paths) as server:
+        answers = [
+            server.get(f"/image/{MAC}?compress=gz", headers={"User-Agent": agent})[0]
+            for agent in ("iPXE/1.21.1", "curl/8.5.0")
+        ]
+    assert answers == [503, 200]
 
 
 def test_http_an_overlay_edit_is_served_without_a_build(paths: Paths) -> None:

@@ -28,6 +28,7 @@ from wwfast.daemon.boot.making import Deriving, Making, Writing
 from wwfast.daemon.boot.routes import Routes
 from wwfast.daemon.following import Follower
 from wwfast.daemon.life.handover import Offer, Predecessor, Sockets, State, find
+from wwfast.daemon.life.relay import Relay, attend
 from wwfast.daemon.life.supervision import Supervisor, Threads
 from wwfast.daemon.naming import Naming
 from wwfast.daemon.notices import Looking
@@ -73,6 +74,7 @@ WRITERS = 4  # threads that wait for scripts of the site's templates
 RELOAD, DISCOVERY, STANDING = "reading nodes.conf", "discovery", "looking up images"
 LOOKING, ASIDE, RENDERING = "looking at overlays", "asking the kernel", "rendering files"
 STRANGERS = "writing scripts for strangers"
+RELAYED = "ending boots of the server before"
 
 
 class Daemon:
@@ -95,11 +97,12 @@ class Daemon:
         self._replace = replace
         self._sockets = Sockets()
         self._offer: Offer | None = None
+        self._to_successor: Relay | None = None
+        self._from_predecessor: asyncio.Task[None] | None = None
         self.replaced = asyncio.Event()
         self.supervisor = Supervisor()
         self.builders = Threads(BUILDERS, "build")
-        self._chores = Threads(CHORES, "chore")
-        self._writers = Threads(WRITERS, "script")
+        self._chores, self._writers = Threads(CHORES, "chore"), Threads(WRITERS, "script")
         rooms = (RELOAD, DISCOVERY, STANDING, LOOKING, ASIDE, RENDERING, STRANGERS)
         self._alone = {name: Threads(1, name) for name in rooms}
         self.registry = Registry(paths)
@@ -216,6 +219,9 @@ class Daemon:
                 server.start()
         if predecessor is not None:
             predecessor.take()  # where it fails, stop() comes before anything was read
+            if predecessor.relay is not None:
+                ends = attend(predecessor.relay, self.guard.fetched_runtime)
+                self._from_predecessor = asyncio.get_running_loop().create_task(ends, name=RELAYED)
         self.serving = True
         self._write_state()
         assert self._follower is not None
@@ -343,16 +349,17 @@ class Daemon:
 
     def resume(self) -> None:
         """The successor did not take over."""
-        self.guard.handed = False
+        self._to_successor = self.guard.successor = None
         for server in (self.http, self.tftp, self.dhcp):
             with self.supervisor.guarded(HANDING_OVER):
                 if server is not None:
                     server.resume()
 
-    async def state(self) -> State:
+    async def state(self, relay: Relay | None) -> State:
         """What a successor must know: on the disk as far as that works, and in any case handed to it."""
         await self._in_time(HANDING_OVER, self._write_down)
-        self.guard.handed = True
+        if relay is not None:
+            self._to_successor, self.guard.successor = relay, relay.ask
         leases = self.dhcp.leases.export() if self.dhcp is not None else []
         return {"guard": self.guard.export(), "leases": leases, "machines": self.machines.export()}
 
@@ -393,6 +400,7 @@ class Daemon:
         self.replaced.set()
         log.info("replaced by another server; finishing what is under way")
         self.supervisor.stop()
+        self.upkeep.start()  # what is under way may wait for it
         if self.naming is not None:
             self.naming.close()
         with self.supervisor.guarded("letting go of DHCP"):
@@ -421,6 +429,8 @@ class Daemon:
         failed half way."""
         if self._offer is not None:
             self._offer.close()
+        if self._from_predecessor is not None:
+            self._from_predecessor.cancel()
         self.supervisor.stop()
         if self.naming is not None:
             self.naming.close()
@@ -437,6 +447,8 @@ class Daemon:
             await self._in_time(MACHINES, self._save_machines)
             await self._in_time(SAVING, self._close_database)
         self._sockets.close()
+        if self._to_successor is not None:
+            self._to_successor.close()
         if self._follower is not None:
             self._follower.close()
         self.upkeep.close()

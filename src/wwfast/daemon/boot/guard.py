@@ -16,7 +16,7 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
@@ -85,8 +85,8 @@ class Guard:
     phase_seconds: float = PHASE_SECONDS
     keeper: Keeper = field(default_factory=Forgetful)
     clock: Callable[[], float] = time.time
-    #: What we know was handed to another server: a phase that is closed here now would stay open there.
-    handed: bool = False
+    #: Closes a phase at another server, which knows what we know and takes over: True once it is. None while we serve.
+    successor: Callable[[str], Awaitable[bool]] | None = None
     #: Both by last stage, oldest first. A flood of made-up machines costs those of nodes.conf nothing, nor the disk.
     _nodes: OrderedDict[str, Phase] = field(default_factory=OrderedDict)
     _strangers: Recent[Phase] = field(default_factory=lambda: Recent(STRANGERS))
@@ -175,7 +175,11 @@ class Guard:
 
     async def fetched_runtime(self, wwid: str) -> None:
         """The node is up: its system overlay is closed until it boots again. Returns once that is on disk, or after
-        CLOSE_SECONDS."""
+        CLOSE_SECONDS; where another server takes over, once it is closed there."""
+        if self.successor is not None and await self.successor(wwid):
+            self._nodes.pop(wwid, None)
+            self._strangers.pop(wwid, None)
+            return
         written = self._closing.get(wwid)
         if self._nodes.pop(wwid, None) or self._strangers.pop(wwid, None) or written is None:
             written = self._closing[wwid] = self.keeper.delete(wwid)

@@ -239,12 +239,10 @@ class Routes:
         self, node: Node | None, target: Target, request: Request, closes: bool, again: bool = True
     ) -> Response:
         """`closes`: a runtime overlay goes out only when the system overlay is closed."""
-        if target.stage in OVERLAYS and node is not None:
-            plan = await self._make(node, target, request)
-        else:
-            plan = await self._look_up(node, target, request)
-        while plan is not None and plan.script is not None:
-            plan = await self._write(plan, target, request)
+        plan = await self._sought(node, target, request)
+        while plan is None and held(request) is None:
+            await asyncio.sleep(RETRY_AFTER)
+            plan = await self._sought(node, target, request)
         if plan is None:
             headers = {"Retry-After": str(RETRY_AFTER)}
             why = "still in the making; it was told to come again"
@@ -252,11 +250,18 @@ class Routes:
                 503, why, stage=target.stage, wwid=target.wwid, node=node.id if node else "", headers=headers
             )
         if closes and not plan.failed:
-            if self._guard.handed:
-                why = "another server takes over, and must be the one that closes the phase: ask again"
-                return refusal(503, why, stage=target.stage, wwid=target.wwid, node=plan.node)
             await self._guard.fetched_runtime(target.wwid)
         return self._respond(plan, node, target, request, again)
+
+    async def _sought(self, node: Node | None, target: Target, request: Request) -> BootPlan | None:
+        """With whatever has to be made or found first; None when that takes longer than this client is kept waiting."""
+        if target.stage in OVERLAYS and node is not None:
+            plan = await self._make(node, target, request)
+        else:
+            plan = await self._look_up(node, target, request)
+        while plan is not None and plan.script is not None:
+            plan = await self._write(plan, target, request)
+        return plan
 
     async def _look_up(self, node: Node | None, target: Target, request: Request) -> BootPlan | None:
         """What a thread is about to find out, and for a script the overlays that its node is going to ask for: what is

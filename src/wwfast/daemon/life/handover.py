@@ -6,6 +6,7 @@ The kernel keeps one queue of requests per socket, so none is refused or lost in
 2. It says that it is ready. The old one stops reading, writes its state down and sends it, in a file in memory: what
    cannot be written to the disk just now is handed over all the same.
 3. The new one reads and says so, in one turn of its loop. Only then does the old one close its sockets.
+4. What the old one answers from its second step on, and the new one must know, goes over a line between them (`relay`).
 
 Whoever fails before the last word, dies or takes too long has changed nothing: the old one reads on. The last word
 cannot be said to one who does not listen any more, so there are never two who read.
@@ -25,6 +26,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from wwfast.daemon.life.relay import Relay
 from wwfast.errors import WwfastError
 from wwfast.system.folders import folder
 
@@ -75,18 +77,23 @@ class Sockets:
 
 
 class Predecessor:
-    """The server that runs already. It goes on until take(); close() before that leaves it as it was."""
+    """The server that runs already. It goes on until take(); close() before that leaves it as it was. `relay`, of
+    release(), is whose it is from take() on: the line for relay.attend."""
 
     def __init__(self, line: socket.socket, process: int, sockets: Sockets) -> None:
         self._line = line
         self._process = process  # a pidfd, or -1
         self.sockets = sockets
+        self.relay: socket.socket | None = None
+        self._taken = False
 
     def release(self) -> State | None:
         """Make it stop reading; its state, None when it has died. Blocks. Raises WwfastError."""
         try:
             self._line.settimeout(LETTING_GO)
-            self._line.send(READY)
+            self.relay, far = socket.socketpair()
+            with far:
+                socket.send_fds(self._line, [READY], [far.fileno()])
             data, fds, _, _ = socket.recv_fds(self._line, 1 << 10, 1, socket.MSG_CMSG_CLOEXEC)
         except OSError:
             data, fds = b"", []
@@ -113,10 +120,13 @@ class Predecessor:
                     f"this server was not ready within {TAKING:g} s after the running one let go, which goes on",
                     hint="see its log, and the load of this machine",
                 ) from error
+        self._taken = True
         self._close_line()
 
     def close(self) -> None:
         """Give up. The sockets are closed by whoever uses them."""
+        if self.relay is not None and not self._taken:
+            self.relay.close()
         self._close_line()
 
     def _close_line(self) -> None:
@@ -168,8 +178,9 @@ class Holder(Protocol):
         """Read no request, and keep the sockets."""
         ...
 
-    async def state(self) -> State:
-        """What the next one must know, written down as far as that works. Bounded in time; never raises."""
+    async def state(self, relay: Relay | None) -> State:
+        """What the next one must know, written down as far as that works; what it must know after that goes to `relay`,
+        where it listens to one. Bounded in time; never raises."""
         ...
 
     def resume(self) -> None:
@@ -240,18 +251,26 @@ class Offer:
                 names, ours = list(self._sockets.held), [one.fileno() for one in self._sockets.held.values()]
                 offer = {"version": VERSION, "sockets": names, "facts": sorted(self._sockets.facts)}
                 socket.send_fds(peer, [json.dumps(offer).encode()], ours)
-                ready = await _readable(peer, PREPARING) and peer.recv(64) == READY
+                if not await _readable(peer, PREPARING):
+                    return
+                said, fds, _, _ = socket.recv_fds(peer, 64, 1, socket.MSG_CMSG_CLOEXEC)
             except OSError:
                 return
-            if ready and not self.handing and not self._closed:
-                await self._hand(peer)
+            lines = [socket.socket(fileno=fd) for fd in fds]
+            if said == READY and not self.handing and not self._closed:
+                await self._hand(peer, lines)
+            else:
+                for line in lines:
+                    line.close()
 
-    async def _hand(self, peer: socket.socket) -> None:
+    async def _hand(self, peer: socket.socket, lines: list[socket.socket]) -> None:
         self.handing = True
         log.info("another server is ready to take over")
+        relay = None
         try:
+            relay = await Relay.over(lines[0]) if lines else None
             self._holder.pause()
-            _send_state(peer, await self._holder.state())
+            _send_state(peer, await self._holder.state(relay))
             await _readable(peer, TAKING)
         except OSError as error:
             log.warning("cannot hand over: %s", error)
@@ -260,9 +279,12 @@ class Offer:
             if _last_word(peer):
                 self.close(but=asyncio.current_task())
                 self._holder.let_go()
-            elif not self._closed:
-                log.warning("the other server did not take over; this one goes on")
-                self._holder.resume()
+            else:
+                if relay is not None:
+                    relay.close()
+                if not self._closed:
+                    log.warning("the other server did not take over; this one goes on")
+                    self._holder.resume()
 
     def close(self, *, but: asyncio.Task[None] | None = None) -> None:
         """Stop offering; the path stays, it may already be the successor's."""
