@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from wwfast.errors import WwfastError
+
 SHARE = Path(__file__).parent / "share"
 
 
@@ -29,6 +31,7 @@ class Paths:
     warewulf_files: Path  # read only: what /files/ serves
     ipxe_source: Path | None = None  # `paths: ipxesource`; else boot.loader.binaries searches
     overlays_aside: tuple[str, ...] = ()  # of warewulf_overlays, those that are not looked at
+    mirror: Path | None = None  # what a server that follows another one has of it, and serves
 
     @classmethod
     def at(cls, root: str | os.PathLike[str] = "/", conf: str | os.PathLike[str] | None = None) -> Paths:
@@ -54,24 +57,61 @@ class Paths:
     def with_(self, **changes: Path | None) -> Paths:
         return replace(self, **changes)  # type: ignore[arg-type]
 
+    def followed(self) -> Paths:
+        """Those of a server that follows another one: what nodes get is of that one."""
+        return replace(self, mirror=self.state / "mirror", warewulf_chroots=self.state / "mirror/none")
+
+    @property
+    def following(self) -> Path:
+        """Says whom this server follows, if it does."""
+        return self.state / "following"
+
+    def as_served(self) -> Paths:
+        """Where what is served here is: of another server, where this one follows it."""
+        return self.followed() if self.mirror is None and self.following.exists() else self
+
+    def require_edits(self) -> None:
+        """Raises WwfastError where what nodes get is another server's."""
+        try:
+            where = self.following.read_text().strip()
+        except FileNotFoundError:
+            return
+        raise WwfastError(
+            f"this server follows {where} and takes no edits: they are made there, and are here seconds later",
+            hint=f"log in to {where} and give the same command there; `wwfast follow end` ends the following",
+        )
+
+    @property
+    def _served(self) -> Path:
+        return self.mirror / "current" if self.mirror else self.state
+
+    @property
+    def _told(self) -> Path:
+        return self.mirror / "current/etc" if self.mirror else self.etc
+
     @property
     def nodes_conf(self) -> Path:
-        return self.etc / "nodes.conf"
+        return self._told / "nodes.conf"
+
+    @property
+    def ipxe_templates(self) -> Path:
+        """Those of the site."""
+        return self._told / "ipxe"
 
     @property
     def chroots(self) -> Path:
         """Image trees: <name>/rootfs."""
-        return self.state / "chroots"
+        return self._served / "chroots"
 
     @property
     def images(self) -> Path:
         """Built images: <name>/<build>/ and <name>/current."""
-        return self.state / "images"
+        return self._served / "images"
 
     @property
     def kernels(self) -> Path:
         """Kernels kept apart from images: <name>/."""
-        return self.state / "kernels"
+        return self._served / "kernels"
 
     @property
     def site_overlays(self) -> Path:
@@ -94,7 +134,7 @@ class Paths:
     @property
     def overlay_cache(self) -> Path:
         """Packs of rendered overlay segments (a cache, 0700)."""
-        return self.cache / "overlays"
+        return (self.mirror or self.cache) / "overlays"
 
     @property
     def blobs(self) -> Path:

@@ -106,21 +106,22 @@ class Serving:
 
 
 @contextmanager
-def serving(paths: Paths) -> Iterator[Serving]:
+def serving(paths: Paths, follow: str = "") -> Iterator[Serving]:
     """Start a daemon for `paths` in a thread of its own; stops it and re-raises what broke it, or what it left open."""
-    with leaks.of_a_server(), _serving(paths) as running:
+    with leaks.of_a_server(), _serving(paths, follow) as running:
         yield running
 
 
 @contextmanager
-def _serving(paths: Paths) -> Iterator[Serving]:
+def _serving(paths: Paths, follow: str) -> Iterator[Serving]:
     [listener] = listen([("127.0.0.1", 0)])
     port = listener.getsockname()[1]
     started = threading.Event()
     state: dict[str, Any] = {}
 
     async def main(sock: socket.socket) -> None:
-        daemon = Daemon(paths, load(paths), listeners=[sock])
+        daemon = Daemon(paths, load(paths), listeners=[sock], follow=follow)
+        await asyncio.to_thread(daemon.heads.first)
         state["end"] = asyncio.Event()
         state["loop"] = asyncio.get_running_loop()
         try:

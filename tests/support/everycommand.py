@@ -51,6 +51,8 @@ ARGUMENTS = {
     "configure undo": "",
     "configure warewulfd": "",
     "doctor": "",
+    "follow end": "",
+    "follow key": "",
     "genconfig completion": "bash",
     "genconfig man": "ROOT/man",
     "genconfig reference": "ROOT/reference",
@@ -131,7 +133,7 @@ ARGUMENTS = {
 }
 
 # These wait for other machines, or serve them: their own tests run them.
-WAITING = {"server", "ssh", "storm", "cache status", "cache warm"}
+WAITING = {"server peers", "ssh", "storm", "cache status", "cache warm"}
 
 
 def leaves(group: click.Group = cli, above: tuple[str, ...] = ()) -> Iterator[str]:

@@ -111,7 +111,7 @@ class Resolver:
     def places(self, snapshot: Snapshot) -> Iterator[tuple[Path | str, bool]]:
         """Directories in which a change may make a difference: where, and whether what is written in files counts."""
         paths = self._paths
-        yield existing(paths.etc / "ipxe"), True
+        yield existing(paths.ipxe_templates), True
         yield from ((file, True) for file in self.former.scripts.files())  # which may have other names
         for place in (paths.chroots, paths.warewulf_chroots, paths.images, paths.kernels):
             yield existing(place), False

@@ -25,7 +25,7 @@ def completer(kind: str) -> Callable[[click.Context, click.Parameter, str], list
         top = ctx.find_root().params
         head, comma, word = incomplete.rpartition(",")
         try:
-            paths = load(Paths.from_environment(top.get("root"), top.get("warewulfconf"))).locations
+            paths = load(Paths.from_environment(top.get("root"), top.get("warewulfconf"))).locations.as_served()
             found = names(kind, paths)
         except (WwfastError, OSError):
             return []

@@ -59,7 +59,7 @@ class App:
     @cached_property
     def paths(self) -> Paths:
         """Locations after the `paths:` section of warewulf.conf, rid of what dead writers left there."""
-        found = self.settings.locations
+        found = self.settings.locations.as_served()
         folders.tighten(*found.own)
         work.sweep(*found.workplaces())
         return found

@@ -38,6 +38,8 @@ def booleans(command: click.Command, words: list[str]) -> list[str]:
 
 def globals_anywhere(command: click.Command) -> click.Command:
     """wwctl takes its global flags before and after the verb: every command has them, hidden but at the root."""
+    if "invoke" not in vars(command) and not isinstance(command, click.Group):
+        command.invoke = functools.partial(_allowed, command.invoke)  # type: ignore[method-assign]
     taken = {name for param in command.params for name in (*param.opts, *param.secondary_opts)}
     settings = command.context_settings
     if (
@@ -64,6 +66,27 @@ GLOBALS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     (("--loglevel",), {"type": int, "metavar": "N"}),
     (("--emptyconf",), {"is_flag": True}),
 )
+
+
+#: What may be done on a server that follows another: it looks, or concerns this machine alone. All else is an edit.
+READS = """
+cache nginx, cache status, cache warm, completion, config show, configure dhcp, configure hostfile, configure nfs,
+configure tftp, configure tls, configure undo, configure warewulfd, doctor, follow end, follow key, genconfig
+completion, genconfig man, genconfig reference, genconfig warewulfconf print, genconfig wwctl, group list, help, image
+history, image kernels, image list, image show, image verify, kernel list, node console, node export, node list, node
+sensors, node status, power cycle, power off, power on, power reset, power soft, power status, profile export, profile
+list, server, server peers, ssh, storm, version
+"""
+
+
+def _allowed(invoke: Callable[[click.Context], Any], ctx: click.Context) -> Any:
+    """Raises WwfastError for an edit where nodes get what another server has."""
+    from wwfast.cli.context import App
+
+    app = ctx.find_object(App)
+    if app is not None and ctx.command_path.partition(" ")[2] not in READS.replace("\n", " ").strip().split(", "):
+        app.given.require_edits()
+    return invoke(ctx)
 
 
 def _take(ctx: click.Context, param: click.Parameter, value: Any) -> Any:

@@ -313,6 +313,13 @@ def cache_url(text: str) -> str:
     return "" if right else f"{shown(text)} is no URL of a cache (http://ADDRESS:PORT)"
 
 
+def head(text: str) -> str:
+    """Another server of these nodes: an address, as iPXE and stage-1 are told it, and perhaps a port."""
+    found = re.fullmatch(r"([0-9.]+)(?::([0-9]+))?", text)
+    right = found is not None and not ip4(found[1]) and not (found[2] and port(found[2]))
+    return "" if right else f"{shown(text)} is no address of a head (ADDRESS or ADDRESS:PORT)"
+
+
 def hostname(text: str) -> str:
     """The id of a node: a name that files, URLs, DNS and programs take for nothing else (RFC 1035 2.3.4, 1123 2.1)."""
     if SIMPLE.fullmatch(text):

@@ -255,6 +255,17 @@ class Own(Section, frozen=True):
         list[Cache],
         Doc("Caches in the racks (`wwfast cache nginx`), from which nodes fetch kernels, stage-1 and images."),
     ] = []
+    heads: Annotated[
+        list[str],
+        Doc(
+            "Addresses of all heads, this one and those that follow it (ADDRESS or ADDRESS:PORT), the same in the "
+            "warewulf.conf of each: nodes know them all, and the range of DHCP is divided among them.",
+            check=checks.head,
+        ),
+    ] = []
+    follow_port: Annotated[
+        int, Doc("Port on which a head answers those that follow it, if it has a key for that.", check=checks.port)
+    ] = 9875
     connections: Annotated[int, Doc("HTTP connections open at once at most.", check=checks.positive)] = 50_000
 
 

@@ -27,6 +27,7 @@ from wwfast.daemon.boot.guard import Forgetful, Guard
 from wwfast.daemon.boot.making import Deriving, Making, Writing
 from wwfast.daemon.boot.routes import Routes
 from wwfast.daemon.following import Follower
+from wwfast.daemon.heads import Heads
 from wwfast.daemon.life.handover import Offer, Predecessor, Sockets, State, find
 from wwfast.daemon.life.relay import Relay, attend
 from wwfast.daemon.life.supervision import Supervisor, Threads
@@ -89,6 +90,7 @@ class Daemon:
         replace: bool = False,
         force_dhcp: bool = False,
         ignore_go_templates: bool | None = None,
+        follow: str = "",
     ) -> None:
         self.paths = paths
         self.settings = settings
@@ -132,14 +134,21 @@ class Daemon:
         )
         self.scheduler = WaveScheduler() if settings.wwfast.download_order == "wave" else None
         self.report = Report(self.registry, self.overlays, self.timeline, self.guard, self.supervisor, self.scheduler)
-        self.report.carried = Carried(cache.url for cache in settings.wwfast.caches)
+        self.heads = self._among_others(follow)
         self._looking = Looking(self.overlays, self.supervisor, self._alone[LOOKING])
         self.http: HttpServer | None = None
         self.tftp: TftpServer | None = None
         self.dhcp: Addresses | None = None
         self._follower: Follower | None = None
-        self.step = ""
-        self.serving = False
+        self.step, self.serving = "", False
+
+    def _among_others(self, follow: str) -> Heads:
+        mine = self.registry, self.upkeep, self.overlays, self.guard
+        """Other heads, and caches of racks, of which /status tells."""
+        self.report.carried = Carried(cache.url for cache in self.settings.wwfast.caches)
+        heads = Heads(self.paths, self.settings, *mine, self.supervisor, self.reload, follow)
+        self.report.heads = heads.figures
+        return heads
 
     async def start(self) -> None:
         """Prepare, take over from a predecessor, serve. Raises WwfastError, and the predecessor goes on."""
@@ -230,6 +239,7 @@ class Daemon:
         if self.naming is not None:
             self.naming.start(self.upkeep)
         self._looking.start()
+        self.heads.start()
         self._watch_threads()
         self.supervisor.keep(TENDING, self._tend_overlays)
         self.supervisor.keep(MACHINES, self._keep_machines)
@@ -401,6 +411,7 @@ class Daemon:
         log.info("replaced by another server; finishing what is under way")
         self.supervisor.stop()
         self.upkeep.start()  # what is under way may wait for it
+        self.heads.close()
         if self.naming is not None:
             self.naming.close()
         with self.supervisor.guarded("letting go of DHCP"):
@@ -432,6 +443,7 @@ class Daemon:
         if self._from_predecessor is not None:
             self._from_predecessor.cancel()
         self.supervisor.stop()
+        self.heads.close()
         if self.naming is not None:
             self.naming.close()
         with self.supervisor.guarded("stopping DHCP"):

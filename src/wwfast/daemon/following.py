@@ -107,6 +107,8 @@ class Follower:
 
     def _take(self) -> bool:
         """Watch the file (which may have other names, or be mounted there), where it is, and where links lead to it;
-        whether something happened there."""
+        whether something happened there. Of a mirror who mirrors tells, and nobody else is to be heard."""
+        if self._paths.mirror is not None:
+            return False
         places = (self._paths.etc, self._paths.nodes_conf.resolve().parent, self._paths.nodes_conf)
         return self._notices.take((place, True) for place in places)

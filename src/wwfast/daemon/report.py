@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -43,6 +44,7 @@ class Report:
     http: HttpServer | None = None
     tftp: TftpServer | None = None
     dhcp: Addresses | None = None
+    heads: Callable[[], dict[str, object]] = dict
     carried: Carried = field(default_factory=lambda: Carried(()))
     each: Restraint = field(default_factory=lambda: Restraint(*EACH))
     all: Restraint = field(default_factory=lambda: Restraint(*ALL))
@@ -130,6 +132,7 @@ class Report:
             found["http"] = dict(self.http.figures)
         if caches := self.carried.figures:
             found["caches"] = caches
+        found |= self.heads()
         if self.scheduler is not None:
             found["queue"] = self.scheduler.figures
         if self.dhcp is not None and self.dhcp.server is not None:

@@ -133,7 +133,7 @@ def scripts(scene: Scene) -> list[Finding]:
     """What of a site's way of booting by iPXE nodes do not get: a script of Warewulf that the site changed, for which
     there is ours; an entry of the menu that it does not have."""
     faults = []
-    changed = _changed(scene.paths.etc / "ipxe")
+    changed = _changed(scene.paths.ipxe_templates)
     for node in scene.nodes:
         name = node.ipxe_template or "default"
         if name in changed:

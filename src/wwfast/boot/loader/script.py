@@ -51,7 +51,7 @@ class Scripts:
     """
 
     def __init__(self, paths: Paths, former: Scripts | None = None) -> None:
-        site = paths.etc / "ipxe"
+        site = paths.ipxe_templates
         self.writer: Writer = former.writer if former is not None else Writer()
         before = former._site if former is not None else {}
         self._shipped: dict[str, Taken] = former._shipped if former is not None else {}

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import TYPE_CHECKING
 
+from wwfast.boot import heads
 from wwfast.boot.loader.binaries import BootFiles
 from wwfast.boot.loader.firmware import boot_file
 from wwfast.boot.loader.urls import Urls
@@ -69,13 +70,14 @@ class Addresses:
         first, last = (
             number(address) if address else 0 for address in (settings.dhcp.range_start, settings.dhcp.range_end)
         )
-        self.leases = LeaseTable(first, last, journal=self.journal)
+        self.leases = LeaseTable(*heads.share(settings, first, last), journal=self.journal)
         self._settings = settings
-        self._taken = set(map(number, own_addresses(settings)))
+        self._taken = set(map(number, (*own_addresses(settings), *heads.siblings(settings))))
         self._clashes: dict[tuple[str, str], str] = {}  # of the registry as it was gone through
         own = settings.wwfast
         relays = frozenset(map(number, own.dhcp_relays))
-        config = DhcpConfig(settings.ipaddr, settings.netmask, proxy=own.proxy_dhcp, relays=relays)
+        siblings = frozenset(map(number, heads.siblings(settings)))
+        config = DhcpConfig(settings.ipaddr, settings.netmask, proxy=own.proxy_dhcp, relays=relays, siblings=siblings)
         self.responder = Responder(config, self.reservation, self._boot, self.leases)
         self.server: DhcpServer | None = None
         # Where IPv6 is in use its routers answer; elsewhere iPXE would wait for one.
@@ -92,7 +94,8 @@ class Addresses:
         fact = f"alone on {self.interface}"
         asked = proxy or fact in sockets.former
         others = [] if asked else await probe(self.interface)
-        others = [address for address in others if address != self.responder.config.server_ip]  # our predecessor
+        known = {self.responder.config.server_ip, *heads.siblings(self._settings)}  # our predecessor, and other heads
+        others = [address for address in others if address not in known]
         if others and not force:
             raise WwfastError(
                 f"another DHCP server answers on {self.interface}: {', '.join(others)}",

@@ -87,6 +87,7 @@ class Guard:
     clock: Callable[[], float] = time.time
     #: Closes a phase at another server, which knows what we know and takes over: True once it is. None while we serve.
     successor: Callable[[str], Awaitable[bool]] | None = None
+    ended: Callable[[str], None] = lambda _mac: None  # is told of boots that ended here: other heads must know
     #: Both by last stage, oldest first. A flood of made-up machines costs those of nodes.conf nothing, nor the disk.
     _nodes: OrderedDict[str, Phase] = field(default_factory=OrderedDict)
     _strangers: Recent[Phase] = field(default_factory=lambda: Recent(STRANGERS))
@@ -183,11 +184,20 @@ class Guard:
         written = self._closing.get(wwid)
         if self._nodes.pop(wwid, None) or self._strangers.pop(wwid, None) or written is None:
             written = self._closing[wwid] = self.keeper.delete(wwid)
+            self.ended(wwid)
         await asyncio.wait([asyncio.wrap_future(written)], timeout=CLOSE_SECONDS)
         if self._closing.get(wwid) is written:
             del self._closing[wwid]
         if not (written.done() and written.result()):
             log.error("%s is up, and that could not be written down: after a crash its system overlay is open", wwid)
+
+    def ended_elsewhere(self, mac: str, seconds: float) -> None:
+        """A boot ended at another head, so long ago; one that began later goes on."""
+        for known in (self._nodes, self._strangers):
+            phase = known.get(mac)
+            if phase is not None and phase.asked <= self.clock() - seconds:
+                known.pop(mac, None)
+                self.keeper.delete(mac)
 
     def is_own(self, node: Node, wwid: str, peer_ip: str) -> bool:
         """Whether what asks in the name of a node can be that node; with an external DHCP server nobody knows."""

@@ -41,7 +41,9 @@ LOOK = 0.2  # s between two looks at the successor
 REPLACING = "replacing this server"
 
 
-def serve(paths: Paths, settings: Settings, *, replace: bool, force_dhcp: bool, ignore_go_templates: bool) -> None:
+def serve(
+    paths: Paths, settings: Settings, *, replace: bool, force_dhcp: bool, ignore_go_templates: bool, follow: str = ""
+) -> None:
     """Run in the foreground until SIGTERM or SIGINT. Raises WwfastError when it cannot start."""
     import uvloop
 
@@ -53,7 +55,15 @@ def serve(paths: Paths, settings: Settings, *, replace: bool, force_dhcp: bool, 
         )
     if replace:
         end_after(STARTING_LIMIT)
-    daemon = Daemon(paths, settings, replace=replace, force_dhcp=force_dhcp, ignore_go_templates=ignore_go_templates)
+    daemon = Daemon(
+        paths,
+        settings,
+        replace=replace,
+        force_dhcp=force_dhcp,
+        ignore_go_templates=ignore_go_templates,
+        follow=follow,
+    )
+    daemon.heads.first()
     snapshot = daemon.registry.snapshot()
     paper = Paper(paths, settings, daemon.overlays, snapshot)
     for finding in examine(Scene(paths, settings, snapshot, paper, thorough=False)):

@@ -122,7 +122,8 @@ class Responder:
 
     def _took_another(self, client: ClientInfo, named: int, now: float) -> None:
         """The client took another server's offer. On a network of our own that is worth a word in `doctor`."""
-        self.others.note(dotted(named), now)
+        if named not in self.config.siblings:
+            self.others.note(dotted(named), now)
         self.counts["named_another"] += 1
         lease = self.leases.get(client.mac)
         if lease is not None and not lease.bound:

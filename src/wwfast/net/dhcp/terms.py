@@ -41,7 +41,7 @@ class BootFile(msgspec.Struct, frozen=True):
 @dataclass(frozen=True, slots=True)
 class DhcpConfig:
     """Of the network served; addresses dotted, "" where unset. `proxy`: give boot files, never addresses;
-    `relays`: addresses of those that may send from any port (RFC 8357)."""
+    `relays`: addresses of those that may send from any port (RFC 8357); `siblings`: other servers that belong here."""
 
     server_ip: str
     netmask: str = ""
@@ -51,6 +51,7 @@ class DhcpConfig:
     lease_seconds: int = 86400
     proxy: bool = False
     relays: frozenset[int] = frozenset()
+    siblings: frozenset[int] = frozenset()
 
 
 class Way(Enum):

@@ -197,7 +197,8 @@ class Store:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """One writer at a time, in all processes of this machine."""
+        """One writer at a time, in all processes of this machine; none where the file is another server's."""
+        self.paths.require_edits()
         with locks.waited(self.paths.state / "nodes.lock"):
             self.sweep()
             yield

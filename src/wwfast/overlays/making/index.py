@@ -127,6 +127,11 @@ class Index:
     def _put(self, key: bytes, value: bytes) -> None:
         self._values[key] = self._fresh[key] = value
 
+    @property
+    def place(self) -> tuple[int, int]:
+        """Which file was read, and how far: another one after each record."""
+        return self._ino, self._read_to
+
     # -- the file ------------------------------------------------------------------------------------------------
 
     def refresh(self) -> None:

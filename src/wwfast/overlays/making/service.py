@@ -31,6 +31,7 @@ from wwfast.overlays.making.builder import Builder, Memo
 from wwfast.overlays.making.messages import Answer, Ask, Laid, Lay, Render, Rendered, Write
 from wwfast.overlays.making.orders import CONTEXTS, RUNTIME, Orders, Work, uncollected
 from wwfast.overlays.making.plan import SYSTEM, Changed, overlays_of
+from wwfast.overlays.making.results import Results
 from wwfast.overlays.making.store import Damaged
 from wwfast.paths import Paths
 
@@ -69,7 +70,7 @@ class OverlayService:
     """Thread-safe. `failures` maps (node, context) to what is wrong now.
 
     With `alone` workers are forked from this process, which must have no threads: for a command. Without `writing`
-    nothing is ever written: what is made stands in memory, as far as that goes.
+    nothing is ever written: what is made stands in memory, as far as that goes. `frozen`: nothing is made.
     """
 
     def __init__(
@@ -88,8 +89,9 @@ class OverlayService:
         ignore = settings.wwfast.ignore_go_templates if ignore_go_templates is None else ignore_go_templates
         self.builder = Builder(paths, settings, ignore_go_templates=ignore, writing=writing)
         self._heard = False
-        self._frozen = not settings.warewulf.autobuild_overlays
+        self.frozen = frozen(paths, settings)
         self._lock = threading.RLock()
+        self.results = Results(self.builder, self._lock)
         self.orders = Orders(self.builder, self._lock, ignore_go_templates=ignore, alone=alone)
         self._aside = threading.Condition()
         self._asides, self._resume = 0, 0.0  # who wants nothing to be begun, and until when (monotonic seconds)
@@ -98,7 +100,7 @@ class OverlayService:
     def reconfigure(self, settings: Settings) -> None:
         """Take over another warewulf.conf."""
         with self._lock:
-            self._frozen = not settings.warewulf.autobuild_overlays
+            self.frozen = frozen(self.builder.paths, settings)
             self.builder.reconfigure(settings)
 
     def close(self) -> None:
@@ -117,9 +119,16 @@ class OverlayService:
     def peek(self, snapshot: Snapshot, node: Node, context: str, fmt: str) -> Artefact | None:
         """The artefact if it is known to be fresh; None when `artefact` has to be asked. Nothing but memory, and one
         question whether inotify has something to tell; whether its files are there who opens them finds out."""
-        generation = None if self._heard or self._frozen else self.builder.current(snapshot)
+        generation = None if self._heard or self.frozen else self.builder.current(snapshot)
         memo = self.builder.memo(generation, node, context) if generation is not None else None
         return memo.artefacts.get(fmt) if memo is not None else None
+
+    def state(self, snapshot: Snapshot) -> object | None:
+        """Equal to a former one while all nodes would get the same; None where that has to be found out."""
+        if self.frozen:
+            return self.results.state()
+        generation = self.builder.current(snapshot) if not self._heard else None
+        return generation and generation.number
 
     def fileno(self) -> int:
         """Readable when something happened that was not looked at; -1 where only look() can find out."""
@@ -148,7 +157,7 @@ class OverlayService:
         """
         if fmt not in (*FORMATS, TAR):
             raise UsageError(f"overlays have no format {fmt!r}", hint=f"one of: {', '.join((*FORMATS, TAR))}")
-        if self._frozen:
+        if self.frozen:
             last = self._last(node, context, fmt)
             if last is None:
                 raise _never_built(node, context)
@@ -376,7 +385,7 @@ class OverlayService:
     def rehearse(self, snapshot: Snapshot, node: Node, context: str) -> None:
         """Go the way of `artefact` as far as something can fail, and hand nothing out. Raises WwfastError where a node
         would get nothing, and where it would only get the last good one."""
-        if self._frozen:
+        if self.frozen:
             with self._lock:
                 last = self.builder.given(node, context)
                 if last is None or not all(map(self.builder.store.has, last.contents)):
@@ -416,15 +425,23 @@ class OverlayService:
             builder = self.builder
             builder.index.flush()
             builder.store.flush()  # what stands in memory comes back to the disk
-            if builder.generation is None:
+            if builder.generation is None and not self.results.nodes:
                 return 0
-            nodes = list(builder.generation.snapshot.nodes)
-            builder.forget_others(nodes)
-            contents = builder.index.sweep([(node, context) for node in nodes for context in CONTEXTS])
+            given = self.results.nodes
+            if builder.generation is not None:
+                nodes = list(builder.generation.snapshot.nodes)
+                builder.forget_others(nodes)
+                given = [(node, context) for node in nodes for context in CONTEXTS]
+            contents = builder.index.sweep(given)
             freed = builder.store.sweep(contents, anyway=anyway)
             if freed:
                 builder.anew()
             return freed
+
+
+def frozen(paths: Paths, settings: Settings) -> bool:
+    """Whether nodes get what was built last, and nothing is made for them: so it is on a head that follows another."""
+    return paths.mirror is not None or not settings.warewulf.autobuild_overlays
 
 
 def there(artefact: Artefact) -> bool:
