@@ -32,13 +32,14 @@ pytestmark = [
 ]
 
 PAYLOAD = 24 << 20  # more than the kernel holds of a transfer that nobody takes
-RATE = 12 << 20  # bytes a second to one node
+RATE = 8 << 20  # bytes a second to one node
 STORM = 24
 CURL = "curl --location --silent --get --retry 60 --retry-delay 1"
 REFUSED = "--retry-connrefused"
 QUERY = "--data-urlencode assetkey='Rack 7' --data-urlencode uuid=u-1"
 TOLD = "--dump-header /dev/stderr"  # of each answer, those that it tries again as well
 
+VERSIONS = ["4.6.2", "4.6.5", "4.7.0", "main"]  # of whose modules the first nodes are
 #: By version: one after the other, the stage, and the tree that it is unpacked to.
 ORDER = [("system", "aside"), ("image", "root"), ("system", "root"), ("runtime", "root")]
 
@@ -53,12 +54,15 @@ def request(version: str, base: str, mac: str, stage: str) -> str:
     return f"{CURL} {REFUSED} {TOLD} --noproxy '*' {port} {QUERY} {url}"
 
 
-def script(version: str, base: str, mac: str, folder: Path, gate: Path | None) -> str:
-    """What the hook of a version does, where a failure ends the boot; amid the image it waits for `gate`."""
-    waits = f"(head -c 1000000; until [ -e {gate} ]; do sleep 0.02; done; cat) |"
+def script(version: str, base: str, mac: str, folder: Path, before: Path | None, amid: Path | None) -> str:
+    """What the hook of a version does, where a failure ends the boot; it waits for these files at its image."""
+    until_there = "until [ -e {} ]; do sleep 0.02; done"
+    waits = f"(head -c 1000000; {until_there.format(amid)}; cat) |"
     lines = ["set -e", f"mkdir -p {folder}/aside {folder}/root"]
     for stage, tree in ORDER:
-        held = waits if gate is not None and stage == "image" else ""
+        held = waits if amid is not None and stage == "image" else ""
+        if before is not None and stage == "image":
+            lines.append(until_there.format(before))
         unpack = f"gzip -d | {held} cpio -ium --quiet --directory={folder}/{tree}"
         lines.append(f"({request(version, base, mac, stage)} | {unpack}) || exit 9")
         if version == "main" and (stage, tree) == ORDER[0]:  # mounts before the image
@@ -123,7 +127,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> tuple[Paths, str]:
     (root / "etc/motd").write_text("of the image\n")
     (root / "etc/kept").hardlink_to(root / "etc/motd")
     (root / "boot/initramfs-6.1.0-1.img").write_bytes(initramfs("4.6.2"))
-    nodes = {f"n{at}": node(at) for at in range(1, STORM + 2)}
+    nodes = {f"n{at}": node(at) for at in range(1, len(VERSIONS) + STORM + 1)}
     paths.nodes_conf.write_text(json.dumps({"nodeprofiles": {"default": PROFILE}, "nodes": nodes}))
     Service(paths, lambda: load(paths), lambda: Registry(paths).snapshot()).build_image("tiny", How())
     return paths, f"http://127.0.0.1:{port}"
@@ -136,24 +140,58 @@ def server(site: tuple[Paths, str]) -> Iterator[Server]:
     made.end()
 
 
-def boot(version: str, base: str, number: int, folder: Path, gate: Path | None = None) -> subprocess.Popen[bytes]:
-    words = ["sh", "-c", script(version, base, mac_of(number), folder, gate)]
-    return subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+class Boot:
+    """By a module of one version, on node n1, n2, ... in their order."""
+
+    def __init__(
+        self, version: str, base: str, folder: Path, before: Path | None = None, amid: Path | None = None
+    ) -> None:
+        self.version, self.base, self.folder = version, base, folder / version
+        self.number = VERSIONS.index(version) + 1
+        words = ["sh", "-c", script(version, base, mac_of(self.number), self.folder, before, amid)]
+        self.waited = False
+        self.process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+    def goes_on(self) -> bool:
+        return self.process.poll() is None
+
+    def begun(self) -> bool:
+        """It has its first overlay; or it is over."""
+        return (self.folder / "aside/etc/motd").exists() or not self.goes_on()
+
+    def was_held(self) -> bool:
+        """To be asked again and again: whether it waited for its turn; or it is over."""
+        name = f"n{self.number}"
+        self.waited = self.waited or bool(told(self.base, name)["nodes"][name].get("place"))
+        return self.waited or not self.goes_on()
+
+    def unpacks(self) -> bool:
+        """Its image; or it is over."""
+        return (self.folder / "root/boot").exists() or not self.goes_on()
+
+    def ended(self) -> list[str]:
+        """The status of each answer that it got, once the boot is over."""
+        _, said = self.process.communicate(timeout=240)
+        assert self.process.returncode == 0, said
+        return [line.split()[1] for line in said.decode().splitlines() if line.startswith("HTTP/")]
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.communicate()
 
 
-def ended(client: subprocess.Popen[bytes]) -> list[str]:
-    """The status of each answer that it got, once the boot is over."""
-    try:
-        _, said = client.communicate(timeout=120)
-    finally:
-        client.kill()
-    assert client.returncode == 0, said
-    return [line.split()[1] for line in said.decode().splitlines() if line.startswith("HTTP/")]
+@pytest.fixture
+def boots() -> Iterator[list[Boot]]:
+    """Ended with the test."""
+    begun: list[Boot] = []
+    yield begun
+    for one in begun:
+        one.end()
 
 
-def assert_right(paths: Paths, folder: Path, number: int) -> None:
+def assert_right(paths: Paths, one: Boot) -> None:
     """The tree is the image's, with both overlays over it; nothing is half unpacked, or a link to where it lies."""
-    image, root = paths.chroots / "tiny/rootfs", folder / "root"
+    image, root, number, folder = paths.chroots / "tiny/rootfs", one.folder / "root", one.number, one.folder
     for file in ("payload", "boot/vmlinuz-6.1.0-1", "usr/bin/curl"):
         assert (root / file).read_bytes() == (image / file).read_bytes()
     assert (root / "lib").readlink() == Path("usr/lib")
@@ -165,15 +203,15 @@ def assert_right(paths: Paths, folder: Path, number: int) -> None:
 
 
 def test_dracut_module_of_each_version_gets_the_right_tree(
-    site: tuple[Paths, str], server: Server, tmp_path: Path
+    site: tuple[Paths, str], server: Server, boots: list[Boot], tmp_path: Path
 ) -> None:
     paths, base = site
-    versions = ["4.6.2", "4.6.5", "4.7.0", "main"]
-    clients = [boot(version, base, number, tmp_path / version) for number, version in enumerate(versions, 1)]
-    assert [ended(client) for client in clients] == [["200"] * 4] * 4
-    for number, version in enumerate(versions, 1):
-        assert_right(paths, tmp_path / version, number)
-        stages = [part["stage"] for part in told(base, f"n{number}")["nodes"][f"n{number}"]["boot"]]
+    boots += [Boot(version, base, tmp_path) for version in VERSIONS]
+    for one in boots:
+        assert one.ended() == ["200"] * 4, one.version
+        assert_right(paths, one)
+        name = f"n{one.number}"
+        stages = [part["stage"] for part in told(base, name)["nodes"][name]["boot"]]
         assert stages == ["system", "image", "system", "runtime"]
 
 
@@ -183,7 +221,8 @@ class Crowd:
     def __init__(self, base: str) -> None:
         self.port = int(base.rpartition(":")[2])
         self.statuses: list[int] = []
-        self._threads = [threading.Thread(target=self._fetch, args=(at,)) for at in range(2, STORM + 2)]
+        places = range(len(VERSIONS) + 1, len(VERSIONS) + STORM + 1)
+        self._threads = [threading.Thread(target=self._fetch, args=(at,)) for at in places]
         for thread in self._threads:
             thread.start()
 
@@ -202,21 +241,30 @@ class Crowd:
             thread.join(120)
 
 
+@pytest.mark.parametrize("replaced", [False, True], ids=["one server", "replaced meanwhile"])
 def test_dracut_module_waits_in_a_storm_and_is_never_sent_away(
-    site: tuple[Paths, str], server: Server, tmp_path: Path
+    site: tuple[Paths, str], server: Server, boots: list[Boot], tmp_path: Path, replaced: bool
 ) -> None:
-    """Nodes before it in the queue; its first system overlay does not end its turn."""
+    """Nodes before it in the queue; its first system overlay does not end its turn. Who waits at a server that is
+    replaced has its image from that one, and what follows from the new one."""
     paths, base = site
-    crowd = Crowd(base)
+    gate = tmp_path / "gate"
+    boots += [Boot(version, base, tmp_path, before=gate) for version in VERSIONS]
+    until(lambda: all(one.begun() for one in boots))
+    crowd, new = Crowd(base), None
     try:
         until(lambda: told(base)["queue"]["queued"] > STORM // 4)
-        client = boot("4.6.5", base, 1, tmp_path)
-        until(lambda: told(base, "n1")["nodes"]["n1"].get("place") or client.poll() is not None)
-        assert client.poll() is None, "it was not held"
-        assert ended(client) == ["200"] * 4
+        gate.touch()
+        until(lambda: sum(one.was_held() for one in boots) == len(boots))
+        assert all(one.waited for one in boots)
+        new = Server(paths, "new.log", "--replace") if replaced else None
+        for one in boots:
+            assert one.ended() == ["200"] * 4, one.version
+            assert_right(paths, one)
     finally:
         crowd.end()
-    assert_right(paths, tmp_path, 1)
+        if new is not None:
+            new.end()
     assert crowd.statuses.count(200) == STORM
 
 
@@ -226,26 +274,23 @@ def told(base: str, node: str = "") -> Any:
 
 
 def test_dracut_module_in_the_middle_of_its_image_outlives_a_server_that_is_replaced(
-    site: tuple[Paths, str], server: Server, tmp_path: Path
+    site: tuple[Paths, str], server: Server, boots: list[Boot], tmp_path: Path
 ) -> None:
     """A transfer that is cut is never tried again by it: the old server finishes, the new one answers what follows."""
     paths, base = site
     gate = tmp_path / "gate"
-    client = boot("4.7.0", base, 1, tmp_path, gate)
-    new = None
+    boots += [Boot(version, base, tmp_path, amid=gate) for version in VERSIONS]
+    until(lambda: all(one.unpacks() for one in boots))
+    new = Server(paths, "new.log", "--replace")
     try:
-        until(lambda: (tmp_path / "root/boot").exists() or client.poll() is not None)
-        new = Server(paths, "new.log", "--replace")
-        assert server.process.poll() is None, "it has the image to finish"
+        assert server.process.poll() is None, "it has images to finish"
         gate.touch()
-        assert ended(client) == ["200"] * 4
-        assert_right(paths, tmp_path, 1)
+        for one in boots:
+            assert one.ended() == ["200"] * 4, one.version
+            assert_right(paths, one)
         assert server.process.wait(60) == 0
     finally:
-        gate.touch()
-        client.kill()
-        if new is not None:
-            new.end()
+        new.end()
 
 
 def test_dracut_module_gets_nothing_where_it_is_refused(
