@@ -169,9 +169,12 @@ imgargs kernel wwid=x quiet {TOLD} wwfast.caches=http://10.1.0.1:9880,http://10.
 def test_storm_node_fetches_from_caches_as_stage1_does() -> None:
     mac, mib = "02:77:77:00:00:01", 1 << 20
     script = Script(mac)
-    kernel, pieces, system, early, late = script.follow(Step("ipxe", "/", leads=True), CACHED)
+    kernel, pieces, told, system, early, late = script.follow(Step("ipxe", "/", leads=True), CACHED)
     assert (kernel.target, kernel.instead) == ("http://10.1.0.1:9880/blob/sha256-a", (f"/kernel/{mac}",))
-    assert (pieces.target, pieces.leads) == (f"/image/{mac}?image=deb@1&compress=tmpfs.pieces", True)
+    assert (pieces.target, pieces.leads) == (
+        f"/image/{mac}?image=deb@1&compress=tmpfs.pieces&from=http://10.1.0.1:9880", True,
+    )  # fmt: skip
+    assert told.target.startswith(f"/stage1/{mac}?said=")
     assert [step.target for step in (system, early)] == [
         f"/{name}/{mac}?image=deb@1&compress=gz" for name in ("system", "runtime")
     ]
@@ -194,6 +197,19 @@ def test_storm_node_goes_from_a_cache_that_fails_to_the_next_and_to_the_server()
     assert (one.on_connected().data[:14], one.patience) == (b"GET /kernel/x ", 150)
     assert one.on_data(answer(body=b"kernel"), 3.0) == OVER
     assert (one.record.elsewhere, one.record.restarts, one.record.cached) == (2, 1, [])
+
+
+def test_storm_node_tells_what_came_from_which_cache() -> None:
+    one = node(
+        Step("image", "http://10.1.0.1:80/blob/k"),
+        Step("image", "http://10.1.0.1:80/blob/k"),
+        Step("told", "/stage1/x?well=1&carried="),
+    )
+    one.start()
+    for now in (1.0, 2.0):
+        one.on_connected()
+        one.on_data(answer(body=b"piece"), now)
+    assert one.on_connected().data.startswith(b"GET /stage1/x?well=1&carried=http://10.1.0.1:80*10 HTTP/1.1\r\n")
 
 
 def test_storm_plan_makes_every_node_its_own_and_checks_some() -> None:

@@ -115,6 +115,7 @@ count = whole(0, 1 << 59)
 positive = whole(1, 1 << 59)
 seconds = whole(0, 31_536_000)  # a year
 versions = whole(0, 10_000)
+megabits = whole(0, 10_000_000)
 partition = whole(0, 1024, "the number of a partition")
 mebibytes = whole(0, 1 << 43, "a size in MiB")  # 2^63 bytes
 

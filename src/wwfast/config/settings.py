@@ -178,6 +178,9 @@ class Cache(Section, frozen=True):
     url: Annotated[str, Doc("http://ADDRESS:PORT, as nodes reach it.", check=checks.cache_url)] = ""
     networks: Annotated[list[str], Doc("Networks of the nodes that it is near to.", check=checks.cidr)] = []
     tags: Annotated[dict[str, str], Doc("Tags of the nodes that it is near to.", check=checks.line)] = {}
+    rate: Annotated[
+        int, Doc("Mbit/s of its link to the nodes: so many fetch at once as fill it; 0: all.", check=checks.megabits)
+    ] = 0
 
 
 class Own(Section, frozen=True):

@@ -35,9 +35,9 @@ from wwfast.daemon.naming import Naming
 from wwfast.daemon.notices import Looking
 from wwfast.daemon.report import Report
 from wwfast.daemon.state.board import Board
-from wwfast.daemon.state.carried import Carried
 from wwfast.daemon.state.database import PhaseStore, require_writable
 from wwfast.daemon.state.timeline import Timeline
+from wwfast.daemon.traffic.racks import Racks
 from wwfast.daemon.traffic.scheduler import WaveScheduler
 from wwfast.daemon.upkeep import Upkeep
 from wwfast.errors import WwfastError
@@ -143,9 +143,9 @@ class Daemon:
         self.step, self.serving = "", False
 
     def _among_others(self, follow: str) -> Heads:
-        mine = self.registry, self.upkeep, self.overlays, self.guard
         """Other heads, and caches of racks, of which /status tells."""
-        self.report.carried = Carried(cache.url for cache in self.settings.wwfast.caches)
+        self.racks = self.report.racks = Racks(self.settings.wwfast.caches)
+        mine = self.registry, self.upkeep, self.overlays, self.guard
         heads = Heads(self.paths, self.settings, *mine, self.supervisor, self.reload, follow)
         self.report.heads = heads.figures
         return heads
@@ -240,6 +240,8 @@ class Daemon:
             self.naming.start(self.upkeep)
         self._looking.start()
         self.heads.start()
+        if self.racks.takes_turns:
+            self.supervisor.keep("turns at caches", self.racks.look)
         self._watch_threads()
         self.supervisor.keep(TENDING, self._tend_overlays)
         self.supervisor.keep(MACHINES, self._keep_machines)
@@ -308,7 +310,7 @@ class Daemon:
             aside=self._alone[ASIDE],
             outlook=self.report.outlook,
             tell=self.report.record,
-            carried=self.report.carried.told,
+            racks=self.racks,
         )
         own = self.settings.wwfast
         limits = Limits(connections=own.connections, pacing_bytes=own.client_rate)

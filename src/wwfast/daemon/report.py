@@ -12,8 +12,8 @@ from wwfast.boot.stages import Stage
 from wwfast.daemon.boot.addresses import Addresses
 from wwfast.daemon.boot.guard import Guard
 from wwfast.daemon.life.supervision import Supervisor
-from wwfast.daemon.state.carried import Carried
 from wwfast.daemon.state.timeline import Timeline
+from wwfast.daemon.traffic.racks import Racks
 from wwfast.daemon.traffic.scheduler import WaveScheduler
 from wwfast.net.http.server import HttpServer
 from wwfast.net.restraint import Restraint
@@ -45,7 +45,7 @@ class Report:
     tftp: TftpServer | None = None
     dhcp: Addresses | None = None
     heads: Callable[[], dict[str, object]] = dict
-    carried: Carried = field(default_factory=lambda: Carried(()))
+    racks: Racks = field(default_factory=Racks)
     each: Restraint = field(default_factory=lambda: Restraint(*EACH))
     all: Restraint = field(default_factory=lambda: Restraint(*ALL))
     summaries: Restraint = field(default_factory=lambda: Restraint(1, 0.1))
@@ -75,7 +75,7 @@ class Report:
 
     def _carry(self, event: Transfer) -> None:
         """What a cache fetches is no node's: a slice of 8 MiB each, so it is counted and not logged."""
-        self.carried.fetched(event.peer, event.answered)
+        self.racks.carried.fetched(event.peer, event.answered)
 
     def _log(self, event: Transfer) -> None:
         log.log(
@@ -116,7 +116,7 @@ class Report:
         return found
 
     def standing(self, wwid: str) -> tuple[int, float] | None:
-        return self.scheduler.standing(wwid) if self.scheduler is not None else None
+        return self.racks.place(wwid) or (self.scheduler.standing(wwid) if self.scheduler is not None else None)
 
     def outlook(self, wwid: str) -> tuple[int, float]:
         return self.scheduler.outlook(wwid) if self.scheduler is not None else (0, 0.0)
@@ -130,7 +130,7 @@ class Report:
         }
         if self.http is not None:
             found["http"] = dict(self.http.figures)
-        if caches := self.carried.figures:
+        if caches := self.racks.figures:
             found["caches"] = caches
         found |= self.heads()
         if self.scheduler is not None:

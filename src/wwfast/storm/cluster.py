@@ -67,13 +67,14 @@ GNU_TAR = "#!/bin/sh\n# as GNU tar's: --delay-directory-restore\n"
 
 def prepare(
     root: Path, addresses: Sequence[str], image_mib: int, clusters: int = 1, *, firmware: bool = False,
-    overlays: str = "hostname, hosts", caches: Mapping[str, str] = NO_CACHES, kernel: int = KERNEL,
+    overlays: str = "hostname, hosts", caches: Mapping[str, str] = NO_CACHES, cache_rate: int = 0,
+    kernel: int = KERNEL,
 ) -> None:  # fmt: skip
     """Write configuration and image below `root`, with the commands an admin would use; `firmware`: DHCP and TFTP;
-    `caches`: URLs by the network of their nodes, which then boot in two stages."""
+    `caches`: URLs by the network of their nodes, which then boot in two stages; `cache_rate`: Mbit/s of each."""
     etc = root / "etc/warewulf"
     etc.mkdir(parents=True)
-    told = ", ".join(f"{{url: {url}, networks: [{network}]}}" for network, url in caches.items())
+    told = ", ".join(f"{{url: {url}, networks: [{network}], rate: {cache_rate}}}" for network, url in caches.items())
     (etc / "warewulf.conf").write_text(
         CONF.format(server=SERVER, port=PORT, firmware=str(firmware).lower(), caches=told)
     )

@@ -24,6 +24,7 @@ USER_AGENTS = {CLIENT: "wwclient/1 curl", STAGE1: "curl/7.88.1"}
 BACK_OFF = (1.0, 2.0, 4.0, 8.0)  # s before an object is started anew, the last for ever
 ATTEMPTS = 40
 QUIET = 150.0  # s without a byte after which iPXE's watchdog (120 s) has fired
+CARRIED = "carried="  # end of a target that goes on with what came from which cache
 SILENCE = 20.0  # s without a byte that a cache may take (boot.caches)
 _STATUS = re.compile(rb"HTTP/1\.1 (\d{3}) ")
 
@@ -86,6 +87,7 @@ class Record:
     etag: dict[str, str] = field(default_factory=dict)
     digest: dict[str, str] = field(default_factory=dict)  # sha256 hex, where it was computed
     cached: list[str] = field(default_factory=list)  # stages that came from a cache
+    given: dict[str, int] = field(default_factory=dict)  # bytes by the cache that they came from, ADDRESS:PORT
     told_to_wait: int = 0  # 503
     elsewhere: int = 0  # times that a cache failed and the next one was asked
     restarts: int = 0  # connections that broke or could not be made
@@ -150,8 +152,10 @@ class SimNode:
     def _asked(self) -> tuple[str, str]:
         """ADDRESS:PORT and path of what is asked for now."""
         target = (self.step.target, *self.step.instead)[self._try]
+        if target.endswith(CARRIED):
+            target += ",".join(f"http://{host}*{size}" for host, size in self.record.given.items())
         host, _, path = target.removeprefix("http://").partition("/")
-        return (host, f"/{path}") if "://" in target else (self._host, target)
+        return (self._host, target) if target.startswith("/") else (host, f"/{path}")
 
     def start(self) -> Action:
         return self._connect()
@@ -256,8 +260,10 @@ class SimNode:
             expected = self._expect.get(stage)
             if expected and expected != record.digest[stage]:
                 return self._fail(f"{stage}: wrong digest", now)
-        if self._origin != self._host and stage not in record.cached:
-            record.cached.append(stage)
+        if self._origin != self._host:
+            record.given[self._origin] = record.given.get(self._origin, 0) + self._size
+            if stage not in record.cached:
+                record.cached.append(stage)
         if self.step.leads and self._follow is not None:
             after = self._at + 1
             self._steps[after:after] = self._follow(self.step, self._kept.decode(errors="replace"))

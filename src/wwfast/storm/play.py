@@ -88,7 +88,10 @@ def in_racks(
         on_progress({"doing": f"making an image of {image_mib} MiB, {count} nodes and {racks} racks"})
         caches = {str(rack.network): rack.url for rack in fabric.racks} if cached else {}
         # A table of thousands of hosts would be what the links carry most of.
-        prepare(root, addresses, image_mib, overlays="hostname", caches=caches, kernel=kernel)
+        prepare(
+            root, addresses, image_mib, overlays="hostname", caches=caches,
+            cache_rate=round((rack_rate or 0) / 1e6), kernel=kernel,
+        )  # fmt: skip
         if cached:
             for rack in fabric.racks:
                 place = Path(name) / f"rack{rack.number}"

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from urllib.parse import parse_qs, urlsplit
 
-from wwfast.storm.node import CLIENT, IPXE, STAGE1, Step
+from wwfast.storm.node import CARRIED, CLIENT, IPXE, STAGE1, Step
 
 FETCH = {"kernel", "initrd", "imgfetch", "module"}
 RUN = 4 << 20  # bytes of pieces that stage-1 fetches by one request (share/stage1/init)
@@ -72,7 +72,8 @@ class Script:
         self._image = (*(f"{url}/blob/{arguments['wwfast.blob']}" for url in caches), image)
         overlays = ["system", *(["runtime overlay"] if arguments.get("wwfast.runtime") == "1" else [])]
         return [
-            Step(LIST, f"{image}.pieces", STAGE1, leads=True),
+            Step(LIST, f"{image}.pieces" + (f"&from={caches[0]}" if caches else ""), STAGE1, leads=True),
+            *([Step("told", f"/stage1/{self._mac}?said=of+the+image+came&well=1&{CARRIED}", STAGE1)] if caches else []),
             *(Step(name, f"/{name.split()[0]}/{self._mac}?{query}&compress=gz", STAGE1) for name in overlays),
         ]
 

@@ -25,6 +25,7 @@ from wwfast.daemon.boot.identity import Neighbours, is_asset, normal
 from wwfast.daemon.boot.making import Deriving, Making, Writing
 from wwfast.daemon.boot.target import OVERLAYS, Target, held, is_stage, loads, parse, refusal
 from wwfast.daemon.state.board import Board
+from wwfast.daemon.traffic.racks import Racks
 from wwfast.daemon.upkeep import Upkeep
 from wwfast.errors import WwfastError
 from wwfast.images import names
@@ -96,7 +97,7 @@ class Routes:
         aside: Executor,
         outlook: Callable[[str], tuple[int, float]],
         tell: Callable[[Transfer], None],
-        carried: Callable[[str], None] = lambda _: None,
+        racks: Racks | None = None,
         neighbour: Callable[[str], str] | None = None,
     ) -> None:
         self._registry = registry
@@ -115,7 +116,8 @@ class Routes:
         self._render_file, self._rendering = render_file, rendering
         self._aside = aside
         self._outlook = outlook
-        self._tell, self._carried = tell, carried
+        self._tell = tell
+        self._racks = racks or Racks()
         self._neighbour = neighbour or Neighbours()
         self._begun: dict[str, str] = {}  # of nodes that boot by dracut: the build that their script had
 
@@ -171,6 +173,18 @@ class Routes:
             target = self._continued(node, target)
         if target.said and node is not None:
             return self._hear(node, target, request)
+        if (cache := request.query.get("from")) and node is not None and not request.is_head:
+            return self._in_turn(cache, node, target, request)
+        return self._serve(node, target, request)
+
+    async def _in_turn(self, cache: str, node: Node, target: Target, request: Request) -> Response:
+        """Stage-1 goes on to a cache when it has this: not before its turn there."""
+        if target.stage is Stage.IMAGE and self._guard.is_own(node, target.wwid, request.peer_ip):
+            await self._racks.turn(cache, target.wwid)
+        answer = self._serve(node, target, request)
+        return await answer if isinstance(answer, Awaitable) else answer
+
+    def _serve(self, node: Node | None, target: Target, request: Request) -> Response | Awaitable[Response]:
         closes = target.stage is Stage.RUNTIME and not request.is_head
         closes = closes and self._guard.closes(target.wwid, request.peer_port)
         if not closes and (node is None or not self._upkeep.behind):
@@ -224,7 +238,7 @@ class Routes:
             outcome = Outcome.NOTED if request.query.get("well") else Outcome.TOLD
             self._tell(Transfer(target.stage, outcome, time.time(), *said, detail=target.said))
             if self._guard.is_own(node, target.wwid, request.peer_ip):
-                self._carried(request.query.get("carried", ""))
+                self._racks.heard(target.wwid, request.query)
         return Response(waits=False)
 
     def _plan(self, node: Node | None, target: Target) -> BootPlan | None:

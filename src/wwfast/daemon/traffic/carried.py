@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from urllib.parse import urlsplit
 
 DIGITS = 15  # of a number of bytes
@@ -22,13 +22,18 @@ class Carried:
             self._fetched[url] += sent
 
     def told(self, text: str) -> None:
-        """By stage-1: `URL*BYTES,...`."""
-        for each in text.split(","):
-            url, _, count = each.partition("*")
-            if url in self._given and count.isascii() and count.isdigit() and len(count) <= DIGITS:
-                self._given[url] += int(count)
+        """By stage-1: see `came`."""
+        for url, count in came(text).items():
+            if url in self._given:
+                self._given[url] += count
 
     @property
     def figures(self) -> dict[str, dict[str, int]]:
         """For /status."""
         return {url: {"fetched": self._fetched[url], "given": self._given[url]} for url in self._fetched}
+
+
+def came(text: str) -> Mapping[str, int]:
+    """Bytes by the URL that they came from, out of `URL*BYTES,...`; what is none of these is left out."""
+    pairs = (each.partition("*") for each in text.split(","))
+    return {url: int(count) for url, _, count in pairs if count.isascii() and count.isdigit() and len(count) <= DIGITS}
