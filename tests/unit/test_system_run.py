@@ -1,14 +1,17 @@
-"""Commands that run beside others of our own work."""
+"""Commands: what they are given, how they end, and those that run beside our own work."""
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
 from wwfast.errors import WwfastError
-from wwfast.system.run import beside
+from wwfast.system.run import beside, run, start, stop
 
 
 def test_run_beside_raises_what_the_command_said_last_when_it_is_waited_for() -> None:
@@ -43,3 +46,50 @@ def test_run_beside_ends_the_command_with_the_body(tmp_path: Path, how: str) -> 
         with pytest.raises((ValueError, WwfastError), match=r"of the body|did not finish within 0\.1 s"):
             body()
     assert not Path("/proc", noted.read_text().strip()).exists()
+
+
+def test_run_says_how_a_command_ended_and_what_it_said_last() -> None:
+    with pytest.raises(WwfastError) as failed:
+        run(["sh", "-c", "for line in 1 2 3 4 5 6; do echo line $line >&2; done; exit 7"])
+    first, *rest = failed.value.message.split("\n")
+    assert first.startswith("sh failed with exit status 7: sh -c ")
+    assert rest == ["line 2", "line 3", "line 4", "line 5", "line 6"]
+    with pytest.raises(WwfastError, match="sh failed with signal 15: "):
+        run(["sh", "-c", "kill -TERM $$"])
+    assert run(["sh", "-c", "exit 7"], check=False).returncode == 7
+
+
+def test_run_gives_a_command_its_input_or_none_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run(["cat"], input=b"given").stdout == b"given"
+    ours, theirs = os.pipe()
+    kept = os.dup(0)
+    os.dup2(ours, 0)
+    os.write(theirs, b"of our own standard input")
+    try:
+        assert run(["cat"], timeout=60).stdout == b""
+    finally:
+        os.dup2(kept, 0)
+        for end in (ours, theirs, kept):
+            os.close(end)
+
+
+def test_run_says_what_is_missing_and_what_takes_too_long(tmp_path: Path) -> None:
+    with pytest.raises(WwfastError, match="no-such is not installed") as missing:
+        run(["no-such"], package="nosuch", cwd=tmp_path)
+    assert "nosuch" in (missing.value.hint or "")
+    with pytest.raises(WwfastError, match=f"cannot run true: no directory {tmp_path}/none"):
+        run(["true"], cwd=tmp_path / "none")
+    with pytest.raises(WwfastError, match=r"sleep did not finish within 0\.1 s: sleep 7778"):
+        run(["sleep", "7778"], timeout=0.1)
+
+
+def test_run_stop_ends_a_command_that_will_not_end_itself() -> None:
+    polite = start(["sleep", "7779"])
+    assert stop(polite) == -signal.SIGTERM
+    assert stop(polite) == -signal.SIGTERM, "it has ended"
+    words = "trap '' TERM; echo ready; while :; do sleep 1; done"
+    deaf = start(["sh", "-c", words], stdout=subprocess.PIPE)
+    assert deaf.stdout is not None
+    with deaf.stdout:
+        assert deaf.stdout.readline() == b"ready\n"
+        assert stop(deaf, grace=0.2) == -signal.SIGKILL

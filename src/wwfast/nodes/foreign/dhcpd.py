@@ -30,6 +30,8 @@ TOKEN = re.compile(r'[ \t\r\f]*(?:(\n)|#[^\n]*|"([^"\n]*)"|([{};])|([^\s{};"#]+)
 DEEPEST = 64  # blocks in blocks
 #: Options of a host that have a field.
 OPTIONS = {"option routers": "gateway", "option subnet-mask": "netmask", "option interface-mtu": "mtu"}
+#: Words behind a statement that is used, at least.
+NEEDED = {"hardware": 2, "fixed-address": 1, "fixed-address6": 1, **dict.fromkeys(OPTIONS, 1)}
 WHY = {
     **dict.fromkeys(("filename", "next-server", "server-name", "range", "authoritative"), BY_WWFAST),
     **dict.fromkeys(("allow", "deny", "ignore", "default-lease-time", "max-lease-time"), BY_WWFAST),
@@ -135,7 +137,10 @@ def read(text: Text, scope: Scope, scopes: list[Scope], given: Given) -> None:
                 for each in given.include(text, line, statement[1].removeprefix('"')):
                     read(each, scope, scopes, given)
             elif statement:
-                say(scope, [word.removeprefix('"') for word in statement])
+                key, values = parted([word.removeprefix('"') for word in statement])
+                if len(values) < NEEDED.get(key, 0):
+                    raise text.fault(line, f"{key}: a word is missing behind it")
+                scope.said.setdefault(key, values)
             statement = []
         else:
             statement.append(token)
@@ -143,11 +148,10 @@ def read(text: Text, scope: Scope, scopes: list[Scope], given: Given) -> None:
         raise text.fault(line, "the file ends inside a block or statement", "is it whole?")
 
 
-def say(scope: Scope, statement: list[str]) -> None:
+def parted(statement: list[str]) -> tuple[str, list[str]]:
+    """What a statement is about, and what it says of it."""
     count = 2 if statement[0] == "option" and len(statement) > 1 else 1
-    key = " ".join(statement[:count])
-    values = [word for part in statement[count:] for word in part.split(",") if word]
-    scope.said.setdefault(key, values)
+    return " ".join(statement[:count]), [word for part in statement[count:] for word in part.split(",") if word]
 
 
 def made(scope: Scope, networks: Networks, by_network: dict[str, Scope], found: Found) -> Host:
@@ -161,8 +165,8 @@ def made(scope: Scope, networks: Networks, by_network: dict[str, Scope], found: 
     if label not in ("", name):
         found.left.add("host (its name in dhcpd)", name, "option host-name is the node's")
     nic: dict[str, Any] = {}
-    kind, *address = said.pop("hardware", [""])
-    if kind:
+    if "hardware" in said:
+        kind, *address = said.pop("hardware")
         nic["hwaddr"] = mac("".join(address))
         if kind != "ethernet":
             nic["type"] = kind
