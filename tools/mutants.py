@@ -30,7 +30,8 @@ HTTP = "tests/unit/test_http_*.py tests/property/test_http_fuzz.py tests/adversi
 DHCP = "tests/unit/test_dhcp_*.py tests/property/test_dhcp_*.py tests/adversity/test_dhcp_leases_written.py"
 DISK = "tests/adversity/test_writers_disk.py tests/unit/test_nodes_store.py tests/adversity/test_nodes_concurrency.py"
 OVERLAYS = (
-    "tests/unit/test_overlay_service.py tests/adversity/test_overlay_disk.py tests/adversity/test_overlay_faults.py"
+    "tests/unit/test_overlay_store.py tests/unit/test_overlay_service.py "
+    "tests/adversity/test_overlay_disk.py tests/adversity/test_overlay_faults.py"
 )
 #: Files by the first pattern that they match, and the tests that are theirs.
 TESTS = {
@@ -102,6 +103,13 @@ class Mutant(NamedTuple):
         return f"{self.file.relative_to(ROOT)}:{self.line}: {' '.join(was.split())[:70]}  ->  {self.text[:70]}"
 
 
+def tuned(value: ast.expr) -> bool:
+    """Whether it is seconds or a factor, or some of them and nothing else; 0.0 is where something begins."""
+    if isinstance(value, ast.Tuple):
+        return all(tuned(each) for each in value.elts)
+    return isinstance(value, ast.Constant) and isinstance(value.value, float) and value.value != 0
+
+
 class Finder(ast.NodeVisitor):
     """All mutants of one file."""
 
@@ -157,7 +165,7 @@ class Finder(ast.NodeVisitor):
         self.generic_visit(node)
 
     def visit_Assign(self, node: ast.Assign) -> None:
-        if node.col_offset or not (isinstance(node.value, ast.Constant) and isinstance(node.value.value, float)):
+        if node.col_offset or not tuned(node.value):
             self.generic_visit(node)
 
     def visit_Constant(self, node: ast.Constant) -> None:
@@ -167,7 +175,11 @@ class Finder(ast.NodeVisitor):
             self.add(node, str(node.value + 1))
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
-        if node.value is not None:
+        if node.value is not None and not tuned(node.value):
+            self.visit(node.value)
+
+    def visit_keyword(self, node: ast.keyword) -> None:
+        if not tuned(node.value):
             self.visit(node.value)
 
     def visit_arg(self, node: ast.arg) -> None:

@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -261,6 +262,19 @@ def test_dhcp_a_database_that_was_moved_away_is_written_anew_and_whole(journal: 
     journal.put(("after", 200, 2e9, ""))
     assert soon(lambda: journal.path.exists() and len(saved(journal.path)) == 101)
     assert journal.path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("end", [Journal.close, Journal.abandon])
+def test_dhcp_journal_that_had_nothing_to_write_ends_with_its_threads(
+    tmp_path: Path, end: Callable[[Journal], None]
+) -> None:
+    before = set(threading.enumerate())
+    journal = Journal(tmp_path / "db")
+    journal.load()
+    journal.start()
+    assert len(set(threading.enumerate()) - before) == 2
+    threading.Thread(target=end, args=[journal], daemon=True).start()
+    assert soon(lambda: set(threading.enumerate()) <= before, 20.0)
 
 
 def test_dhcp_leases_written_last_are_there_after_the_end(tmp_path: Path) -> None:

@@ -137,6 +137,16 @@ def test_a_restart_keeps_the_phase_of_booting_nodes(store: PhaseStore, tmp_path:
     assert ask(restarted(tmp_path, clock=lambda: time.time() + 1801), Stage.SYSTEM) == 403
 
 
+def test_a_phase_that_ended_by_itself_is_not_kept_on_disk(store: PhaseStore) -> None:
+    now = [time.time()]
+    who = guard(keeper=store, clock=lambda: now[0], phase_seconds=100.0)
+    who.saw_dhcp(MAC, boots=True)
+    now[0] += 101
+    who.saw_dhcp("52:54:00:00:00:02", boots=True)
+    store.close()
+    assert [mac for mac, _ in store.load()] == ["52:54:00:00:00:02"]
+
+
 def test_a_closed_phase_is_on_disk_before_the_runtime_overlay_goes_out(store: PhaseStore, tmp_path: Path) -> None:
     who = guard(keeper=store)
     for _ in range(20):

@@ -125,6 +125,17 @@ def test_dhcp_offers_have_a_bound_however_large_the_range(monkeypatch: pytest.Mo
     assert len(table) == 50
 
 
+def test_dhcp_an_offer_that_is_asked_for_again_is_the_newest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leases, "OFFERS", 2)
+    table = LeaseTable(FIRST, FIRST + SIZE - 1)
+    kept, given = table.offer("patient", 0, 1000.0), table.offer("gone", 0, 1001.0)
+    assert kept is not None
+    assert given is not None
+    assert table.offer("patient", 0, 1002.0) == kept
+    table.offer("new", 0, 1003.0)
+    assert (table.owner(kept), table.owner(given)) == ("patient", None)
+
+
 def test_dhcp_offers_give_way_before_declined_addresses() -> None:
     table = LeaseTable(FIRST, FIRST + 1)
     refused = table.offer("a", 0, 1000.0)

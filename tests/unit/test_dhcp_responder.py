@@ -86,6 +86,16 @@ def test_dhcp_a_node_gets_its_own_address_and_boot_file() -> None:
     assert offer.options[3] == bytes((10, 0, 0, 254))
     assert offer.options[12] == b"n1"
     assert 175 not in offer.options
+    assert offer.hops == 0
+
+
+def test_dhcp_a_lease_is_renewed_at_half_and_rebound_at_seven_eighths_of_its_time() -> None:
+    """RFC 2131 4.4.5. A node of nodes.conf has its address for as long as it boots and runs, and asks all the same."""
+    server = responder(first="10.0.1.1", last="10.0.1.9")
+    server.reconfigure(lease_seconds=4000)
+    for who in (1, 2):
+        options = read(ask(server, Kind.DISCOVER, PXE, who=who)).options
+        assert [int.from_bytes(options[code], "big") for code in (51, 58, 59)] == [4000, 2000, 3500]
 
 
 def test_dhcp_ipxe_gets_its_url_and_is_told_not_to_wait_for_a_proxy() -> None:

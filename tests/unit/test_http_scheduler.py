@@ -151,6 +151,16 @@ def test_small_objects_never_wait() -> None:
     assert scheduler.ask("late", "", SMALL, Patience.RETRIES, 0.0) == GO
 
 
+def test_small_objects_that_end_take_no_place_away() -> None:
+    scheduler = crowded(1, 16 * MIB, Patience.LONG)
+    scheduler.finished("nobody", True, 0.1)
+    late = f"n{NARROWEST}"
+    scheduler.finished(late, True, 0.1)  # what it had in one go beside what it waits for
+    assert scheduler.standing(late) is not None
+    scheduler.finished("n0", True, 0.2)
+    assert scheduler.tick(0, 0.2) == [(late, GO)]
+
+
 def test_a_ticket_covers_the_whole_set() -> None:
     scheduler = WaveScheduler()
     assert scheduler.ask("a", "", 16 * MIB, Patience.RETRIES, 0.0) == GO

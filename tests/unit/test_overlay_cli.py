@@ -201,6 +201,9 @@ def test_overlay_chmod_and_chown_change_what_nodes_get(run: Run, site: Path) -> 
     ok(run(f"chown base etc/motd {own}"))
     st = (site / "base/rootfs/etc/motd").stat()
     assert f"{st.st_uid}:{st.st_gid}" == own
+    ok(run(f"import --overwrite base {__file__} etc/motd"))
+    st = (site / "base/rootfs/etc/motd").stat()
+    assert (f"{st.st_uid}:{st.st_gid}", st.st_size) == (own, Path(__file__).stat().st_size)
     if os.getuid() == 0:
         ok(run("chown base etc/motd :5"))
         assert (site / "base/rootfs/etc/motd").stat().st_gid == 5

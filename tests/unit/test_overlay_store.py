@@ -1,0 +1,69 @@
+"""The files of the overlay cache: what one process keeps, another finds; what is swept is gone for all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from support.faultydisk import FULL, FaultyDisk
+from wwfast.overlays.making.store import Damaged, Segment, Store
+
+ONE, TWO = b"\1" * 16, b"\2" * 16
+
+
+def bytes_of(segment: Segment | None) -> bytes:
+    assert segment is not None
+    with Path(segment.path).open("rb") as file:
+        file.seek(segment.offset)
+        return file.read(segment.length)
+
+
+def test_overlay_store_keeps_bytes_and_what_a_gzip_tail_needs_of_them(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.put(ONE, "gz", b"first", 100, 0xFFFFFFFF)
+    for reader in (store, Store(tmp_path)):
+        assert (reader.has(ONE, "gz"), reader.has(ONE, "zst"), reader.has(TWO, "gz")) == (True, False, False)
+        found = reader.segment(ONE, "gz")
+        assert (bytes_of(found), reader.read(ONE, "gz")) == (b"first", b"first")
+        assert found is not None
+        assert (found.raw_length, found.crc) == (100, 0xFFFFFFFF)
+        assert reader.segment(TWO, "gz") is None
+        reader.close()
+
+
+def test_overlay_store_brings_what_stood_in_memory_to_the_disk_when_it_takes_it_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = FaultyDisk(tmp_path, monkeypatch)
+    store = Store(tmp_path)
+    disk.fail(FULL)
+    store.put(ONE, "gz", b"first", 100, 7)
+    store.put(TWO, "gz", b"second", 200, 8)
+    assert (bytes_of(store.segment(ONE, "gz")), bytes_of(store.segment(TWO, "gz"))) == (b"first", b"second")
+    assert not Store(tmp_path).has(ONE, "gz")
+    assert "No space left" in store.trouble()
+    disk.heal()
+    store.flush(anyway=True)
+    assert store.trouble() == ""
+    found = Store(tmp_path).segment(TWO, "gz")
+    assert found is not None
+    assert (bytes_of(found), found.raw_length, found.crc) == (b"second", 200, 8)
+    assert bytes_of(Store(tmp_path).segment(ONE, "gz")) == b"first"
+    assert (bytes_of(store.segment(ONE, "gz")), bytes_of(store.segment(TWO, "gz"))) == (b"first", b"second")
+    store.close()
+
+
+def test_overlay_store_that_is_swept_has_what_is_wanted_and_takes_the_rest_again(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for content in (ONE, TWO):
+        store.put(content, "gz", b"bytes", 5, 0)
+    size = sum(file.stat().st_size for file in tmp_path.rglob("*.gz")) // 2
+    assert store.sweep({ONE}) == 0, "nobody may have it under way"
+    assert store.sweep({ONE}, anyway=True) == size
+    assert (store.has(ONE, "gz"), store.has(TWO, "gz"), store.segment(TWO, "gz")) == (True, False, None)
+    with pytest.raises(Damaged):
+        store.read(TWO, "gz")
+    store.put(TWO, "gz", b"again", 5, 0)
+    assert (store.read(ONE, "gz"), store.read(TWO, "gz")) == (b"bytes", b"again")
+    store.close()
