@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from wwfast.cli.nodes.edits import commands
@@ -142,8 +140,13 @@ def test_a_list_is_shown_as_an_option_would_take_it(values: list[str]) -> None:
     assert words.items(words.join(values)) == values
 
 
-@given(st.text(st.sampled_from('ab12,"= \n'), max_size=12))
+@given(st.text(st.sampled_from('ab12,"= \n\x1b'), max_size=12))
+@example("a=1,\x1bb,2\x1bc")
 def test_no_text_makes_more_of_an_option_than_words_or_a_refusal(text: str) -> None:
     for split in (words.items, words.arguments, words.pairs):
-        with contextlib.suppress(ValueError):
+        said = ""
+        try:
             assert all(split(text))
+        except ValueError as error:
+            said = str(error)
+        assert said.isprintable()

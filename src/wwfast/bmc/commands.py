@@ -98,7 +98,7 @@ def words(command: Sequence[str]) -> tuple[str, ...]:
         raise UsageError("which command?", hint="wwfast ssh 'n[1-3]' uptime")
     if rest[0].startswith("-"):
         raise UsageError(
-            f"'{rest[0]}' is no command",
+            f"{rest[0]!r} is no command",
             hint="options of wwfast ssh stand before the nodes: wwfast ssh -n 'n[1-3]' uptime",
         )
     return rest

@@ -50,7 +50,8 @@ def pairs(text: str) -> list[tuple[str, str]]:
     for item in found:
         key, equals, value = item.partition("=")
         if not equals or not key:
-            spelled = f"; a value with commas and = is quoted with its key: '\"{text}\"'" if item != text else ""
+            whole = f'"{text}"'
+            spelled = f"; a value with commas and = is quoted with its key: {whole!r}" if item != text else ""
             raise ValueError(f"{item!r} is not KEY=VALUE{spelled}")
         made.append((key, value))
     return made
@@ -73,9 +74,7 @@ def arguments(text: str) -> list[str]:
     for quoted, item in pieces(text):
         if not quoted and item[0] in "0123456789" and any("=" in other for other in found):
             if "=" not in found[-1]:
-                raise ValueError(
-                    f"""{text!r}: is '{item}' of '{found[-1]}', or of what is before it? Quote what is one"""
-                )
+                raise ValueError(f"{text!r}: is {item!r} of {found[-1]!r}, or of what is before it? Quote what is one")
             found[-1] += f",{item}"
         else:
             found.append(item)

@@ -57,5 +57,5 @@ def meant(
 def unknown(lost: Sequence[str], noun: str = "node") -> str:
     """What means nothing, in words."""
     kind = "group" if lost[0].startswith(MARK) else noun
-    shown = ", ".join(f"'{name.removeprefix(MARK) if kind == 'group' else name}'" for name in lost[:5])
+    shown = ", ".join(repr(name.removeprefix(MARK) if kind == "group" else name) for name in lost[:5])
     return f"no {kind} {shown}" + (f" and {len(lost) - 5} more" if len(lost) > 5 else "")
