@@ -463,22 +463,6 @@ def test_disk_resources_of_warewulf_are_used_where_a_node_has_no_disks(machine: 
     assert "made" not in machine.said
 
 
-def test_disk_is_prepared_by_the_overlay_ignition_where_there_is_no_ignition(machine: Machine) -> None:
-    if shutil.which("ignition"):
-        pytest.skip("this machine has ignition")
-    disk = machine.disk(256)
-    overlays = ("wwinit", "ignition")
-    assert machine.boot(node(disk), overlays=overlays), machine.said
-    assert [seen(disk.part(number), "TYPE") for number in (1, 2, 3, 4)] == ["ext4", "ext4", "swap", ""]
-    assert machine.boot(node(disk), overlays=overlays), machine.said
-    assert "making" not in machine.said
-    resources = {"ignition": {"ignition": {"version": "3.1.0"}}}
-    assert not machine.boot({"resources": resources}, overlays=overlays)
-    assert machine.why == "the image has no ignition, which the resource `ignition` of this node is for"
-    assert machine.boot(node(disk), overlays=("wwinit", "ignition", "sfdisk")), machine.said
-    assert "without it" not in machine.said
-
-
 CUT = """\
 kill=$(cat {count})
 if [ "$kill" -gt 0 ]; then echo $((kill - 1)) > {count}; exec "{real}" "$@"; fi

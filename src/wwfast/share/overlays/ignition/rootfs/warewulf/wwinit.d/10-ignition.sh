@@ -22,7 +22,8 @@ if [ -e "$PREFIX/warewulf/disks.conf" ]; then
 fi
 where="the image has" instead=''
 if [ -n "${PREFIX-}" ] && [ -n "${WWTARGET-}" ]; then # stage-1, whatever the image has
-    where="stage-1 has" instead="; \`disks\` and \`filesystems\` need none, and a boot in one stage takes that of the image"
+    where="stage-1 has" instead="; a boot in one stage takes that of the image"
 fi
-echo "$where no ignition, which the resource \`ignition\` of this node is for$instead" | tee /run/wwinit.why
+echo "$where no ignition, and the resource \`ignition\` of this node has more than disks and filesystems, or none$instead" |
+    tee /run/wwinit.why
 exit 1
