@@ -9,7 +9,7 @@ and makes GNU cpio stop, so the whole of what a node is sent has at most one, at
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from wwfast._ext import newc as native
 from wwfast.errors import WwfastError
@@ -56,14 +56,14 @@ def problem(entry: Entry) -> str | None:
     return None
 
 
-def archive(entries: Iterable[Entry], *, segment: int = 0, trailer: bool = True) -> bytes:
+def archive(entries: Iterable[Entry | tuple[Any, ...]], *, segment: int = 0, trailer: bool = True) -> bytes:
     """The newc archive of `entries` in the given order, parents first; hard links are not made.
 
     `segment` goes into the device number: archives that are concatenated without a TRAILER between them need
-    different ones. Raises WwfastError for what newc or Linux cannot carry.
+    different ones. Raises WwfastError for what newc or Linux cannot carry. Tuples may stand for entries.
     """
     listed = list(entries)
-    for entry in () if native.sound(listed) else listed:
+    for entry in () if native.sound(listed) else map(Entry._make, listed):
         if why := problem(entry):
             shown = entry.name[:200].decode(errors="backslashreplace")
             raise WwfastError(f"'{shown}' cannot be archived: {why}")

@@ -91,7 +91,9 @@ class Plan:
 
     def static_archive(self) -> bytes:
         """The part that holds no template. Raises Changed."""
-        return archive(sorted(self.static.items()), self.skipped.__contains__) if self.static else b""
+        if not self.static:
+            return b""
+        return newc.archive(listing(sorted(self.static.items()), self.skipped.__contains__), trailer=False)
 
     def quick(self, chosen: Iterable[int], outputs: Outputs, taken: Collection[str]) -> list[tuple[str, Entry]] | None:
         """The entries of outputs that touch nothing else; None when they do, and the stack must be made in full.
@@ -177,8 +179,25 @@ def over_directory(path: str, image: str) -> WwfastError:
     )
 
 
-def archive(entries: Iterable[tuple[str, Entry]], skip: Callable[[str], bool], *, trailer: bool = False) -> bytes:
-    """newc bytes of the entries, parents first. Raises Changed.
+class Layout:
+    """Where in an archive the outputs of nodes' own templates come, the same for all whose outputs have these paths."""
+
+    def __init__(self, listed: Sequence[newc.Entry], outputs: Sequence[Output]) -> None:
+        """`listed` is made of these `outputs`."""
+        numbers = {_link(output.path).name: at for at, output in enumerate(outputs)}
+        last = {entry.name: entry for entry in listed if not stat.S_ISDIR(entry.mode)}  # not the link before a file
+        self._parts = [
+            (entry[:5], numbers[entry.name]) if last.get(entry.name) is entry else (entry, -1) for entry in listed
+        ]
+
+    def archive(self, outputs: Sequence[Output]) -> bytes:
+        """newc bytes, with a trailer. By place: an entry by name takes three times as long, some fifty times a node."""
+        device = (0, 0)
+        return newc.archive([it if at < 0 else (*it, outputs[at][2], device) for it, at in self._parts])
+
+
+def listing(entries: Iterable[tuple[str, Entry]], skip: Callable[[str], bool]) -> list[newc.Entry]:
+    """The entries of an archive, parents first. Raises Changed.
 
     A file is preceded by a symbolic link of the same name: Linux removes what was there before, so
     a file of the image that has hard links is replaced and not written through all of its names.
@@ -198,7 +217,7 @@ def archive(entries: Iterable[tuple[str, Entry]], skip: Callable[[str], bool], *
             listed.append(newc.Entry(name, stat.S_IFREG | entry.mode, entry.uid, entry.gid, MTIME, data))
         else:
             listed.append(newc.Entry(name, stat.S_IFLNK | 0o777, entry.uid, entry.gid, MTIME, data))
-    return newc.archive(listed, trailer=trailer)
+    return listed
 
 
 @lru_cache(maxsize=1 << 14)

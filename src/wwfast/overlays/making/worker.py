@@ -22,7 +22,7 @@ from typing import Any
 
 import xxhash
 
-from wwfast.archive import frames
+from wwfast.archive import frames, newc
 from wwfast.errors import NotFoundError, WwfastError
 from wwfast.nodes.model import Node
 from wwfast.overlays.files import model
@@ -54,7 +54,7 @@ from wwfast.overlays.making.messages import (
     questions,
     received,
 )
-from wwfast.overlays.making.plan import LEVEL, Changed, Key, Plan, Plans, archive, key_of, over_directory
+from wwfast.overlays.making.plan import LEVEL, Changed, Key, Layout, Plan, Plans, key_of, listing, over_directory
 from wwfast.overlays.templates import environment
 from wwfast.overlays.templates import shared as runs
 from wwfast.overlays.templates.data import Cluster, Names, Rests, Seen, Server, digest
@@ -107,7 +107,9 @@ class Worker:
         """From here on other files may be there, for the same nodes."""
         self._sound: set[Template] = set()  # those of which it is known that `runs` hold
         self._shared: dict[bytes, Shared] = {}
+        self._planned: dict[Key, Plan] = {}
         self._own: dict[Plan, dict[int, runs.Shared]] = {}  # templates of nodes' own parts, by number
+        self._layouts: dict[tuple[object, ...], tuple[Layout | None, bytes, Seen]] = {}
         self._parts: dict[tuple[Plan, tuple[int, ...]], tuple[object, bytes, Part, Seen]] = {}
 
     def compile(self, keys: Iterable[Key]) -> None:
@@ -143,7 +145,7 @@ class Worker:
         for plan, shared in made.items():
             known = self._shared.get(plan)
             if known is not None and known.content != shared.content:
-                self._own, self._parts = {}, {}
+                self._own, self._parts, self._layouts = {}, {}, {}
             self._shared[plan] = shared
 
     # -- making --------------------------------------------------------------------------------------------------
@@ -151,7 +153,7 @@ class Worker:
     def make(self, ask: Make) -> Made:
         """Raises WwfastError, Changed, Exceeded."""
         node = self._nodes[ask.node]
-        plan = self._plans.get(*key_of(node, ask.context))
+        plan = self._plan(key_of(node, ask.context))
         self._names.begin(node)
         shared, common = self._shared.get(plan.identity), None
         outputs: dict[int, Sequence[Output]] = {}
@@ -188,18 +190,34 @@ class Worker:
         values = self.cluster.values(node, rests.node)
         return Made(plan.identity, shared if common else None, common, part, below, values, encoded)
 
+    def _plan(self, key: Key) -> Plan:
+        """Raises WwfastError, Changed."""
+        found = self._planned.get(key)
+        if found is None:
+            found = self._planned[key] = self._plans.get(*key)
+        return found
+
     def _own_part(
         self, plan: Plan, shared: Shared, own: Collection[int], outputs: dict[int, Sequence[Output]], node: Node
     ) -> tuple[bytes, Part]:
         """On what it rests below, and the part."""
-        entries, below = plan.quick(own, outputs, frozenset(shared.paths)), shared.shape
-        if entries is None:
-            below = digest(["full", shared.content])
-            outputs.update(
-                (number, self._run(self._template(*plan.templates[number]), node)) for number in shared.common
-            )
-            entries = plan.full(shared.common, own, outputs)
-        return below, self._packed(plan, entries, trailer=True)
+        made = [output for number in own for output in outputs[number]]
+        name = plan, tuple([it.path for it in made]), tuple([it.kind for it in made]), tuple([it[4] for it in made])
+        found = self._layouts.get(name)
+        if found is None:
+            with self._sources.recording() as looked:
+                entries = plan.quick(own, outputs, frozenset(shared.paths))
+                layout = Layout(self._listed(plan, entries), made) if entries is not None else None
+            if len(self._layouts) >= KEPT:
+                self._layouts.clear()
+            found = self._layouts[name] = layout, shared.shape, looked()
+        layout, below, seen = found
+        if layout is not None:
+            self._sources.record(seen)
+            return below, _part(layout.archive(made))
+        outputs.update((number, self._run(self._template(*plan.templates[number]), node)) for number in shared.common)
+        entries = plan.full(shared.common, own, outputs)
+        return digest(["full", shared.content]), _part(newc.archive(self._listed(plan, entries)))
 
     def _survey(self, plan: Plan, node: Node, outputs: dict[int, Sequence[Output]]) -> tuple[Shared, Part]:
         """Which templates look at nothing of this node, so at nothing of any; and the part that they make."""
@@ -219,11 +237,11 @@ class Worker:
             entries = plan.quick(common, outputs, ())
             if entries is None:
                 entries = plan.full((), common, outputs)
-            part = self._packed(plan, entries, trailer=False)
+            part = _part(newc.archive(self._listed(plan, entries), trailer=False) if entries else b"")
             rests = self._names.rests(self._names.taken(), seen())
         return Shared(tuple(common), tuple(path for path, _ in entries), b"", part.content, rests), part
 
-    def _packed(self, plan: Plan, entries: list[tuple[str, Entry]], *, trailer: bool) -> Part:
+    def _listed(self, plan: Plan, entries: list[tuple[str, Entry]]) -> list[newc.Entry]:
         image = plan.image
         if image:
             for path, entry in entries:
@@ -235,10 +253,7 @@ class Worker:
                 return path in plan.skipped
             return bool(image) and (path in plan.links or self._sources.kind(image, path) == "link")
 
-        if not entries and not trailer:
-            return Part(b"", b"", 0)
-        raw = archive(entries, skip, trailer=trailer)
-        return Part(xxhash.xxh3_128_digest(raw), frames.zstd_frame(raw, LEVEL), len(raw))
+        return listing(entries, skip)
 
     def _template(self, overlay: str, item: Item) -> Template:
         found = self._templates.get((overlay, item.path))
@@ -295,7 +310,7 @@ class Worker:
 
     def lay(self, ask: Lay) -> Laid:
         node = self._nodes[ask.node]
-        plan = self._plans.get(*key_of(node, ask.context))
+        plan = self._plan(key_of(node, ask.context))
         self._names.begin(node)
         return Laid(plan.identity, [list(self._run(self._template(*each), node)) for each in plan.templates])
 
@@ -341,6 +356,10 @@ class Worker:
         except Exception as error:  # ours, not the template's: this node fails, others do not
             traceback.print_exc()
             return Failed(f"node {ask.node}: {type(error).__name__}, see the log of the server", None)
+
+
+def _part(raw: bytes) -> Part:
+    return Part(xxhash.xxh3_128_digest(raw), frames.zstd_frame(raw, LEVEL), len(raw)) if raw else Part(b"", b"", 0)
 
 
 class Limited:
