@@ -73,6 +73,16 @@ EXPLAINED = {
     ("system/watch.py", "self._known.get(name, (0, 0, 0))", "1"): "no inode is 0, so it counts as never watched",
     ("system/watch.py", "time.monotonic() >= self._next", ">"): "looked again a moment later",
     ("net/http/serving.py", "SAID = (20, 1)", "2"): "lines of the log a second",
+    ("system/run.py", "if code < 0 else", "1"): "0 is no failure",
+    ("system/settled.py", "return 0 <= time.time() - mtime_ns", "<"): "written in the very tick of the clock",
+    ("net/dhcp/replies.py", "TEMPLATES if reservation", "> ("): "a table of one more",
+    ("net/http/server.py", "socket.IPV6_V6ONLY, 1", "2"): "anything but 0 is yes",
+    ("net/http/server.py", "socket.SO_REUSEADDR, 1", "2"): "anything but 0 is yes",
+    ("net/http/server.py", "socket.SO_KEEPALIVE, 1", "2"): "anything but 0 is yes",
+    ("net/http/server.py", "socket.TCP_NODELAY, 1", "2"): "anything but 0 is yes",
+    ("net/http/server.py", "OPENERS = 4", "5"): "tuned: each more leaves one more for whom a dead server does not hold",
+    ("net/http/server.py", "if not self._turn:", "bool(self._turn)"): "what is old is looked for more often",
+    ("overlays/making/store.py", "self._arena, self._size = -1, 0", "1"): "set anew with the arena",
     ("system/wal.py", "LOG_BYTES = 4 << 20", "5"): "tuned: from 1 to 16 MiB, settle takes 52 to 76 ms at most",
     ("system/wal.py", "LOG_BYTES = 4 << 20", "21"): "tuned, see 5",
     ("pack/cache.py", "crc: Callable[[], int] = lambda: 0", "1"): "of zstd, of whose frames nobody reads this CRC",
@@ -107,6 +117,8 @@ def tuned(value: ast.expr) -> bool:
     """Whether it is seconds or a factor, or some of them and nothing else; 0.0 is where something begins."""
     if isinstance(value, ast.Tuple):
         return all(tuned(each) for each in value.elts)
+    if isinstance(value, ast.BinOp):
+        return tuned(value.left) or tuned(value.right)
     return isinstance(value, ast.Constant) and isinstance(value.value, float) and value.value != 0
 
 
@@ -179,7 +191,7 @@ class Finder(ast.NodeVisitor):
             self.visit(node.value)
 
     def visit_keyword(self, node: ast.keyword) -> None:
-        if not tuned(node.value):
+        if node.arg != "strict" and not tuned(node.value):  # zip(strict=True) is there to be never heard of
             self.visit(node.value)
 
     def visit_arg(self, node: ast.arg) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wwfast.system import libc
-from wwfast.system.within import resolve, trail
+from wwfast.system.within import is_file, resolve, trail
 
 NAMES = st.sampled_from(["a", "b", "c", ".", "..", ""])
 PATHS = st.tuples(st.sampled_from(["", "/"]), st.lists(NAMES, min_size=1, max_size=5)).map(
@@ -61,6 +61,7 @@ def test_within_a_tree_a_path_leads_where_the_kernel_says(tree: dict[str, str], 
         found = resolve(root, path)
         if not path.endswith(("/", "/.")):
             assert (str(found) if found else None) == expected
+        assert is_file(root, path) == (found is not None and found.is_file())
         looked = trail(root, path)
         assert all(place == str(root) or place.startswith(f"{root}/") for place in looked)
         if found is not None and found != root:

@@ -212,6 +212,11 @@ def test_dhcp_range_that_is_none_is_refused(paths: Paths, start: str, end: str, 
     assert (finding.level, message in finding.message) == (ERROR, True)
 
 
+@pytest.mark.parametrize(("start", "end"), [("", ""), ("10.5.0.7", "10.5.0.7"), ("10.5.0.0", "10.5.0.255")])
+def test_dhcp_range_may_be_none_one_address_or_the_network(paths: Paths, start: str, end: str) -> None:
+    require_range(write(paths, {}, **{"range start": start, "range end": end}), paths)
+
+
 def test_dhcp_range_that_holds_what_others_have_gives_none_of_it_away(paths: Paths, daemon: Daemon) -> None:
     device = {"ipaddr": "10.5.0.5", "gateway": "10.5.0.2"}
     bounds = {"range start": "10.5.0.0", "range end": "10.5.0.7"}

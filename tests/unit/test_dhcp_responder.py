@@ -89,6 +89,14 @@ def test_dhcp_a_node_gets_its_own_address_and_boot_file() -> None:
     assert offer.hops == 0
 
 
+def test_dhcp_a_netmask_is_the_nodes_own_or_that_of_the_network() -> None:
+    bare = Reservation("n1", "10.0.0.11")
+    server = responder(first="10.0.1.1", last="10.0.1.9", hosts={mac(1).hex(":"): NODE, mac(2).hex(":"): bare})
+    server.reconfigure(netmask="255.255.255.128")
+    masks = [read(ask(server, Kind.DISCOVER, PXE, who=who)).options[1] for who in (1, 2, 3)]
+    assert masks == [bytes((255, 255, 0, 0)), bytes((255, 255, 255, 128)), bytes((255, 255, 255, 128))]
+
+
 def test_dhcp_a_lease_is_renewed_at_half_and_rebound_at_seven_eighths_of_its_time() -> None:
     """RFC 2131 4.4.5. A node of nodes.conf has its address for as long as it boots and runs, and asks all the same."""
     server = responder(first="10.0.1.1", last="10.0.1.9")

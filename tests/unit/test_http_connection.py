@@ -274,6 +274,7 @@ def test_http_connection_says_why_it_refuses_and_lets_it_be_read() -> None:
     peer = refused()
     assert (peer.answers(), peer.line.finished, peer.state) == ([400], True, State.LINGERING)
     assert b"\r\nAllow:" not in peer.line.taken
+    assert b"\r\nConnection: close\r\n" in peer.line.taken
     peer.get(b"more that nobody reads").wait(LINGER / 2)
     assert peer.over == []
     peer.wait(LINGER)
@@ -367,6 +368,20 @@ def test_http_connection_tells_the_scheduler_what_its_nodes_were_sent(tmp_path: 
     peer.pumped()
     peer.serving.files.close()
     assert (peer.turns.moved, peer.turns.over) == (([("n1", 200_000)], ["finished n1"]) if wwid else ([], []))
+
+
+def test_http_connection_tells_its_progress_once_a_second() -> None:
+    peer = sending()
+    assert peer.line.passing is not None
+    told = []
+    for second in (0.25, 0.5, 1.0, 1.5, 2.0, 2.25):
+        peer.line.passing.sent += 1000
+        peer.wait(100.0 + second - peer.now)
+        told.append((second, [event.outcome for event in peer.events].count(Outcome.PROGRESS)))
+    assert told == [(0.25, 0), (0.5, 0), (1.0, 1), (1.5, 1), (2.0, 2), (2.25, 2)]
+    peer.pumped()
+    began, *_, done = peer.events
+    assert (began.outcome, began.seconds, done.outcome) == (Outcome.STARTED, 0.0, Outcome.DONE)
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,16 @@ def test_absolute_targets_and_double_slashes_are_cleaned() -> None:
     assert split_target("/a..b/...")[0] == "/a..b/..."
 
 
+def test_a_head_of_exactly_the_limit_is_read_and_a_longer_one_refused() -> None:
+    """In one piece or in two; the empty line does not count."""
+    head = IPXE.replace(b"/ipxe/", b"/long/")  # one that was read before is known, whatever the limit
+    for pieces in ([head], [head[:9], head[9:]]):
+        with pytest.raises(HeadError) as caught:
+            read(pieces, len(head) - 5)
+        assert caught.value.status == 431
+        assert len(read(pieces, len(head) - 4)) == 1
+
+
 def test_a_head_that_never_ends_is_refused_at_the_limit() -> None:
     reader = HeadReader(1024)
     reader.feed(b"GET / HTTP/1.1\r\nA: ")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from support.commands import runner
+from support.faultydisk import FULL, FaultyDisk
 from wwfast.errors import ConfigError, WwfastError
 from wwfast.nodes.edit.store import Draft, Store
 from wwfast.nodes.registry import Registry
@@ -63,6 +64,21 @@ def test_entries_are_made_and_deleted_in_place(paths: Paths) -> None:
     store.change(lambda draft: draft.put(NODES, "n3", {"comment": "x"}), why="add")
     assert paths.nodes_conf.read_text() == TEXT.replace("  n2: {}\n", "  n2: {}\n  n3:\n    comment: x\n")
     store.change(lambda draft: draft.delete(NODES, "n3"), why="delete")
+    assert paths.nodes_conf.read_text() == TEXT
+
+
+def test_change_that_cannot_be_written_leaves_no_version_behind(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths.nodes_conf.write_text(TEXT)
+    edit(paths, "n1", comment="one")
+    kept = sorted(paths.history.iterdir())
+    disk = FaultyDisk(paths.nodes_conf.parent, monkeypatch)
+    disk.fail(FULL)
+    with pytest.raises((OSError, WwfastError)):
+        edit(paths, "n1", comment="two")
+    assert disk.struck
+    disk.heal()
+    assert sorted(paths.history.iterdir()) == kept
+    Store(paths).undo(Store(paths).recall())
     assert paths.nodes_conf.read_text() == TEXT
 
 

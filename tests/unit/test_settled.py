@@ -32,6 +32,17 @@ def test_settled_file_is_being_written_as_long_as_somebody_has_it_open_for_that(
     assert not written(file)
 
 
+def test_settled_file_that_was_written_a_moment_ago_is_left_alone_until_it_may_be_whole() -> None:
+    later = time.monotonic() + 60
+    written = time.time()
+    if settled.changing(written, later):  # the machine may have been busy meanwhile
+        assert time.time() >= written + settled.SETTLED
+    assert any(settled.changing(time.time(), later) for _ in range(100))
+    assert not any(settled.changing(time.time(), time.monotonic() - 1) for _ in range(100)), "not for ever"
+    assert not settled.changing(time.time() - settled.SETTLED, later)
+    assert not settled.changing(time.time() + 3600, later), "a clock that was wrong is not waited for"
+
+
 def test_settled_reading_waits_for_the_rest_and_ends_in_words(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("former")

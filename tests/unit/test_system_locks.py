@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from wwfast.errors import WwfastError
+from wwfast.system import locks
 from wwfast.system.locks import locked, waited
 
 KILLED = """
@@ -25,7 +27,8 @@ with locked(Path(sys.argv[1]), "one", "packing"):
 """
 
 
-def test_lock_that_is_held_names_what_is_done_and_who_does_it(tmp_path: Path) -> None:
+def test_lock_that_is_held_names_what_is_done_and_who_does_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locks, "DYING", 1e9)  # who lives is not waited for
     with locked(tmp_path, "one", "packing"):
         with pytest.raises(WwfastError) as refused, locked(tmp_path, "one", "deleting"):
             pass
@@ -35,6 +38,11 @@ def test_lock_that_is_held_names_what_is_done_and_who_does_it(tmp_path: Path) ->
     with locked(tmp_path, "one", "x"), pytest.raises(WwfastError) as refused, locked(tmp_path, "one", "deleting"):
         pass
     assert refused.value.message == f"one is in use: x (process {os.getpid()})", "nothing of the longer one before it"
+    with locks.opened(tmp_path / "new.lock") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)  # and has not said yet who it is
+        with pytest.raises(WwfastError) as refused, locked(tmp_path, "new", "deleting"):
+            pass
+    assert refused.value.message == "new is in use: another process"
 
 
 def test_lock_of_a_process_that_was_killed_is_waited_for_until_its_children_have_gone(tmp_path: Path) -> None:

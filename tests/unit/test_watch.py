@@ -173,6 +173,20 @@ def test_watch_without_inotify_looks_for_itself(tmp_path: Path) -> None:
     watch.close()
 
 
+def test_watch_without_inotify_sees_that_a_link_leads_to_another_directory_now(tmp_path: Path) -> None:
+    place, link = tmp_path / "place", tmp_path / "link"
+    place.mkdir()
+    link.symlink_to("place")
+    with leaks.descriptors_at_most(0):
+        watch = Watch()
+    assert watch.add([link])
+    assert not watch.add([link])
+    place.rename(tmp_path / "former")
+    place.mkdir()
+    assert watch.add([link])
+    watch.close()
+
+
 def test_watch_finds_the_directory_in_which_another_will_come(tmp_path: Path) -> None:
     assert existing(tmp_path) == tmp_path
     assert existing(tmp_path / "a/b/c") == tmp_path
