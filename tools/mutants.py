@@ -54,7 +54,8 @@ TESTS = {
     "system/run.py": "tests/unit/test_system_run.py",
     "system/locks.py": "tests/unit/test_system_locks.py",
     "system/folders.py": "tests/unit/test_system_folders.py " + DISK,
-    "system/within.py": "tests/property/test_system_within.py tests/unit/test_image_kernels.py",
+    "system/within.py": "tests/unit/test_watch.py tests/property/test_system_within.py "
+    "tests/unit/test_image_kernels.py",
     "system/*.py": DISK,
     "overlays/files/edit.py": "tests/unit/test_overlay_cli.py tests/adversity/test_overlay_disk.py",
     "overlays/making/store.py": OVERLAYS,
@@ -64,6 +65,9 @@ TESTS = {
 #: (file, what its line holds, what is tried): why nobody can tell.
 EXPLAINED = {
     ("daemon/traffic/scheduler.py", "self._clocks.get(share, 0.0), min(busy)", "1.0"): "a byte of credit",
+    ("daemon/traffic/scheduler.py", "self._clocks.get(share, 0.0) + size", "1.0"): "a byte of credit",
+    ("daemon/traffic/scheduler.py", "sum(max(0.0, whole - ticket.sent)", "1.0"): "a byte of work",
+    ("pack/cache.py", "if len(data) < HEAD.size:", "<="): "an index of no frames",
     ("daemon/traffic/scheduler.py", "held > HELD_AT_MOST", ">="): "held for exactly so long, and told a second later",
     ("net/http/serving.py", "self.clock() > end", ">="): "a turn of exactly so long",
     ("net/http/head.py", "end <= KEPT_BYTES", "<"): "a head of exactly so many bytes is read again",

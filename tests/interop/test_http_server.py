@@ -258,6 +258,19 @@ def test_http_connections_of_machines_that_are_off_are_found_out_by_the_kernel(s
         assert "timer:(keepalive," in subprocess.run(words, capture_output=True, text=True, check=True).stdout
 
 
+def test_http_server_that_is_closed_leaves_no_thread(site: Site) -> None:
+    before = set(threading.enumerate())
+    with running(site) as server, server.connect() as sock:
+        sock.sendall(get("/big"))
+        read_response(sock)
+        assert len(set(threading.enumerate()) - before) > 1, "its own, and those that open files"
+    end = time.monotonic() + 20
+    while set(threading.enumerate()) - before:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    assert server.server.connections == 0
+
+
 def test_http_loop_waits_for_nobody_who_has_gone_in_the_same_turn(site: Site) -> None:
     """The answer is sent and its connection is to close, and the client resets it before the loop looks at either."""
     waited = []

@@ -399,6 +399,28 @@ def test_a_share_that_had_nothing_to_ask_for_has_earned_no_credit() -> None:
     assert [turn[:4] for turn in turns[NARROWEST:]] in (["idle", "busy"] * 6, ["busy", "idle"] * 6)
 
 
+def test_places_of_several_shares_are_those_in_which_they_will_be_served() -> None:
+    """Shares whose nodes fetch other amounts, so that each has had another one when the places are told."""
+    scheduler = WaveScheduler(NARROWEST)
+    sizes = {"large": 8 * MIB, "small": 2 * MIB, "middle": 5 * MIB, "another": 3 * MIB}
+    for number in range(10):
+        for share, size in sizes.items():
+            scheduler.ask(f"{share}{number}", share, size, Patience.LONG, 0.0)
+    waiting = [key for key, ticket in scheduler.tickets.items() if ticket.queued]
+    served = [key for key in scheduler.tickets if key not in waiting]
+
+    def serve(many: int, now: float) -> None:
+        for _ in range(many):
+            scheduler.finished(served[-NARROWEST], True, now)
+            served.extend(key for key, _ in scheduler.tick(0, now))
+
+    serve(6, 0.5)
+    scheduler.tick(0, 1.0)
+    told = sorted(set(waiting) - set(served), key=lambda key: scheduler.standing(key) or (0, 0.0))
+    serve(len(told), 1.1)
+    assert served[-len(told) :] == told
+
+
 def told_to_come_again(rate: float, many: int) -> int:
     """Seconds that the last of so many behind those in service is told, at a rate that was measured (0: none)."""
     scheduler = WaveScheduler(NARROWEST)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import time
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,24 @@ def test_watch_of_a_directory_that_was_made_again_with_its_inode_begins_again(tm
         (place / "file").unlink()
         place.rmdir()
         assert watch.changed()
+    watch.close()
+
+
+def test_watch_forgets_what_is_gone(tmp_path: Path) -> None:
+    watch, places = Watch(), [f"{tmp_path}/one of many places that come once {number}" for number in range(2000)]
+    watch.add([tmp_path], contents=False)
+    tracemalloc.start()
+    try:
+        for some in (places[:100], places):  # the first to have seen what it takes at all
+            before = tracemalloc.get_traced_memory()[0]
+            for place in some:
+                os.mkdir(place)  # noqa: PTH102 - no object is to stay
+                assert watch.add([place])
+                os.rmdir(place)  # noqa: PTH106
+            assert watch.changed()
+        assert tracemalloc.get_traced_memory()[0] - before < 100 * len(places)
+    finally:
+        tracemalloc.stop()
     watch.close()
 
 

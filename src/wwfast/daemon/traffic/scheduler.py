@@ -214,11 +214,11 @@ class WaveScheduler:
     def _first(self) -> str | None:
         """The waiting node whose turn is next; forgets queue entries that no longer wait."""
         best: str | None = None
-        least = 0.0
+        least = 0.0, ""
         for share, queue in self._queues.items():
             while queue and not self._waits(queue[0]):
                 heapq.heappop(queue)
-            clock = self._clocks.get(share, 0.0)
+            clock = self._clocks.get(share, 0.0), share  # of two alike the same one as in `_sweep`
             if queue and (best is None or clock < least):
                 best, least = queue[0][1], clock
         return best
