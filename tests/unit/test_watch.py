@@ -127,6 +127,7 @@ def test_watch_forgets_what_is_gone(tmp_path: Path) -> None:
         assert tracemalloc.get_traced_memory()[0] - before < 100 * len(places)
     finally:
         tracemalloc.stop()
+    assert not watch.add([tmp_path], contents=False), "and nothing else"
     watch.close()
 
 
