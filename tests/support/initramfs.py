@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -39,8 +39,9 @@ def archive(files: Mapping[str, bytes]) -> bytes:
     return newc.archive(entries)
 
 
-def initramfs(version: str = "", pack: Callable[[bytes], bytes] = GZIP) -> bytes:
-    """With microcode in front, as it lies on every machine of Intel's, and the module of a version."""
+def initramfs(version: str = "", pack: Callable[[bytes], bytes] = GZIP, programs: Iterable[str] = ()) -> bytes:
+    """With microcode in front, as it lies on every machine of Intel's, the module of a version, and programs."""
     early = archive({"kernel/x86/microcode/GenuineIntel.bin": b"microcode" * 100})
     files = {"init": b"#!/bin/sh\n", "usr/lib/dracut/modules.txt": b"base\nnetwork\n"}
+    files |= {f"usr/{'sbin' if name.startswith('mkfs') else 'bin'}/{name}": b"\x7fELF" for name in programs}
     return early + bytes(-len(early) % 512) + pack(archive(files | (scripts(version) if version else {})))

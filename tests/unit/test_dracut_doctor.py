@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from support.healthy import CONFIG, RELEASE, Healthy, put
 from support.initramfs import LOAD, PARSE, initramfs
 from wwfast.cli.main import main
+from wwfast.images.stage1 import programs
 from wwfast.paths import Paths
 
 WHERE = f"boot/initramfs-{RELEASE}.img"
@@ -164,3 +166,72 @@ def test_dracut_is_told_of_when_the_tag_is_set_and_when_an_image_is_built(
     with pytest.raises(SystemExit):
         main(["--root", str(site.paths.root), "image", "build", "deb"])
     assert capsys.readouterr().err == ""
+
+
+CORE = programs.of_scripts()
+OWN = ["sfdisk", "mkfs.ext4", "e2label", "mkswap"]
+PARTS = "/dev/disk/by-partlabel"
+DISK = {
+    "root": f"{PARTS}/root",
+    "disks": {"/dev/vda": {"partitions": {"root": {"size_mib": "100"}, "swap": {"size_mib": "9"}, "data": {}}}},
+    "filesystems": {
+        f"{PARTS}/root": {"format": "ext4", "path": "/"},
+        f"{PARTS}/swap": {"format": "swap"},
+        f"{PARTS}/data": {"format": "xfs", "path": "/data"},
+    },
+}
+ON = f"for {{}} on {PARTS}/{{}}: a boot stops where there is none yet"
+STOPS = ": a boot stops$"
+
+
+@pytest.mark.parametrize(
+    ("inside", "overlays", "says"),
+    [
+        ([*CORE, *OWN, "mkfs.xfs", "xfs_db"], "sfdisk mkfs mkswap", []),
+        ([*CORE, *OWN], "sfdisk mkfs mkswap", ["mkfs.xfs, xfs_db " + ON.format("xfs", "data")]),
+        (
+            [*CORE, "e2label"],
+            "sfdisk mkfs mkswap",
+            [
+                f"sfdisk for a partition table{STOPS}",
+                "mkfs.ext4 " + ON.format("ext4", "root"),
+                "mkswap " + ON.format("swap space", "swap"),
+                "mkfs.xfs, xfs_db " + ON.format("xfs", "data"),
+            ],
+        ),
+        ([*CORE, "e2label"], "mkswap", ["mkswap " + ON.format("swap space", "swap")]),
+        (
+            ["cat", "sh"],
+            "sfdisk",
+            [f"blkid, wipefs, partx, mount.* for whatever is done with disks{STOPS}", "sfdisk for"],
+        ),
+        ([*CORE, *OWN], "ignition", ["mkfs.xfs, xfs_db " + ON.format("xfs", "data")]),
+        ([*CORE, "ignition"], "ignition", []),
+    ],
+    ids=str,
+)
+def test_dracut_doctor_tells_which_programs_for_disks_an_initramfs_lacks(
+    site: Healthy, doctor: Any, inside: list[str], overlays: str, says: list[str]
+) -> None:
+    site.entries = {"n1": site.entries["n1"] | DISK | {"system overlay": ["wwinit", *overlays.split()]}}
+    site.profiles["default"]["runtime overlay"] = []
+    brings(site, initramfs("4.7.0", programs=inside))
+    found = [each for each in doctor() if f"/{WHERE} of image deb lacks " in each[1]]
+    assert len(found) == len(says)
+    for (level, message, fix), words in zip(found, says, strict=True):
+        assert re.search(f"lacks {words}", message), message
+        assert level == ("error" if re.search(STOPS, message) else "warning")
+        assert 'dracut --force --no-hostonly --add wwinit --install "' in fix
+        assert "apt-get install" in fix, "the image has none of these either"
+
+
+def test_disks_doctor_tells_which_programs_an_image_lacks(site: Healthy, doctor: Any) -> None:
+    """In one stage, and for stage-1, which is made of them."""
+    kind = {"tags": {"IPXEMenuEntry": "initrd"}, "system overlay": ["wwinit", "mkfs"], "runtime overlay": []}
+    site.entries = {"n1": site.entries["n1"] | kind | {"filesystems": {"/dev/vdb": {"format": "xfs"}}}}
+    for name in [*CORE, "mkfs.xfs"]:
+        put(site.rootfs / "usr/bin" / name, b"\x7fELF", 0o755)
+    run(site, "image", "build", "deb")
+    [(level, message, fix)] = [each for each in doctor() if "xfs" in each[1]]
+    assert (level, fix.partition("  ")[0]) == ("warning", "wwfast image exec deb -- apt-get install -y xfsprogs")
+    assert message == "n1: image deb lacks xfs_db for xfs on /dev/vdb: a boot stops where there is none yet"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 import zstandard
 
 from support.initramfs import LOAD, PARSE, archive, initramfs, scripts
+from wwfast.archive import newc
 from wwfast.archive.initramfs import members
 from wwfast.archive.stream import DamagedError
 from wwfast.images.kernels import detect
@@ -97,7 +99,7 @@ def test_dracut_module_is_found_in_an_initramfs_and_its_version(tmp_path: Path, 
     file = tmp_path / "initramfs"
     file.write_bytes(initramfs(version, PACKERS[packer]))
     module = examine(file)
-    assert module == (version, "")
+    assert module == (version, "", [])
     assert (module.since in BOOTS) == (version >= "4.6.2")
     assert (told(version) == "none") == (version == "")
 
@@ -146,7 +148,25 @@ def test_dracut_initramfs_of_zeros_takes_no_time(tmp_path: Path) -> None:
     file = tmp_path / "initramfs"
     with file.open("wb") as made:
         made.truncate(64 << 20)
-    assert examine(file) == ("", "")
+    assert examine(file) == ("", "", [])
+
+
+def test_dracut_initramfs_tells_which_programs_are_in_it(tmp_path: Path) -> None:
+    """Wherever a program may lie, links to one among them; not what stands below, or what is none."""
+    inside = ["bin/a", "sbin/b", "usr/bin/c", "usr/sbin/d", "usr/local/bin/e", "usr/bin/below/f", "usr/lib/g"]
+    entries = [newc.Entry(name.encode(), stat.S_IFREG | 0o755, 0, 0, 0, b"x") for name in inside]
+    entries.append(newc.Entry(b"usr/sbin/h", stat.S_IFLNK | 0o777, 0, 0, 0, b"busybox"))
+    entries.append(newc.Entry(b"usr/sbin/i", stat.S_IFREG | 0o644, 0, 0, 0, b"x"))
+    file = tmp_path / "initramfs"
+    file.write_bytes(gzip.compress(newc.archive(entries)))
+    assert examine(file).programs == ["a", "b", "c", "d", "e", "h"]
+
+
+def test_dracut_module_of_an_initramfs_that_is_damaged_behind_it_is_known(tmp_path: Path) -> None:
+    """The kernel may make as much of it; which programs there are nobody knows."""
+    file = tmp_path / "initramfs"
+    file.write_bytes(initramfs("4.7.0", bytes) + b"garbage" * 40)
+    assert examine(file) == ("4.7.0", "", None)
 
 
 def test_dracut_initramfs_with_a_wrong_archive_inside_is_damaged(tmp_path: Path) -> None:

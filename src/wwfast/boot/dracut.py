@@ -6,6 +6,7 @@ image, system and runtime overlay, as gzip. What it must be told is on the kerne
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from wwfast.boot.ways import BESIDE, DRACUT, MIB, Choice, Machine, UnfitError, Way, whole
@@ -48,8 +49,14 @@ def initramfs(image: ServedImage, release: str) -> Initramfs:
 
 def _makes(image: ServedImage, release: str) -> str:
     """How to come by a right one."""
-    dracut = f"dracut --force --no-hostonly --add wwinit --kver {release}"
-    return f"with warewulf-dracut in it, wwfast image exec {image.name} -- {dracut}; wwfast image build {image.name}"
+    return f"with warewulf-dracut in it, {makes(image.name, release)}"
+
+
+def makes(image: str, release: str, programs: Sequence[str] = ()) -> str:
+    """What makes the initramfs of a kernel in an image, with these programs of the image in it."""
+    install = f' --install "{" ".join(programs)}"' if programs else ""
+    dracut = f"dracut --force --no-hostonly --add wwinit{install} --kver {release}"
+    return f"wwfast image exec {image} -- {dracut}; wwfast image build {image}"
 
 
 def way(image: ServedImage, release: str, root: str = "", args: str = "") -> Way:

@@ -20,7 +20,7 @@ from wwfast.boot.stages import Stage
 from wwfast.boot.ways import DRACUT, OF_UDEV
 from wwfast.config import checks
 from wwfast.config.checks import NEVER, UPDATE, on_disk
-from wwfast.doctor import initramfs, initrd, reach
+from wwfast.doctor import disks, initramfs, initrd, reach
 from wwfast.doctor.finding import ERROR, WARNING, Fault, Finding, Scene, grouped
 from wwfast.errors import ConfigError, WwfastError
 from wwfast.images import names
@@ -83,7 +83,8 @@ class Rehearsal:
         yield from itertools.chain(*failed.values())
         if not failed[SYSTEM]:
             lists = (overlays_of(node, SYSTEM), overlays_of(node, RUNTIME), node.image_name, node.ipxe_template)
-            by = (node.init, node.kernel.args, dracut.entry(node))
+            made = (node.root, node.disks, node.filesystems, node.resources)
+            by = (node.init, node.kernel, dracut.entry(node), *made)
             yield from self._once(("root", *lists, *by), node, self._root)
 
     def _of_overlays(self, node: Node, context: str) -> list[Fault]:
@@ -142,6 +143,7 @@ class Rehearsal:
         script = self._paper.boot_script(node, self._ask(node)).text or ""
         preloads = by_dracut or f"/{Stage.RUNTIME}/" in script or stage1.PRELOADS in script
         yield from initrd.refreshed(node, root, preloads)
+        yield from disks.prepared(node, root, self._paper.kernel(node))
 
     def _ask(self, node: Node, fmt: str = "") -> Ask:
         mac = next((it.hwaddr for it in node.network_devices.values() if it.hwaddr), WITHOUT)

@@ -25,7 +25,7 @@ PLACE = "initramfs"  # of a build
 
 class InitramfsInfo(msgspec.Struct, frozen=True):
     """`path` in the image; `file` below PLACE, of `size` bytes and with a digest (hex); `kernel` is the release of the
-    one it is for, or its version; `module` and `unread` as in kernels.initramfs.Module."""
+    one it is for, or its version; `module`, `unread` and `programs` as in kernels.initramfs.Module."""
 
     path: str
     file: str
@@ -35,6 +35,7 @@ class InitramfsInfo(msgspec.Struct, frozen=True):
     mtime: int
     module: str
     unread: str = ""
+    programs: list[str] | None = None
 
 
 Kept = Sequence[InitramfsInfo]
@@ -80,7 +81,7 @@ def look(tree: Path, kernels: Iterable[Kernel], former: Path | None, kept: Kept 
     """Of these kernels, where nodes boot by the module (`wanted`) or the tree has it. Raises OSError."""
     if not wanted and not initramfs.carried(tree):
         return Own(tree, None, former, kept)
-    known = {each.digest: each for each in kept or () if not each.unread}  # what was not is tried again
+    known = {each.digest: each for each in kept or () if not each.unread and each.programs is not None}
     made = dict[str, InitramfsInfo]()
     for kernel in kernels:
         name = kernel.release or kernel.version
@@ -89,7 +90,7 @@ def look(tree: Path, kernels: Iterable[Kernel], former: Path | None, kept: Kept 
             continue
         facts, digest = one.file.stat(), files.digest(one.file)
         before = known.get(digest)
-        module = initramfs.examine(one.file) if before is None else Module(before.module)
+        module = initramfs.examine(one.file) if before is None else Module(before.module, programs=before.programs)
         file = f"{len(made)}-{one.path.rpartition('/')[2]}"
         made[name] = InitramfsInfo(one.path, file, name, facts.st_size, digest, int(facts.st_mtime), *module)
     return Own(tree, list(made.values()), former, kept)

@@ -1,4 +1,4 @@
-"""The initramfs of a kernel in a tree, and whether Warewulf's dracut module (90wwinit) is in it, of which version.
+"""The initramfs of a kernel in a tree, and what is in it: Warewulf's dracut module (90wwinit) of a version, programs.
 
 Which file it is goes by the kernel's release, whole: `initramfs-5.14.0-570.el9_8.0.1.x86_64.img` has two versions in
 its name, and one made for another kernel has other drivers.
@@ -25,6 +25,7 @@ OTHERS = re.compile(r"rescue|kdump|fallback")
 MODULES = ("/usr/lib/dracut/modules.d/*wwinit", "/lib/dracut/modules.d/*wwinit")
 LARGEST = 2 << 30  # bytes: more is loaded by no boot loader
 SCRIPT = 1 << 20  # bytes of a hook that are looked at
+PROGRAMS = 10_000  # in one initramfs: where there are more nobody knows which
 
 #: Warewulf's versions from which a module does what it does, in their order. The last two boot from here: what the
 #: others unpack without `cpio -u` keeps the image's file where an overlay has the same one, and is a link to `.` where
@@ -32,6 +33,7 @@ SCRIPT = 1 << 20  # bytes of a hook that are looked at
 NONE, OLDEST, OLD, NEAR, ABLE, NEWEST = "", "4.5.3", "4.5.7", "4.6.0", "4.6.2", "4.7.0"
 BOOTS = (ABLE, NEWEST)
 HOOK = re.compile(r"lib/dracut/hooks/[a-z-]+/\d+-?(parse|load)-wwinit\.sh")
+PROGRAM = re.compile(r"(?:usr/(?:local/)?)?s?bin/([^/]+)")
 UNCONDITIONAL = re.compile(r"\bcpio\b[^|\n]*\s(-[a-z]*u|--unconditional\b)")
 
 
@@ -87,25 +89,28 @@ def _whole(file: Path) -> bool:
 
 class Module(NamedTuple):
     """`since` is the version from which Warewulf's module is as this one, "" where there is none; `unread` why nobody
-    knows."""
+    knows. `programs` are all that are beside it, by name; None where nobody knows."""
 
     since: str = NONE
     unread: str = ""
+    programs: list[str] | None = None
 
 
 def examine(file: Path) -> Module:
-    """Which module is in an initramfs; in as many seconds as it takes to unpack it."""
+    """What is in an initramfs; in as many seconds as it takes to unpack it."""
     scripts: dict[str, str] = {}
+    programs: set[str] = set()
     try:
         for member, source in members(file):
             hook = HOOK.search(member.name)
             if hook and stat.S_ISREG(member.mode):
                 scripts[hook[1]] = source.read(min(member.size, SCRIPT)).decode(errors="replace")
-                if len(scripts) == 2:
-                    break
+            program = PROGRAM.fullmatch(member.name)
+            if program and len(programs) <= PROGRAMS and (stat.S_ISLNK(member.mode) or member.mode & 0o111):
+                programs.add(program[1])
     except (OSError, WwfastError) as error:
-        return Module(unread=str(error))
-    return Module(version(scripts))
+        return Module(version(scripts)) if len(scripts) == 2 else Module(unread=str(error))
+    return Module(version(scripts), programs=sorted(programs) if len(programs) <= PROGRAMS else None)
 
 
 def in_tree(root: Path) -> Module:

@@ -37,7 +37,10 @@ PACKAGES: dict[str, dict[str, str]] = {
     "umount": {"debian": "mount", "": "util-linux"},
     "sfdisk": {"debian": "fdisk", "": "util-linux"},
     **{name: {"": "util-linux"} for name in ("blkid", "wipefs", "partx", "mkswap")},
-    "mkfs.ext4": {"": "e2fsprogs"},
+    **{name: {"": "e2fsprogs"} for name in ("mkfs.ext4", "mkfs.ext3", "mkfs.ext2", "e2label")},
+    **{name: {"": "xfsprogs"} for name in ("mkfs.xfs", "xfs_db")},
+    **{name: {"suse": "btrfsprogs", "": "btrfs-progs"} for name in ("mkfs.btrfs", "btrfs")},
+    **{name: {"": "dosfstools"} for name in ("mkfs.vfat", "fatlabel")},
     "sh": {"debian": "dash", "alpine": "busybox", "": "bash"},
 }
 NAMESAKES = ("curl", "gzip", "cpio", "tar", "zstd")  # packages of one program
@@ -78,12 +81,25 @@ def optional() -> list[str]:
 
 def for_disks() -> list[str]:
     """What is called for every root on a disk."""
-    return [*inside(), *_named(DISKS, "#%")]
+    return [*inside(), *of_scripts()]
+
+
+def of_scripts() -> list[str]:
+    """What is called for whatever is wanted of a disk."""
+    return _named(DISKS, "#%")
+
+
+def making(wanted: str) -> list[str]:
+    """What is called to make this: a table (sfdisk), swap space, a file system by its format."""
+    kind = {"fat": "vfat", "msdos": "vfat"}.get(wanted, wanted)
+    first = {"sfdisk": "sfdisk", "swap": "mkswap"}.get(kind, f"mkfs.{kind}")
+    lines = re.findall(r"^#%\? (.+)$", DISKS.read_text(), re.MULTILINE)
+    return next((words for line in lines if (words := line.split())[0] == first), [first])
 
 
 def for_some_disks() -> list[str]:
     """What is called for some kinds of partitions and file systems alone, or for what stays on them."""
-    return [*_named(DISKS, "#%?"), *for_what_stays()]
+    return [*dict.fromkeys(_named(DISKS, "#%?")), *for_what_stays()]
 
 
 def for_what_stays() -> list[str]:

@@ -6,8 +6,15 @@
 # What it calls; `wwfast image build` collects these for stage-1 of nodes whose root is on a disk.
 #% blkid wipefs partx mount umount mkdir cat head wc sync rm readlink tail tr sleep modprobe
 #
-# What it calls for what is wanted alone, where the image has it.
-#%? sfdisk mkswap mkfs.ext4 mkfs.ext3 mkfs.ext2 e2label mkfs.xfs xfs_db mkfs.btrfs btrfs mkfs.vfat fatlabel
+# What it calls for what is wanted alone, where the image has it; a line for each: the first one makes it.
+#%? sfdisk
+#%? mkswap
+#%? mkfs.ext4 e2label
+#%? mkfs.ext3 e2label
+#%? mkfs.ext2 e2label
+#%? mkfs.xfs xfs_db
+#%? mkfs.btrfs btrfs
+#%? mkfs.vfat fatlabel
 
 NEW=WWFAST-NEW    # label of a file system that is not whole yet: it is made again
 MARK=.wwfast-root # file of a root that was made by us, and may be made anew
