@@ -30,18 +30,19 @@ KERNEL = 256 << 10
 RACK = 50  # nodes
 RACK_RATE = 40e6  # bit/s; the head's link is a tenth of the sum
 BLOB, CLIENTS, ROUNDS = 256, 32, 5  # MiB, at once, times
+NODE_RATE = 250e3  # bit/s of each of two heads for each node: all have what they need after two minutes
 SHARED_RATE = 300e6  # bit/s of every link, where caches are compared with none
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--only", choices=("flat", "caches", "blob"), help="one group of rows")
+    parser.add_argument("--only", choices=("flat", "caches", "failover", "blob"), help="one group of rows")
 
 
 def run(bench: Bench) -> None:
     versions()
     bench.peer("nginx", "nginx", "-v")
     bench.peers |= conditions()
-    for rows in (flat, caches, blob):
+    for rows in (flat, caches, failover, blob):
         if bench.args.only in (None, rows.__name__):
             rows(bench)
 
@@ -91,6 +92,40 @@ def caches(bench: Bench) -> None:
     )  # fmt: skip
 
 
+def failover(bench: Bench) -> None:
+    """Rows 3: two heads, of which one falls silent when half of the time is over that it takes with both."""
+    count = 4 * RACK if bench.quick else 1000
+    both = heads(count)
+    one = heads(count, play.Fail(0, both.seconds / 2))
+    if both.failures:
+        raise SystemExit("\n".join(both.failures[:5]))
+    bench.record(
+        "3-failover-lost", f"of {count} nodes those that one of two heads took with it", len(one.failures),
+        unit="nodes", target="<= 0",
+    )  # fmt: skip
+    bench.record(
+        "3-failover-last", f"{count} nodes, one of two heads silent from half time on: time to the last", one.seconds,
+        theirs=both.seconds, peer="both heads", target="<= 1.7 x",
+    )  # fmt: skip
+    bench.note(f"nodes went to another head {one.moved} times, {both.moved} with both there")
+
+
+def heads(count: int, fail: play.Fail | None = None) -> Report:
+    """Without caches, so that all nodes wait for a head all the time."""
+    return play.in_racks(
+        count,
+        count // RACK,
+        head_rate=count * NODE_RATE,
+        rack_rate=1e9,
+        image_mib=IMAGE,
+        cached=False,
+        kernel=KERNEL,
+        heads=2,
+        fail=fail,
+        on_progress=lambda _: None,
+    )
+
+
 def blob(bench: Bench) -> None:
     """Row 5: one large blob to many caches at once, as nginx sends a file of that size; no link is shaped."""
     size, rounds = (32, 1) if bench.quick else (BLOB, ROUNDS)
@@ -106,7 +141,7 @@ def blob(bench: Bench) -> None:
         theirs: list[float] = []
         for _ in range(rounds):
             with Link() as link, Head(root, link) as head:
-                play.named(root, head)
+                play.named(head)
                 ours.append(fetched(link, f"/blob/{image.name}"))
             with Link() as link, Server("nginx", tree, PORT, within=link.server):
                 theirs.append(fetched(link, "/image/x"))

@@ -15,10 +15,10 @@ from wwfast.errors import WwfastError
 from wwfast.storm.racks import Fabric, shares
 
 
-def wwfast(*words: str) -> subprocess.CompletedProcess[str]:
+def wwfast(*words: str, seconds: float = 110) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("WWFAST_")}
     argv = [sys.executable, "-m", "wwfast", *words]
-    return subprocess.run(argv, capture_output=True, text=True, timeout=110, env=environment, check=False)
+    return subprocess.run(argv, capture_output=True, text=True, timeout=seconds, env=environment, check=False)
 
 
 @pytest.mark.root
@@ -57,6 +57,35 @@ def test_storm_in_racks_carries_each_byte_to_each_rack_once() -> None:
     assert 30 * of_rack < result["bytes"]
     left = subprocess.run(["ip", "netns"], capture_output=True, text=True, check=True).stdout
     assert "wwrack-" not in left
+
+
+TWO = ("--racks", "1", "--heads", "2")
+
+
+@pytest.mark.root
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("fail", ["head@0.5", "head@10", "head2@5", "kill@4", "kill2@12"])
+def test_storm_in_racks_with_two_heads_loses_no_node_with_one_of_them(fail: str) -> None:
+    """In the midst of scripts, kernels and images: real scripts and lists, from a head that follows the other."""
+    shape = ("--racks", "2", "--heads", "2", "--head-rate", "0.03", "--rate", "1", "--image-size", "2")
+    done = wwfast("storm", "--nodes", "16", *shape, "--fail", fail, "--json", seconds=500)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["failures"] == []
+    assert result["heads that failed"] > 0
+    assert {stage: value["nodes"] for stage, value in result["stages"].items()} == dict.fromkeys(
+        ("ipxe", "kernel", "stage1", "pieces", "image", "system", "runtime"), 16
+    )
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("--heads", "2"), ("--fail", "head@1"), *((*TWO, "--fail", each) for each in ("head3@1", "head", "x@1"))],
+)
+def test_storm_refuses_heads_that_it_cannot_play(words: tuple[str, ...]) -> None:
+    done = wwfast("storm", "--nodes", "1", *words)
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
 
 
 @pytest.mark.parametrize(

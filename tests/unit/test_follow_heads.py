@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 import pytest
 
+from support.scenes import CONF, scene
 from wwfast.boot import heads
 from wwfast.boot.stages import Stage
 from wwfast.config.settings import Settings, parse
 from wwfast.daemon.boot.guard import Guard
+from wwfast.doctor import racks as doctor
 from wwfast.errors import ConfigError, UsageError, WwfastError
-from wwfast.heads import manifest
+from wwfast.heads import key, manifest
 from wwfast.heads.closings import Closings
 from wwfast.heads.following import address
 from wwfast.heads.manifest import Entry
@@ -128,3 +131,38 @@ def test_follow_boot_that_ended_at_one_head_is_over_at_the_other() -> None:
     second.saw_dhcp(MAC, boots=True)
     second.ended_elsewhere(MAC, 60.0)
     assert second.refuses(NODE, Stage.SYSTEM, MAC, "10.0.0.11", 987) is None, "it boots anew since"
+
+
+# -- doctor -------------------------------------------------------------------------------------------------------
+
+
+def told(paths: Paths, **running: object) -> list[str]:
+    text = json.dumps({"ipaddr": "10.0.0.1/24", "wwfast": {"heads": ["10.0.0.1", "10.0.0.2"]}})
+    made = scene(paths, CONF.replace("PORT", "9873"), running=running)
+    given = msgspec.structs.replace(parse(text.encode(), paths), locations=paths)
+    return [f"{it.level}: {it.message}" for it in doctor.heads(replace(made, settings=given))]
+
+
+def test_follow_doctor_tells_of_keys(paths: Paths) -> None:
+    [said] = told(paths)
+    assert said.startswith("warning: wwfast: heads names other heads, and there is no key")
+    place = key.make(paths)
+    assert told(paths) == []
+    place.chmod(0o640)
+    [said] = told(paths)
+    assert said.startswith("error: the key of heads is no secret")
+    assert "(mode 0640)" in said
+
+
+def test_follow_doctor_tells_of_heads_that_are_behind(paths: Paths) -> None:
+    key.make(paths)
+    well = {"address": "10.0.0.2", "behind": 0.0, "seen": 1.0, "silent": False, "said": "", "missing": 0}
+    assert told(paths, peers={"two": well}) == []
+    assert told(paths, peers={"two": well | {"behind": 5.0, "missing": 1 << 30}}) == [], "an image takes its time"
+    for change, words in (
+        ({"silent": True, "seen": 90.0}, "head two (10.0.0.2) has not asked for 90 s"),
+        ({"said": "disk full"}, "head two (10.0.0.2) cannot follow: disk full"),
+        ({"behind": 100.0, "missing": 3 << 20}, "head two (10.0.0.2) is 100 s behind: 3 MiB are still to come"),
+    ):
+        [said] = told(paths, peers={"two": well | change})
+        assert words in said

@@ -342,6 +342,25 @@ def test_stage1_drivers_leave_the_memory_before_the_image_comes(tmp_path: Path) 
 
 
 @pytest.mark.root
+@pytest.mark.parametrize(("heads", "meanwhile"), [("", "15"), (" wwfast.heads=http://a,http://b", "6")])
+def test_follow_stage1_request_that_nobody_hears_is_given_up_soon(tmp_path: Path, heads: str, meanwhile: str) -> None:
+    """By TCP itself, where there is another head; the system has what it had."""
+    root = bare(tmp_path, f"wwfast.root=tmpfs wwid=n{heads}")
+    tries = root / "proc/sys/net/ipv4/tcp_retries2"
+    tries.parent.mkdir(parents=True)
+    tries.write_text("15\n")
+    (root / "newroot").mkdir()
+    (root / "newroot/init").touch(0o755)
+    done = inside(root, f"{ORDER}\nfetch_list() {{ echo tries $(cat {TRIES}) >> /calls; }}", main=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"tries {meanwhile}\n" in (root / "calls").read_text()
+    assert tries.read_text() == "15\n"
+
+
+TRIES = "/proc/sys/net/ipv4/tcp_retries2"
+
+
+@pytest.mark.root
 @pytest.mark.parametrize("lacks", ["", "device", "size", "mkfs.ext4"])
 def test_stage1_writes_to_a_tmpfs_where_there_is_no_zram(tmp_path: Path, lacks: str) -> None:
     root = bare(tmp_path, "wwfast.root=squashfs wwfast.upper=zram wwid=n")

@@ -233,6 +233,7 @@ def test_storm_report_sums_up() -> None:
             "elsewhere": index % 2,
             "size": {"image": 100 + index, "ipxe": 7},
             "cached": ["image"],
+            "moved": 1,
             "finished": float(index),
         }
         for index in range(10)
@@ -279,3 +280,52 @@ def test_storm_ends_when_a_step_of_it_fails() -> None:
     plan = Plan("127.0.0.1", 99_999, 3, [Step("ipxe", "/ipxe/{mac}")], own_addresses=False)
     with pytest.raises(OverflowError):
         asyncio.run(asyncio.wait_for(Driver(*plan.nodes(lambda mac: Script(mac).follow)).run(), 10))
+
+
+A, B = "10.0.0.1:9873", "10.0.0.2:9873"
+TWO_HEADS = """#!ipxe
+chain --replace --autofree --timeout 5000 http://10.0.0.2:9873/ipxe/{mac}?memsize=${{memsize}}&moved=1 ||
+set base http://10.0.0.1:9873
+:start
+kernel --name kernel --timeout 20000 ${{base}}/kernel/{mac} || goto failed
+:failed
+chain --replace --autofree --timeout 10000 http://10.0.0.1:9873/ipxe/{mac}?memsize=&moved=1 ||
+:others
+chain --replace --autofree --timeout 10000 http://10.0.0.2:9873/ipxe/{mac}?memsize=&moved=1 ||
+iseq ${{delay}} 32 && chain --replace --autofree http://10.0.0.1:9873/ipxe/{mac} ||
+goto start
+"""
+
+
+def test_storm_script_with_two_heads_is_played_as_ipxe_does_to_follow_it() -> None:
+    mac = hwaddr(1)
+    begin, kernel, runtime = Script(mac).follow(Step("ipxe", "/", leads=True), TWO_HEADS.format(mac=mac))
+    assert (begin.target, begin.begins, begin.optional) == (f"http://{B}/ipxe/{mac}?memsize=&moved=1", True, True)
+    assert [url.split("/")[2] for url in kernel.others] == [A, B]
+    assert (kernel.target, runtime.others) == (f"/kernel/{mac}", [A, B])
+
+
+def test_storm_node_moves_to_the_head_that_its_script_names_and_to_another_to_follow_one_that_fails() -> None:
+    mac = hwaddr(1)
+    text = TWO_HEADS.format(mac=mac)
+    one = node(Step("ipxe", f"/ipxe/{mac}", leads=True), follow=Script(mac).follow)
+    assert one.start().host == A
+    one.on_connected()
+    assert one.on_data(answer(body=text.encode()), 0.0).host == B, "its own first one"
+    assert one.patience == 10.0
+    assert one.on_lost("silent", 5.0).host == A, "it is not there"
+    assert b"GET /kernel/" in one.on_connected().data
+    assert one.patience == 20.0
+    assert one.on_lost("silent", 25.0).kind is Kind.SLEEP
+    assert one.on_rested().host == A, "it may only have waited its turn"
+    moved = one.on_lost("silent", 35.0)
+    assert (moved.kind, moved.host) == (Kind.CONNECT, B)
+    one.on_connected()
+    text = text.partition("\n")[2].partition("\n")[2].replace("set base http://10.0.0.1", "set base http://10.0.0.2")
+    assert one.on_data(answer(body=text.encode()), 36.0).kind is Kind.SEND
+    assert one.on_data(answer(body=b"kernel"), 37.0).host == B
+    one.on_connected()
+    assert one.on_lost("cut", 40.0).host == A, "wwclient asks the other one at once"
+    one.on_connected()
+    assert one.on_data(answer(body=b"overlay"), 41.0) == OVER
+    assert (one.record.failure, one.record.moved) == ("", 2)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from wwfast.archive.artefact import FORMATS, GZ, RAW, Artefact
-from wwfast.boot import caches, dracut, stage1, ways
+from wwfast.boot import caches, dracut, heads, stage1, ways
 from wwfast.boot.caches import Caches
 from wwfast.boot.loader.script import plain
 from wwfast.boot.loader.urls import Urls
@@ -72,7 +72,7 @@ class Ask:
     """What a request adds to (node, stage): `compress` as asked; `machine` as its loader tells it or is known to be;
     `image` (NAME@BUILD) that the script of this boot began with; `arch` of the node where its script found that the
     image is for another; `tar` for the runtime overlay of wwclient; `peer`, the address that asks; for the script,
-    `place` in the queue for downloads (0: none) and `eta` in seconds."""
+    `place` in the queue for downloads (0: none) and `eta` in seconds; `moved`: the script of another head sent it."""
 
     wwid: str
     compress: str = ""
@@ -84,6 +84,7 @@ class Ask:
     peer: str = ""
     place: int = 0
     eta: int = 0
+    moved: bool = False
 
     @property
     def format(self) -> str:
@@ -97,6 +98,7 @@ class Planner:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._caches = Caches(settings.wwfast.caches)
+        self._heads = heads.authorities(settings)
 
     def plan(self, standing: Standing, node: Node | None, stage: Stage, ask: Ask, overlay: Overlay) -> BootPlan | None:
         """Decide. None where `overlay` has none yet. Raises UnresolvedError where `standing` does not know."""
@@ -240,6 +242,7 @@ class Planner:
         way = self._way(standing, node, ask, image, bool(near))
         variables |= {"way": plain(way.why), **self._downloads(standing, node, ask, image)}
         variables |= {"cached": self._cached(standing, node, ask, image, near), "silence": caches.SILENCE}
+        variables |= self._elsewhere(node, ask)
         overlays = self._overlays(node, way.root, GZ if way.root else image.boot_format, overlay)
         if overlays is None:
             return None
@@ -251,11 +254,31 @@ class Planner:
             need = ways.total(way.way.need)
             release = self.kernel(standing, node, ask).version
             preload = bool(overlays["preload"])
-            arguments = stage1.arguments(image, release, node, urls.base, way.root, need, preload=preload)
+            all_heads = [urls.base, *(other.base for other in self._others(node, ask))]
+            arguments = stage1.arguments(image, release, node, all_heads, way.root, need, preload=preload)
             arguments += stage1.sources(standing.blobs, image, way.root, near)
             stage1.require_room(node, arguments)
             variables |= {"stages": [Stage.STAGE1.value], "preload": False, "kernel_args": Expanded(arguments)}
         return replace(self._script_of(standing, node.id, name, variables), way=way, image=image.build)
+
+    def _others(self, node: Node, ask: Ask) -> list[Urls]:
+        """The heads beside this one, as this node asks them; stage-1 and scripts know IPv4 alone for them."""
+        own = Urls.of(self.settings).authority
+        return [Urls(each) for each in heads.order(node.id, self._heads) if each != own and not ask.ipv6]
+
+    def _elsewhere(self, node: Node, ask: Ask) -> dict[str, object]:
+        """Scripts of other heads: those that the node is to ask `before` this one, unless one of them sent it here,
+        and, when a download failed, whom to ask `after`: this one first, for the node may only have waited its turn."""
+
+        def scripts(of: Sequence[Urls]) -> list[Expanded]:
+            return [Expanded(urls.script(ask.wwid, ask.machine.firmware) + "&moved=1") for urls in of]
+
+        own, others = Urls.of(self.settings), self._others(node, ask)
+        order = heads.order(node.id, self._heads)
+        before = (
+            [] if ask.moved else [each for each in others if order.index(each.authority) < order.index(own.authority)]
+        )
+        return {"before": scripts(before), "after": scripts([own, *others]) if others else []}
 
     def _cached(
         self, standing: Standing, node: Node, ask: Ask, image: ServedImage, near: Sequence[str]

@@ -86,15 +86,18 @@ def updates(image: ServedImage, release: str, node: Node) -> bool:
     return wanted and DISK in image.mounts.get(release, ())
 
 
-def arguments(image: ServedImage, release: str, node: Node, base: str, kind: str, need: int, *, preload: bool) -> str:
-    """The kernel's arguments: the node's own, and ours, in which iPXE says its address. `need`: MiB that Linux must
-    have for a root of this kind. Raises WwfastError."""
+def arguments(
+    image: ServedImage, release: str, node: Node, heads: Sequence[str], kind: str, need: int, *, preload: bool
+) -> str:
+    """The kernel's arguments: the node's own, and ours, in which iPXE says its address. `heads` are URLs, the first
+    that of the script; `need`: MiB that Linux must have for a root of this kind. Raises WwfastError."""
     own = " ".join(node.kernel.args)
     for flag, value in (("kernelargs", own), ("cache", node.wwfast.cache)):  # all that is not ours
         if wrong := checks.script(value):
             raise WwfastError(f"node {node.id}: {wrong}", hint=f"wwfast node set {node.id} --{flag} ...")
     ours = {
-        "url": base,
+        "url": heads[0],
+        **({"heads": ",".join(heads)} if heads[1:] else {}),
         "image": image.build,
         "root": kind,
         "need": need,

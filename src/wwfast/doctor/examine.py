@@ -34,6 +34,7 @@ CHECKS: tuple[Check, ...] = (
     site.scripts,
     site.members,
     racks.caches,
+    racks.heads,
 )
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from random import Random
 from types import TracebackType
@@ -22,6 +24,7 @@ PORT = 9873
 KERNEL = 8 << 20
 RELEASE = "6.1.0-1-amd64"
 START_SECONDS = 60.0
+KEY = "etc/warewulf/tls/follow.pem"
 NO_CACHES: Mapping[str, str] = {}
 
 CONF = """\
@@ -39,6 +42,7 @@ nfs:
   enabled: false
 wwfast:
   caches: [{caches}]
+  heads: [{heads}]
 """
 
 PROFILE = """\
@@ -47,6 +51,7 @@ nodeprofiles:
     image name: storm
     system overlay: [{overlays}]
     runtime overlay: [{overlays}]
+    wwfast: {{two stage: {two_stage}}}
 nodes:
 """
 
@@ -68,21 +73,21 @@ GNU_TAR = "#!/bin/sh\n# as GNU tar's: --delay-directory-restore\n"
 def prepare(
     root: Path, addresses: Sequence[str], image_mib: int, clusters: int = 1, *, firmware: bool = False,
     overlays: str = "hostname, hosts", caches: Mapping[str, str] = NO_CACHES, cache_rate: int = 0,
-    kernel: int = KERNEL,
+    kernel: int = KERNEL, heads: Sequence[str] = (),
 ) -> None:  # fmt: skip
     """Write configuration and image below `root`, with the commands an admin would use; `firmware`: DHCP and TFTP;
-    `caches`: URLs by the network of their nodes, which then boot in two stages; `cache_rate`: Mbit/s of each."""
+    `caches`: URLs by the network of their nodes; `cache_rate`: Mbit/s of each; `heads`: addresses of all, where there
+    are several. With caches or heads nodes boot in two stages."""
+    staged = bool(caches or heads)
+    configure(root, SERVER, firmware=firmware, caches=caches, cache_rate=cache_rate, heads=heads)
     etc = root / "etc/warewulf"
-    etc.mkdir(parents=True)
-    told = ", ".join(f"{{url: {url}, networks: [{network}], rate: {cache_rate}}}" for network, url in caches.items())
-    (etc / "warewulf.conf").write_text(
-        CONF.format(server=SERVER, port=PORT, firmware=str(firmware).lower(), caches=told)
-    )
     entries = (
         NODE.format(name=f"n{index:05}", cluster=f"c{index % clusters}", mac=hwaddr(index), address=address)
         for index, address in enumerate(addresses)
     )
-    (etc / "nodes.conf").write_text(PROFILE.format(overlays=overlays) + "".join(entries))
+    (etc / "nodes.conf").write_text(
+        PROFILE.format(overlays=overlays, two_stage="always" if staged else "auto") + "".join(entries)
+    )
     tree = root / "tree"
     (tree / "boot").mkdir(parents=True)
     (tree / "etc").mkdir()
@@ -99,7 +104,20 @@ def prepare(
     (modules / "modules.builtin").write_text("kernel/drivers/block/loop.ko\nkernel/fs/overlayfs/overlay.ko\n")
     noise(tree / "payload", image_mib << 20, 2)
     run(wwfast(root, "image", "import", tree, "storm"))
-    run(wwfast(root, "image", "build", "storm", *(["--format", "tmpfs"] if caches else [])))
+    run(wwfast(root, "image", "build", "storm", *(["--format", "tmpfs"] if staged else [])))
+
+
+def configure(
+    root: Path, address: str, *, firmware: bool = False, caches: Mapping[str, str] = NO_CACHES,
+    cache_rate: int = 0, heads: Sequence[str] = (),
+) -> None:  # fmt: skip
+    """warewulf.conf of a head with this address."""
+    etc = root / "etc/warewulf"
+    etc.mkdir(parents=True)
+    told = ", ".join(f"{{url: {url}, networks: [{network}], rate: {cache_rate}}}" for network, url in caches.items())
+    (etc / "warewulf.conf").write_text(
+        CONF.format(server=address, port=PORT, firmware=str(firmware).lower(), caches=told, heads=", ".join(heads))
+    )
 
 
 def noise(path: Path, size: int, seed: int) -> None:
@@ -115,7 +133,7 @@ def wwfast(root: Path, *words: str | Path) -> list[str | Path]:
 
 
 class Room(Protocol):
-    """Where the head is: a Link, or a Fabric of racks."""
+    """Where a head is: a Link, or a place of a Fabric of racks."""
 
     def serve(self, argv: Argv, **options: Any) -> Process: ...
 
@@ -123,17 +141,20 @@ class Room(Protocol):
 
 
 class Head:
-    """A context manager: `wwfast server` on `root`, in the server's namespace of `link`."""
+    """A context manager: `wwfast server` on `root`, in the server's namespace of `link`, perhaps one that follows."""
 
-    def __init__(self, root: Path, link: Room, *, firmware: bool = False) -> None:
-        self.root, self.link = root, link
+    def __init__(
+        self, root: Path, link: Room, *, firmware: bool = False, address: str = SERVER, follow: str = ""
+    ) -> None:
+        self.root, self.link, self.address = root, link, address
+        self._words = ["--follow", follow] if follow else []
         self._listens = ["-Hlun", "sport = :67"] if firmware else ["-Hltn", f"sport = :{PORT}"]  # what comes last
         self.process: Process | None = None
 
     def __enter__(self) -> Head:
         log = self.root / "server.log"
         with log.open("wb") as out:
-            self.process = self.link.serve(wwfast(self.root, "server"), stdout=out, stderr=out)
+            self.process = self.link.serve(wwfast(self.root, "server", *self._words), stdout=out, stderr=out)
         deadline = time.monotonic() + START_SECONDS
         while not self.link.run(["ss", *self._listens]).stdout.strip():
             if self.process.poll() is not None or time.monotonic() > deadline:
@@ -147,9 +168,19 @@ class Head:
         assert self.process is not None
         stop(self.process)
 
+    @property
+    def runs(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    def kill(self) -> None:
+        """At once, with nobody told."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
     def status(self) -> dict[str, Any]:
         """What it tells of itself."""
-        url = f"http://{SERVER}:{PORT}/status"
+        url = f"http://{self.address}:{PORT}/status"
         body = self.link.run(["curl", "-sS", "--noproxy", "*", url], package="curl").stdout
         found: dict[str, Any] = json.loads(body)
         return found
@@ -165,3 +196,40 @@ class Head:
             return 0.0, 0.0
         ticks = int(fields[11]) + int(fields[12])
         return ticks / os.sysconf("SC_CLK_TCK"), pages * resource.getpagesize() / (1 << 20)
+
+
+class Seat(Room, Protocol):
+    """A place of a Fabric: one of several heads has its own address."""
+
+    @property
+    def address(self) -> str: ...
+
+
+class Heads:
+    """A context manager: the head that has a site at `root`, and others beside it that follow it, each in its place."""
+
+    def __init__(
+        self, root: Path, seats: Sequence[Seat], caches: Mapping[str, str] = NO_CACHES, cache_rate: int = 0
+    ) -> None:
+        self.all = [Head(root, seats[0])]
+        addresses = [seat.address for seat in seats]
+        key = root / KEY
+        if seats[1:]:
+            run(wwfast(root, "follow", "key"))
+        for number, seat in enumerate(seats[1:], 2):
+            beside = root.with_name(f"head{number}")
+            configure(beside, seat.address, caches=caches, cache_rate=cache_rate, heads=addresses)
+            (beside / KEY).parent.mkdir(0o700)
+            shutil.copy(key, beside / KEY)
+            self.all.append(Head(beside, seat, address=seat.address, follow=f"https://{addresses[0]}"))
+        self._running = ExitStack()
+
+    def __enter__(self) -> list[Head]:
+        with ExitStack() as begun:
+            for head in self.all:
+                begun.enter_context(head)
+            self._running = begun.pop_all()
+        return self.all
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self._running.close()

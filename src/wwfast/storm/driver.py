@@ -21,6 +21,14 @@ from wwfast.storm.node import Action, Kind, Record, SimNode
 
 CHUNK = 1 << 20
 IP_BIND_ADDRESS_NO_PORT = 24
+#: As curl has them of stage-1 (`--keepalive-time 3`), with Linux's nine probes; ms until a request that nobody hears is
+#: given up, for which stage-1 sets `tcp_retries2`.
+PROBES = (
+    ((socket.SOL_SOCKET, socket.SO_KEEPALIVE), 1),
+    ((socket.IPPROTO_TCP, socket.TCP_KEEPIDLE), 3),
+    ((socket.IPPROTO_TCP, socket.TCP_KEEPINTVL), 3),
+    ((socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT), 30_000),
+)
 
 
 @dataclass
@@ -54,7 +62,7 @@ class Client:
             self.timer = self.driver.loop.call_later(action.seconds, self.rested)
         elif action.kind is Kind.CONNECT:
             self.close()
-            self.connect(action.low, action.host)
+            self.connect(action)
         else:
             self.over = True
             self.close()
@@ -68,13 +76,16 @@ class Client:
         if not self.over:
             self.obey(self.node.on_rested())
 
-    def connect(self, low: bool, host: str) -> None:
-        address, _, port = host.rpartition(":")
+    def connect(self, action: Action) -> None:
+        address, _, port = action.host.rpartition(":")
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         self.sock = sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         try:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self.node.profile.window)
-            if low and self.source:
+            if action.probes:
+                for option, value in PROBES:
+                    sock.setsockopt(*option, value)
+            if action.low and self.source:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 sock.bind((self.source, 1000 + self.driver.random.randrange(23)))
             elif self.source:

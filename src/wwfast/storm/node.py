@@ -26,6 +26,10 @@ ATTEMPTS = 40
 QUIET = 150.0  # s without a byte after which iPXE's watchdog (120 s) has fired
 CARRIED = "carried="  # end of a target that goes on with what came from which cache
 SILENCE = 20.0  # s without a byte that a cache may take (boot.caches)
+#: s without a byte after which another head is asked. Stage-1 has TCP look whether there is somebody, in 30 s.
+UNHEARD = {IPXE: 20.0, STAGE1: 600.0, CLIENT: 60.0}
+CONNECTING = 10.0  # s that a connection may take, of curl; and a script that is asked of another head
+BEGIN = 2.0  # s before a script is asked for anew
 _STATUS = re.compile(rb"HTTP/1\.1 (\d{3}) ")
 
 
@@ -42,6 +46,10 @@ class Step(NamedTuple):
     span: str = ""  # bytes of it, START-LAST
     instead: Sequence[str] = ()
     leads: bool = False
+    begins: bool = False  # a script, which comes in place of all that is left
+    others: Sequence[
+        str
+    ] = ()  # where it fails: scripts (URLs) for iPXE, ADDRESS:PORT of heads, itself first, for others
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +66,7 @@ PROFILES = {
 
 
 class Kind(Enum):
-    CONNECT = "connect"  # drop any connection and make one; `low` asks for a source port below 1024
+    CONNECT = "connect"  # drop any connection and make one; `low`: a source port below 1024
     SEND = "send"
     SLEEP = "sleep"  # then call on_rested()
     READ = "read"  # keep reading
@@ -71,6 +79,7 @@ class Action(NamedTuple):
     seconds: float = 0.0
     low: bool = False
     host: str = ""  # of CONNECT: ADDRESS:PORT
+    probes: bool = False  # TCP asks a silent peer whether it is there
 
 
 READ = Action(Kind.READ)
@@ -90,6 +99,7 @@ class Record:
     given: dict[str, int] = field(default_factory=dict)  # bytes by the cache that they came from, ADDRESS:PORT
     told_to_wait: int = 0  # 503
     elsewhere: int = 0  # times that a cache failed and the next one was asked
+    moved: int = 0  # times that a head failed and another one was asked
     restarts: int = 0  # connections that broke or could not be made
     short: int = 0  # bodies that ended before their length: a kind of restart
     failure: str = ""
@@ -146,7 +156,12 @@ class SimNode:
     @property
     def patience(self) -> float:
         """Seconds without a byte after which it gives up: of a cache, behind which there is somebody else, less."""
-        return SILENCE if self._try < len(self.step.instead) else QUIET
+        step = self.step
+        if self._try < len(step.instead) and not step.begins:
+            return SILENCE
+        if step.begins or (step.others and not self._connected and step.agent != IPXE):
+            return CONNECTING
+        return UNHEARD[step.agent] if step.others else QUIET
 
     @property
     def _asked(self) -> tuple[str, str]:
@@ -211,7 +226,7 @@ class SimNode:
         self._low = self.step.agent == CLIENT
         self._origin = self._asked[0]
         self._closes = False
-        return Action(Kind.CONNECT, low=self._low, host=self._origin)
+        return Action(Kind.CONNECT, low=self._low, host=self._origin, probes=self.step.agent == STAGE1)
 
     def _request(self) -> Action:
         agent = USER_AGENTS.get(self.step.agent, self.profile.user_agent)
@@ -260,13 +275,16 @@ class SimNode:
             expected = self._expect.get(stage)
             if expected and expected != record.digest[stage]:
                 return self._fail(f"{stage}: wrong digest", now)
+        if self.step.begins:
+            self._host = self._origin
         if self._origin != self._host:
             record.given[self._origin] = record.given.get(self._origin, 0) + self._size
             if stage not in record.cached:
                 record.cached.append(stage)
         if self.step.leads and self._follow is not None:
             after = self._at + 1
-            self._steps[after:after] = self._follow(self.step, self._kept.decode(errors="replace"))
+            end = len(self._steps) if self.step.begins else after
+            self._steps[after:end] = self._follow(self.step, self._kept.decode(errors="replace"))
         return self._next(now)
 
     def _next(self, now: float) -> Action:
@@ -284,10 +302,28 @@ class SimNode:
     def _again(self, why: str, now: float) -> Action:
         if self._try < len(self.step.instead):
             return self._elsewhere()
+        if self.step.begins and self.step.optional:
+            self._closes = True
+            return self._next(now)
         self._attempts += 1
         if self._attempts >= ATTEMPTS:
             return self._fail(f"{self.step.stage}: {why} ({ATTEMPTS} attempts)", now)
+        if self.step.others:
+            return self._move()
         return Action(Kind.SLEEP, seconds=BACK_OFF[min(self._attempts, len(BACK_OFF)) - 1])
+
+    def _move(self) -> Action:
+        """Another head: iPXE begins with its script again, this head's first; others go on where they are."""
+        self.record.moved += 1
+        self.body_left = self._size = self._try = 0
+        others = self.step.others
+        if self.step.agent == IPXE:
+            self._steps[self._at :] = [
+                Step("ipxe", others[0], instead=others[1:], leads=True, begins=True, others=others)
+            ]
+            return Action(Kind.SLEEP, seconds=BEGIN)
+        self._host = others[(others.index(self._host) + 1) % len(others)] if self._host in others else others[0]
+        return self._connect() if self._attempts % len(others) else Action(Kind.SLEEP, seconds=BACK_OFF[0])
 
     def _elsewhere(self) -> Action:
         """Ask the next one for the same."""

@@ -51,7 +51,10 @@ class Plan:
         nodes: list[SimNode] = []
         for index in range(self.count):
             mac = hwaddr(self.first + index)
-            steps = [step._replace(target=step.target.format(mac=mac)) for step in map(Step._make, self.steps)]
+            steps = [
+                step._replace(target=step.target.format(mac=mac), others=[each.format(mac=mac) for each in step.others])
+                for step in map(Step._make, self.steps)
+            ]
             nodes.append(
                 SimNode(
                     f"n{self.first + index:05}",

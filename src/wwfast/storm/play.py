@@ -6,18 +6,20 @@ import itertools
 import json
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from wwfast.errors import WwfastError
 from wwfast.paths import Paths
-from wwfast.storm.cluster import KERNEL, PORT, Head, prepare, wwfast
+from wwfast.storm.cluster import KERNEL, PORT, Head, Heads, prepare, wwfast
 from wwfast.storm.link import SERVER, Link, source, sources
 from wwfast.storm.node import Step
 from wwfast.storm.plan import Plan
@@ -76,10 +78,16 @@ def in_racks(
     image_mib: int,
     cached: bool,
     kernel: int = KERNEL,
+    heads: int = 1,
+    fail: Fail | None = None,
     on_progress: OnProgress,
 ) -> Report:
-    """A storm in racks, with nginx as the cache of each where they are `cached`; needs root. Raises WwfastError."""
-    with tempfile.TemporaryDirectory(prefix="wwfast-storm-") as name, Fabric(racks, head_rate, rack_rate) as fabric:
+    """A storm in racks, with nginx as the cache of each where they are `cached`, and with several `heads`, of which one
+    may fall silent; needs root. Raises WwfastError."""
+    with (
+        tempfile.TemporaryDirectory(prefix="wwfast-storm-") as name,
+        Fabric(racks, head_rate, rack_rate, heads) as fabric,
+    ):
         root = Path(name) / "head"
         parts = shares(count, fabric.racks)
         addresses = [
@@ -87,49 +95,89 @@ def in_racks(
         ]
         on_progress({"doing": f"making an image of {image_mib} MiB, {count} nodes and {racks} racks"})
         caches = {str(rack.network): rack.url for rack in fabric.racks} if cached else {}
+        all_heads = [seat.address for seat in fabric.heads] if heads > 1 else []
         # A table of thousands of hosts would be what the links carry most of.
+        rate = round((rack_rate or 0) / 1e6)
         prepare(
-            root, addresses, image_mib, overlays="hostname", caches=caches,
-            cache_rate=round((rack_rate or 0) / 1e6), kernel=kernel,
+            root, addresses, image_mib, overlays="hostname", caches=caches, cache_rate=rate, kernel=kernel,
+            heads=all_heads,
         )  # fmt: skip
         if cached:
-            for rack in fabric.racks:
-                place = Path(name) / f"rack{rack.number}"
-                made = run(wwfast(root, "cache", "nginx", rack.url, "--directory", place / "kept")).stdout.decode()
-                fabric.cache(rack, place, made)
-        with Head(root, fabric) as head:
+            _cache(fabric, Path(name), root)
+        with Heads(root, fabric.heads, caches, rate) as running:
             if cached:
-                named(root, head)
-            before, cpu = fabric.sent(), head.usage()[0]
-            plans = _plans(fabric, parts, profile, jitter)
-            with ThreadPoolExecutor(racks) as players:
-                tell = Together(racks, on_progress)
-                jobs = [
-                    players.submit(follow, plan, partial(rack.play, stdin=PIPE, stdout=PIPE), tell.of(rack.number))
-                    for rack, plan in zip(fabric.racks, plans, strict=True)
-                ]
-                reports = [job.result() for job in jobs]
-            used, resident = head.usage()
-            report = Report([each for part in reports for each in part.records], sum(part.received for part in reports))
+                for head in running:
+                    named(head)
+            before, cpu = fabric.sent(), running[0].usage()[0]
+            with failing(fabric, running, fail):
+                report = _together(fabric, _plans(fabric, parts, profile, jitter), on_progress)
+            used, resident = running[0].usage() if running[0].runs else (cpu, 0.0)
             report.server_cpu, report.server_rss, report.head_bytes = used - cpu, resident, fabric.sent() - before
-            report.fetched = sum(each["fetched"] for each in head.status().get("caches", {}).values())
+            carried = (each for head in running if head.runs for each in head.status().get("caches", {}).values())
+            report.fetched = sum(each["fetched"] for each in carried)
     return report
 
 
+def _cache(fabric: Fabric, place: Path, root: Path) -> None:
+    for rack in fabric.racks:
+        folder = place / f"rack{rack.number}"
+        made = run(wwfast(root, "cache", "nginx", rack.url, "--directory", folder / "kept")).stdout.decode()
+        fabric.cache(rack, folder, made)
+
+
+class Fail(NamedTuple):
+    """Which head falls silent (0 is the first), or is `killed`, so many seconds after nodes began."""
+
+    head: int
+    seconds: float
+    killed: bool = False
+
+
+@contextmanager
+def failing(fabric: Fabric, running: Sequence[Head], fail: Fail | None) -> Iterator[None]:
+    if fail is None:
+        yield
+        return
+    end = running[fail.head].kill if fail.killed else partial(fabric.silence, fail.head)
+    timer = threading.Timer(fail.seconds, end)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
+
+
+def _together(fabric: Fabric, plans: Sequence[Plan], on_progress: OnProgress) -> Report:
+    """One report of all racks."""
+    racks = len(fabric.racks)
+    with ThreadPoolExecutor(racks) as players:
+        tell = Together(racks, on_progress)
+        jobs = [
+            players.submit(follow, plan, partial(rack.play, stdin=PIPE, stdout=PIPE), tell.of(rack.number))
+            for rack, plan in zip(fabric.racks, plans, strict=True)
+        ]
+        reports = [job.result() for job in jobs]
+    return Report([each for part in reports for each in part.records], sum(part.received for part in reports))
+
+
 def _plans(fabric: Fabric, parts: Sequence[int], profile: str, jitter: float) -> list[Plan]:
+    """All begin at the first head. A machine whose script does not come begins anew: DHCP tells it another head."""
     firsts = [0, *itertools.accumulate(parts)]
+    others = [f"http://{head.address}:{PORT}{SCRIPT.target}" for head in fabric.heads] if fabric.heads[1:] else []
+    script = SCRIPT._replace(others=others)
     return [
         Plan(
-            SERVER, PORT, part, [SCRIPT], profile, jitter, first=first, network=str(rack.network), seed=rack.number + 1
+            SERVER, PORT, part, [script], profile, jitter, first=first, network=str(rack.network), seed=rack.number + 1
         )
         for rack, part, first in zip(fabric.racks, parts, firsts, strict=False)
     ]
 
 
-def named(root: Path, head: Head) -> None:
+def named(head: Head) -> None:
     """Wait until the server has named what nodes boot with, for as long as it is read."""
     deadline = time.monotonic() + NAMED_SECONDS
-    while not Paths.at(root).blobs.exists():
+    while not Paths.at(head.root).blobs.exists():
         if time.monotonic() > deadline or head.process is None or head.process.poll() is not None:
             raise WwfastError("the server of the storm has found no names by content")
         time.sleep(0.05)

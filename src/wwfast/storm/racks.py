@@ -1,6 +1,6 @@
 """Racks in namespaces: each a router that is a cache, too, and nodes behind a link of a given rate; one to the head.
 
-    head ---- head's link ---- core ---- rack's cache and router ---- rack's link ---- nodes of the rack
+    heads ---- a link each ---- core ---- rack's cache and router ---- rack's link ---- nodes of the rack
 
 Needs root. Nothing leaves these namespaces.
 """
@@ -18,10 +18,10 @@ from types import TracebackType
 from typing import Any
 
 from wwfast.errors import WwfastError
-from wwfast.storm.link import SERVER, close, known, shaped
+from wwfast.storm.link import close, known, shaped
 from wwfast.system.run import Argv, Done, Process, run, start, stop
 
-CORE = "10.210.0.2"
+HEADS = IPv4Network("10.210.0.0/16")  # a /30 for each head: its address and the core's
 UPLINKS = IPv4Network("10.212.0.0/16")  # a /30 for each rack: the core's address and its cache's
 NODES = IPv4Network("10.213.0.0/16").network_address  # a /24 for each rack
 CACHE_PORT = 9880
@@ -47,12 +47,30 @@ class Rack:
         return start(["ip", "netns", "exec", self.nodes, *argv], **options)
 
 
-class Fabric:
-    """A context manager: the head's namespace, a core, `count` racks. Rates in bits a second, towards the nodes."""
+class Place:
+    """Where a head is: a namespace with one link, s0."""
 
-    def __init__(self, count: int, head_rate: float | None, rack_rate: float | None) -> None:
+    def __init__(self, number: int, tag: str) -> None:
+        self.number = number
+        self.name = f"wwrack-s{number}-{tag}"
+        self.address, self.core = (str(HEADS[4 * number + at]) for at in (1, 2))
+
+    def serve(self, argv: Argv, **options: Any) -> Process:
+        """Start a command there."""
+        return start(["ip", "netns", "exec", self.name, *argv], **options)
+
+    def run(self, argv: Argv, **options: Any) -> Done:
+        """Run a command there to its end."""
+        return run(["ip", "netns", "exec", self.name, *argv], **options)
+
+
+class Fabric:
+    """A context manager: namespaces of `heads`, a core, `count` racks. Rates in bits a second, towards the nodes."""
+
+    def __init__(self, count: int, head_rate: float | None, rack_rate: float | None, heads: int = 1) -> None:
         tag = f"{os.getpid()}-{next(_serial)}"
-        self.server, self.core = f"wwrack-s{tag}", f"wwrack-x{tag}"
+        self.heads = [Place(number, tag) for number in range(heads)]
+        self.core = f"wwrack-x{tag}"
         self.racks = [Rack(number, tag) for number in range(count)]
         self._rates = head_rate, rack_rate
         self._caches = ExitStack()
@@ -66,15 +84,16 @@ class Fabric:
         return self
 
     def _make(self) -> None:
-        for name in (self.server, self.core, *(each for rack in self.racks for each in (rack.router, rack.nodes))):
+        for name in self._names:
             run(["ip", "netns", "add", name], package="iproute2")
             run(["ip", "-netns", name, "link", "set", "lo", "up"])
         for name in (self.core, *(rack.router for rack in self.racks)):
             run(["ip", "netns", "exec", name, "sysctl", "-qw", "net.ipv4.ip_forward=1"], package="procps")
         head_rate, rack_rate = self._rates
-        _join((self.server, "s0", f"{SERVER}/30"), (self.core, "s1", f"{CORE}/30"))
-        run(["ip", "-netns", self.server, "route", "add", "default", "via", CORE])
-        shaped(self.server, "s0", head_rate)
+        for head in self.heads:
+            _join((head.name, "s0", f"{head.address}/30"), (self.core, f"s{head.number}", f"{head.core}/30"))
+            run(["ip", "-netns", head.name, "route", "add", "default", "via", head.core])
+            shaped(head.name, "s0", head_rate)
         for rack in self.racks:
             up, inner = f"r{rack.number}", str(rack.network[254])
             _join((self.core, up, f"{rack.core}/30"), (rack.router, "uplink", f"{rack.cache}/30"))
@@ -92,17 +111,20 @@ class Fabric:
             run(["ip", "-netns", rack.nodes, "route", "add", "default", "via", inner, "dev", "n0", "onlink"])
             shaped(rack.router, "downlink", rack_rate)
 
-    def serve(self, argv: Argv, **options: Any) -> Process:
-        """Start a command on the head's side."""
-        return start(["ip", "netns", "exec", self.server, *argv], **options)
-
-    def run(self, argv: Argv, **options: Any) -> Done:
-        """Run a command on the head's side to its end."""
-        return run(["ip", "netns", "exec", self.server, *argv], **options)
+    @property
+    def _names(self) -> list[str]:
+        heads = (head.name for head in self.heads)
+        return [*heads, self.core, *(each for rack in self.racks for each in (rack.router, rack.nodes))]
 
     def sent(self) -> int:
-        """Bytes that the head's link has carried towards the racks."""
-        return int(self.run(["cat", "/sys/class/net/s0/statistics/tx_bytes"]).stdout)
+        """Bytes that the links of heads have carried towards the racks."""
+        return sum(int(head.run(["cat", "/sys/class/net/s0/statistics/tx_bytes"]).stdout) for head in self.heads)
+
+    def silence(self, number: int) -> None:
+        """Nothing of a head goes on, and nothing comes to it: neither answers nor errors, as behind a cut link."""
+        head = self.heads[number]
+        run(["ip", "-netns", self.core, "rule", "add", "from", head.address, "blackhole"])
+        run(["ip", "-netns", self.core, "rule", "add", "to", head.address, "blackhole"])
 
     def cache(self, rack: Rack, place: Path, conf: str) -> None:
         """nginx as the cache of a rack; what it has lies below `place`."""
@@ -127,7 +149,7 @@ class Fabric:
 
     def close(self) -> None:
         self._caches.close()
-        close(self.server, self.core, *(each for rack in self.racks for each in (rack.router, rack.nodes)))
+        close(*self._names)
 
 
 def _join(one: tuple[str, str, str | None], other: tuple[str, str, str | None]) -> None:

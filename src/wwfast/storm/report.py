@@ -54,6 +54,11 @@ class Report:
         return sum(record["elsewhere"] for record in self.records)
 
     @property
+    def moved(self) -> int:
+        """Times that a head failed and another one was asked."""
+        return sum(record["moved"] for record in self.records)
+
+    @property
     def seconds(self) -> float:
         return max((record["finished"] for record in self.records), default=0.0)
 
@@ -90,6 +95,7 @@ class Report:
             "told to wait": self.told_to_wait,
             "restarts": self.restarts,
             "caches that failed": self.elsewhere,
+            "heads that failed": self.moved,
             "bytes of the head's link": self.head_bytes,
             "server cpu seconds": self.server_cpu,
             "server rss mib": self.server_rss,

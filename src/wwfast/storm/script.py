@@ -21,6 +21,7 @@ class Script:
         self._mac = mac
         self._known = {"net0/mac": mac, "mac": mac, "net0/mac:hexhyp": mac.replace(":", "-")}
         self._image: tuple[str, ...] = ()
+        self._heads: list[str] = []
 
     def follow(self, step: Step, text: str) -> Sequence[Step]:
         """The objects that a body names, in order, each once."""
@@ -28,8 +29,14 @@ class Script:
             return list(self._pieces(text))
         steps: list[Step] = []
         arguments: dict[str, str] = {}
+        chains: list[str] = []
+        before = 0
         for line in text.splitlines():
             words = line.strip().split()
+            if words[:1] == ["chain"] and "--timeout" in words:
+                chains += [self._expand(word) for word in words if "://" in word]
+            elif words == [":start"]:
+                before = len(chains)
             if len(words) >= 3 and words[0] == "set":
                 self._known[words[1]] = self._expand(" ".join(words[2:]))
             elif words and words[0] == "imgargs":
@@ -40,7 +47,11 @@ class Script:
             steps += self._by_stage1(arguments)
         if steps:
             steps.append(Step("runtime", f"/runtime/{self._mac}?format=tar", CLIENT))
-        return steps
+        self._heads = [urlsplit(url).netloc for url in chains[before:]]
+        return [
+            *(Step("ipxe", url, optional=True, leads=True, begins=True) for url in chains[:before]),
+            *(step._replace(others=chains[before:] if step.agent == IPXE else self._heads) for step in steps),
+        ]
 
     def _fetched(self, line: str) -> Step | None:
         """What a line fetches: from the first of its commands that can, `|| goto failed` aside."""
@@ -83,7 +94,7 @@ class Script:
         for length in [*(int(line.split()[0]) for line in text.splitlines()), 0]:
             if size and (not length or size + length > RUN):
                 span = f"{at}-{at + size - 1}"
-                yield Step("image", self._image[0], STAGE1, span=span, instead=self._image[1:])
+                yield Step("image", self._image[0], STAGE1, span=span, instead=self._image[1:], others=self._heads)
                 at, size = at + size, 0
             size += length
 

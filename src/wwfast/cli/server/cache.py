@@ -31,7 +31,13 @@ def cache() -> None:
 @click.option("--into", type=click.Path(path_type=Path, file_okay=False), help="Write nginx.conf and its unit there.")
 @click.option("--size", default="50g", show_default=True, metavar="SIZE", help="Disk that it may take, for nginx.")
 @click.option("--directory", default=DIRECTORY, show_default=True, metavar="DIR", help="Where it keeps what it has.")
-@click.option("--head", "heads", multiple=True, metavar="ADDRESS:PORT", help="Servers to fetch from; default this one.")
+@click.option(
+    "--head",
+    "heads",
+    multiple=True,
+    metavar="ADDRESS:PORT",
+    help="Servers to fetch from; default `wwfast: heads`, or this one.",
+)
 @pass_app
 def nginx(app: App, url: str | None, into: Path | None, size: str, directory: str, heads: tuple[str, ...]) -> None:
     """Print the configuration of a cache, to be put into /etc/wwfast-cache/nginx.conf of a machine in the rack.
@@ -40,6 +46,7 @@ def nginx(app: App, url: str | None, into: Path | None, size: str, directory: st
     """
     import re
 
+    from wwfast.boot.heads import authorities
     from wwfast.boot.loader.urls import Urls
     from wwfast.config import checks
     from wwfast.racks import nginx as configuration
@@ -57,7 +64,10 @@ def nginx(app: App, url: str | None, into: Path | None, size: str, directory: st
         if not re.fullmatch(r"[\w.-]+:[0-9]+|\[[0-9a-fA-F:]+\]:[0-9]+", head):
             raise UsageError(f"{head} is no server", hint="ADDRESS:PORT")
     made = configuration.files(
-        found, heads or [Urls.of(app.settings).authority], directory=directory.rstrip("/"), size=size
+        found,
+        heads or authorities(app.settings) or [Urls.of(app.settings).authority],
+        directory=directory.rstrip("/"),
+        size=size,
     )
     if into is None:
         click.echo(made[configuration.CONF], nl=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from wwfast.config import checks
 from wwfast.errors import UsageError, WwfastError
 
 if TYPE_CHECKING:
+    from wwfast.storm.play import Fail
     from wwfast.storm.report import Report
 
 
@@ -59,6 +61,8 @@ class Number(click.FloatRange):
     metavar="GBIT",
     help="Of the head's link, with --racks.",
 )
+@click.option("--heads", type=click.IntRange(1, 8), default=1, show_default=True, help="Servers, with --racks.")
+@click.option("--fail", metavar="head[N]@S", help="Head N (1) falls silent after S seconds; kill[N]@S: is killed.")
 @click.option("--png", type=click.Path(path_type=Path), metavar="FILE", help="Draw how many nodes are through.")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 @click.option("--server", metavar="ADDR[:PORT]", help="A server that runs already, instead of one of its own.")
@@ -74,6 +78,8 @@ def storm(
     racks: int | None,
     caches: str,
     head_rate: float,
+    heads: int,
+    fail: str | None,
     png: Path | None,
     as_json: bool,
     server: str | None,
@@ -95,7 +101,10 @@ def storm(
     if racks is not None:
         if dhcp or server is not None or clusters > 1:
             raise UsageError("--racks goes with neither --dhcp nor --server nor --clusters")
+        how |= {"heads": heads, "fail": failing(fail, heads) if fail is not None else None}
         report = play.in_racks(nodes, racks, **rates, image_mib=image_size, cached=caches == "nginx", **how)
+    elif heads > 1 or fail is not None:
+        raise UsageError("several heads are for racks", hint="--racks NUMBER")
     elif caches != "none":
         raise UsageError("caches are in racks", hint="--racks NUMBER")
     elif server is None:
@@ -110,15 +119,23 @@ def storm(
     else:
         tell(report, nodes)
     if png is not None:
-        from wwfast.storm.chart import curves
-
-        series = {stage: report.times(stage) for stage in report.stages}
-        curves(series, png, f"{nodes} nodes: which share of them is through each stage")
+        draw(report, nodes, png)
     if report.failures or report.notes:
         raise WwfastError(
             "\n".join([f"{len(report.failures)} of {nodes} nodes failed", *report.failures[:5], *report.notes]),
             hint="the messages name the stage that failed",
         )
+
+
+def failing(text: str, heads: int) -> Fail:
+    """Which head, and when."""
+    from wwfast.storm.play import Fail
+
+    found = re.fullmatch(r"(head|kill)([0-9]*)@([0-9]+(?:\.[0-9]+)?)", text)
+    number = int(found[2] or 1) if found else 0
+    if found is None or not 1 <= number <= heads or heads < 2:
+        raise UsageError(f"--fail {text}: no such head", hint="--heads 2 --fail head@20, head2@20 or kill@20")
+    return Fail(number - 1, float(found[3]), found[1] == "kill")
 
 
 def address(server: str, nodes: int, *, owned: bool) -> tuple[str, int]:
@@ -134,6 +151,13 @@ def address(server: str, nodes: int, *, owned: bool) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
+def draw(report: Report, nodes: int, png: Path) -> None:
+    from wwfast.storm.chart import curves
+
+    series = {stage: report.times(stage) for stage in report.stages}
+    curves(series, png, f"{nodes} nodes: which share of them is through each stage")
+
+
 def tell(report: Report, nodes: int) -> None:
     table(("STAGE", "NODES", "T50 S", "T90 S", "T99 S", "LAST S"), report.rows())
     gigabytes = report.received / 1e9
@@ -144,6 +168,8 @@ def tell(report: Report, nodes: int) -> None:
     click.echo(f"told to come again: {report.told_to_wait}, connections made anew: {report.restarts}")
     if report.head_bytes:
         click.echo(f"the head's link carried {report.head_bytes / 1e9:.2f} GB; caches failed {report.elsewhere} times")
+    if report.moved:
+        click.echo(f"nodes went to another head: {report.moved} times")
     if report.server_cpu:
         click.echo(
             f"server: {report.server_cpu / gigabytes if gigabytes else 0:.2f} CPU s/GB, {report.server_rss:.0f} MiB"

@@ -60,6 +60,7 @@ def parse(
         arch=tame(request.query.get("arch", "")),
         tar=request.query.get("format") == "tar",
         peer=request.peer_ip,
+        moved=bool(request.query.get("moved")),
         ipv6=":" in request.peer_ip and not request.peer_ip.startswith("::ffff:"),
     )
     said = request.query.get("said", "") if stage is Stage.STAGE1 else ""

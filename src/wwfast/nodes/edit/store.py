@@ -174,6 +174,8 @@ class Store:
         An address that is already known keeps its node, so that a claim may be repeated.
         """
         taken: str | None = None
+        if self.paths.mirror is not None:
+            return None  # the head that is followed takes them
 
         def take(draft: Draft) -> None:
             nonlocal taken
