@@ -24,7 +24,8 @@ from wwfast.doctor import disks, initramfs, initrd, reach
 from wwfast.doctor.finding import ERROR, WARNING, Fault, Finding, Scene, grouped
 from wwfast.errors import ConfigError, WwfastError
 from wwfast.images import names
-from wwfast.overlays.making.service import CONTEXTS, RUNTIME, SYSTEM, overlays_of, uncollected
+from wwfast.nodes.registry import uncollected
+from wwfast.overlays.making.service import CONTEXTS, RUNTIME, SYSTEM, overlays_of
 
 if TYPE_CHECKING:
     from wwfast.boot.ways import Choice

@@ -34,7 +34,8 @@ from wwfast.system.watch import Watch, existing
 class Footing:
     """What many nodes' records stand on alike: looked at once in each generation, and not once for each node.
 
-    `kernel` is the version that the image had. `holds` is true where `generation` says the same of all this.
+    `kernel` is the version that the image had. In `generation` it `holds`, or they all have `moved` to another one, or
+    neither.
     """
 
     key: Key
@@ -42,6 +43,7 @@ class Footing:
     record: Record  # one of them: what it says beside its own part and the values of its node
     generation: int = 0
     holds: bool = False
+    moved: Footing | None = None
 
 
 @dataclass(slots=True)
@@ -200,60 +202,92 @@ class Builder:
             return None
         return memo if footing.generation == generation.number and footing.holds else None
 
-    def _footing(self, generation: Generation, node: Node, context: str, record: Record) -> Footing:
-        key = key_of(node, context)
-        kernel = generation.cluster.kernel(node.image_name)
+    def _footing(self, generation: Generation, key: Key, kernel: str, record: Record) -> Footing:
+        """The one that is right in this generation."""
         name = (key, kernel, record.plan, record.below, record.rests, record.static, record.shared)
         found = self._footings.get(name)
         if found is None:
             found = self._footings[name] = Footing(key, kernel, record)
+        found.generation, found.holds = generation.number, True
         return found
 
-    def _holds(self, generation: Generation, footing: Footing) -> bool:
-        """Raises WwfastError, Changed."""
+    def _standing(self, generation: Generation, footing: Footing) -> Footing | None:
+        """What those stand on now who stood on this: the very same; another one where nothing but the parts below
+        changed; or nothing, and each node must be looked at. Raises WwfastError, Changed."""
         if footing.generation != generation.number:
-            record, ground = footing.record, self._ground(generation, footing.key)
-            footing.holds = (
-                ground.shared is not None
-                and (record.static, record.shared) == (ground.static, ground.shared.content)
-                and generation.cluster.kernel(footing.key[1]) == footing.kernel
-                and self._alike(generation, ground, record)
-            )
-            footing.generation = generation.number
-        return footing.holds
+            ground, record = self._ground(generation, footing.key), footing.record
+            if ground.shared is None:
+                return None
+            footing.generation, footing.holds, footing.moved = generation.number, False, None
+            kernel = generation.cluster.kernel(footing.key[1])
+            if kernel == footing.kernel and self._alike(generation, ground, record):
+                fresh = record._replace(static=ground.static, shared=ground.shared.content)
+                now = self._footing(generation, footing.key, kernel, fresh)
+                footing.moved = now if now is not footing else None
+        return footing if footing.holds else footing.moved
+
+    def _stood(self, generation: Generation, memo: Memo | None, node: Node) -> Footing | None:
+        """What the node stands on now, if nothing of its own changed. Raises WwfastError, Changed."""
+        if memo is None or memo.node is not node or memo.footing is None or not self.store.has(memo.record.own):
+            return None
+        return self._standing(generation, memo.footing)
+
+    def doubtful(self, work: Iterable[tuple[Node, str]]) -> list[tuple[Node, str]]:
+        """Those of which it is not plain at once that they have what is right: fast, for most are not among them."""
+        generation, memos = self.generation, self._memos
+        assert generation is not None
+        found = []
+        for node, context in work:
+            memo = memos.get((node.id, context))
+            try:
+                footing = self._stood(generation, memo, node)
+            except (WwfastError, Changed):
+                footing = None
+            if footing is None or memo is None or footing is not memo.footing:
+                found.append((node, context))
+        return found
 
     def known(self, node: Node, context: str) -> Memo | None:
         """What the node has if that is fresh; None when a worker has to make it. Raises WwfastError, Changed."""
         generation = self.generation
         assert generation is not None
         old = self._memos.get((node.id, context))
-        if (
-            old is not None
-            and old.node is node
-            and old.footing is not None
-            and self._holds(generation, old.footing)
-            and self.store.has(old.record.own)
-        ):
-            return old
+        footing = self._stood(generation, old, node)
+        if old is not None and footing is not None:
+            if footing is old.footing:
+                return old
+            found: tuple[Record, Footing] | None = old.record, footing
+        else:
+            found = self._looked_up(generation, node, context, old)
+        if found is None:
+            return None
+        record, footing = found
+        fresh = record._replace(static=footing.record.static, shared=footing.record.shared)
+        self.changed += self.index.keep(node.id, context, fresh)
+        memo = Memo(node, generation.cluster.see(node), footing, fresh)
+        if old is not None and old.record[4:] == fresh[4:]:
+            memo.artefacts = old.artefacts
+        self._memos[node.id, context] = memo
+        return memo
+
+    def _looked_up(
+        self, generation: Generation, node: Node, context: str, old: Memo | None
+    ) -> tuple[Record, Footing] | None:
+        """The record whose own part is right, and what it stands on now; None where there is none. Raises WwfastError,
+        Changed."""
         ground = self.ground(node, context)
         if ground.shared is None:
             return None
-        seen = generation.cluster.see(node)
+        same = old is not None and old.seen is generation.cluster.see(node)
         record = old.record if old is not None else self.index.record(node.id, context)
-        if record is None or not self._stands(ground, record, None if old is not None and old.seen is seen else node):
+        if record is None or not self._stands(ground, record, None if same else node):
             self.look_elsewhere()
             record = self.index.record(node.id, context)
             if record is None or not self._stands(ground, record, node):
                 return None
-        fresh = record._replace(static=ground.static, shared=ground.shared.content)
-        self.changed += self.index.keep(node.id, context, fresh)
-        footing = self._footing(generation, node, context, fresh)
-        footing.generation, footing.holds = generation.number, True
-        memo = Memo(node, seen, footing, fresh)
-        if old is not None and old.record.contents == fresh.contents:
-            memo.artefacts = old.artefacts
-        self._memos[node.id, context] = memo
-        return memo
+        kernel = generation.cluster.kernel(node.image_name)
+        now = record._replace(static=ground.static, shared=ground.shared.content)
+        return record, self._footing(generation, key_of(node, context), kernel, now)
 
     def look_elsewhere(self) -> None:
         """Another process may have made it: looked for once in each generation, which files of that process end."""
@@ -307,8 +341,10 @@ class Builder:
             ground.static, ground.shared.content, made.own.content,
         )  # fmt: skip
         self.changed += self.index.keep(node.id, context, record)
-        footing = self._footing(generation, node, context, record)
-        self._holds(generation, footing)  # if what a template looked at is the same here
+        footing = None
+        if self._alike(generation, ground, record):  # else a template looked at something that is not the same here
+            kernel = generation.cluster.kernel(node.image_name)
+            footing = self._footing(generation, key_of(node, context), kernel, record)
         self._memos[node.id, context] = Memo(node, generation.cluster.see(node), footing, record)
         return record
 

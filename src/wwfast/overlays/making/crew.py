@@ -7,6 +7,7 @@ A process with threads must not fork: there a helper does, one for all services 
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import select
 import signal
@@ -65,6 +66,7 @@ class Direct:
         mark = mmap(-1, PAGE)
         source, to = os.pipe()
         of, sink = os.pipe()
+        gc.freeze()  # a collector would walk what the child shares with us, and so copy it
         pid = os.fork()
         if pid:
             os.close(source)

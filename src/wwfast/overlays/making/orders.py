@@ -9,7 +9,6 @@ for again.
 from __future__ import annotations
 
 import dataclasses
-import gc
 import os
 import signal
 import threading
@@ -61,21 +60,6 @@ LONGEST_REST = 3600.0
 
 Work = tuple[Node, str]
 Key = tuple[str, str]  # node and context, or path and source of a script
-
-
-@contextmanager
-def uncollected() -> Iterator[None]:
-    """No garbage collection: it would walk all nodes again and again, and copy the pages that forked children share."""
-    collecting, frozen = gc.isenabled(), gc.get_freeze_count()
-    gc.disable()
-    gc.freeze()
-    try:
-        yield
-    finally:
-        if not frozen:
-            gc.unfreeze()
-        if collecting:
-            gc.enable()
 
 
 @dataclass(eq=False, slots=True)

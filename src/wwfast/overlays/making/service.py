@@ -11,7 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
@@ -23,24 +23,23 @@ from wwfast.archive.artefact import FORMATS, SUFFIX, Artefact, Extent
 from wwfast.config.settings import Settings
 from wwfast.errors import NotFoundError, UsageError, WwfastError
 from wwfast.nodes.model import Node
-from wwfast.nodes.registry import Snapshot
+from wwfast.nodes.registry import Snapshot, uncollected
 from wwfast.overlays.files.model import FILE, Item
 from wwfast.overlays.files.stack import Output, Stack
 from wwfast.overlays.making import formats
 from wwfast.overlays.making.builder import Builder, Memo
 from wwfast.overlays.making.messages import Answer, Ask, Laid, Lay, Render, Rendered, Write
-from wwfast.overlays.making.orders import CONTEXTS, RUNTIME, Orders, Work, uncollected
+from wwfast.overlays.making.orders import CONTEXTS, RUNTIME, Orders, Work
 from wwfast.overlays.making.plan import SYSTEM, Changed, overlays_of
 from wwfast.overlays.making.results import Results
 from wwfast.overlays.making.store import Damaged
 from wwfast.paths import Paths
 
-__all__ = ["CONTEXTS", "RUNTIME", "SYSTEM", "OverlayService", "Report", "overlays_of", "uncollected"]
+__all__ = ["CONTEXTS", "RUNTIME", "SYSTEM", "OverlayService", "Report", "overlays_of"]
 
 log = logging.getLogger(__name__)
 
 TAR = "tar"
-LARGE = 256  # nodes of a build in which nothing is collected
 ASIDE = 2.0  # seconds; with 10,000 nodes and one core an edit took 0.7 to 1.4 s beside builds, alone 0.4
 TRIES = 20  # times that is looked again, where files change and what was kept is damaged
 
@@ -299,29 +298,28 @@ class OverlayService:
 
         A node that fails keeps what it had. Raises only what concerns all nodes.
         """
-        builder = self.builder
-        chosen = list(snapshot.nodes.values() if nodes is None else nodes)
-        report = Report(asked=len(chosen) * len(contexts))
-        before = builder.changed
-        with self._lock:
-            builder.prepare(snapshot)
-        work = [(node, context) for node in chosen for context in contexts]
-        for again in range(TRIES):
+        builder, before = self.builder, self.builder.changed
+        with uncollected():  # it would walk all nodes again and again
+            chosen = list(snapshot.nodes.values() if nodes is None else nodes)
+            report = Report(asked=len(chosen) * len(contexts))
             with self._lock:
-                # What nodes share comes first: with it many may be right as they are.
-                some = [] if again else builder.firsts(work)
-                if not some:
-                    some = work = [each for each in work if not self._have(each, report)]
-                if builder.follow():
-                    builder.prepare(snapshot)
-            if not work:
-                break
-            told = partial(self._tell, progress, report.asked - len(work), report.asked)
-            with uncollected() if len(some) > LARGE else nullcontext():
+                builder.prepare(snapshot)
+            work = [(node, context) for node in chosen for context in contexts]
+            for again in range(TRIES):
+                with self._lock:
+                    # What nodes share comes first: with it many may be right as they are.
+                    some = [] if again else builder.firsts(work)
+                    if not some:
+                        some = work = self._lacking(work, report)
+                    if builder.follow():
+                        builder.prepare(snapshot)
+                if not work:
+                    break
+                told = partial(self._tell, progress, report.asked - len(work), report.asked)
                 for (node, context), error in self.orders.make_all(snapshot, some, processes, told):
                     self._note(node, context, error, report)
-        for node, context in work:
-            self._note(node, context, _restless(f"node {node.id}"), report)
+            for node, context in work:
+                self._note(node, context, _restless(f"node {node.id}"), report)
         with self._lock:
             builder.store.flush(anyway=True)
             builder.index.flush()
@@ -333,6 +331,10 @@ class OverlayService:
     def _tell(progress: Progress | None, before: int, asked: int, done: int) -> None:
         if progress is not None:
             progress(before + done, asked)
+
+    def _lacking(self, work: list[Work], report: Report) -> list[Work]:
+        some = work if self.failures else self.builder.doubtful(work)
+        return [each for each in some if not self._have(each, report)]
 
     def _have(self, work: Work, report: Report) -> bool:
         node, context = work
