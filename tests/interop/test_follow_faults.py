@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import gzip
+import http.client
 import http.server
 import json
 import os
+import re
 import shutil
 import socket
 import ssl
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,9 +22,10 @@ from typing import Any
 import pytest
 
 from support import everycommand
-from support.daemon import MAC, NODES, Serving
+from support.daemon import MAC, NODES, Serving, write_conf
 from support.heads import LEADING, Heads, Wire
 from support.site import until
+from wwfast.boot.heads import order
 from wwfast.cli import groups
 from wwfast.config.settings import load
 from wwfast.errors import WwfastError
@@ -189,6 +194,30 @@ def test_follow_disk_that_is_full_is_told_and_former_state_is_served(heads: Head
         subprocess.run(["umount", "-l", place], check=True)
 
 
+def test_follow_part_of_an_overlay_that_the_first_head_lost_is_made_anew(heads: Heads) -> None:
+    with heads.leading() as first:
+        until(lambda: first.get(f"/runtime/{MAC}?compress=gz")[0] == 200)
+        with following(heads) as it:
+            until(lambda: not it.turn()[0])
+        place = heads.second.mirror or Path()
+        for root in (heads.first.overlay_cache, place / "overlays"):
+            for part in root.glob("[0-9a-f][0-9a-f]/*"):
+                part.unlink()
+        shutil.rmtree(place / "revisions")
+        with following(heads) as it:
+            assert "was damaged on disk" in said(heads, it)
+            until(lambda: turned(it))
+        with heads.following() as second:
+            assert b"n1 of tiny\n" in gzip.decompress(second.get(f"/runtime/{MAC}?compress=gz")[1])
+
+
+def turned(it: Following) -> bool:
+    try:
+        return it.turn()[0]
+    except WwfastError:
+        return False
+
+
 def test_follow_after_an_hour_away_fetches_what_changed(heads: Heads) -> None:
     large_kernel(heads.first)
     with heads.leading(), wired(heads) as wire:
@@ -239,6 +268,74 @@ def test_follow_head_of_another_version_is_named_and_the_last_good_is_served(hea
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def test_follow_head_of_another_version_is_seen_by_the_first(heads: Heads) -> None:
+    with heads.leading() as first:
+        context = key.context(key.place(heads.second), ssl.PROTOCOL_TLS_CLIENT)
+        connection = http.client.HTTPSConnection("127.0.0.1", heads.port, timeout=30, context=context)
+        try:
+            body = json.dumps({"format": 7, "version": "9.9.9", "name": 5}).encode()
+            for method, path, data, status in (
+                ("POST", "/heads/poll", body, 200),
+                ("POST", "/heads/poll", b"{", 500),
+                ("POST", "/heads/poll", b'{"format": 1, "closed": 7}', 500),
+                ("GET", "/heads/object/../../etc/shadow", None, 404),
+                ("GET", f"/heads/object/{'0' * 64}", None, 404),
+                ("POST", "/heads/parts", b"x" * 16, 500),
+                ("GET", "/status", None, 404),
+            ):
+                connection.request(method, path, data)
+                answer = connection.getresponse()
+                assert (answer.status, len(answer.read()) < 300) == (status, True), path
+        finally:
+            connection.close()
+        [peer] = first.status()["peers"].values()
+        assert (peer["version"], peer["said"]) == ("9.9.9", "its heads speak form 7, not 1")
+
+
+# -- what admins and nodes see ------------------------------------------------------------------------------------
+
+
+def test_follow_heads_are_seen_in_server_peers(heads: Heads) -> None:
+    def peers(paths: Paths) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "wwfast", "--root", str(paths.root), "server", "peers"]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+    with heads.leading() as first:
+        listening = {"port": first.port, "secure": False}
+        write_conf(heads.first, warewulf=listening)
+        assert peers(heads.first).returncode == 0, "none follows"
+        with heads.following() as second:
+            until(lambda: second.status()["following"]["revision"] != "")
+            done = peers(heads.first)
+            [row] = done.stdout.splitlines()[2:]
+            assert done.returncode == 0, done
+            assert second.status()["following"]["revision"] in row
+            assert re.search(r" 0 s +0 B .* s ago +well$", row), row
+            write_conf(heads.second, warewulf={"port": second.port, "secure": False})
+            asked = peers(heads.second)
+            assert (asked.returncode, f"this server follows {heads.url}" in asked.stderr) == (1, True)
+        until(lambda: next(iter(first.status()["peers"].values()))["silent"])
+        done = peers(heads.first)
+        assert done.returncode == 1
+        assert done.stdout.rstrip().endswith("silent")
+
+
+def test_follow_nodes_are_not_sent_to_a_head_that_is_away(tmp_path: Path) -> None:
+    """The first head is at another address for nodes; the second one finds out whether it is there."""
+    heads = Heads(tmp_path, heads=["127.0.0.1:9874"])
+    sent = f"chain --replace --autofree --timeout 5000 http://127.0.0.1:9874/ipxe/{MAC}".encode()
+    nodes = NODES.replace("n1:", "NAME:")
+    name = next(name for name in map("n{}".format, range(50)) if order(name, BOTH)[0] == BOTH[1])
+    heads.first.nodes_conf.write_text(nodes.replace("NAME", name))
+    with heads.leading(), heads.following() as second:
+        until(lambda: sent in second.get(f"/ipxe/{MAC}")[1])
+    with heads.following() as second:
+        until(lambda: sent not in second.get(f"/ipxe/{MAC}")[1])
+
+
+BOTH = ["127.0.0.1:9873", "127.0.0.1:9874"]
 
 
 # -- edits --------------------------------------------------------------------------------------------------------

@@ -99,6 +99,7 @@ class Planner:
         self.settings = settings
         self._caches = Caches(settings.wwfast.caches)
         self._heads = heads.authorities(settings)
+        self.away: Callable[[], Sequence[str]] = list  # addresses of heads that do not answer this one
 
     def plan(self, standing: Standing, node: Node | None, stage: Stage, ask: Ask, overlay: Overlay) -> BootPlan | None:
         """Decide. None where `overlay` has none yet. Raises UnresolvedError where `standing` does not know."""
@@ -267,17 +268,18 @@ class Planner:
         return [Urls(each) for each in heads.order(node.id, self._heads) if each != own and not ask.ipv6]
 
     def _elsewhere(self, node: Node, ask: Ask) -> dict[str, object]:
-        """Scripts of other heads: those that the node is to ask `before` this one, unless one of them sent it here,
-        and, when a download failed, whom to ask `after`: this one first, for the node may only have waited its turn."""
+        """Scripts of other heads: those that the node is to ask `before` this one, unless one of them sent it here
+        or is away, and, when a download failed, whom to ask `after`: this one first, for the node may only have waited
+        its turn."""
 
         def scripts(of: Sequence[Urls]) -> list[Expanded]:
             return [Expanded(urls.script(ask.wwid, ask.machine.firmware) + "&moved=1") for urls in of]
 
         own, others = Urls.of(self.settings), self._others(node, ask)
         order = heads.order(node.id, self._heads)
-        before = (
-            [] if ask.moved else [each for each in others if order.index(each.authority) < order.index(own.authority)]
-        )
+        first = order[: order.index(own.authority)] if others and not ask.moved else []
+        away = self.away() if first else ()
+        before = [Urls(each) for each in first if each.partition(":")[0] not in away]
         return {"before": scripts(before), "after": scripts([own, *others]) if others else []}
 
     def _cached(

@@ -147,7 +147,7 @@ class Daemon:
         self.racks = self.report.racks = Racks(self.settings.wwfast.caches)
         mine = self.registry, self.upkeep, self.overlays, self.guard
         heads = Heads(self.paths, self.settings, *mine, self.supervisor, self.reload, follow)
-        self.report.heads = heads.figures
+        self.report.heads, self.planner.away = heads.figures, heads.away
         return heads
 
     async def start(self) -> None:

@@ -108,6 +108,12 @@ class Heads:
     def _heard(self, closed: Closed) -> None:
         self._guard.ended_elsewhere(*closed)
 
+    def away(self) -> list[str]:
+        """Addresses of heads that do not answer: nodes are not sent there."""
+        if self.following is not None:
+            return [self.following.head] if self.following.unheard else []
+        return self._peers.silent()
+
     def figures(self) -> dict[str, object]:
         """For /status."""
         if self.following is not None:

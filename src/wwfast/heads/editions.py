@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from wwfast.nodes.registry import Snapshot
     from wwfast.paths import Paths
 
-LOOK_SECONDS = 30.0  # after which files are looked at though nothing was heard
+LOOK_SECONDS = 300.0  # after which files are looked at though nothing was heard
 
 
 class Editions:

@@ -64,6 +64,7 @@ class Following:
     said: str = ""  # what is wrong, if something is
     revision: str = ""  # that is served
     missing: int = 0  # bytes that are still to come
+    unheard: bool = False  # the other head did not answer the last time
     _told: int = 0  # the last of our closings that the other head was told of
     _heard: int = 0  # of its closings
 
@@ -72,6 +73,11 @@ class Following:
         self._context = key.context(key.place(self.paths), ssl.PROTOCOL_TLS_CLIENT)
         assert self.paths.mirror is not None
         self._mirror = Mirror(self.paths.mirror)
+
+    @property
+    def head(self) -> str:
+        """Address of the other one."""
+        return self._at[0]
 
     @property
     def whose(self) -> str:
@@ -91,9 +97,9 @@ class Following:
             switched, closed = self._turn()
         except (OSError, http.client.HTTPException, WwfastError, msgspec.MsgspecError, struct.error) as error:
             raised = self._words(error)
-            self.said = raised.message
+            self.said, self.unheard = raised.message, "does not answer" in raised.message
             raise raised from error
-        self.said = ""
+        self.said, self.unheard = "", False
         return switched, closed
 
     def _turn(self) -> tuple[bool, list[Closed]]:

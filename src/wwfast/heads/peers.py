@@ -41,6 +41,12 @@ class Peers:
             while len(self._known) > MOST:
                 del self._known[next(iter(self._known))]
 
+    def silent(self) -> list[str]:
+        """Addresses of those that were there and are not."""
+        now = time.monotonic()
+        with self._lock:
+            return [peer.address for peer in self._known.values() if now - peer.seen > SILENT]
+
     def figures(self, revision: str) -> dict[str, dict[str, Any]]:
         """For /status, by name."""
         now = time.monotonic()

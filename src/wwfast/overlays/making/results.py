@@ -11,6 +11,7 @@ import zstandard
 from wwfast.errors import WwfastError
 from wwfast.overlays.making.builder import Builder
 from wwfast.overlays.making.index import Record
+from wwfast.overlays.making.store import Damaged
 
 Given = tuple[str, str]  # node and context
 SLOTS = 3  # parts of a record
@@ -43,9 +44,14 @@ class Results:
             return self._builder.index.place
 
     def part(self, content: bytes) -> tuple[bytes, int]:
-        """Its zstd frame, and the bytes of what is in it. Raises WwfastError where it is not there any more."""
+        """Its zstd frame, and the bytes of what is in it. Raises Damaged where it is there no more: it is made anew
+        for the next edition."""
         with self._lock:
-            data = self._builder.store.read(content)
+            try:
+                data = self._builder.store.read(content)
+            except Damaged:
+                self._builder.anew()
+                raise
             place = self._builder.store.segment(content, "zst")
             return data, place.raw_length if place is not None else 0
 
