@@ -160,15 +160,19 @@ class Builder:
         return found
 
     def firsts(self, work: Iterable[tuple[Node, str]]) -> list[tuple[Node, str]]:
-        """One node for each plan whose shared part has to be made."""
+        """One node for each plan whose shared part has to be made. Once nodes have something, the plans of it count."""
+        keys = {footing.key for footing in self._footings.values()}
+        if keys and not any(map(self._lacks, keys)):
+            return []
         chosen: dict[Key, tuple[Node, str]] = {}
         for each in work:
             chosen.setdefault(key_of(*each), each)
-        return [each for each in chosen.values() if self._lacks(*each)]
+        return [each for key, each in chosen.items() if self._lacks(key)]
 
-    def _lacks(self, node: Node, context: str) -> bool:
+    def _lacks(self, key: Key) -> bool:
+        assert self.generation is not None
         with suppress(WwfastError, Changed):  # told to each node that asks
-            return self.ground(node, context).shared is None
+            return self._ground(self.generation, key).shared is None
         return False
 
     def _stand(self, generation: Generation, key: Key) -> Ground:

@@ -310,7 +310,9 @@ class OverlayService:
                     # What nodes share comes first: with it many may be right as they are.
                     some = [] if again else builder.firsts(work)
                     if not some:
-                        some = work = self._lacking(work, report)
+                        plain = not again and not self.failures
+                        some = builder.doubtful(work) if plain else work
+                        some = work = [each for each in some if not self._have(each, report)]
                     if builder.follow():
                         builder.prepare(snapshot)
                 if not work:
@@ -331,10 +333,6 @@ class OverlayService:
     def _tell(progress: Progress | None, before: int, asked: int, done: int) -> None:
         if progress is not None:
             progress(before + done, asked)
-
-    def _lacking(self, work: list[Work], report: Report) -> list[Work]:
-        some = work if self.failures else self.builder.doubtful(work)
-        return [each for each in some if not self._have(each, report)]
 
     def _have(self, work: Work, report: Report) -> bool:
         node, context = work
