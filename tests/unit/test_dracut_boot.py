@@ -55,7 +55,7 @@ NODE: dict[str, Any] = {
 SERVER = f"wwinit.server={BASE} wwinit.uri={BASE}/provision/{MAC} init=/warewulf/run-init"
 DHCP = f"rd.neednet=1 ifname=eth0:{MAC} ip=eth0:dhcp ifname=ib0:52:54:00:00:00:02 ip=ib0:dhcp"
 STATIC = (
-    f"rd.neednet=1 ifname=eth0:{MAC} ip=10.0.0.11::10.0.0.1:255.255.0.0::eth0:on "
+    f"rd.neednet=1 ifname=eth0:{MAC} ip=10.0.0.11::10.0.0.1:255.255.0.0::eth0:none "
     "ifname=ib0:52:54:00:00:00:02 ip=:::::ib0:on"
 )
 

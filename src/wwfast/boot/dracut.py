@@ -133,7 +133,10 @@ def arguments(node: Node, wwid: str, base: str, *, static: bool) -> str:
     network = ["rd.neednet=1"]
     for at in node.network_devices.values():
         if at.hwaddr and at.device:
-            own = f"{at.ipaddr}::{at.gateway}:{at.netmask}::{at.device}:on" if static else f"{at.device}:dhcp"
+            own = f"{at.device}:dhcp"
+            if static:  # `on`, of Warewulf's scripts, is DHCP: dracut's network-legacy refuses it beside an address
+                how = "none" if at.ipaddr else "on"
+                own = f"{at.ipaddr}::{at.gateway}:{at.netmask}::{at.device}:{how}"
             network += [f"ifname={at.device}:{at.hwaddr}", f"ip={own}"]
     root = f"wwinit:{node.root}" if on_disk(node.root) else "wwinit"
     server = [f"root={root}", f"wwinit.server={base}", f"wwinit.uri={base}/provision/{wwid}"]
