@@ -67,6 +67,8 @@ EXPLAINED = {
     ("daemon/traffic/scheduler.py", "self._clocks.get(share, 0.0), min(busy)", "1.0"): "a byte of credit",
     ("daemon/traffic/scheduler.py", "self._clocks.get(share, 0.0) + size", "1.0"): "a byte of credit",
     ("daemon/traffic/scheduler.py", "sum(max(0.0, whole - ticket.sent)", "1.0"): "a byte of work",
+    ("daemon/boot/guard.py", "self._seen.get(mac, float", "<"): "seen exactly so many seconds ago",
+    ("overlays/making/store.py", "if self._arena >= 0 and", "1"): "0 is standard input",
     ("pack/cache.py", "if len(data) < HEAD.size:", "<="): "an index of no frames",
     ("daemon/traffic/scheduler.py", "held > HELD_AT_MOST", ">="): "held for exactly so long, and told a second later",
     ("net/http/serving.py", "self.clock() > end", ">="): "a turn of exactly so long",

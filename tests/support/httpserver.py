@@ -65,7 +65,7 @@ def running(handler: Handler, *, limits: Limits | None = None, scheduler: Any = 
         await this.over.wait()
         await this.server.close()
 
-    thread = threading.Thread(target=lambda: uvloop.run(main()))
+    thread = threading.Thread(target=lambda: uvloop.run(main()), daemon=True)
     thread.start()
     assert ready.wait(20)
     try:

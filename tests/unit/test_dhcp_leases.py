@@ -165,6 +165,19 @@ def test_dhcp_a_range_that_is_none_gives_nothing(first: int, last: int) -> None:
     table.reserve(table.mask([FIRST]))
 
 
+def test_dhcp_leases_that_are_adopted_take_the_place_of_all_there_were() -> None:
+    table, former = LeaseTable(FIRST, FIRST + 7), LeaseTable(FIRST, FIRST + 7)
+    assert table.bind("mine", FIRST + 1, 1000.0, 60.0)
+    assert table.bind("moved", FIRST + 2, 1000.0, 60.0)
+    offered = table.offer("asks", 0, 1000.0)
+    assert offered is not None
+    assert former.bind("moved", FIRST + 3, 1000.0, 60.0)
+    assert former.bind("new", FIRST + 1, 1000.0, 90.0, "name")
+    table.adopt(former.export())
+    assert table.export() == former.export() == [("new", FIRST + 1, 1090.0, "name"), ("moved", FIRST + 3, 1060.0, "")]
+    assert (table.get("mine"), table.get("asks"), table.owner(FIRST + 2), len(table)) == (None, None, None, 2)
+
+
 def test_dhcp_nodes_of_nodes_conf_do_not_depend_on_the_range() -> None:
     table = LeaseTable(FIRST, FIRST + SIZE - 1)
     node = Reservation("n1", "10.1.0.9", "255.0.0.0")

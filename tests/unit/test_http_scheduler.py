@@ -433,6 +433,39 @@ def told_to_come_again(rate: float, many: int) -> int:
     return verdict.retry_after
 
 
+def test_who_was_told_to_come_again_has_no_turn_until_it_has_come_and_then_its_own() -> None:
+    scheduler = WaveScheduler(NARROWEST)
+    scheduler.rate = 10e6
+    keys = [f"n{number:02}" for number in range(NARROWEST + 20)]
+    away = {key for key in keys if scheduler.ask(key, "", 11_000_000, Patience.RETRIES, 0.0).retry_after}
+    here = [key for key in keys if key not in away]
+    assert away
+    scheduler.ask("late", "", 11_000_000, Patience.LONG, 0.1)
+    served = here[:NARROWEST]
+    for key in served:
+        scheduler.finished(key, True, 0.2)
+    while went := [key for key, _ in scheduler.tick(0, 0.2)]:
+        served += went
+        for key in went:
+            scheduler.finished(key, True, 0.2)
+    assert served == [*here, "late"]
+    assert all(scheduler.ask(key, "", 11_000_000, Patience.RETRIES, 0.3).go for key in sorted(away)[:NARROWEST])
+
+
+def test_the_place_of_who_was_told_to_come_again_outlives_that_time_by_a_while() -> None:
+    scheduler = WaveScheduler(NARROWEST)
+    scheduler.rate = 10e6
+    for number in range(NARROWEST + 20):
+        verdict = scheduler.ask(
+            "last" if number == NARROWEST + 19 else f"n{number}", "", 11_000_000, Patience.RETRIES, 0.0
+        )
+    assert verdict.retry_after
+    scheduler.tick(0, verdict.retry_after + REST)
+    assert scheduler.standing("last") is not None
+    scheduler.tick(0, verdict.retry_after + REST + 1.1)
+    assert scheduler.standing("last") is None
+
+
 def test_to_come_again_is_half_the_way_to_the_turn_and_more_where_many_do() -> None:
     assert told_to_come_again(0.0, 2000) == 1 + 2000 // 500, "at once while nothing is known"
     assert told_to_come_again(10e6, 9) == 0, "less than 10 s of work: held open"
