@@ -69,6 +69,12 @@ EXPLAINED = {
     ("daemon/traffic/scheduler.py", "sum(max(0.0, whole - ticket.sent)", "1.0"): "a byte of work",
     ("daemon/boot/guard.py", "self._seen.get(mac, float", "<"): "seen exactly so many seconds ago",
     ("overlays/making/store.py", "if self._arena >= 0 and", "1"): "0 is standard input",
+    ("daemon/boot/guard.py", "self.clock() - phase.asked <= seconds", "<"): "asked exactly so many seconds ago",
+    ("net/http/head.py", "if len(_heads) >= KEPT:", ">"): "a table of one more",
+    ("net/http/head.py", "if len(_known) >= KNOWN:", ">"): "a table of one more",
+    ("system/watch.py", "os.read(self._fd, 1 << 16)", "2"): "what did not fit is read next",
+    ("system/watch.py", "os.read(self._fd, 1 << 16)", "17"): "what did not fit is read next",
+    ("net/dhcp/pool.py", "BITS = 256", "257"): "tuned: the square root of 65,536, so that both levels cost the same",
     ("pack/cache.py", "if len(data) < HEAD.size:", "<="): "an index of no frames",
     ("daemon/traffic/scheduler.py", "held > HELD_AT_MOST", ">="): "held for exactly so long, and told a second later",
     ("net/http/serving.py", "self.clock() > end", ">="): "a turn of exactly so long",
@@ -197,7 +203,7 @@ class Finder(ast.NodeVisitor):
             self.visit(node.value)
 
     def visit_keyword(self, node: ast.keyword) -> None:
-        if node.arg != "strict" and not tuned(node.value):  # zip(strict=True) is there to be never heard of
+        if node.arg not in ("strict", "frozen") and not tuned(node.value):  # these are there to be never heard of
             self.visit(node.value)
 
     def visit_arg(self, node: ast.arg) -> None:

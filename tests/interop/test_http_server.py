@@ -258,6 +258,21 @@ def test_http_connections_of_machines_that_are_off_are_found_out_by_the_kernel(s
         assert "timer:(keepalive," in subprocess.run(words, capture_output=True, text=True, check=True).stdout
 
 
+def test_http_little_lies_unsent_in_the_kernel_whoever_does_not_read(site: Site) -> None:
+    """What is there already goes out before anything that is more urgent."""
+    with running(site) as server, server.connect(window=4096) as sock:
+        words = ["ss", "-tnH", "state", "established", f"( sport = :{server.port} )"]
+        queued = [0]
+        sock.sendall(get("/big"))
+        assert sock.recv(1)
+        end = time.monotonic() + 20
+        while queued[-1] == 0 or queued[-5:] != 5 * queued[-1:]:
+            assert time.monotonic() < end
+            queued.append(int(subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()[1]))
+            time.sleep(0.02)
+        assert queued[-1] < 1 << 20
+
+
 def test_http_server_that_is_closed_leaves_no_thread(site: Site) -> None:
     before = set(threading.enumerate())
     with running(site) as server, server.connect() as sock:

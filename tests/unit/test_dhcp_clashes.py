@@ -24,7 +24,7 @@ from wwfast.doctor.finding import ERROR, Scene
 from wwfast.errors import ConfigError
 from wwfast.net.dhcp.journal import Journal, guests
 from wwfast.net.dhcp.leases import LeaseTable
-from wwfast.net.dhcp.network import clashes, held_in_range, require_range
+from wwfast.net.dhcp.network import clashes, held_in_range, own_addresses, require_range
 from wwfast.net.dhcp.packet import Kind, Message, build, dotted, number, parse
 from wwfast.net.dhcp.responder import Responder
 from wwfast.net.dhcp.terms import DhcpConfig, Reservation
@@ -210,6 +210,16 @@ def test_dhcp_range_that_is_none_is_refused(paths: Paths, start: str, end: str, 
         require_range(conf, paths)
     (finding,) = site.dhcp(scene(paths, conf))
     assert (finding.level, message in finding.message) == (ERROR, True)
+
+
+@pytest.mark.parametrize(
+    ("mask", "others"),
+    [("255.255.255.252", ["10.5.0.0", "10.5.0.3"]), ("255.255.255.254", []), ("255.255.255.255", [])],
+)
+def test_dhcp_network_of_two_addresses_gives_both_to_machines(paths: Paths, mask: str, others: list[str]) -> None:
+    """RFC 3021: neither is the network's nor a broadcast."""
+    paths.conf.write_text(json.dumps({"ipaddr": "10.5.0.1", "netmask": mask}))
+    assert sorted(own_addresses(settings.load(paths))) == sorted(["10.5.0.1", *others])
 
 
 @pytest.mark.parametrize(("start", "end"), [("", ""), ("10.5.0.7", "10.5.0.7"), ("10.5.0.0", "10.5.0.255")])

@@ -13,6 +13,7 @@ from wwfast.net.dhcp.packet import (
     Option,
     build,
     client_info,
+    encoded,
     guid,
     number,
     parse,
@@ -107,3 +108,16 @@ def test_dhcp_client_info_tells_firmware_ipxe_and_system_apart() -> None:
     http = of({60: b"HTTPClient:Arch:00016:UNDI:003000", 93: b"\0\x10"})
     assert (http.is_http, http.is_pxe, http.boots) == (True, False, True)
     assert not of({60: b"systemd", 12: b"n1"}).boots
+
+
+@pytest.mark.parametrize("size", [0, 1, 254, 255, 256, 509, 510, 511])
+def test_dhcp_an_option_of_any_length_is_in_pieces_that_are_one(size: int) -> None:
+    """RFC 3396: a piece has 255 bytes at most, and none is cut where none need be."""
+    value = bytes(at % 251 for at in range(size))
+    data, pieces = encoded(43, value), list[bytes]()
+    while data:
+        code, length = data[:2]
+        assert code == 43
+        pieces.append(data[2 : 2 + length])
+        data = data[2 + length :]
+    assert (b"".join(pieces), len(pieces)) == (value, max(1, -(-size // 255)))

@@ -384,6 +384,14 @@ def test_http_connection_tells_its_progress_once_a_second() -> None:
     assert (began.outcome, began.seconds, done.outcome) == (Outcome.STARTED, 0.0, Outcome.DONE)
 
 
+@pytest.mark.parametrize("part", ["0-9", "5-", "10000-", "-0"])
+def test_http_connection_a_head_is_never_that_of_a_part(part: str) -> None:
+    """RFC 9110 14.2: a range is for GET alone."""
+    peer = Peer(large).get(GET.replace(b"GET", b"HEAD").replace(b"Host: x", f"Range: bytes={part}".encode()))
+    assert peer.answers() == [200]
+    assert b"\r\nContent-Length: 10000\r\n" in peer.line.taken
+
+
 @pytest.mark.parametrize(
     ("part", "error", "told"),
     [

@@ -67,3 +67,24 @@ def test_overlay_store_that_is_swept_has_what_is_wanted_and_takes_the_rest_again
     store.put(TWO, "gz", b"again", 5, 0)
     assert (store.read(ONE, "gz"), store.read(TWO, "gz")) == (b"bytes", b"again")
     store.close()
+
+
+def test_overlay_store_that_is_closed_leaves_nothing_open_and_nothing_unfinished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def opened() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    disk = FaultyDisk(tmp_path, monkeypatch)
+    before = opened()
+    for code in (0, FULL):
+        store = Store(tmp_path)
+        store.put(ONE, "gz", b"first", 5, 0)
+        disk.fail(code) if code else disk.heal()
+        store.put(TWO, "gz", b"second", 6, 0)
+        store.close()
+        disk.heal()
+        assert opened() == before
+        assert not [file for file in tmp_path.rglob("*") if file.is_file() and file.suffix != ".gz"]
+        for file in tmp_path.rglob("*.gz"):
+            file.unlink()
