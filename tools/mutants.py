@@ -75,6 +75,7 @@ EXPLAINED = {
     ("system/watch.py", "os.read(self._fd, 1 << 16)", "2"): "what did not fit is read next",
     ("system/watch.py", "os.read(self._fd, 1 << 16)", "17"): "what did not fit is read next",
     ("net/dhcp/pool.py", "BITS = 256", "257"): "tuned: the square root of 65,536, so that both levels cost the same",
+    ("system/libc.py", "_prctl(_CAPBSET_READ, number, 0, 0, 0)", "1"): "an argument that the kernel does not look at",
     ("pack/cache.py", "if len(data) < HEAD.size:", "<="): "an index of no frames",
     ("daemon/traffic/scheduler.py", "held > HELD_AT_MOST", ">="): "held for exactly so long, and told a second later",
     ("net/http/serving.py", "self.clock() > end", ">="): "a turn of exactly so long",

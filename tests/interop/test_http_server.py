@@ -273,6 +273,14 @@ def test_http_little_lies_unsent_in_the_kernel_whoever_does_not_read(site: Site)
         assert queued[-1] < 1 << 20
 
 
+def test_http_server_that_is_closed_cuts_what_nobody_reads(site: Site) -> None:
+    with running(site) as server, server.connect(window=4096) as sock:
+        sock.sendall(get("/big"))
+        assert sock.recv(1)
+        asyncio.run_coroutine_threadsafe(server.server.close(), server.loop).result(20)
+        assert (server.server.connections, server.events[-1].outcome) == (0, Outcome.FAILED)
+
+
 def test_http_server_that_is_closed_leaves_no_thread(site: Site) -> None:
     before = set(threading.enumerate())
     with running(site) as server, server.connect() as sock:

@@ -149,6 +149,19 @@ def test_a_phase_that_ended_by_itself_is_not_kept_on_disk(store: PhaseStore) -> 
     assert sorted(mac for mac, _ in store.load()) == ["52:54:00:00:00:02", "52:54:00:00:00:03"]
 
 
+def test_a_phase_that_a_successor_closed_is_closed_here() -> None:
+    async def closed(_: str) -> bool:
+        return True
+
+    who = guard()
+    who.successor = closed
+    for known in (True, False):
+        who.saw_dhcp(MAC, boots=True, known=known)
+        assert ask(who, Stage.SYSTEM) == 200
+        came_up(who)
+        assert ask(who, Stage.SYSTEM) == 403
+
+
 def test_a_closed_phase_is_on_disk_before_the_runtime_overlay_goes_out(store: PhaseStore, tmp_path: Path) -> None:
     who = guard(keeper=store)
     for _ in range(20):
