@@ -35,7 +35,7 @@ OVERLAYS = (
 )
 #: Files by the first pattern that they match, and the tests that are theirs.
 TESTS = {
-    "daemon/boot/guard.py": "tests/unit/test_daemon_guard.py",
+    "daemon/boot/guard.py": "tests/unit/test_daemon_guard.py tests/unit/test_follow_heads.py",
     "daemon/traffic/scheduler.py": "tests/unit/test_http_scheduler.py",
     "daemon/traffic/width.py": "tests/unit/test_http_scheduler.py",
     "net/http/server.py": "tests/interop/test_http_server.py " + HTTP,
