@@ -95,3 +95,27 @@ def test_dracut_boots_a_machine_as_the_image_brings_it(site: Laboratory) -> None
     assert [part["stage"] for part in told["boot"] if part["stage"] in WAY][: len(WAY) + 1] == [
         "ipxe", "kernel", "initramfs", "system", "image", "system", "runtime",
     ]  # fmt: skip
+
+
+def test_dracut_static_by_uefi_makes_the_disk_of_the_node(site: Laboratory, tmp_path: Path) -> None:
+    """With its address of nodes.conf and without DHCP; partitions, root and swap are made in the initramfs."""
+    disk = tmp_path / "disk"
+    with disk.open("wb") as file:
+        file.truncate(2 << 30)
+    drive = ["-drive", f"file={disk},if=virtio,format=raw"]
+    with site.machine("static", 2, firmware="uefi", memory=1536, extra=drive) as vm:
+        vm.wait(timeout=500)
+        vm.wait_ssh()
+        said = vm.ssh("findmnt -no SOURCE,FSTYPE /; hostname; tail -n 1 /proc/swaps | cut -d' ' -f1; cat /etc/motd")
+        assert said.split("\n")[0].split() == ["/dev/vda1", "ext4"]
+        assert said.split("\n")[1:4] == ["static", "/dev/vda2", "of the image"]
+        assert f" ip={site.address(2)}::" in vm.ssh("cat /proc/cmdline")
+        assert vm.ssh("systemctl is-system-running --wait").strip() == "running"
+    told = site.status("static")
+    assert told["way"].startswith("in two stages by dracut: needs ")
+    assert [part["stage"] for part in told["boot"] if part["stage"] in WAY][-4:] == [
+        "system",
+        "image",
+        "system",
+        "runtime",
+    ]
