@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import xxhash
-
+from wwfast.boot.caches import preference
 from wwfast.boot.loader.urls import Urls
 
 if TYPE_CHECKING:
@@ -22,7 +21,7 @@ def authorities(settings: Settings) -> list[str]:
 
 def order(node: str, heads: list[str]) -> list[str]:
     """As this node asks them: each node in an order of its own, so that nodes of one that is gone go to all others."""
-    return sorted(heads, key=lambda each: xxhash.xxh3_64_intdigest(f"{node} {each}".encode()))
+    return sorted(heads, key=lambda each: preference(node, each))
 
 
 def siblings(settings: Settings) -> list[str]:
