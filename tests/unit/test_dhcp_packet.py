@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from wwfast.net.dhcp.packet import (
     MIN_SIZE,
+    REPLY,
     Malformed,
     Message,
     Option,
@@ -37,6 +38,13 @@ def test_dhcp_round_trip_keeps_every_field() -> None:
         options={53: b"\1", 61: b"\1" + MAC, 43: bytes(range(256)) * 2},
     )
     assert parse(build(message)) == message
+
+
+def test_dhcp_questions_and_answers_are_told_apart_on_the_wire() -> None:
+    """RFC 2131 2: op is 1 of a BOOTREQUEST and 2 of a BOOTREPLY."""
+    assert build(Message(chaddr=MAC))[0] == 1
+    assert build(Message(op=REPLY, chaddr=MAC))[0] == 2
+    assert parse(b"\2" + build(Message(chaddr=MAC))[1:]).op == REPLY
 
 
 def test_dhcp_option_order_kind_first_and_relay_information_last() -> None:
