@@ -69,6 +69,16 @@ def test_what_has_no_end_is_read_of_no_file_of_the_site(paths: Paths, endless: P
         assert f"{paths.nodes_conf}: larger than 256 MiB" in ended(paths, command)
 
 
+def test_overlays_are_made_within_the_limits_of_whoever_started_us(paths: Paths) -> None:
+    """As in a batch job: hard limits of addresses and of CPU time, which only lower ones can replace."""
+    paths.etc.mkdir(parents=True, exist_ok=True)
+    paths.nodes_conf.write_text("nodes:\n  n1: {system overlay: [hostname]}\n")
+    wwfast = f"ulimit -v {MOST}; ulimit -t 300; exec {sys.executable} -m wwfast --root {paths.root} overlay build n1"
+    done = subprocess.run(["sh", "-c", wwfast], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, ""), done
+    assert "1 nodes: 2 of 2 overlay images changed" in done.stdout
+
+
 def test_every_allocation_of_an_extension_may_fail(tmp_path: Path) -> None:
     library = tmp_path / "allocations.so"
     words = ["gcc", "-shared", "-fPIC", "-O2", "-fno-builtin", "-Wall", "-Werror"]

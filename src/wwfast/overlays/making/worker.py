@@ -373,7 +373,7 @@ class Limited:
     def __enter__(self) -> None:
         now = time.process_time()
         if now >= self._renew:  # system calls are a tenth of what a node takes
-            resource.setrlimit(resource.RLIMIT_CPU, (int(now + self._seconds) + 4, resource.RLIM_INFINITY))
+            limit(resource.RLIMIT_CPU, int(now + self._seconds) + 4)
             self._renew = now + 1
         self._within = True
         signal.setitimer(signal.ITIMER_PROF, self._seconds, 0.5)
@@ -389,7 +389,13 @@ class Limited:
 def limit_memory(mib: int) -> None:
     """From now on the process may grow by this much."""
     now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (now + (mib << 20), resource.RLIM_INFINITY))
+    limit(resource.RLIMIT_AS, now + (mib << 20))
+
+
+def limit(what: int, amount: int) -> None:
+    """So much, or what whoever started us left: that limit cannot be raised."""
+    most = resource.getrlimit(what)[1]
+    resource.setrlimit(what, (amount if most == resource.RLIM_INFINITY else min(amount, most), most))
 
 
 def serve(source: int, sink: int, mark: mmap | bytearray, worker: Worker | None = None) -> None:
