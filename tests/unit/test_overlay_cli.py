@@ -400,3 +400,21 @@ def test_overlay_build_of_the_host_says_which_command_does_that(run: Run) -> Non
     for flag in ("-H", "--host"):
         status, _, err = run(f"build {flag}")
         assert (status, "wwfast configure hostfile" in err) == (2, True), err
+
+
+def test_overlay_build_looks_once_more_at_what_it_watches_from_now_on(run: Run, site: Path, paths: Paths) -> None:
+    """By one worker, after a build that failed: what it made was not taken in, and it says what is shared only once."""
+    (paths.chroots / "img/rootfs/var/lib").mkdir(parents=True)
+    paths.nodes_conf.write_text(
+        NODES.replace("all: {", "all: {image name: img, ").replace("[hostname", "[wwinit, hostname")
+    )
+    (site / "live/rootfs/etc/note").write_text("first\n")
+    ok(run("build n1"))
+    (site / "live/rootfs/var").mkdir()
+    (site / "live/rootfs/var/lib").write_text("a file\n")
+    status, _, err = run("build n1")
+    assert (status, "/var/lib is a file in the overlays, but a directory in image img" in err) == (1, True)
+    (site / "live/rootfs/etc/note").write_text("later\n")
+    (site / "live/rootfs/var/lib").unlink()
+    (site / "live/rootfs/var").rmdir()
+    assert "1 nodes: 1 of 2 overlay images changed" in ok(run("build n1"))

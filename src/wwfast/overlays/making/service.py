@@ -302,23 +302,21 @@ class OverlayService:
         with uncollected():  # it would walk all nodes again and again
             chosen = list(snapshot.nodes.values() if nodes is None else nodes)
             report = Report(asked=len(chosen) * len(contexts))
-            with self._lock:
-                builder.prepare(snapshot)
             work = [(node, context) for node in chosen for context in contexts]
-            for again in range(TRIES):
+            begun = False
+            for _ in range(TRIES):
                 with self._lock:
+                    builder.prepare(snapshot)
                     # What nodes share comes first: with it many may be right as they are.
-                    some = [] if again else builder.firsts(work)
-                    if not some:
-                        plain = not again and not self.failures
-                        some = builder.doubtful(work) if plain else work
-                        some = work = [each for each in some if not self._have(each, report)]
-                    if builder.follow():
-                        builder.prepare(snapshot)
+                    firsts = [] if begun else builder.firsts(work)
+                    left = work if firsts else self._lacking(work, report, plain=not begun)
+                    if builder.follow():  # then all is looked at once more: what is watched now may have changed before
+                        continue
+                work, begun = left, True
                 if not work:
                     break
                 told = partial(self._tell, progress, report.asked - len(work), report.asked)
-                for (node, context), error in self.orders.make_all(snapshot, some, processes, told):
+                for (node, context), error in self.orders.make_all(snapshot, firsts or work, processes, told):
                     self._note(node, context, error, report)
             for node, context in work:
                 self._note(node, context, _restless(f"node {node.id}"), report)
@@ -333,6 +331,11 @@ class OverlayService:
     def _tell(progress: Progress | None, before: int, asked: int, done: int) -> None:
         if progress is not None:
             progress(before + done, asked)
+
+    def _lacking(self, work: list[Work], report: Report, *, plain: bool) -> list[Work]:
+        """Those for which something has to be made; `plain` where most are expected to have what is right."""
+        some = self.builder.doubtful(work) if plain and not self.failures else work
+        return [each for each in some if not self._have(each, report)]
 
     def _have(self, work: Work, report: Report) -> bool:
         node, context = work
