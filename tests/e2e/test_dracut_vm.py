@@ -97,6 +97,7 @@ def test_dracut_boots_a_machine_as_the_image_brings_it(site: Laboratory) -> None
     ]  # fmt: skip
 
 
+@pytest.mark.soak
 def test_dracut_static_by_uefi_makes_the_disk_of_the_node(site: Laboratory, tmp_path: Path) -> None:
     """With its address of nodes.conf and without DHCP; partitions, root and swap are made in the initramfs."""
     disk = tmp_path / "disk"
