@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -166,3 +168,15 @@ def test_follow_doctor_tells_of_heads_that_are_behind(paths: Paths) -> None:
     ):
         [said] = told(paths, peers={"two": well | change})
         assert words in said
+
+
+def test_follow_without_a_key_leaves_a_server_that_takes_edits(paths: Paths) -> None:
+    def wwfast(*words: str) -> tuple[int, str]:
+        command = [sys.executable, "-m", "wwfast", "--root", str(paths.root), *words]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        return done.returncode, done.stderr
+
+    status, told = wwfast("server", "--follow", "https://10.0.0.9")
+    assert (status, "there is no key" in told) == (1, True), told
+    assert not paths.following.exists()
+    assert wwfast("node", "add", "n9") == (0, "")

@@ -61,11 +61,15 @@ def _own(app: App) -> Paths:
 
 def _followed(app: App, url: str) -> Paths:
     """Of a server that follows from now on: other commands know it, too."""
+    import ssl
+
+    from wwfast.heads import key
     from wwfast.heads.following import address
     from wwfast.system import files
     from wwfast.system.folders import folder
 
     address(url, app.settings.wwfast.follow_port)
+    key.context(key.place(app.paths), ssl.PROTOCOL_TLS_CLIENT)  # first: one that cannot follow goes on taking edits
     folder(app.paths.state)
     files.replace(app.paths.following, f"{url}\n".encode())
     return app.paths.as_served()
