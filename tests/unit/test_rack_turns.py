@@ -50,6 +50,19 @@ def test_rack_turns_are_kept_by_who_asks_again() -> None:
     assert turns.place("n9") == Place(2, 0.0)
 
 
+def test_rack_turns_count_places_once_a_second() -> None:
+    """Each of thousands that wait is asked for its place by whoever looks at the nodes."""
+    turns = Turns(RATE)
+    asked(turns, names(12), now=100.0)
+    turns.left("n9")
+    assert turns.place("n9") is None
+    assert not turns.ask("late", 100.5)
+    assert turns.place("n11") == Place(4, 0.0), "as it was counted when it came"
+    assert turns.place("late") == Place(4, 0.0)
+    assert turns.admitted(101.5) == []
+    assert [turns.place(node) for node in ("n8", "n10", "n11", "late")] == [Place(n, 0.0) for n in (1, 2, 3, 4)]
+
+
 def test_rack_turns_widen_where_nodes_take_less_than_their_part() -> None:
     """Nodes that unpack at a twentieth of the link's rate: twenty of them fill it."""
     turns = Turns(RATE)

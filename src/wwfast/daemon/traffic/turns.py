@@ -8,6 +8,7 @@ for they are going to ask somebody else.
 from __future__ import annotations
 
 import math
+from itertools import islice
 from typing import NamedTuple
 
 from wwfast.daemon.traffic.width import NARROWEST, WIDEST
@@ -15,6 +16,7 @@ from wwfast.daemon.traffic.width import NARROWEST, WIDEST
 UNKNOWN = 600.0  # s that a turn may last while nobody has reported one
 TIMES = 4  # the mean: as long may one last, then its node is taken for dead
 SHORTEST = 60.0  # s
+COUNTED = 1.0  # s between two counts of the places: one for each ask would be quadratic in those that wait
 FAILING = 60.0  # s that a cache is taken for failing after a node lost it
 WEIGHT = 0.2  # of the last report, in means
 
@@ -33,6 +35,8 @@ class Turns:
         self._rate = rate
         self._served: dict[str, float] = {}  # since when
         self._waiting: dict[str, None] = {}  # in their order
+        self._places: dict[str, int] = {}  # when counted, or when it came since
+        self._counted = -math.inf
         self._failing = -math.inf  # until when
         self._each = 0.0  # bytes a second that one node takes, 0 until reported
         self._mean = 0.0  # seconds of a turn
@@ -43,7 +47,9 @@ class Turns:
             self._waiting.pop(node, None)
             self._served.setdefault(node, now)
             return True
-        self._waiting.setdefault(node)
+        if node not in self._waiting:
+            self._waiting[node] = None
+            self._places[node] = len(self._waiting)
         return node in self.admitted(now)
 
     def left(self, node: str) -> None:
@@ -70,10 +76,12 @@ class Turns:
         for node in [node for node, since in self._served.items() if now - since > longest]:
             del self._served[node]
         room = len(self._waiting) if now < self._failing else max(0, self.width - len(self._served))
-        first = list(self._waiting)[:room]
+        first = list(islice(self._waiting, room))
         for node in first:
             del self._waiting[node]
             self._served[node] = now
+        if now - self._counted >= COUNTED:
+            self._places, self._counted = {node: place for place, node in enumerate(self._waiting, 1)}, now
         return first
 
     @property
@@ -87,10 +95,10 @@ class Turns:
         return {"width": self.width, "served": len(self._served), "queued": len(self._waiting)}
 
     def place(self, node: str) -> Place | None:
-        """None of one that does not wait."""
-        if node not in self._waiting:
+        """Of one that waits, at most a second old; None of others. A thread may ask."""
+        place = self._places.get(node) if node in self._waiting else None
+        if place is None:
             return None
-        place = list(self._waiting).index(node) + 1
         return Place(place, math.ceil(place / self.width) * self._mean)
 
 
