@@ -18,7 +18,7 @@ from wwfast.overlays.templates import faults
 from wwfast.overlays.templates.data import Names
 from wwfast.overlays.templates.environment import Abort, Environment, outputs
 from wwfast.overlays.templates.go import render as go
-from wwfast.overlays.templates.lazy import steady
+from wwfast.overlays.templates.lazy import steady, walk
 from wwfast.overlays.templates.sandbox import Sandbox
 from wwfast.overlays.templates.sources import LIMIT
 
@@ -128,7 +128,7 @@ def parse(env: jinja2.Environment, source: str, name: str, at: str = ", line {}"
         raise ConfigError(f"{name}{at.replace('{}', str(error.lineno))}: {error.message}") from error
     except RecursionError as error:
         raise ConfigError(f"{name}: it is nested too deeply") from error
-    for node in tree.find_all((ast.Include, ast.Import, ast.FromImport, ast.Extends)):
+    for node in walk(tree, ast.Include, ast.Import, ast.FromImport, ast.Extends):
         raise ConfigError(
             f"{name}{at.replace('{}', str(node.lineno))}: a template cannot include, import or extend another one",
             hint="include(path) inserts the text of a file below /etc/warewulf",

@@ -24,6 +24,7 @@ from jinja2.utils import Namespace
 from wwfast._ext import attributes
 from wwfast.overlays.templates import filters
 from wwfast.overlays.templates.faults import Missing
+from wwfast.overlays.templates.lazy import walk
 
 TEXT = frozenset((
     "capitalize", "casefold", "center", "count", "endswith", "expandtabs", "find", "format", "format_map", "index",
@@ -67,7 +68,7 @@ class Generator(CodeGenerator):
 
     def _output_child_pre(self, node: nodes.Expr, frame: Frame, finalize: Any) -> None:
         if hasattr(node, "hole"):
-            names = {each.name: None for each in [node, *node.find_all(nodes.Name)] if isinstance(each, nodes.Name)}
+            names = {each.name: None for each in walk(node, nodes.Name)}
             refs = [frame.symbols.ref(name) for name in names]
             self._refs = "".join(f"{ref}, " for ref in refs)
             self.write(f"environment.hole(lambda {', '.join(f'{ref}={ref}' for ref in refs)}: ")
