@@ -366,9 +366,7 @@ class Builder:
         return content
 
     def _put(self, part: Part) -> None:
-        if not self.store.has(part.content):
-            self.store.put(part.content, "zst", part.frame, part.length)
-            self.made += 1
+        self.made += self.store.put(part.content, "zst", part.frame, part.length)
 
     def given(self, node: Node, context: str) -> Record | None:
         """What the node was given last, in this process or another one."""

@@ -127,18 +127,19 @@ class Store:
 
     # -- writing -------------------------------------------------------------------------------------------------
 
-    def put(self, content: bytes, form: str, data: bytes, raw_length: int = 0, crc: int = 0) -> None:
-        """Keep it. Raises OSError when neither disk nor memory takes it."""
+    def put(self, content: bytes, form: str, data: bytes, raw_length: int = 0, crc: int = 0) -> bool:
+        """Keep it; whether it was not there. Raises OSError when neither disk nor memory takes it."""
         if self.has(content, form):
-            return
+            return False
         path = self._place(content, form)
         if self.writing:
             with suppress(OSError):
                 self.write(path, _with_head(data, raw_length, crc))
                 # What would come back from the page cache is what was written: it is not read back.
                 self._known[content, form] = Segment(path, HEAD.size, len(data), raw_length, crc)
-                return
+                return True
         self._remember((content, form), data, raw_length, crc)
+        return True
 
     @contextmanager
     def attempt(self) -> Iterator[None]:
