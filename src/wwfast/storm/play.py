@@ -188,15 +188,19 @@ class Together:
 
     def __init__(self, count: int, on_progress: OnProgress) -> None:
         self._last: list[dict[str, Any]] = [{} for _ in range(count)]
+        self._received = 0
+        self._done: Counter[str] = Counter()
         self._tell = on_progress
+        self._lock = threading.Lock()
 
     def of(self, number: int) -> OnProgress:
         def told(event: dict[str, Any]) -> None:
-            self._last[number] = event
-            done: Counter[str] = Counter()
-            for each in self._last:
-                done.update(each.get("done", {}))
-            self._tell({"received": sum(each.get("received", 0) for each in self._last), "done": dict(done)})
+            with self._lock:
+                before, self._last[number] = self._last[number], event
+                self._received += event.get("received", 0) - before.get("received", 0)
+                self._done.update(event.get("done", {}))
+                self._done.subtract(before.get("done", {}))
+                self._tell({"received": self._received, "done": dict(self._done)})
 
         return told
 

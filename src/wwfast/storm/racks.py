@@ -26,6 +26,10 @@ UPLINKS = IPv4Network("10.212.0.0/16")  # a /30 for each rack: the core's addres
 NODES = IPv4Network("10.213.0.0/16").network_address  # a /24 for each rack
 CACHE_PORT = 9880
 MOST = 250  # nodes of a rack
+#: Of whoever sends. What the distribution chose may pace each segment by a timer (bbr), and without such a word a slow
+#: connection is sent segments in pairs: either costs this machine more than all else, which has to play thousands.
+#: Where it takes no time to get there and back, cubic does what reno does.
+SENDING = ("net.ipv4.tcp_congestion_control=reno", "net.ipv4.tcp_min_tso_segs=22")
 _serial = itertools.count()
 
 
@@ -87,8 +91,11 @@ class Fabric:
         for name in self._names:
             run(["ip", "netns", "add", name], package="iproute2")
             run(["ip", "-netns", name, "link", "set", "lo", "up"])
-        for name in (self.core, *(rack.router for rack in self.racks)):
+        routers = [rack.router for rack in self.racks]
+        for name in (self.core, *routers):
             run(["ip", "netns", "exec", name, "sysctl", "-qw", "net.ipv4.ip_forward=1"], package="procps")
+        for name in (*(head.name for head in self.heads), *routers):
+            run(["ip", "netns", "exec", name, "sysctl", "-qw", *SENDING])
         head_rate, rack_rate = self._rates
         for head in self.heads:
             _join((head.name, "s0", f"{head.address}/30"), (self.core, f"s{head.number}", f"{head.core}/30"))
