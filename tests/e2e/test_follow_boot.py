@@ -8,10 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from support.annex import Annex, SecondHead
+from support.annex import Annex, SecondHead, asking
 from support.lab import Laboratory, Namespace, stocked
 from wwfast.archive.artefact import SQUASHFS
-from wwfast.boot.heads import order
 from wwfast.demo import debian
 from wwfast.demo.cluster import IMAGE
 
@@ -27,7 +26,7 @@ def heads(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Laboratory
         own = {"wwfast": {"heads": [network.server, beside.server]}}
         first.configure(**own)
         first.wwfast("follow", "key")
-        first.add_node(node(network, beside), 1, "--root", SQUASHFS)
+        first.add_node(next(asking([network, beside], 0)), 1, "--root", SQUASHFS)
         first.serve()
         second = SecondHead(place / "second", beside, first.tree, first, **own)
         second.follow()
@@ -36,17 +35,11 @@ def heads(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Laboratory
         first.stop()
 
 
-def node(network: Namespace, beside: Namespace) -> str:
-    """A name whose machine asks the first head first."""
-    both = [f"{each.server}:9873" for each in (network, beside)]
-    return next(name for name in (f"n{number}" for number in range(50)) if order(name, both)[0] == both[0])
-
-
 def test_follow_head_silenced_while_a_machine_downloads_costs_it_seconds(
     heads: tuple[Laboratory, SecondHead],
 ) -> None:
     first, second = heads
-    name = node(first.network, second.network)  # type: ignore[arg-type]
+    name = next(asking([first.network, second.network], 0))
     [peer] = json.loads(first.wwfast("server", "peers", "--json").stdout).values()
     assert (peer["behind"], peer["silent"], peer["said"]) == (0.0, False, "")
     refused = second.wwfast("node", "set", name, "--comment", "x", "--yes", check=False)

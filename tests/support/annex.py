@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
+from wwfast.boot.heads import order
 from wwfast.demo.cluster import Cluster
 from wwfast.demo.debian import Tree
 from wwfast.demo.netns import Namespace
@@ -49,3 +52,9 @@ class SecondHead(Cluster):
     def follow(self) -> None:
         """Serve, once all of the first one is here."""
         self.serve("--follow", f"https://{self.first.network.server}", timeout=300)
+
+
+def asking(heads: Sequence[Namespace], first: int) -> Iterator[str]:
+    """Names of nodes whose machines ask the head of this number before the others."""
+    urls = [f"{each.server}:9873" for each in heads]
+    return (name for name in map("n{}".format, count()) if order(name, urls)[0] == urls[first])
