@@ -16,6 +16,10 @@ SERVER = "10.210.0.1"
 GATEWAY = "10.210.0.2"  # stands for the nodes' side in the server's routes
 NODES = IPv4Network("10.211.0.0/16")
 RELAY = "10.211.255.254"  # through which the nodes ask for their addresses
+#: Of whoever sends. What the distribution chose may pace each segment by a timer (bbr): any server sent half as much
+#: then. And without such a word a slow connection is sent segments in pairs, which costs a machine that has to play
+#: thousands more than all else. Where it takes no time to get there and back, cubic does what reno does.
+SENDING = ("net.ipv4.tcp_congestion_control=reno", "net.ipv4.tcp_min_tso_segs=22")
 _serial = itertools.count()
 
 
@@ -57,6 +61,7 @@ class Link:
             known(self.server, "s0", GATEWAY, self.nodes, "n0")
             known(self.nodes, "n0", SERVER, self.server, "s0")
             shaped(self.server, "s0", self.rate)
+            sending(self.server)
         except BaseException:
             self.close()
             raise
@@ -86,6 +91,11 @@ def known(namespace: str, device: str, address: str, far: str, end: str) -> None
     """Have a device know which neighbour an address is: the device `end` of the namespace `far`."""
     out = run(["ip", "-netns", far, "-brief", "link", "show", end]).stdout.decode()
     run(["ip", "-netns", namespace, "neighbour", "replace", address, "lladdr", out.split()[2], "dev", device])
+
+
+def sending(namespace: str) -> None:
+    """What is sent from there is sent as on any machine."""
+    run(["ip", "netns", "exec", namespace, "sysctl", "-qw", *SENDING], package="procps")
 
 
 def shaped(namespace: str, device: str, rate: float | None) -> None:

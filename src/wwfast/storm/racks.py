@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any
 
 from wwfast.errors import WwfastError
-from wwfast.storm.link import close, known, shaped
+from wwfast.storm.link import close, known, sending, shaped
 from wwfast.system.run import Argv, Done, Process, run, start, stop
 
 HEADS = IPv4Network("10.210.0.0/16")  # a /30 for each head: its address and the core's
@@ -26,10 +26,6 @@ UPLINKS = IPv4Network("10.212.0.0/16")  # a /30 for each rack: the core's addres
 NODES = IPv4Network("10.213.0.0/16").network_address  # a /24 for each rack
 CACHE_PORT = 9880
 MOST = 250  # nodes of a rack
-#: Of whoever sends. What the distribution chose may pace each segment by a timer (bbr), and without such a word a slow
-#: connection is sent segments in pairs: either costs this machine more than all else, which has to play thousands.
-#: Where it takes no time to get there and back, cubic does what reno does.
-SENDING = ("net.ipv4.tcp_congestion_control=reno", "net.ipv4.tcp_min_tso_segs=22")
 _serial = itertools.count()
 
 
@@ -95,7 +91,7 @@ class Fabric:
         for name in (self.core, *routers):
             run(["ip", "netns", "exec", name, "sysctl", "-qw", "net.ipv4.ip_forward=1"], package="procps")
         for name in (*(head.name for head in self.heads), *routers):
-            run(["ip", "netns", "exec", name, "sysctl", "-qw", *SENDING])
+            sending(name)
         head_rate, rack_rate = self._rates
         for head in self.heads:
             _join((head.name, "s0", f"{head.address}/30"), (self.core, f"s{head.number}", f"{head.core}/30"))
