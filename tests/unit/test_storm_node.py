@@ -10,9 +10,10 @@ import pytest
 from support.commands import runner
 from wwfast.paths import Paths
 from wwfast.storm.chart import grid
-from wwfast.storm.driver import Driver
+from wwfast.storm.driver import ENOUGH, Client, Driver
 from wwfast.storm.node import ATTEMPTS, CLIENT, IPXE, OVER, PROFILES, READ, STAGE1, Kind, SimNode, Step
 from wwfast.storm.plan import Plan, hwaddr
+from wwfast.storm.play import Together
 from wwfast.storm.report import Report, quantile
 from wwfast.storm.script import Script
 
@@ -329,3 +330,56 @@ def test_storm_node_moves_to_the_head_that_its_script_names_and_to_another_to_fo
     one.on_connected()
     assert one.on_data(answer(body=b"overlay"), 41.0) == OVER
     assert (one.record.failure, one.record.moved) == ("", 2)
+
+
+def test_storm_client_is_woken_for_as_much_as_is_worth_it_and_for_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A body that comes in drops: each of them woke its client, and 5,000 such clients were busier than their links."""
+    woken: list[int] = []
+    before = Client.readable
+
+    def readable(client: Client) -> None:
+        woken.append(client.node.body_left)
+        before(client)
+
+    monkeypatch.setattr(Client, "readable", readable)
+    body, over = bytes(3 * ENOUGH + 100), asyncio.Event()
+
+    async def drop_by_drop(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer(body=body)[: -len(body)])
+        for at in range(0, len(body), 1024):
+            writer.write(body[at : at + 1024])
+            await asyncio.sleep(0.0005)
+        await reader.read()
+        writer.close()
+        await writer.wait_closed()
+        over.set()
+
+    async def play() -> SimNode:
+        server = await asyncio.start_server(drop_by_drop, "127.0.0.1", 0)
+        async with server:
+            port = server.sockets[0].getsockname()[1]
+            one = SimNode("n1", f"127.0.0.1:{port}", [Step("image", "/image/x")], PROFILES["bios"])
+            await Driver([one], []).run()
+            await over.wait()
+            return one
+
+    one = asyncio.run(asyncio.wait_for(play(), 30))
+    assert (one.record.failure, one.record.size) == ("", {"image": len(body)})
+    assert 2 <= len(woken) <= 8, woken
+
+
+def test_storm_in_racks_tells_what_all_racks_have_come_to() -> None:
+    told: list[dict[str, object]] = []
+    together = Together(2, told.append)
+    first, second = together.of(0), together.of(1)
+    first({"doing": "something"})
+    first({"received": 10, "done": {"kernel": 2}})
+    second({"received": 5, "done": {"kernel": 1, "image": 1}})
+    first({"received": 30, "done": {"kernel": 1, "image": 2}})
+    assert told[0] == {"received": 0, "done": {}}
+    assert told[1:] == [
+        {"received": 10, "done": {"kernel": 2}},
+        {"received": 15, "done": {"kernel": 3, "image": 1}},
+        {"received": 35, "done": {"kernel": 2, "image": 3}},
+    ]
