@@ -20,7 +20,7 @@ from wwfast.paths import Paths
 from wwfast.racks import asking
 from wwfast.storm import play
 from wwfast.storm.cluster import PORT, Head, prepare
-from wwfast.storm.link import SERVER, Link, sources
+from wwfast.storm.link import SENDING, SERVER, Link, sources
 from wwfast.storm.node import Step
 from wwfast.storm.plan import Plan
 from wwfast.storm.report import Report
@@ -41,7 +41,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(bench: Bench) -> None:
     versions()
     bench.peer("nginx", "nginx", "-v")
-    bench.peers |= conditions()
+    bench.peers |= {**conditions(), "links": " ".join(SENDING)}
     for rows in (flat, caches, failover, blob):
         if bench.args.only in (None, rows.__name__):
             rows(bench)

@@ -19,7 +19,7 @@ from typing import Any
 
 from benchmarks._harness import ROOT, Bench
 from benchmarks._http_peers import Server, conditions, fill, versions
-from wwfast.storm.link import SERVER, Link
+from wwfast.storm.link import SENDING, SERVER, Link
 from wwfast.storm.node import CLIENT, IPXE, Step
 from wwfast.storm.plan import Plan, hwaddr
 
@@ -51,7 +51,7 @@ class Outcome:
 def run(bench: Bench) -> None:
     versions()
     bench.peer("nginx", "nginx", "-v")
-    bench.peers |= {**conditions(), "link": f"tbf {RATE / 1e9} Gbit/s, burst 256 KB, 20 ms"}
+    bench.peers |= {**conditions(), "link": f"tbf {RATE / 1e9} Gbit/s, burst 256 KB, 20 ms; {' '.join(SENDING)}"}
     big, many = (40, 80) if bench.quick else (500, 2000)
     curves: dict[str, list[float]] = {}
     lost = 0

@@ -18,7 +18,7 @@ NODES = IPv4Network("10.211.0.0/16")
 RELAY = "10.211.255.254"  # through which the nodes ask for their addresses
 #: Of whoever sends. What the distribution chose may pace each segment by a timer (bbr): any server sent half as much
 #: then. And without such a word a slow connection is sent segments in pairs, which costs a machine that has to play
-#: thousands more than all else. Where it takes no time to get there and back, cubic does what reno does.
+#: thousands more than all else. Where there is no way to go cubic does what reno does (RFC 9438, 4.3).
 SENDING = ("net.ipv4.tcp_congestion_control=reno", "net.ipv4.tcp_min_tso_segs=22")
 _serial = itertools.count()
 
@@ -94,7 +94,7 @@ def known(namespace: str, device: str, address: str, far: str, end: str) -> None
 
 
 def sending(namespace: str) -> None:
-    """What is sent from there is sent as on any machine."""
+    """Have all that is sent from there be sent by SENDING, whatever this machine chose."""
     run(["ip", "netns", "exec", namespace, "sysctl", "-qw", *SENDING], package="procps")
 
 
