@@ -10,9 +10,33 @@ from typing import Any
 
 import pytest
 
+from wwfast._ext import calls
+from wwfast.system.files import fill
+
 WRITES = ("write", "pwrite", "writev", "copy_file_range", "ftruncate")
 SYNCS = ("fsync", "fdatasync")
 NAMES = ("rename", "replace", "link", "symlink", "mkdir")
+
+
+def put_all(files: list[tuple[bytes, bytes, bytes]]) -> list[int]:
+    """`calls.put_all`, by the calls that can be made to fail."""
+    return [put(os.fsdecode(fresh), os.fsdecode(path), data) for fresh, path, data in files]
+
+
+def put(fresh: str, path: str, data: bytes) -> int:
+    try:
+        fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            fill(fd, data)
+            os.rename(fresh, path)  # noqa: PTH104 - what `NAMES` replaces
+        except OSError:
+            Path(fresh).unlink()
+            raise
+        finally:
+            os.close(fd)
+    except OSError as error:
+        return error.errno or errno.EIO
+    return 0
 
 
 class FaultyDisk:
@@ -37,6 +61,7 @@ class FaultyDisk:
         for name in NAMES:
             monkeypatch.setattr(os, name, self._by_path(getattr(os, name)))
         monkeypatch.setattr(os, "open", self._opened)
+        monkeypatch.setattr(calls, "put_all", put_all)
 
     def fail(
         self, code: int, *, writes: bool = True, syncs: bool = True, creates: bool = True, after: int = 0, skip: int = 0

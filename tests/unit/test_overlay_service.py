@@ -306,6 +306,53 @@ def test_overlay_build_by_processes_equals_one(site: Site, monkeypatch: pytest.M
     assert [site.ask(f"n{n}").etag for n in range(1, 21)] == digests
 
 
+def test_overlay_worker_is_not_asked_again_before_what_it_shares_is_taken_in(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says that once; who asked it for the next node meanwhile would take all files for changed."""
+    site.put("base", "etc/name.j2", "{{ id }}\n")
+    site.put("base", "etc/same.j2", "{{ paths.sysconfdir }}\n")
+    monkeypatch.setattr(site.service.orders, "_count", 1)
+    take_in, others = orders.Orders._take_in, []
+
+    def slowly(self: orders.Orders, *answered: Any) -> None:
+        if not others:
+            others.append(threading.Thread(target=site.ask, args=("n2",)))
+            others[0].start()
+            others[0].join(0.3)
+        take_in(self, *answered)
+
+    monkeypatch.setattr(orders.Orders, "_take_in", slowly)
+    site.ask("n1")
+    others[0].join()
+    assert site.service.builder.runs == 2
+    assert site.service.builder.generation is not None
+    assert site.service.builder.generation.number == 1
+
+
+@pytest.mark.parametrize("looked", [False, True])
+def test_overlay_whose_own_part_got_lost_is_built_again_though_others_stand_on_the_same(
+    site: Site, looked: bool
+) -> None:
+    """What many nodes stand on is looked at once; what is each node's own must not pass for looked at with it."""
+    site.nodes("nodes:\n" + "".join(f"  n{n}: {{system overlay: [base], runtime overlay: []}}\n" for n in range(1, 9)))
+    site.put("base", "etc/name.j2", "{{ id }}\n")
+    site.service.build(site.snapshot)
+    record = site.service.builder.given(site.node("n5"), "system")
+    assert record is not None
+    name = record.own.hex()
+    own = site.paths.overlay_cache / name[:2] / f"{name[2:]}.zst"
+    own.unlink()
+    site.service.builder.store.forget()
+    if looked:
+        site.service.images_changed()
+    runs = site.service.builder.runs
+    site.service.build(site.snapshot)
+    assert own.exists()
+    assert site.service.builder.runs - runs == 1
+    assert site.text("etc/name", "n5") == "n5\n"
+
+
 def test_overlay_functions_work_as_statements_too(site: Site) -> None:
     """`{% do file(...) %}` and `{{ file(...) }}` are the same."""
     site.put("base", "etc/many.j2", '{% do file("a") %}\nA {{ id }}\n{% do file("b") %}\nB\n')

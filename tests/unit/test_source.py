@@ -53,6 +53,7 @@ INSIDE = {
     "cli": ["nodes", "bmc", "images", "overlays", "server", "imports"],
 }
 MOST = 12  # files of a folder: what one still sees at a glance
+FLAT = {"_ext": 16}  # each an extension of its own, which has to lie there
 LONGEST = {".py": 500, ".pyx": 600}  # lines of a module
 TALLEST = 60  # lines of a function
 
@@ -147,8 +148,8 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
 
 def test_folders_are_no_crowds() -> None:
     sizes = Counter(path.parent for path in modules() if path.name != "__init__.py")
-    crowds = {str(folder.relative_to(SRC)): size for folder, size in sizes.items() if size > MOST}
-    assert not crowds
+    named = {str(folder.relative_to(SRC)): size for folder, size in sizes.items()}
+    assert not {name: size for name, size in named.items() if size > FLAT.get(name, MOST)}
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(SRC)))

@@ -20,6 +20,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
+from wwfast._ext import calls
 from wwfast.system import libc
 from wwfast.system.within import follow
 
@@ -155,8 +156,8 @@ class Watch:
 
     def _told(self) -> bool:
         """Whether inotify has something to tell. That something was mounted the kernel tells once, to whoever asks."""
-        ready = [] if (told := self._ready) is None else told.poll(0)
-        if any(fd == self._mounts for fd, _ in ready):
+        ready = [] if (told := self._ready) is None else calls.ready(told.fileno())
+        if self._mounts in ready:
             self._mounted = True
         return bool(ready)
 

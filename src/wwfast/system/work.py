@@ -7,17 +7,23 @@ works in the same directory next, and every command when it begins, removes thos
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import os
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 
+from wwfast._ext import calls
 from wwfast.errors import WwfastError
 from wwfast.system.folders import folder
 
 log = logging.getLogger(__name__)
+
+Files = Sequence[tuple[str, bytes]]  # paths and what is to be there
 
 PREFIX = ".wwfast-"  # no editor, package manager or person names files like this
 
@@ -113,3 +119,64 @@ def remove(tree: Path) -> None:
     if os.geteuid() != 0:
         run(["chmod", "-R", "u+rwX", tree], check=False, timeout=LONG)
     run(["rm", "-rf", "--one-file-system", "--", tree], timeout=LONG)
+
+
+class Room:
+    """One directory for many small unfinished files: a lock for each of them took 90 us. Thread-safe."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._mutex = threading.Lock()
+        self._entered: tuple[Path, int] | None = None  # where they are, and the lock
+        self._unfinished = 0
+        self._numbers = count()
+
+    def put(self, files: Files) -> list[OSError | None]:
+        """Write each whole and rename it into its place, two directories below at most; why not, of each. Nothing is
+        left of one that failed, and what a killed process left the next command sweeps."""
+        with self._mutex:
+            self._unfinished += 1
+        try:
+            where = self._entered
+            errors = self._written(where, files) if where is not None else [errno.ENOENT] * len(files)
+            if errno.ENOENT in errors:  # the first in its directory, or somebody emptied all of it
+                errors = [self._again(where, *file) if error else 0 for file, error in zip(files, errors, strict=True)]
+        except OSError as error:
+            return [error] * len(files)
+        finally:
+            with self._mutex:
+                self._unfinished -= 1
+        return [
+            OSError(error, os.strerror(error), path) if error else None
+            for (path, _), error in zip(files, errors, strict=True)
+        ]
+
+    def _again(self, former: tuple[Path, int] | None, path: str, data: bytes) -> int:
+        with self._mutex:
+            where = self._entered
+            if where is None or (where is former and not where[0].exists()):
+                self._end()
+                self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+                where = self._entered = begun(self._directory, is_folder=True)
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)  # noqa: PTH103, PTH120 - strings
+        return self._written(where, [(path, data)])[0]
+
+    def _written(self, where: tuple[Path, int], files: Files) -> list[int]:
+        room = where[0]
+        return calls.put_all(
+            [(os.fsencode(f"{room}/{next(self._numbers)}"), os.fsencode(path), data) for path, data in files]
+        )
+
+    def leave(self) -> None:
+        """Nothing is in it now, as far as nobody is writing."""
+        with self._mutex:
+            if not self._unfinished:
+                self._end()
+
+    def _end(self) -> None:
+        if self._entered is not None:
+            room, held = self._entered
+            self._entered = None
+            with suppress(OSError):
+                room.rmdir()
+            os.close(held)

@@ -22,7 +22,7 @@ from wwfast.overlays.making.generation import Generation, Ground
 from wwfast.overlays.making.index import Index, Record
 from wwfast.overlays.making.messages import Made, Part
 from wwfast.overlays.making.plan import LEVEL, Changed, Key, Plans, key_of
-from wwfast.overlays.making.store import Store
+from wwfast.overlays.making.store import Piece, Store
 from wwfast.overlays.templates.data import Cluster, Seen
 from wwfast.overlays.templates.sources import Sources
 from wwfast.paths import Paths
@@ -58,7 +58,7 @@ class Memo:
 
 
 class Builder:
-    """Not thread-safe: the service holds its lock around every call but `current` and `memo`."""
+    """Not thread-safe: the service holds its lock around every call but `current`, `memo` and `bring`."""
 
     def __init__(self, paths: Paths, settings: Settings, *, ignore_go_templates: bool, writing: bool) -> None:
         self.paths = paths
@@ -72,12 +72,12 @@ class Builder:
         self.index = Index(self.store)
         self.generation: Generation | None = None
         self.runs = 0  # nodes for which templates were run
-        self.made = 0  # parts that were not there before
         self.changed = 0  # times that a node got something else
         self._memos: dict[tuple[str, str], Memo] = {}
         self._footings: WeakValueDictionary[tuple[object, ...], Footing] = WeakValueDictionary()
         self._elsewhere: Generation | None = None
         self._noticed, self._handled = 1, 0  # changes seen, and taken in
+        self._lost = 0  # what the store had lost when each memo was looked at
 
     # -- circumstances -------------------------------------------------------------------------------------------
 
@@ -87,8 +87,9 @@ class Builder:
         self._noticed += 1
 
     def current(self, snapshot: Snapshot) -> Generation | None:
-        """The generation if nothing happened since it began. Safe without the lock; opens and reads nothing."""
-        if self.watch.waiting():  # first: what another thread takes meanwhile is noticed before
+        """The generation if nothing happened since it began to what is all watched. Safe without the lock; opens and
+        reads nothing."""
+        if self.sources.news or self.watch.waiting():  # first: what another thread takes meanwhile is noticed before
             return None
         generation = self.generation
         current = generation is not None and generation.snapshot is snapshot and self._noticed == self._handled
@@ -116,6 +117,10 @@ class Builder:
         number = before.number + 1 if before else 1
         self.generation = Generation(number, noticed, snapshot, self.conf, cluster, self.sources)
         self._handled = noticed
+        if self._lost != self.store.lost:  # from now on who stands on a footing has its own part
+            self._lost = self.store.lost
+            for memo in self._memos.values():
+                memo.footing = None
         return self.generation
 
     def _settle(self) -> None:
@@ -240,15 +245,19 @@ class Builder:
         """Those of which it is not plain at once that they have what is right: fast, for most are not among them."""
         generation, memos = self.generation, self._memos
         assert generation is not None
-        found = []
-        for node, context in work:
+        number, sure, found = generation.number, self.store.lost == self._lost, []
+        for each in work:
+            node, context = each
             memo = memos.get((node.id, context))
-            try:
-                footing = self._stood(generation, memo, node)
-            except (WwfastError, Changed):
-                footing = None
-            if footing is None or memo is None or footing is not memo.footing:
-                found.append((node, context))
+            if memo is not None and memo.node is node and (footing := memo.footing) is not None:
+                if sure and footing.generation == number and footing.holds:
+                    continue
+                with suppress(WwfastError, Changed):
+                    now = self._stood(generation, memo, node)
+                    if now is not None:
+                        self._remember(node, context, memo, memo.record, now)
+                        continue
+            found.append(each)
         return found
 
     def known(self, node: Node, context: str) -> Memo | None:
@@ -258,15 +267,15 @@ class Builder:
         old = self._memos.get((node.id, context))
         footing = self._stood(generation, old, node)
         if old is not None and footing is not None:
-            if footing is old.footing:
-                return old
-            found: tuple[Record, Footing] | None = old.record, footing
-        else:
-            found = self._looked_up(generation, node, context, old)
-        if found is None:
-            return None
-        record, footing = found
-        fresh = record._replace(static=footing.record.static, shared=footing.record.shared)
+            return old if footing is old.footing else self._remember(node, context, old, old.record, footing)
+        found = self._looked_up(generation, node, context, old)
+        return None if found is None else self._remember(node, context, old, *found)
+
+    def _remember(self, node: Node, context: str, old: Memo | None, record: Record, footing: Footing) -> Memo:
+        """From now on the node has this own part upon what the footing has."""
+        generation, below = self.generation, footing.record
+        assert generation is not None
+        fresh = Record(*record[:4], below.static, below.shared, record.own)
         self.changed += self.index.keep(node.id, context, fresh)
         memo = Memo(node, generation.cluster.see(node), footing, fresh)
         if old is not None and old.record[4:] == fresh[4:]:
@@ -319,6 +328,10 @@ class Builder:
 
     # -- what was made -------------------------------------------------------------------------------------------
 
+    def bring(self, made: Iterable[Made]) -> None:
+        """Write what workers made, which is most of taking it in, and needs no lock."""
+        self.store.bring(_piece(it.own) for it in made)
+
     def take_in(self, generation: Generation, node: Node, context: str, made: Made) -> Record | None:
         """What a worker made for the node; None when it saw other files than this generation.
 
@@ -366,7 +379,7 @@ class Builder:
         return content
 
     def _put(self, part: Part) -> None:
-        self.made += self.store.put(part.content, "zst", part.frame, part.length)
+        self.store.put(*_piece(part))
 
     def given(self, node: Node, context: str) -> Record | None:
         """What the node was given last, in this process or another one."""
@@ -385,3 +398,7 @@ class Builder:
         there = set(nodes)
         for key in [key for key in self._memos if key[0] not in there]:
             del self._memos[key]
+
+
+def _piece(part: Part) -> Piece:
+    return Piece(part.content, "zst", part.frame, part.length)

@@ -89,9 +89,10 @@ class Index:
 
     def keep(self, node: str, context: str, record: Record) -> bool:
         """Whether the node has other contents now."""
-        before = self.record(node, context)
-        if record != before:
-            self._put(key_of(node, context), _encode(record))
+        key, value = key_of(node, context), _encode(record)
+        before = self._get(key, _record)
+        if value != self._values.get(key):
+            self._put(key, value)
         return before is None or before[4:] != record[4:]
 
     def shared(self, plan: bytes) -> Shared | None:

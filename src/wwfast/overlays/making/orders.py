@@ -15,7 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from mmap import mmap
@@ -62,6 +62,24 @@ Work = tuple[Node, str]
 Key = tuple[str, str]  # node and context, or path and source of a script
 
 
+class Bell:
+    """What one thread waits for, and another one rings. Less than a Condition: who woke needs no lock to go on."""
+
+    __slots__ = ("_silent",)
+
+    def __init__(self) -> None:
+        self._silent = threading.Lock()
+        self._silent.acquire()
+
+    def ring(self) -> None:
+        with suppress(RuntimeError):  # it rings already
+            self._silent.release()
+
+    def wait(self, seconds: float = -1) -> None:
+        """Until it rings, or has rung before; -1: for ever."""
+        self._silent.acquire(timeout=seconds)
+
+
 @dataclass(eq=False, slots=True)
 class Job:
     """A question that somebody waits for. `snapshot` is None where no node has to be known; a failure that took
@@ -79,7 +97,7 @@ class Job:
     answer: Answer | None = None  # None: something changed meanwhile
     record: Record | None = None  # what was taken in
     error: Exception | None = None
-    turn: threading.Condition | None = None  # of who waits for it
+    bell: Bell | None = None  # of who waits for it
 
 
 @dataclass(slots=True)
@@ -107,7 +125,7 @@ class Orders:
         self._mutex = threading.Lock()
         self._turn = threading.Condition(self._mutex)  # of who waits for many
         self._closed = False
-        self.making: dict[Key, threading.Condition] = {}  # of who waits for what somebody else has made
+        self.making: dict[Key, list[Bell]] = {}  # of who waits for what somebody else has made
         self.tried: dict[Key, Tried] = {}
         self.again = threading.Semaphore(self._count)  # fewer than there may be workers: others always find one
 
@@ -128,17 +146,21 @@ class Orders:
         """
         key = (node.id, context)
         with self._mutex:
-            if (turn := self.making.get(key)) is not None:
-                turn.wait()
-                return None
-            turn = self.making[key] = threading.Condition(self._mutex)
+            if (waiting := self.making.get(key)) is None:
+                self.making[key] = []
+            else:
+                waiting.append(bell := Bell())
+        if waiting is not None:
+            bell.wait()
+            return None
         try:
             with self._again(key) as again:
                 return self._done(Job(Make(*key), key, snapshot, node, alone=again, low=again)).record
         finally:
             with self._mutex:
-                del self.making[key]
-                turn.notify_all()
+                waiting = self.making.pop(key)
+            for bell in waiting:
+                bell.ring()
 
     def ask(self, snapshot: Snapshot, node: Node, question: Ask, *, low: bool = False) -> Answer | None:
         """None when something changed meanwhile. `low`: behind all others. Raises WwfastError."""
@@ -153,11 +175,14 @@ class Orders:
         return made.text
 
     def _done(self, job: Job) -> Job:
-        with self._turn:
-            job.turn = threading.Condition(self._mutex)
+        job.bell = Bell()
+        with self._mutex:
             self._queue.append(job)
-            while not job.done:
-                self._step(self._queue, job, self._count)
+        while not job.done:
+            with self._mutex:
+                served = job.done or self._step(self._queue, job, self._count)
+            if not served:
+                job.bell.wait(HELD_UP / 2)
         if job.error is not None:
             raise job.error
         return job
@@ -184,15 +209,15 @@ class Orders:
 
     # -- the queue -----------------------------------------------------------------------------------------------
 
-    def _step(self, queue: deque[Job], job: Job | None, workers: int) -> None:
-        """Serve those at the head of a queue (only where that is this `job`) if there is a worker, else wait a while;
-        `workers` are at work at once, not counting those that are held up. Holds `_mutex` before and after."""
+    def _step(self, queue: deque[Job], job: Job | None, workers: int) -> bool:
+        """Serve those at the head of a queue (only where that is this `job`) if there is a worker, else it has to be
+        waited a while; `workers` are at work at once, not counting those that are held up. Holds `_mutex` before and
+        after."""
         if self._closed:
             raise WwfastError("the server ends")
         hand = self._free(workers) if queue and (job is None or queue[0] is job) else None
         if hand is None:
-            (self._turn if job is None or job.turn is None else job.turn).wait(HELD_UP / 2)
-            return
+            return False
         batch = [queue.popleft()]
         most = min(BATCH, -(-len(queue) // self._count))
         while queue and len(batch) < most and not (batch[0].alone or queue[0].alone):
@@ -203,9 +228,10 @@ class Orders:
         try:
             generation = self.builder.generation
             answered = self.serve(hand, generation, batch)
-            if job is None:  # who waits for nothing lets another one ask while it takes in
-                with self._mutex:
+            if not any(isinstance(it.answer, Made) and it.answer.shared is not None for it in answered):
+                with self._mutex:  # another one asks it while this one takes in; what is shared it would not say again
                     self._give(hand)
+                    self._call()
                 hand = None
             self._take_in(generation, answered)
         finally:
@@ -214,12 +240,13 @@ class Orders:
             if hand is not None:
                 self._give(hand)
             self._call(*batch)
+        return True
 
     def _call(self, *jobs: Job) -> None:
         """Who waits for these looks whether they are done, and who is the next whether there is a worker."""
         for job in (*jobs, *islice(self._queue, 1)):
-            if job.turn is not None:
-                job.turn.notify()
+            if job.bell is not None:
+                job.bell.ring()
 
     def _free(self, workers: int) -> Hand | None:
         """One that nobody has, if there is any or may be one more."""
@@ -304,6 +331,7 @@ class Orders:
     def _take_in(self, generation: Generation | None, answered: Sequence[Job]) -> None:
         if not answered:
             return
+        self.builder.bring(job.answer for job in answered if isinstance(job.answer, Made))
         with self._lock:
             for job in answered:
                 made = job.answer
@@ -388,7 +416,8 @@ class Orders:
         def some() -> None:
             with self._turn:
                 while queue:
-                    self._step(queue, None, processes)
+                    if not self._step(queue, None, processes):
+                        self._turn.wait(HELD_UP / 2)
                     progress(len(work) - len(queue))
 
         threads = [threading.Thread(target=some) for _ in range(processes)]

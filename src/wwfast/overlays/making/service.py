@@ -19,6 +19,7 @@ from typing import NamedTuple, TypeVar
 
 import xxhash
 
+from wwfast._ext import calls
 from wwfast.archive.artefact import FORMATS, SUFFIX, Artefact, Extent
 from wwfast.config.settings import Settings
 from wwfast.errors import NotFoundError, UsageError, WwfastError
@@ -162,7 +163,7 @@ class OverlayService:
                 raise _never_built(node, context)
             return last
         try:
-            return self._of_fresh(snapshot, node, context, lambda memo: self._handed(memo, node, context, fmt))
+            return self._of_fresh(snapshot, node, context, lambda memo: self._handed(memo, node, context, fmt), there)
         except (WwfastError, OSError) as error:
             self._fail(node, context, error)
             last = self._last(node, context, fmt)
@@ -170,19 +171,21 @@ class OverlayService:
                 raise _said(error) from error
             return last
 
-    def _of_fresh(self, snapshot: Snapshot, node: Node, context: str, use: Callable[[Memo], T]) -> T:
-        """What `use` makes of what is fresh, with the lock held; where parts are damaged, of those made anew. Raises
-        WwfastError, OSError."""
-        for left in reversed(range(TRIES)):
+    def _of_fresh(
+        self, snapshot: Snapshot, node: Node, context: str, use: Callable[[Memo], T], right: Callable[[T], bool]
+    ) -> T:
+        """What `use` makes of what is fresh, with the lock held; where parts are damaged or it is not `right`, which is
+        asked without the lock, of those made anew. Raises WwfastError, OSError."""
+        for _ in range(TRIES):
             memo = self._memo(snapshot, node, context)
+            with suppress(Damaged):
+                with self._lock:
+                    made = use(memo)
+                if right(made):
+                    return made
             with self._lock:
-                try:
-                    return use(memo)
-                except Damaged:
-                    self.builder.anew()
-                    if not left:
-                        raise
-        raise AssertionError
+                self.builder.anew()
+        raise Damaged
 
     def _memo(self, snapshot: Snapshot, node: Node, context: str) -> Memo:
         """What is fresh, made if need be: by one who asks, while the others wait. Raises WwfastError, OSError."""
@@ -197,8 +200,13 @@ class OverlayService:
                     return memo
             if memo is None:
                 made = self.orders.make(snapshot, node, context)
-                if made is not None and self.builder.current(snapshot) is None:  # edited again: it was right when asked
-                    return Memo(node, node, None, made)
+                if made is not None:
+                    generation = self.builder.current(snapshot)
+                    if generation is None:  # edited again: it was right when asked
+                        return Memo(node, node, None, made)
+                    memo = self.builder.memo(generation, node, context)
+                    if memo is not None:
+                        return memo
         if memo is not None:
             return memo
         raise _restless(f"node {node.id}")
@@ -264,8 +272,6 @@ class OverlayService:
         found = memo.artefacts.get(fmt)
         if found is None:
             found = memo.artefacts[fmt] = self._assemble(memo.record.contents, node, context, fmt)
-        if not there(found):
-            raise Damaged
         self.failures.pop((node.id, context), None)
         if not self.orders.making:  # in a storm once, by the last one
             self.builder.index.flush()
@@ -309,7 +315,7 @@ class OverlayService:
                     builder.prepare(snapshot)
                     # What nodes share comes first: with it many may be right as they are.
                     firsts = [] if begun else builder.firsts(work)
-                    left = work if firsts else self._lacking(work, report, plain=not begun)
+                    left = work if firsts else self._lacking(work, report)
                     if builder.follow():  # then all is looked at once more: what is watched now may have changed before
                         continue
                 work, begun = left, True
@@ -332,9 +338,9 @@ class OverlayService:
         if progress is not None:
             progress(before + done, asked)
 
-    def _lacking(self, work: list[Work], report: Report, *, plain: bool) -> list[Work]:
-        """Those for which something has to be made; `plain` where most are expected to have what is right."""
-        some = self.builder.doubtful(work) if plain and not self.failures else work
+    def _lacking(self, work: list[Work], report: Report) -> list[Work]:
+        """Those for which something has to be made."""
+        some = work if self.failures else self.builder.doubtful(work)
         return [each for each in some if not self._have(each, report)]
 
     def _have(self, work: Work, report: Report) -> bool:
@@ -417,7 +423,9 @@ class OverlayService:
             last = self.builder.given(node, context)
             contents = last.contents if last is not None else ()
             before = formats.files(store, contents if all(map(store.has, contents)) else ())
-        return before, self._of_fresh(snapshot, node, context, lambda it: formats.files(store, it.record.contents))
+        return before, self._of_fresh(
+            snapshot, node, context, lambda it: formats.files(store, it.record.contents), lambda it: True
+        )
 
     def tend(self, *, anyway: bool = False) -> int:
         """Remove what no node has; bytes given back. `anyway`: also what was needed a moment ago.
@@ -449,7 +457,7 @@ def frozen(paths: Paths, settings: Settings) -> bool:
 
 def there(artefact: Artefact) -> bool:
     """Whether nobody removed its files. Every answer asks: 1 us for each of three or four."""
-    return all(os.access(path, os.F_OK) for path in {extent.path for extent in artefact.extents})
+    return calls.there([os.fsencode(path) for path in {extent.path for extent in artefact.extents}])
 
 
 def failure_of(error: Exception) -> Failure:

@@ -11,9 +11,8 @@ import logging
 import os
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +20,6 @@ import xxhash
 
 from wwfast.errors import WwfastError
 from wwfast.system import libc, work
-from wwfast.system.files import fill
 
 log = logging.getLogger(__name__)
 
@@ -50,8 +48,23 @@ class Segment(NamedTuple):
     crc: int
 
 
+class Piece(NamedTuple):
+    """What is to be kept: the bytes of one content in one form."""
+
+    content: bytes
+    form: str
+    data: bytes
+    raw_length: int = 0
+    crc: int = 0
+
+    def framed(self) -> bytes:
+        """As it lies in its file."""
+        head = HEAD.pack(MAGIC, self.raw_length, self.crc, 0)[: HEAD.size - 8]
+        return head + _check(head, self.data).to_bytes(8, "little") + self.data
+
+
 class Store:
-    """Not thread-safe: the caller holds a lock for everything but `trouble`.
+    """Not thread-safe: the caller holds a lock for everything but `bring` and `trouble`.
 
     Without `writing` the disk is only read, and memory takes all.
     """
@@ -68,8 +81,8 @@ class Store:
         self._failure: OSError | None = None
         self._retry = 0.0  # monotonic seconds
         self._unneeded: dict[str, float] = {}  # files, and since when nobody needs them (monotonic seconds)
-        self._room: tuple[Path, int] | None = None  # for unfinished files, and its lock
-        self._numbers = count()
+        self._room = work.Room(directory)
+        self.lost = 0  # times that something may have gone
 
     def _place(self, content: bytes, form: str) -> str:
         name = content.hex()
@@ -120,26 +133,34 @@ class Store:
     def drop(self, content: bytes, form: str) -> None:
         """These bytes turned out wrong: they are not there until they are written again."""
         self._known[content, form] = False
+        self.lost += 1
 
     def forget(self) -> None:
         """Believe nothing that is not looked at once more."""
+        self.lost += 1
         self._known = {key: False for key, known in self._known.items() if not known}
 
     # -- writing -------------------------------------------------------------------------------------------------
 
-    def put(self, content: bytes, form: str, data: bytes, raw_length: int = 0, crc: int = 0) -> bool:
-        """Keep it; whether it was not there. Raises OSError when neither disk nor memory takes it."""
-        if self.has(content, form):
-            return False
-        path = self._place(content, form)
-        if self.writing:
-            with suppress(OSError):
-                self.write(path, _with_head(data, raw_length, crc))
-                # What would come back from the page cache is what was written: it is not read back.
-                self._known[content, form] = Segment(path, HEAD.size, len(data), raw_length, crc)
-                return True
-        self._remember((content, form), data, raw_length, crc)
-        return True
+    def put(self, content: bytes, form: str, data: bytes, raw_length: int = 0, crc: int = 0) -> None:
+        """Keep it. Raises OSError when neither disk nor memory takes it."""
+        self.bring([piece := Piece(content, form, data, raw_length, crc)])
+        if not self.has(content, form):
+            self._remember(piece)
+
+    def bring(self, pieces: Iterable[Piece]) -> None:
+        """Write what is not there, if the disk takes it. Thread-safe: most of what `put` takes, before a lock is taken
+        for the rest."""
+        fresh = [it for it in pieces if not self.has(it.content, it.form)]
+        if not fresh or not self.writing:
+            return
+        paths = [self._place(it.content, it.form) for it in fresh]
+        with suppress(OSError), self.attempt():
+            errors = self._room.put([(path, it.framed()) for path, it in zip(paths, fresh, strict=True)])
+            for path, it, error in zip(paths, fresh, errors, strict=True):
+                if error is None:  # what would come back from the page cache is what was written: it is not read back
+                    self._known[it.content, it.form] = Segment(path, HEAD.size, len(it.data), it.raw_length, it.crc)
+            _check_all(errors)
 
     @contextmanager
     def attempt(self) -> Iterator[None]:
@@ -158,46 +179,9 @@ class Store:
             self._failure = None
 
     def write(self, path: str, data: bytes) -> None:
-        """A file whole, renamed into its place two directories down; nothing is left of it where that fails, and what a
-        killed process left the next command sweeps. Raises OSError."""
+        """A file whole. Raises OSError."""
         with self.attempt():
-            fresh, fd = self._begun()
-            try:
-                fill(fd, data)
-                try:
-                    os.rename(fresh, path)  # noqa: PTH104 - strings: thousands of times
-                except FileNotFoundError:
-                    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)  # noqa: PTH103, PTH120
-                    os.rename(fresh, path)  # noqa: PTH104
-            except BaseException:
-                with suppress(OSError):
-                    os.unlink(fresh)  # noqa: PTH108
-                raise
-            finally:
-                os.close(fd)
-
-    def _begun(self) -> tuple[str, int]:
-        """A new file in a directory of this process: one lock for all of them, where each of its own took 90 us."""
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        if self._room is not None:
-            fresh = f"{self._room[0]}/{next(self._numbers)}"
-            try:
-                return fresh, os.open(fresh, flags, 0o600)
-            except FileNotFoundError:  # somebody emptied the cache
-                self._leave()
-        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._room = work.begun(self.directory, is_folder=True)
-        fresh = f"{self._room[0]}/{next(self._numbers)}"
-        return fresh, os.open(fresh, flags, 0o600)
-
-    def _leave(self) -> None:
-        """Nothing is unfinished now."""
-        if self._room is not None:
-            room, held = self._room
-            self._room = None
-            with suppress(OSError):
-                room.rmdir()
-            os.close(held)
+            _check_all(self._room.put([(path, data)]))
 
     def flush(self, *, anyway: bool = False) -> None:
         """Bring what stands in memory to the disk, if that takes it again; `anyway`: ask it at once."""
@@ -207,9 +191,10 @@ class Store:
             with suppress(OSError):
                 for (content, form), place in self._memory.items():
                     data = os.pread(self._arena, place.length, place.offset)
-                    self.write(self._place(content, form), _with_head(data, place.raw_length, place.crc))
+                    piece = Piece(content, form, data, place.raw_length, place.crc)
+                    self.write(self._place(content, form), piece.framed())
                 self._turn_over()
-        self._leave()
+        self._room.leave()
 
     def sync(self) -> None:
         """All is on the disk afterwards. Raises WwfastError when it is not."""
@@ -234,8 +219,9 @@ class Store:
             hint="make room or repair the file system; what the server makes meanwhile it serves from memory",
         )
 
-    def _remember(self, key: tuple[bytes, str], data: bytes, raw_length: int, crc: int) -> None:
+    def _remember(self, piece: Piece) -> None:
         """Keep it in memory. Who was told of an extent reads that or nothing: no place is used twice."""
+        content, form, data, raw_length, crc = piece
         if len(data) > MEMORY:
             raise self._failure or OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         if self._arena >= 0 and self._size + len(data) > MEMORY:
@@ -243,7 +229,7 @@ class Store:
         if self._arena < 0:
             self._arena, self._size = os.memfd_create("overlays", os.MFD_CLOEXEC), 0
         os.pwrite(self._arena, data, self._size)
-        self._memory[key] = Segment(f"/proc/self/fd/{self._arena}", self._size, len(data), raw_length, crc)
+        self._memory[content, form] = Segment(f"/proc/self/fd/{self._arena}", self._size, len(data), raw_length, crc)
         self._size += len(data)
 
     def _turn_over(self) -> None:
@@ -258,7 +244,7 @@ class Store:
         self._memory.clear()
 
     def close(self) -> None:
-        self._leave()
+        self._room.leave()
         if self._arena >= 0:
             self._former.append((self._arena, 0.0))
             self._arena = -1
@@ -283,6 +269,7 @@ class Store:
                     freed += st.st_size
                     del unneeded[path]
                     self._known.pop((content, form), None)
+                    self.lost += 1
         self._unneeded = unneeded
         return freed
 
@@ -306,9 +293,10 @@ def _check(head: bytes, data: bytes) -> int:
     return state.intdigest()
 
 
-def _with_head(data: bytes, raw_length: int, crc: int) -> bytes:
-    head = HEAD.pack(MAGIC, raw_length, crc, 0)[: HEAD.size - 8]
-    return head + _check(head, data).to_bytes(8, "little") + data
+def _check_all(errors: Iterable[OSError | None]) -> None:
+    for error in errors:
+        if error is not None:
+            raise error
 
 
 def sync_file_system(directory: str) -> None:
