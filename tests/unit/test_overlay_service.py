@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
+import re
 import shutil
+import signal
 import tarfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +18,7 @@ import msgspec
 import pytest
 import zstandard
 
+from support.everycommand import in_child
 from support.overlays import NODES, Site, body, kept
 from wwfast.config.settings import load
 from wwfast.errors import WwfastError
@@ -24,6 +28,8 @@ from wwfast.overlays.making import service as service_module
 from wwfast.overlays.making.generation import Generation
 from wwfast.overlays.making.messages import Begin, Know, Make, Render
 from wwfast.overlays.making.plan import SYSTEM
+from wwfast.overlays.making.service import OverlayService
+from wwfast.overlays.templates import render
 from wwfast.overlays.templates.data import Rests
 from wwfast.overlays.templates.render import Template
 from wwfast.paths import Paths
@@ -304,6 +310,42 @@ def test_overlay_build_by_processes_equals_one(site: Site, monkeypatch: pytest.M
     shutil.rmtree(site.paths.overlay_cache)
     site.new_service()
     assert [site.ask(f"n{n}").etag for n in range(1, 21)] == digests
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_overlay_templates_of_a_command_are_compiled_by_two_processes(
+    site: Site, monkeypatch: pytest.MonkeyPatch, killed: bool
+) -> None:
+    """What the other one did not say is compiled when it runs; what is wrong with a template is said in any case."""
+    for n in range(6):
+        site.put("base", f"etc/{n}.j2", f"{n} {{{{ id }}}}\n" + "#" * n)
+    site.nodes("nodes:\n  n1: {system overlay: [base]}\n  n2: {system overlay: [base, wrong]}\n")
+    for n in range(2):
+        site.put("wrong", f"etc/wrong{n}.j2", "\n{% if %}\n")
+
+    def built() -> tuple[list[str], dict[tuple[str, str], str]]:
+        mine: list[str] = []
+        here = os.getpid()
+
+        def noted(env: Any, source: str, where: str, at: str) -> render.Code:
+            if os.getpid() == here:
+                mine.append(where)
+            elif killed and not mine:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return compiled(env, source, where, at)
+
+        monkeypatch.setattr(render, "compiled", noted)
+        service = OverlayService(site.paths, load(site.paths), alone=True)
+        report = service.build(site.snapshot, processes=2)
+        service.close()
+        return mine, {key: failure.message for key, failure in report.failures.items()}
+
+    compiled = render.compiled
+    mine, failures = in_child(built)
+    assert sorted(where[-4] for where in mine if re.search(r"base, etc/\d", where)) == ["1", "3", "5"]
+    assert failures.keys() == {("n2", "system")}
+    assert failures["n2", "system"].startswith("overlay wrong, etc/wrong0.j2, line 2: ")
+    assert [site.text(f"etc/{n}") for n in range(6)] == [f"{n} n1\n" + "#" * n for n in range(6)]
 
 
 def test_overlay_worker_is_not_asked_again_before_what_it_shares_is_taken_in(

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from wwfast.errors import WwfastError
-from wwfast.system.run import beside, run, start, stop
+from wwfast.system.run import beside, forked, run, start, stop
 
 
 def test_run_beside_raises_what_the_command_said_last_when_it_is_waited_for() -> None:
@@ -93,3 +93,42 @@ def test_run_stop_ends_a_command_that_will_not_end_itself() -> None:
     with deaf.stdout:
         assert deaf.stdout.readline() == b"ready\n"
         assert stop(deaf, grace=0.2) == -signal.SIGKILL
+
+
+def test_a_copy_of_this_process_says_what_the_call_returned_and_nothing_where_it_failed() -> None:
+    def failed() -> bytes:
+        raise OSError
+
+    def killed() -> bytes:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return b"x"
+
+    large = os.urandom(1 << 20)
+    for call, said in ((lambda: large, large), (failed, b""), (killed, b"")):
+        with forked(call) as received:
+            assert received() == said
+    with forked(lambda: b"%d" % os.getpid()) as received:
+        pid = int(received())
+        assert pid != os.getpid()
+    assert not Path(f"/proc/{pid}").exists()
+
+
+def test_a_copy_that_nobody_waits_for_ends_with_the_body(tmp_path: Path) -> None:
+    noted = tmp_path / "pid"
+
+    def call() -> bytes:
+        noted.with_suffix(".new").write_text(str(os.getpid()))
+        noted.with_suffix(".new").rename(noted)
+        time.sleep(600)
+        return b""
+
+    def interrupted() -> None:
+        begun = time.monotonic()
+        while not noted.exists():
+            assert time.monotonic() - begun < 60
+            time.sleep(0.01)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), forked(call):
+        interrupted()
+    assert not Path(f"/proc/{noted.read_text()}").exists()

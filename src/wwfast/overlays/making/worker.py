@@ -8,6 +8,7 @@ Started as a command it is the helper of a server: without threads, it forks a w
 from __future__ import annotations
 
 import gc
+import marshal
 import os
 import resource
 import signal
@@ -60,10 +61,11 @@ from wwfast.overlays.templates import shared as runs
 from wwfast.overlays.templates.data import Cluster, Names, Rests, Seen, Server, digest
 from wwfast.overlays.templates.faults import Exceeded
 from wwfast.overlays.templates.ipxe import Writer
-from wwfast.overlays.templates.render import Template
+from wwfast.overlays.templates.render import Code, Template
 from wwfast.overlays.templates.sources import Sources
 from wwfast.paths import Paths
 from wwfast.system.files import fill
+from wwfast.system.run import forked
 
 KEPT = 64  # parts that several nodes have: outputs that are the same for them are the very objects
 HOLD = 1 << 16  # bytes of answers from which on no more are made with them
@@ -113,12 +115,28 @@ class Worker:
         self._parts: dict[tuple[Plan, tuple[int, ...]], tuple[object, bytes, Part, Seen]] = {}
 
     def compile(self, keys: Iterable[Key]) -> None:
-        """The templates of these plans, before this process is forked; what is wrong with one is said when it runs."""
+        """The templates of these plans, before this process is forked, by two processes; what is wrong with one is
+        said when it runs."""
+        chosen: dict[tuple[str, str], tuple[str, Item]] = {}
         for key in keys:
             with suppress(WwfastError, Changed, OSError):
                 for each in self._plans.get(*key).templates:
-                    with suppress(WwfastError):
-                        self._template(*each)
+                    chosen[each[0], each[1].path] = each
+        largest = sorted(chosen.values(), key=lambda it: it[1].signature.size, reverse=True)
+        others = [it for it in largest[1::2] if not it[1].path.endswith(model.GO_TEMPLATE)]  # those are objects
+        with forked(lambda: marshal.dumps([tuple(self._code(*each) or ()) for each in others])) as received:
+            for each in largest:
+                if each not in others:
+                    self._code(*each)
+            found = received()
+        with suppress(EOFError, ValueError, TypeError):  # of a process that was killed amid it
+            for each, code in zip(others, marshal.loads(found), strict=True):
+                self._code(*each, Code(*code) if code else None)
+
+    def _code(self, overlay: str, item: Item, code: Code | None = None) -> Code | None:
+        with suppress(WwfastError, Changed, OSError):
+            return self._template(overlay, item, code).code
+        return None
 
     def marking(self, mark: mmap | bytearray) -> Worker:
         self._mark = mark
@@ -255,14 +273,14 @@ class Worker:
 
         return listing(entries, skip)
 
-    def _template(self, overlay: str, item: Item) -> Template:
+    def _template(self, overlay: str, item: Item, code: Code | None = None) -> Template:
         found = self._templates.get((overlay, item.path))
         if not isinstance(found, Template) or found.item is not item:
             self._says(marked(f"overlay {overlay}, {item.path}"))
             if isinstance(found, Template):
                 self._runs.pop(found, None)
             try:
-                found = Template(self._env, overlay, item)
+                found = Template(self._env, overlay, item, code)
                 if found.content != item.digest:
                     raise Changed
             except (FileNotFoundError, NotADirectoryError) as error:

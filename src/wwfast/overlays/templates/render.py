@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
+from types import CodeType
+from typing import Any, NamedTuple
 
 import jinja2
 import xxhash
@@ -41,26 +42,28 @@ class Named(Context):
         return made
 
 
+class Code(NamedTuple):
+    """What is made of the text of a template."""
+
+    code: CodeType
+    steady: bool  # runs of it can be shared (see shared)
+
+
 class Program:
     """A compiled template; `where` names it, `at` its lines, in messages."""
 
-    def __init__(self, env: Sandbox, source: str, where: str, at: str = ", line {}", node: str = "") -> None:
-        """Raises ConfigError (for `node`, if given) when `source` is no template."""
+    def __init__(
+        self, env: Sandbox, source: str, where: str, at: str = ", line {}", node: str = "", code: Code | None = None
+    ) -> None:
+        """`code` is what another process made of it. Raises ConfigError (for `node`, if given) when `source` is no
+        template."""
         self.where = where
         self.source = source
         self._env = env
         self._at = at
-        first = f"{at}, node {node}" if node else at
-        tree = parse(env, source, where, first)
-        self.lazy = steady(tree)
-        try:
-            code = env.compile(env.prepared(tree), where, where)
-        except jinja2.TemplateError as error:
-            line = getattr(error, "lineno", None)
-            raise ConfigError(f"{where}{first.replace('{}', str(line)) if line else ''}: {error}") from error
-        except (RecursionError, MemoryError, SyntaxError) as error:  # what Python cannot compile
-            raise ConfigError(f"{where}: it is nested too deeply") from error
-        self._template = jinja2.Template.from_code(env, code, {})
+        self.code = code or compiled(env, source, where, f"{at}, node {node}" if node else at)
+        self.lazy = self.code.steady
+        self._template = jinja2.Template.from_code(env, self.code.code, {})
         self._root = self._template.root_render_func
         self._context: tuple[Names, Named] | None = None
 
@@ -120,6 +123,19 @@ class Program:
         return faults.spelled(self._env.parse(self.source))
 
 
+def compiled(env: Sandbox, source: str, where: str, at: str) -> Code:
+    """Raises ConfigError with overlay, file and line."""
+    tree = parse(env, source, where, at)
+    is_steady = steady(tree)
+    try:
+        return Code(env.compile(env.prepared(tree), where, where), is_steady)
+    except jinja2.TemplateError as error:
+        line = getattr(error, "lineno", None)
+        raise ConfigError(f"{where}{at.replace('{}', str(line)) if line else ''}: {error}") from error
+    except (RecursionError, MemoryError, SyntaxError) as error:  # what Python cannot compile
+        raise ConfigError(f"{where}: it is nested too deeply") from error
+
+
 def parse(env: jinja2.Environment, source: str, name: str, at: str = ", line {}") -> ast.Template:
     """The syntax tree. Raises ConfigError with overlay, file and line; refuses what needs other templates."""
     try:
@@ -139,7 +155,7 @@ def parse(env: jinja2.Environment, source: str, name: str, at: str = ", line {}"
 class Template:
     """A `.j2` or `.ww` file of an overlay, or of none (""), as its bytes were when it was read."""
 
-    def __init__(self, env: Environment, overlay: str, item: Item) -> None:
+    def __init__(self, env: Environment, overlay: str, item: Item, code: Code | None = None) -> None:
         self.overlay = overlay
         self.item = item
         self.where = where = f"overlay {overlay}, {item.path}" if overlay else str(item.source)
@@ -155,11 +171,12 @@ class Template:
         if item.path.endswith(GO_TEMPLATE):
             self._program = go.Program(go.engine(env), source, where)
         else:
-            self._program = Program(env, source, where)
+            self._program = Program(env, source, where, code=code)
         self._path = item.output
         self._facts = {"overlay": overlay, "build_source": str(item.source)}
         self.env = env
-        self.lazy = isinstance(self._program, Program) and self._program.lazy  # runs can be shared (see shared)
+        self.code = self._program.code if isinstance(self._program, Program) else None
+        self.lazy = self.code is not None and self.code.steady
         self.failure = self._program.failure
 
     def run(self, names: Names, node: str, *, memory: float = 0, output: int = 1 << 30) -> tuple[Output, ...]:
