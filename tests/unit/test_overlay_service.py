@@ -20,6 +20,7 @@ import zstandard
 
 from support.everycommand import in_child
 from support.overlays import NODES, Site, body, kept
+from wwfast._ext import calls
 from wwfast.config.settings import load
 from wwfast.errors import WwfastError
 from wwfast.nodes.registry import Snapshot
@@ -370,6 +371,68 @@ def test_overlay_worker_is_not_asked_again_before_what_it_shares_is_taken_in(
     assert site.service.builder.runs == 2
     assert site.service.builder.generation is not None
     assert site.service.builder.generation.number == 1
+
+
+def test_overlay_asked_for_after_an_edit_of_what_another_node_was_first_to_read_is_that_of_the_edit(site: Site) -> None:
+    """What a template reads for the first time is not watched before its answer is taken in."""
+    folder = site.paths.etc / "motd.d"
+    folder.mkdir()
+    (folder / "m").write_text("v1\n")
+    site.put("base", "etc/motd.j2", '{{ include("motd.d/m") }}{{ id }}\n')
+    assert site.text("etc/motd", "n1").startswith("v1")
+    (folder / "m").write_text("v2\n")
+    assert site.text("etc/motd", "n2").startswith("v2")
+    assert site.text("etc/motd", "n1").startswith("v2")
+
+
+def test_overlay_worker_that_read_what_was_edited_meanwhile_is_asked_again(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is given to the next one before its answer is taken in; what it has read of unwatched files may be old."""
+    folder = site.paths.etc / "motd.d"
+    folder.mkdir()
+    (folder / "m").write_text("v1\n")
+    site.nodes("nodes:\n" + "".join(f"  n{n}: {{system overlay: [base]}}\n" for n in range(3)))
+    site.put("base", "etc/motd.j2", '{% if id != "n0" %}{{ include("motd.d/m") }}{% endif %}{{ id }}\n')
+    monkeypatch.setattr(site.service.orders, "_count", 1)
+    site.ask("n0")
+    take_in, seen = orders.Orders._take_in, []
+
+    def asked() -> None:
+        seen.append(site.text("etc/motd", "n2"))
+
+    def slowly(self: orders.Orders, *answered: Any) -> None:
+        if not others:
+            (folder / "m").write_text("v2\n")
+            others.append(threading.Thread(target=asked))
+            others[0].start()
+            others[0].join(0.3)
+        take_in(self, *answered)
+
+    others: list[threading.Thread] = []
+    monkeypatch.setattr(orders.Orders, "_take_in", slowly)
+    site.ask("n1")
+    others[0].join()
+    assert seen == ["v2n2\n"]
+
+
+def test_overlay_that_cannot_be_taken_in_keeps_no_other_waiting(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    put_all, serve = calls.put_all, orders.Orders.serve
+
+    def broken(_: object) -> list[int]:
+        raise MemoryError
+
+    monkeypatch.setattr(calls, "put_all", broken)
+    with pytest.raises(MemoryError):
+        site.ask("n1")
+    monkeypatch.setattr(calls, "put_all", put_all)
+    assert site.ask("n1").size
+    monkeypatch.setattr(orders.Orders, "serve", lambda *_: 1 // 0)
+    with pytest.raises(ZeroDivisionError):
+        site.ask("n2")
+    monkeypatch.setattr(orders.Orders, "serve", serve)
+    with ThreadPoolExecutor(2) as pool:
+        assert pool.submit(site.ask, "n2").result(timeout=60).size
 
 
 @pytest.mark.parametrize("looked", [False, True])

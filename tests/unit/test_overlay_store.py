@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from support.faultydisk import FULL, FaultyDisk
-from wwfast.overlays.making.store import Damaged, Segment, Store
+from wwfast.overlays.making import store as module
+from wwfast.overlays.making.store import Damaged, Piece, Segment, Store
 
 ONE, TWO = b"\1" * 16, b"\2" * 16
 
@@ -88,3 +91,44 @@ def test_overlay_store_that_is_closed_leaves_nothing_open_and_nothing_unfinished
         assert not [file for file in tmp_path.rglob("*") if file.is_file() and file.suffix != ".gz"]
         for file in tmp_path.rglob("*.gz"):
             file.unlink()
+
+
+def test_overlay_store_is_brought_parts_while_what_is_known_of_it_is_forgotten(tmp_path: Path) -> None:
+    store, over = Store(tmp_path), threading.Event()
+
+    def bring(first: int) -> None:
+        for n in range(first, first + 1000):
+            store.bring([Piece(n.to_bytes(16, "big"), "zst", b"%d" % n)])
+
+    def forget() -> int:
+        times = 0
+        while not over.is_set():
+            store.forget()
+            times += 1
+        return times
+
+    with ThreadPoolExecutor(3) as pool:
+        forgetting = pool.submit(forget)
+        try:
+            list(pool.map(bring, (0, 1000)))
+        finally:
+            over.set()
+        assert forgetting.result()
+    assert all(store.read(n.to_bytes(16, "big"), "zst") == b"%d" % n for n in range(2000))
+    assert store.lost
+    store.close()
+
+
+def test_overlay_store_says_that_it_lost_what_memory_could_not_hold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MEMORY", 100)
+    disk = FaultyDisk(tmp_path, monkeypatch)
+    store = Store(tmp_path)
+    disk.fail(FULL)
+    store.put(ONE, "gz", b"x" * 60, 60, 0)
+    lost = store.lost
+    store.put(TWO, "gz", b"y" * 60, 60, 0)
+    assert store.lost > lost
+    assert (store.has(ONE, "gz"), store.has(TWO, "gz")) == (False, True)
+    store.close()

@@ -132,3 +132,29 @@ def test_a_copy_that_nobody_waits_for_ends_with_the_body(tmp_path: Path) -> None
     with pytest.raises(KeyboardInterrupt), forked(call):
         interrupted()
     assert not Path(f"/proc/{noted.read_text()}").exists()
+
+
+def test_a_copy_ends_with_a_process_that_was_killed_before_it_heard_all(tmp_path: Path) -> None:
+    noted = tmp_path / "pid"
+
+    def call() -> bytes:
+        noted.with_suffix(".new").write_text(str(os.getpid()))
+        noted.with_suffix(".new").rename(noted)
+        return b"x" * (1 << 20)
+
+    pid = os.fork()
+    if not pid:
+        try:
+            with forked(call):
+                time.sleep(600)
+        finally:
+            os._exit(1)
+    begun = time.monotonic()
+    while not noted.exists() and time.monotonic() - begun < 60:
+        time.sleep(0.01)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    copy = Path("/proc", noted.read_text(), "stat")
+    while copy.exists() and copy.read_text().rpartition(")")[2].split()[0] != "Z":
+        assert time.monotonic() - begun < 60
+        time.sleep(0.01)

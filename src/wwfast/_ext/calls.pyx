@@ -118,7 +118,6 @@ def there(list paths not None):
         free(todo)
 
 
-
 def ready(int epoll):
     """The descriptors that this epoll has something to say of now, four at most. Raises OSError."""
     cdef epoll_event found[4]

@@ -139,7 +139,7 @@ def start(
 @contextmanager
 def forked(call: Callable[[], bytes]) -> Iterator[Callable[[], bytes]]:
     """A copy of this process, which must have no threads, makes the `call` meanwhile. Gives what waits for what that
-    returned: b"" where it failed."""
+    returned: b"" where it failed, and less than all where it was killed."""
     source, sink = os.pipe()
     gc.freeze()  # a collector would walk what the copy shares with us, and so copy it
     try:
@@ -150,6 +150,7 @@ def forked(call: Callable[[], bytes]) -> Iterator[Callable[[], bytes]]:
         raise
     if not pid:
         try:
+            os.close(source)  # where we are gone it ends, too
             with os.fdopen(sink, "wb") as pipe:
                 pipe.write(call())
         finally:
@@ -160,9 +161,9 @@ def forked(call: Callable[[], bytes]) -> Iterator[Callable[[], bytes]]:
             yield pipe.read
         finally:
             pipe.close()
-            with suppress(ProcessLookupError):
+            with suppress(ProcessLookupError, ChildProcessError):  # where SIGCHLD is ignored it is gone by itself
                 os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
+                os.waitpid(pid, 0)
 
 
 class Packets:

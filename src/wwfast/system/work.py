@@ -137,10 +137,11 @@ class Room:
         with self._mutex:
             self._unfinished += 1
         try:
-            where = self._entered
-            errors = self._written(where, files) if where is not None else [errno.ENOENT] * len(files)
-            if errno.ENOENT in errors:  # the first in its directory, or somebody emptied all of it
-                errors = [self._again(where, *file) if error else 0 for file, error in zip(files, errors, strict=True)]
+            where = self._entered or self._enter(None)
+            errors = self._written(where, files)
+            for at, file in enumerate(files):
+                if errors[at] == errno.ENOENT:  # the first in its directory, or somebody emptied all of it
+                    errors[at] = self._again(where, *file)
         except OSError as error:
             return [error] * len(files)
         finally:
@@ -151,13 +152,17 @@ class Room:
             for (path, _), error in zip(files, errors, strict=True)
         ]
 
-    def _again(self, former: tuple[Path, int] | None, path: str, data: bytes) -> int:
+    def _enter(self, former: tuple[Path, int] | None) -> tuple[Path, int]:
         with self._mutex:
             where = self._entered
             if where is None or (where is former and not where[0].exists()):
                 self._end()
                 self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
                 where = self._entered = begun(self._directory, is_folder=True)
+            return where
+
+    def _again(self, former: tuple[Path, int], path: str, data: bytes) -> int:
+        where = self._enter(former)
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)  # noqa: PTH103, PTH120 - strings
         return self._written(where, [(path, data)])[0]
 

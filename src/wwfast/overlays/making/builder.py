@@ -87,9 +87,8 @@ class Builder:
         self._noticed += 1
 
     def current(self, snapshot: Snapshot) -> Generation | None:
-        """The generation if nothing happened since it began to what is all watched. Safe without the lock; opens and
-        reads nothing."""
-        if self.sources.news or self.watch.waiting():  # first: what another thread takes meanwhile is noticed before
+        """The generation if nothing happened since it began. Safe without the lock; opens and reads nothing."""
+        if self.watch.waiting():  # first: what another thread takes meanwhile is noticed before
             return None
         generation = self.generation
         current = generation is not None and generation.snapshot is snapshot and self._noticed == self._handled
@@ -255,7 +254,8 @@ class Builder:
                 with suppress(WwfastError, Changed):
                     now = self._stood(generation, memo, node)
                     if now is not None:
-                        self._remember(node, context, memo, memo.record, now)
+                        if now is not footing:
+                            self._remember(node, context, memo, memo.record, now)
                         continue
             found.append(each)
         return found
@@ -333,7 +333,8 @@ class Builder:
         self.store.bring(_piece(it.own) for it in made)
 
     def take_in(self, generation: Generation, node: Node, context: str, made: Made) -> Record | None:
-        """What a worker made for the node; None when it saw other files than this generation.
+        """What a worker made for the node; None when it saw other files than this generation: then it is asked again,
+        by a worker that was told to look.
 
         Raises OSError when neither disk nor memory takes it.
         """
@@ -363,7 +364,7 @@ class Builder:
             kernel = generation.cluster.kernel(node.image_name)
             footing = self._footing(generation, key_of(node, context), kernel, record)
         self._memos[node.id, context] = Memo(node, generation.cluster.see(node), footing, record)
-        return record
+        return record if footing is not None else None
 
     def heed(self, seen: Seen) -> None:
         """A template failed, maybe over what it saw: that is watched from now on, as if it had been made."""

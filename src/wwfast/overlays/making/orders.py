@@ -178,11 +178,18 @@ class Orders:
         job.bell = Bell()
         with self._mutex:
             self._queue.append(job)
-        while not job.done:
-            with self._mutex:
-                served = job.done or self._step(self._queue, job, self._count)
-            if not served:
-                job.bell.wait(HELD_UP / 2)
+        try:
+            while not job.done:
+                with self._mutex:
+                    served = job.done or self._step(self._queue, job, self._count)
+                if not served:
+                    job.bell.wait(HELD_UP / 2)
+        except BaseException:
+            with self._mutex:  # nobody would serve those behind a job that nobody waits for
+                with suppress(ValueError):
+                    self._queue.remove(job)
+                self._call()
+            raise
         if job.error is not None:
             raise job.error
         return job
@@ -210,9 +217,9 @@ class Orders:
     # -- the queue -----------------------------------------------------------------------------------------------
 
     def _step(self, queue: deque[Job], job: Job | None, workers: int) -> bool:
-        """Serve those at the head of a queue (only where that is this `job`) if there is a worker, else it has to be
-        waited a while; `workers` are at work at once, not counting those that are held up. Holds `_mutex` before and
-        after."""
+        """Serve those at the head of a queue (only where that is this `job`) if there is a worker; whether that was so,
+        else wait a while. `workers` are at work at once, not counting those that are held up. Holds `_mutex` before
+        and after."""
         if self._closed:
             raise WwfastError("the server ends")
         hand = self._free(workers) if queue and (job is None or queue[0] is job) else None
@@ -331,7 +338,8 @@ class Orders:
     def _take_in(self, generation: Generation | None, answered: Sequence[Job]) -> None:
         if not answered:
             return
-        self.builder.bring(job.answer for job in answered if isinstance(job.answer, Made))
+        with suppress(Exception):  # it is tried again for each of them, and said of that one why not
+            self.builder.bring(job.answer for job in answered if isinstance(job.answer, Made))
         with self._lock:
             for job in answered:
                 made = job.answer

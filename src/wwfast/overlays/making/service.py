@@ -196,16 +196,17 @@ class OverlayService:
                 snapshot, node = self._newest(snapshot, node)
                 self.builder.prepare(snapshot)
                 memo = self._known(node, context)
-                if memo is not None and self.builder.settled:
+                settled = self.builder.settled
+                if memo is not None and settled:
                     return memo
-            if memo is None:
+            if memo is None and settled:
                 made = self.orders.make(snapshot, node, context)
                 if made is not None:
                     generation = self.builder.current(snapshot)
                     if generation is None:  # edited again: it was right when asked
                         return Memo(node, node, None, made)
                     memo = self.builder.memo(generation, node, context)
-                    if memo is not None:
+                    if memo is not None and not self.builder.sources.news:  # all it rests on is watched
                         return memo
         if memo is not None:
             return memo

@@ -96,7 +96,7 @@ class Store:
         if not content or key in self._memory:
             return True
         if key not in self._known and os.access(self._place(content, form), os.F_OK):
-            self._known[key] = True
+            self._known.setdefault(key, True)  # it may just have been found damaged
         return bool(self._known.get(key))
 
     def segment(self, content: bytes, form: str) -> Segment | None:
@@ -138,7 +138,7 @@ class Store:
     def forget(self) -> None:
         """Believe nothing that is not looked at once more."""
         self.lost += 1
-        self._known = {key: False for key, known in self._known.items() if not known}
+        self._known = {key: False for key, known in self._known.copy().items() if not known}
 
     # -- writing -------------------------------------------------------------------------------------------------
 
@@ -165,8 +165,9 @@ class Store:
     @contextmanager
     def attempt(self) -> Iterator[None]:
         """Write something. Raises OSError where the disk does not take it, and RETRY seconds after it did not."""
-        if self._failure is not None and time.monotonic() < self._retry:
-            raise self._failure
+        failure = self._failure  # another thread may find out that it is over
+        if failure is not None and time.monotonic() < self._retry:
+            raise failure
         try:
             yield
         except OSError as error:
@@ -242,6 +243,7 @@ class Store:
         self._former.append((self._arena, time.monotonic()))
         self._arena = -1
         self._memory.clear()
+        self.lost += 1
 
     def close(self) -> None:
         self._room.leave()

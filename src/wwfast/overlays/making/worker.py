@@ -124,6 +124,10 @@ class Worker:
                     chosen[each[0], each[1].path] = each
         largest = sorted(chosen.values(), key=lambda it: it[1].signature.size, reverse=True)
         others = [it for it in largest[1::2] if not it[1].path.endswith(model.GO_TEMPLATE)]  # those are objects
+        if len(others) < 2:  # a process of its own takes longer
+            for each in largest:
+                self._code(*each)
+            return
         with forked(lambda: marshal.dumps([tuple(self._code(*each) or ()) for each in others])) as received:
             for each in largest:
                 if each not in others:

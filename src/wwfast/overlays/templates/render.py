@@ -62,7 +62,6 @@ class Program:
         self._env = env
         self._at = at
         self.code = code or compiled(env, source, where, f"{at}, node {node}" if node else at)
-        self.lazy = self.code.steady
         self._template = jinja2.Template.from_code(env, self.code.code, {})
         self._root = self._template.root_render_func
         self._context: tuple[Names, Named] | None = None

@@ -127,9 +127,10 @@ class Sources:
 
     def watch(self, watch: Watch) -> bool:
         """Watch whatever was looked at, there or not, on all its way; True when something was not watched yet."""
-        self.news = False
         names = watch.add({existing(Path(place)) for place in self._named}, contents=False)
-        return watch.add(self._opened) or names
+        opened = watch.add(self._opened)
+        self.news = False
+        return opened or names
 
     def _server_name(self, path: str) -> str:
         name = os.path.normpath(path if path.startswith("/") else f"/etc/warewulf/{path}")
