@@ -127,9 +127,10 @@ def test_replace_with_a_warewulf_conf_that_cannot_work_changes_nothing(
     running: tuple[Site, subprocess.Popen[bytes]], changes: dict[str, Any], why: str
 ) -> None:
     site, _ = running
+    log = f"busy-{why.split()[-1]}"  # of its own: "bound" of the one before would do, and the successor come first
     busy = site.space.start("python3", "-c", "import socket,time; s=socket.socket(); s.bind(('0.0.0.0', 9999));"
-                            "s.listen(); print('bound', flush=True); time.sleep(600)", log="busy")  # fmt: skip
-    site.says("busy", "bound")
+                            "s.listen(); print('bound', flush=True); time.sleep(600)", log=log)  # fmt: skip
+    site.says(log, "bound")
     conf = site.conf("other.conf", **changes)
     try:
         said = refused(running, "conf", {}, inside=("env", f"WAREWULFCONF={conf}"))
