@@ -95,6 +95,21 @@ def test_run_stop_ends_a_command_that_will_not_end_itself() -> None:
         assert stop(deaf, grace=0.2) == -signal.SIGKILL
 
 
+def note(where: Path) -> None:
+    """The number of this process, whole as soon as it is there."""
+    fresh = where.with_suffix(".new")
+    fresh.write_text(str(os.getpid()))
+    fresh.rename(where)
+
+
+def await_note(where: Path) -> str:
+    begun = time.monotonic()
+    while not where.exists():
+        assert time.monotonic() - begun < 60
+        time.sleep(0.01)
+    return where.read_text()
+
+
 def test_a_copy_of_this_process_says_what_the_call_returned_and_nothing_where_it_failed() -> None:
     def failed() -> bytes:
         raise OSError
@@ -117,16 +132,12 @@ def test_a_copy_that_nobody_waits_for_ends_with_the_body(tmp_path: Path) -> None
     noted = tmp_path / "pid"
 
     def call() -> bytes:
-        noted.with_suffix(".new").write_text(str(os.getpid()))
-        noted.with_suffix(".new").rename(noted)
+        note(noted)
         time.sleep(600)
         return b""
 
     def interrupted() -> None:
-        begun = time.monotonic()
-        while not noted.exists():
-            assert time.monotonic() - begun < 60
-            time.sleep(0.01)
+        await_note(noted)
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt), forked(call):
@@ -138,8 +149,7 @@ def test_a_copy_ends_with_a_process_that_was_killed_before_it_heard_all(tmp_path
     noted = tmp_path / "pid"
 
     def call() -> bytes:
-        noted.with_suffix(".new").write_text(str(os.getpid()))
-        noted.with_suffix(".new").rename(noted)
+        note(noted)
         return b"x" * (1 << 20)
 
     pid = os.fork()
@@ -149,12 +159,10 @@ def test_a_copy_ends_with_a_process_that_was_killed_before_it_heard_all(tmp_path
                 time.sleep(600)
         finally:
             os._exit(1)
-    begun = time.monotonic()
-    while not noted.exists() and time.monotonic() - begun < 60:
-        time.sleep(0.01)
+    copy = Path("/proc", await_note(noted), "stat")
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
-    copy = Path("/proc", noted.read_text(), "stat")
+    begun = time.monotonic()
     while copy.exists() and copy.read_text().rpartition(")")[2].split()[0] != "Z":
         assert time.monotonic() - begun < 60
         time.sleep(0.01)
