@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 HEAVY = {"asyncio", "ctypes", "hashlib", "jinja2", "rich", "secrets", "sqlite3", "ssl", "subprocess", "uvloop", "yaml"}
+WRITING = {"wwfast.api.service", "wwfast.archive.stream", "wwfast.nodes.edit.store"}  # what reads has no use for them
 # By itself (-I): the watchdogs of the tests import more.
 LOADED = """
 import sys
@@ -21,7 +22,15 @@ finally:
 
 
 @pytest.mark.parametrize(
-    ("words", "not_needed"), [("--help", {*HEAVY, "pathlib"}), ("node list", HEAVY), ("node set --help", HEAVY)]
+    ("words", "not_needed"),
+    [
+        ("--help", {*HEAVY, "pathlib"}),
+        ("node list", {*HEAVY, *WRITING}),
+        ("node set --help", HEAVY),
+        ("image list --long", {*HEAVY, *WRITING} - {"hashlib"}),
+        ("kernel list", {*HEAVY, *WRITING} - {"hashlib"}),
+        ("overlay list", {*HEAVY, *WRITING}),
+    ],
 )
 def test_cli_starts_without_what_it_does_not_need(words: str, not_needed: set[str], tmp_path: Path) -> None:
     done = subprocess.run(

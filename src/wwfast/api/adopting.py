@@ -14,7 +14,7 @@ from typing import NamedTuple
 from wwfast.api import site as sites
 from wwfast.api import upgrading
 from wwfast.api.host import Host, HostFile
-from wwfast.api.service import Service, base
+from wwfast.api.service import Service
 from wwfast.api.site import Finding, Site
 from wwfast.bmc.commands import TEMPLATES
 from wwfast.config.settings import lacking, load, parse
@@ -23,7 +23,7 @@ from wwfast.images import manage
 from wwfast.images.kernels.store import KernelStore
 from wwfast.images.sources import importing
 from wwfast.images.store import ImageStore
-from wwfast.nodes import hostlist
+from wwfast.nodes import hostlist, uses
 from wwfast.nodes.edit.store import Store
 from wwfast.nodes.registry import Registry
 from wwfast.nodes.text.source import NODES, PROFILES, Source
@@ -311,7 +311,7 @@ class Adoption:
         overlays = {*model.names(self.site.paths), *model.names(self.paths), *model.ALIASES}
         found: dict[tuple[str, str], list[str]] = {}
         for node in self.site.snapshot.nodes.values():
-            if node.image_name and base(node.image_name) not in images:
+            if node.image_name and uses.base(node.image_name) not in images:
                 found.setdefault(("image", node.image_name), []).append(node.id)
             for name in dict.fromkeys((*node.system_overlay, *node.runtime_overlay)):
                 if name not in overlays:

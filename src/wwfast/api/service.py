@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wwfast.api import references
 from wwfast.api.entries import Place, Warn, nowhere, wrong_values
 from wwfast.errors import ConfigError, UsageError, WwfastError
+from wwfast.nodes import uses
 from wwfast.nodes.edit.store import Change, Draft, Store
 from wwfast.nodes.registry import Snapshot
 from wwfast.nodes.text.source import NODES, PROFILES, Source
@@ -118,40 +118,12 @@ class Service:
 
     # --- images ----------------------------------------------------------------------------------------------
 
-    def image_references(self) -> dict[str, list[str]]:
-        """Which nodes name which image (`NAME` or `NAME@BUILD`), resolved."""
-        return _image_references(self._snapshot())
-
-    def image_users(self, name: str) -> list[str]:
-        """Nodes that use an image, in any of its builds."""
-        return [node for named, nodes in self.image_references().items() if base(named) == name for node in nodes]
-
-    def image_owners(self, name: str) -> list[str]:
-        """Nodes and profiles that name an image: while there are any it may not be deleted."""
-        profiles = self._snapshot().profiles
-        named = [f"profile {key}" for key, profile in profiles.items() if base(profile.image_name) == name]
-        return named + self.image_users(name)
-
-    def pinned(self) -> set[str]:
-        """Images and builds that are kept: those of nodes, and of profiles that may have no nodes yet."""
-        return {*self.image_references(), *(each.image_name for each in self._snapshot().profiles.values())}
-
-    def booted_kernels(self, name: str) -> set[str]:
-        """The kernel versions that nodes with this image ask for, or profiles for nodes to come."""
-        snapshot = self._snapshot()
-        profiles = {profile.kernel.version for profile in snapshot.profiles.values() if profile.kernel.version}
-        return profiles | {
-            node.kernel.version
-            for node in snapshot.nodes.values()
-            if base(node.image_name) == name and not node.kernel.override
-        }
-
     def roots_of(self, name: str) -> list[str]:
         """The forms of an image that stage-1 makes the roots of its nodes of."""
         from wwfast.archive.artefact import DISK, FILESYSTEMS, TMPFS
         from wwfast.config.checks import ALWAYS, NEVER, on_disk
 
-        nodes = [node for node in self._snapshot().nodes.values() if base(node.image_name) == name]
+        nodes = uses.having(self._snapshot(), name)
         roots = {node.root for node in nodes if node.wwfast.two_stage != NEVER}
         if "ramfs" in roots or any(node.wwfast.two_stage == ALWAYS and node.root not in FILESYSTEMS for node in nodes):
             roots.add(TMPFS)
@@ -171,7 +143,7 @@ class Service:
             known = machines.read(self.paths.machines)
         except WwfastError:  # the server that runs tells it
             return 0
-        nodes = [node for node in self._snapshot().nodes.values() if base(node.image_name) == name and node.id in known]
+        nodes = [node for node in uses.having(self._snapshot(), name) if node.id in known]
         free = (it for it in nodes if it.wwfast.two_stage != NEVER and it.root not in MOUNTED and not on_disk(it.root))
         return min((known[node.id] for node in free), default=0)
 
@@ -179,12 +151,11 @@ class Service:
         """Whether nodes of an image boot by the initramfs in it, which unpacks gzip alone."""
         from wwfast.boot import dracut
 
-        nodes = self._snapshot().nodes.values()
-        return any(base(node.image_name) == name and dracut.entry(node) != "" for node in nodes)
+        return any(dracut.entry(node) != "" for node in uses.having(self._snapshot(), name))
 
     def stranded(self, name: str) -> list[str]:
         """What keeps nodes of an image from booting the build that is served now, one line a cause."""
-        nodes = (node for node in self._snapshot().nodes.values() if base(node.image_name) == name)
+        nodes = uses.having(self._snapshot(), name)
         return references.without_kernel(nodes, self.paths)
 
     def build_image(self, name: str, how: How) -> Built:
@@ -200,8 +171,8 @@ class Service:
             formats=(*formats, TMPFS) if DISK in how.formats else formats,
             dracut=by_dracut,
             memory=self.least_memory(name),
-            in_use=self.pinned(),
-            boots=self.booted_kernels(name),
+            in_use=uses.pinned(self._snapshot()),
+            boots=uses.booted_kernels(self._snapshot(), name),
             spare=self._settings().wwfast.kernel_modules != "all",
             drivers=self.stage1_drivers(disks=disks),
         )
@@ -240,13 +211,13 @@ class Service:
 
         store = ImageStore(self.paths)
         for name in names:
-            owners = () if manage.follows(self.paths, name) else self.image_owners(name)
+            owners = () if manage.follows(self.paths, name) else uses.owners(self._snapshot(), name)
             manage.refuse_used(store.get(check(name)), owners)
 
     def delete_image(self, name: str) -> None:
         from wwfast.images import manage
 
-        manage.delete(self.paths, name, used_by=self.image_owners(name))
+        manage.delete(self.paths, name, used_by=uses.owners(self._snapshot(), name))
 
     def rename_image(self, old: str, new: str) -> int:
         """The image, and its name in nodes.conf; how many nodes and profiles that changed. Both or neither."""
@@ -256,7 +227,7 @@ class Service:
             for section in (PROFILES, NODES):
                 for name, tree in draft.source.trees[section].items():
                     named = str((tree or {}).get("image name", "") if isinstance(tree, dict) else "")
-                    if base(named) == old:
+                    if uses.base(named) == old:
                         draft.get(section, name)["image name"] = new + named[len(old) :]
 
         manage.rename(self.paths, names.check(old), new)
@@ -292,17 +263,3 @@ class Service:
                 hint="delete it all the same: --force",
             )
         edit.delete(self.paths, name, file, force=force, parents=parents)
-
-
-@lru_cache(maxsize=1)
-def _image_references(snapshot: Snapshot) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for node in snapshot.nodes.values():
-        if node.image_name:
-            found.setdefault(node.image_name, []).append(node.id)
-    return found
-
-
-def base(image: str) -> str:
-    """The name of an image without the build it is pinned to."""
-    return image.partition("@")[0]

@@ -20,7 +20,6 @@ from wwfast.archive.artefact import EROFS, PIECES, SQUASHFS, Artefact, Extent
 from wwfast.errors import WwfastError
 from wwfast.pack import excludes as rules
 from wwfast.system import files
-from wwfast.system.run import LONG, beside, run
 
 if TYPE_CHECKING:
     from wwfast.pack.manifest import Manifest
@@ -59,6 +58,8 @@ def making(
     if not kinds:
         yield dict
         return
+    from wwfast.system.run import LONG, beside  # not for `image list`
+
     place.mkdir()
     first, *others = kinds
     with beside(
@@ -78,6 +79,8 @@ def making(
 def make(tree: Path, place: Path, kind: str, *, excludes: Sequence[str] = (), level: int = 3) -> FilesystemInfo:
     """Write `place`/KIND and `place`/KIND.pieces. `excludes` beside the rules of the tree; `level` on zstd's scale, of
     squashfs. Raises WwfastError."""
+    from wwfast.system.run import LONG, run
+
     run(command(tree, place / kind, kind, excludes, level), timeout=LONG, package=PACKAGES[kind][1])
     return _finished(place / kind, kind)
 

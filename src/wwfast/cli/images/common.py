@@ -103,13 +103,14 @@ def facts(app: App, made: Any, disk: Mapping[tuple[str, str], Footprint] | None 
     format, `disk` what the build takes here and `shared` how much of that other builds have too.
     """
     from wwfast.images.sizes import Footprint
+    from wwfast.nodes import uses
 
     default = made.default_kernel()
     build = made.build
     takes = (disk or {}).get((made.name, build.id) if build else ("", ""), Footprint(0, 0))
     return {
         "name": made.name,
-        "nodes": len(app.service.image_users(made.name)),
+        "nodes": len(uses.users(app.registry.snapshot(), made.name)),
         "kernel": (default.release or default.version) if default else "",
         "arch": made.arch,
         "created": int(made.rootfs.parent.stat().st_mtime),

@@ -196,13 +196,14 @@ def show(app: App, name: str, everything: bool, as_json: bool) -> None:
     """Show where the tree of an image is, or all there is to know."""
     from wwfast.images.sizes import footprints
     from wwfast.images.store import ImageStore
+    from wwfast.nodes import uses
 
     made = ImageStore(app.paths).get(name)
     if not (everything or as_json):
         click.echo(made.rootfs)
         return
     row = facts(app, made, footprints(app.paths))
-    row["nodes"] = app.service.image_users(made.name)
+    row["nodes"] = uses.users(app.registry.snapshot(), made.name)
     row["min_ram"] = made.min_ram
     row["ways"] = ways_of(made)
     if as_json:
@@ -229,12 +230,13 @@ def show(app: App, name: str, everything: bool, as_json: bool) -> None:
 def kernels(app: App, names: tuple[str, ...], as_json: bool) -> None:
     """List the kernels that images hold, which one a node gets, and whether nodes get its modules with the image."""
     from wwfast.images.store import ImageStore
+    from wwfast.nodes import uses
 
     store = ImageStore(app.paths)
     rows = []
     for name, made in [(name, store.get(name)) for name in names or store.names()]:
         default = made.default_kernel()
-        count = len(app.service.image_users(made.name))
+        count = len(uses.users(app.registry.snapshot(), made.name))
         rows += [
             {
                 "image": name,

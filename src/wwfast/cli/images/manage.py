@@ -127,11 +127,12 @@ def history(app: App, name: str, as_json: bool) -> None:
     from wwfast.images import names
     from wwfast.images.kernels import detect
     from wwfast.images.store import ImageStore, current_id
+    from wwfast.nodes import uses
 
     store = ImageStore(app.paths)
     store.get(names.check(name))
     current = current_id(app.paths, name)
-    used = app.service.image_references()
+    used = uses.of_images(app.registry.snapshot())
     rows: list[dict[str, Any]] = []
     for made in reversed(store.builds(name)):
         kernel = detect.default(made.kernels)

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from wwfast.archive.initramfs import members
 from wwfast.errors import WwfastError
 from wwfast.images.kernels.detect import LEFTOVER, VERSION, Kernel
 from wwfast.system import within
@@ -98,6 +97,8 @@ class Module(NamedTuple):
 
 def examine(file: Path) -> Module:
     """What is in an initramfs; in as many seconds as it takes to unpack it."""
+    from wwfast.archive.initramfs import members  # what reads archives is not for `image list`
+
     scripts: dict[str, str] = {}
     programs: set[str] = set()
     try:

@@ -24,9 +24,7 @@ from wwfast.errors import NotFoundError, WwfastError
 from wwfast.images import names
 from wwfast.images.kernels import detect
 from wwfast.images.kernels.detect import Kernel
-from wwfast.images.kernels.modules import gather
 from wwfast.images.store import ImageStore
-from wwfast.pack import build as packing
 from wwfast.paths import Paths
 from wwfast.system import files, locks, work
 
@@ -43,7 +41,9 @@ class KernelEntry:
     found: tuple[Kernel, ...]
 
     def kmods(self, fmt: str) -> Artefact | None:
-        return packing.load(self.path / "kmods", fmt)
+        from wwfast.pack.build import load  # the packer's libraries are not for `kernel list`
+
+        return load(self.path / "kmods", fmt)
 
     @property
     def size(self) -> int:
@@ -104,6 +104,9 @@ class KernelStore:
         Atomic: an existing kernel of that name is replaced only by a complete new one, and only with `force`.
         `beside` adds to it before it is seen: from the tree, to the place of the kernel, for these.
         """
+        from wwfast.images.kernels.modules import gather
+        from wwfast.pack.build import build
+
         names.check(name, "kernel")
         place = self.paths.kernels / name
         if place.exists() and not force:
@@ -128,7 +131,7 @@ class KernelStore:
             tree = room / "modules"
             for release in dict.fromkeys(k.release for k in found):
                 gather(root, release, tree, strip=strip)
-            packing.build(
+            build(
                 tree,
                 new / "kmods",
                 name=f"{name}.kmods",
