@@ -4,6 +4,7 @@ never ends in a traceback, it says what is wrong, it leaves nothing behind, and 
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import shutil
 import subprocess
@@ -50,9 +51,10 @@ def mounted(root: Path, how: str) -> None:
     subprocess.run(["mount", "-o", f"remount,{how}", root], check=True)
 
 
-DISKS: dict[str, tuple[Callable[[Path], None], Callable[[Path], None]]] = {
-    "full": (fill, unfill),
-    "read-only": (lambda root: mounted(root, "ro"), lambda root: mounted(root, "rw")),
+#: How to spoil and to mend each, and the word for it.
+DISKS: dict[str, tuple[Callable[[Path], None], Callable[[Path], None], str]] = {
+    "full": (fill, unfill, os.strerror(errno.ENOSPC)),
+    "read-only": (lambda root: mounted(root, "ro"), lambda root: mounted(root, "rw"), os.strerror(errno.EROFS)),
 }
 
 
@@ -119,7 +121,7 @@ def test_every_command_works_where_nothing_is_wrong(usual: dict[str, Ended]) -> 
 def test_every_command_says_what_the_disk_refuses_and_works_after_it(
     pristine: Path, usual: dict[str, Ended], tmp_path: Path, disk: str
 ) -> None:
-    spoil, mend = DISKS[disk]
+    spoil, mend, reason = DISKS[disk]
     root = tmp_path / "root"
     root.mkdir()
 
@@ -145,6 +147,8 @@ def test_every_command_says_what_the_disk_refuses_and_works_after_it(
     found = in_child(tried)
     shown(disk, {name: each.bad for name, each in found.items()})
     assert not [wrong for name, each in found.items() if (wrong := told(name, each.bad))]
+    failed = {name: each.bad.said for name, each in found.items() if each.bad.status and not usual[name].status}
+    assert not {name: said for name, said in failed.items() if reason not in said}
     assert {name: each.traces for name, each in found.items() if each.traces} == {}
     assert {name: each.after for name, each in found.items()} == {name: each.status for name, each in usual.items()}
 

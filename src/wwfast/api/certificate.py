@@ -12,6 +12,7 @@ from wwfast.system.folders import new_folder
 from wwfast.system.run import run
 
 DAYS = 3650
+CERTIFICATE = b"-----BEGIN CERTIFICATE-----"  # RFC 7468; what stands before it is the key
 NAMES = {"warewulf.key": 0o600, "warewulf.crt": 0o644}
 
 
@@ -27,16 +28,20 @@ def make(paths: Paths, settings: Settings) -> None:
     """A new key and a certificate signed by itself, for the names and addresses of this server. Raises WwfastError."""
     names = [f"IP:{each}" for each in (settings.ipaddr, settings.ipaddr6) if each]
     names += [f"DNS:{each}" for each in (settings.fqdn, "warewulf") if each]
+    made = run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "rsa:4096", "-nodes", "-days", str(DAYS)),
+            *("-keyout", "-", "-out", "-"),  # not to files: it says nothing of a disk that is full
+            *("-subj", "/O=Warewulf/CN=Warewulf Server", "-addext", f"subjectAltName={','.join(names)}"),
+            *("-addext", "extendedKeyUsage=serverAuth"),
+        ],
+        package="openssl",
+    ).stdout
+    key, begin, certificate = made.partition(CERTIFICATE)
     with new_folder(place(paths), 0o700), work.directory(place(paths)) as room:
-        run(
-            [
-                *("openssl", "req", "-x509", "-newkey", "rsa:4096", "-nodes", "-days", str(DAYS)),
-                *("-keyout", room / "warewulf.key", "-out", room / "warewulf.crt"),
-                *("-subj", "/O=Warewulf/CN=Warewulf Server", "-addext", f"subjectAltName={','.join(names)}"),
-                *("-addext", "extendedKeyUsage=serverAuth"),
-            ],
-            package="openssl",
-        )
+        for name, data in zip(NAMES, (key, begin + certificate), strict=True):
+            (room / name).touch(0o600)
+            (room / name).write_bytes(data)
         require_pair(room)
         settle(room, place(paths))
 
@@ -51,8 +56,7 @@ def take(paths: Paths, source: Path) -> None:
 
 
 def require_pair(folder: Path) -> None:
-    """Raises WwfastError where key and certificate do not belong together, or are not whole: openssl says nothing of a
-    disk that was full."""
+    """Raises WwfastError where key and certificate do not belong together, or are not whole."""
     of_key = run(["openssl", "pkey", "-in", folder / "warewulf.key", "-pubout"], package="openssl").stdout
     of_certificate = run(["openssl", "x509", "-in", folder / "warewulf.crt", "-noout", "-pubkey"]).stdout
     if of_key != of_certificate:

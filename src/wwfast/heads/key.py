@@ -32,20 +32,20 @@ def make(paths: Paths, *, force: bool = False) -> Path:
             f"there is a key already: {target}",
             hint="copy it to the other head; with --force a new one is made, and heads with this one are refused",
         )
+    pair = run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"),
+            *("-days", str(DAYS), "-subj", "/O=wwfast/CN=heads"),
+            *("-keyout", "-", "-out", "-"),  # not to files: it says nothing of a disk that is full
+        ],
+        package="openssl",
+    ).stdout
     with new_folder(target.parent, 0o700), work.directory(target.parent) as room:
-        pair = room / "key", room / "certificate"
-        run(
-            [
-                *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"),
-                *("-days", str(DAYS), "-subj", "/O=wwfast/CN=heads", "-keyout", pair[0], "-out", pair[1]),
-            ],
-            package="openssl",
-        )
         whole = room / "whole"
         whole.touch(0o600)
-        whole.write_bytes(b"".join(each.read_bytes() for each in pair))
+        whole.write_bytes(pair)
         context(whole, ssl.PROTOCOL_TLS_SERVER)
-        files.replace(target, whole.read_bytes(), mode=0o600)
+        files.replace(target, pair, mode=0o600)
     return target
 
 
