@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
+from wwfast.net.http.conditions import choose
 from wwfast.net.http.head import Head, HeadError, HeadReader, parse, split_target
 
 IPXE = (
@@ -105,3 +108,32 @@ def test_a_head_that_never_ends_is_refused_at_the_limit() -> None:
     with pytest.raises(HeadError) as caught:
         reader.next()
     assert caught.value.status == 431
+
+
+LONG = 15_000  # of one letter: a head may be 16 KiB
+PLACES = [
+    b"%b / HTTP/1.1",
+    b"GET /%b HTTP/1.1",
+    b"GET /x?a=%b HTTP/1.1",
+    b"GET / HTTP/1.1\r\n%b: a",
+    *(b"GET / HTTP/1.1\r\n%b: %%b" % name for name in (b"A", b"Range", b"If-Match", b"If-None-Match")),
+    *(b"GET / HTTP/1.1\r\n%b: %%b" % name for name in (b"If-Modified-Since", b"If-Unmodified-Since", b"If-Range")),
+    b"GET / HTTP/1.1\r\nRange: bytes=%b-\r\nIf-Range: %b",
+]
+
+
+@pytest.mark.parametrize(
+    "letter", [b" ", b"\t", b"a", b"0", b":", b",", b"/", b"%", b"&", b"=", b"+", b'"', b"-", b"(", b"a "]
+)
+def test_http_head_costs_no_more_than_its_bytes(letter: bytes) -> None:
+    """Wherever one letter comes again and again, and whatever stands behind it: the loop reads heads, for all."""
+    run = letter * (LONG // len(letter))
+    for place in PLACES:
+        for end in (b"", b"\0", b"a", b"\xff", b"\r"):
+            filled = place.replace(b"%b", run + end)
+            begun = time.thread_time()
+            try:
+                choose(parse(filled[:16384]).headers, 1000, '"x"', 5)
+            except HeadError:
+                pass
+            assert time.thread_time() - begun < 0.1, (place, end)

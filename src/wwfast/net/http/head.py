@@ -21,7 +21,7 @@ KEPT_BYTES = 512  # of a head that is kept
 KNOWN = 256  # blocks of header lines kept parsed: all nodes of one firmware send the same
 
 _LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}) ([\x21-\x7e\x80-\xff]+) HTTP/1\.([01])")
-_FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00\r\n]*?)[ \t]*")
+_FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([^\x00\r\n]*)")  # no part can match what the next one can
 _known: dict[bytes, Fields] = {}
 _heads: dict[bytes, Head] = {}
 _PLAIN = re.compile(
@@ -149,7 +149,7 @@ def parse_fields(block: bytes) -> Fields:
         field = _FIELD.fullmatch(line)
         if field is None:
             raise HeadError(400, "malformed header field")
-        name, value = field[1].decode("ascii").lower(), field[2].decode("latin-1")
+        name, value = field[1].decode("ascii").lower(), field[2].strip(b" \t").decode("latin-1")
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
     if headers.get("content-length", "0") != "0" or "transfer-encoding" in headers:
         raise HeadError(413, "no request body is taken")
