@@ -182,6 +182,18 @@ def test_image_archive_costs_what_it_holds(memory: Path, shape: str) -> None:
     assert many < 10 * few
 
 
+def test_image_header_for_all_entries_is_not_gone_through_for_each(memory: Path) -> None:
+    lines = b"".join(b"%d SCHILY.xattr.user.a%06d=b\n" % (31, number) for number in range(50_000))
+    many = b"".join(header(f"f{number}") for number in range(2000)) + END
+
+    def once(where: str, data: bytes) -> float:
+        (memory / where).mkdir()
+        return cpu(lambda: unpack(memory / where, data))
+
+    alone = min(once(f"alone{number}", many) for number in range(3))
+    assert once("behind", header("g", b"g", len(lines)) + block(lines) + many) < 3 * alone + 0.3
+
+
 def test_image_of_a_million_tiny_streams_is_read_once(tmp_path: Path) -> None:
     data = io.BytesIO()
     for piece in (header("f"), END):

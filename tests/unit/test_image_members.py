@@ -320,3 +320,21 @@ def test_image_global_header_counts_until_the_next_says_otherwise(tmp_path: Path
     root = unpack(tmp_path, every + raw("a") + pax("b", {"mtime": "6.5"}) + raw("c", mode=0o4755) + END)
     assert [(root / name).stat().st_mtime for name in "abc"] == [5, 6.5, 5]
     assert stat.S_IMODE((root / "c").stat().st_mode) == 0o4755
+
+
+@pytest.mark.parametrize("key", ["mtime", "uid", "gid", "size"])
+@pytest.mark.parametrize("kind", [b"x", b"g"])
+def test_image_number_longer_than_any_is_told_as_damage(tmp_path: Path, key: str, kind: bytes) -> None:
+    with pytest.raises(WwfastError, match="damaged"):
+        unpack(tmp_path, pax("f", {key: "9" * 5000}, kind=kind) + END)
+
+
+def test_image_hard_link_in_the_place_of_what_its_target_is_below_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(WwfastError, match="hard link 'a' to what is below it"):
+        unpack(tmp_path, raw("a", b"5") + raw("a/f") + raw("a", b"1", linkname="a/f") + END)
+    assert (tmp_path / "root/a/f").exists()
+
+
+def test_image_whiteout_of_what_its_own_layer_replaced_hides_nothing(tmp_path: Path) -> None:
+    layer = raw("b", b"5") + raw("b/f") + raw("b") + raw("b", b"5") + raw("b/.wh.f") + raw("b/g") + END
+    assert tree(unpack(tmp_path, layer, layer=True)) == ["b", "b/g"]

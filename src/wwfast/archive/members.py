@@ -29,6 +29,8 @@ USTAR = struct.Struct("100s8s8s8s12s12s8sc100s6s66x8s8s155s12x")
 MAP = b"GNU.sparse.map"
 SPARSE_KEYS = frozenset((MAP, b"GNU.sparse.major", b"GNU.sparse.size"))
 DIGITS = 32  # of a number in a map
+#: What a header for all entries to come may say of them; each costs something for every one of these.
+GLOBAL = frozenset((b"path", b"linkpath", b"size", b"uid", b"gid", b"mtime"))
 
 Records = dict[bytes, bytes]
 
@@ -128,7 +130,7 @@ def _extended(source: Forward, limits: Limits, globally: Records) -> tuple[bytes
         if kind in b"LK":
             extra.long[kind] = data.partition(b"\0")[0]
         elif kind == b"g":
-            globally.update(_records(data))
+            globally.update((key, value) for key, value in _records(data).items() if key in GLOBAL)
         else:
             extra.records.update(_records(data))
 
@@ -224,21 +226,23 @@ def _apply(member: Member, records: Records) -> None:
     """What extended headers say goes before the header's own fields; an empty value says nothing."""
     member.records = records
     get = records.get
-    if mtime := get(b"mtime"):
-        seconds, _, fraction = mtime.partition(b".")
-        if seconds.isdigit() and (fraction.isdigit() or not fraction):
-            member.mtime = _time(int(seconds) * 10**9 + int(fraction[:9].ljust(9, b"0")))
-        elif seconds.startswith(b"-"):
-            member.mtime = 0
     member.name = get(b"GNU.sparse.name") or get(b"path") or member.name
     member.link = get(b"linkpath") or member.link
     try:
+        if mtime := get(b"mtime"):
+            seconds, _, fraction = mtime.partition(b".")
+            if seconds.isdigit() and (fraction.isdigit() or not fraction):
+                member.mtime = _time(int(seconds) * 10**9 + int(fraction[:9].ljust(9, b"0")))
+            elif seconds.startswith(b"-"):
+                member.mtime = 0
         member.uid = int(get(b"uid") or member.uid)
         member.gid = int(get(b"gid") or member.gid)
         if (size := get(b"size")) and member.kind not in HEADER_ONLY:
             member.size = member.stored = int(size)
     except ValueError:
-        raise WwfastError(f"the archive is damaged: {member.shown} has a size or owner that is no number") from None
+        raise WwfastError(
+            f"the archive is damaged: {member.shown} has a size, owner or time that is no number"
+        ) from None
 
 
 def _check(member: Member) -> None:

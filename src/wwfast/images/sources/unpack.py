@@ -12,6 +12,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from wwfast.archive import members
@@ -185,8 +186,11 @@ class Unpacker:
         except FileNotFoundError as error:
             link = repr(member.link.decode(errors="replace"))
             raise WwfastError(f"hard link {member.shown} to {link}, which is not in the image") from error
-        if (*at, target[-1]) == where:  # tar was told of the file twice
+        source = (*at, target[-1])
+        if source == where:  # tar was told of the file twice
             return
+        if source[: len(where)] == where:
+            raise Hostile(f"hard link {member.shown} to what is below it")
         self._below.clear(parent, where)
         os.link(target[-1], where[-1], src_dir_fd=other, dst_dir_fd=parent, follow_symlinks=False)
 
@@ -200,8 +204,10 @@ class Unpacker:
         where = (*at, hidden)
         if where not in self._added:
             self._below.clear(parent, where)
-        elif is_directory(parent, hidden):
-            self._hide(where)
+        else:
+            with suppress(FileNotFoundError):  # this layer brought it, and then something else in its place
+                if is_directory(parent, hidden):
+                    self._hide(where)
 
     def _hide(self, at: Parts) -> None:
         """Remove what lower layers put below a directory; keep what this layer did."""
