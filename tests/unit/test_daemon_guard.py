@@ -14,10 +14,16 @@ import pytest
 from wwfast.boot.stages import Stage
 from wwfast.daemon.boot.guard import Guard
 from wwfast.daemon.boot.identity import Neighbours, is_mac, normal
+from wwfast.daemon.life.supervision import Supervisor
+from wwfast.daemon.report import Report
 from wwfast.daemon.state.database import PhaseStore
+from wwfast.daemon.state.timeline import Timeline
 from wwfast.errors import WwfastError
 from wwfast.net.dhcp.journal import Journal
+from wwfast.net.transfer import Outcome, Transfer
 from wwfast.nodes.model import NetDev, Node
+from wwfast.nodes.registry import Registry
+from wwfast.paths import Paths
 from wwfast.system import wal
 
 MAC = "52:54:00:00:00:01"
@@ -119,6 +125,72 @@ def test_by_dracut_a_phase_goes_on_until_the_system_overlay_that_follows_the_ima
     assert ask(who, Stage.SYSTEM) == 403
 
 
+@pytest.mark.parametrize("storm", ["waits for its turn", "is asked again"])
+def test_a_phase_lasts_as_long_as_its_image_takes(store: PhaseStore, tmp_path: Path, storm: str) -> None:
+    """Whoever waits without an answer is heard of no more until it has one; and others open phases meanwhile."""
+    now, waiting = [time.time()], {MAC}
+    who = guard(
+        keeper=store, clock=lambda: now[0], wall=lambda: now[0], phase_seconds=100.0, waits=waiting.__contains__
+    )
+    who.saw_dhcp(MAC, boots=True)
+    now[0] += 101
+    assert ask(who, Stage.SYSTEM) == 403, "it asked for no image yet"
+    who.saw_dhcp(MAC, boots=True)
+    who.went_on(NODE, Stage.IMAGE, MAC, "10.0.0.99")
+    for _ in range(3):
+        now[0] += 101
+        assert ask(who, Stage.SYSTEM) == 200
+        if storm == "is asked again":
+            who.saw_dhcp("52:54:00:00:00:02", boots=True)
+    successor = guard(clock=lambda: now[0], wall=lambda: now[0], phase_seconds=100.0)
+    successor.adopt(who.export())
+    waiting.clear()
+    assert ask(successor, Stage.SYSTEM) == 200, "where it asks anew"
+    who.went_on(NODE, Stage.IMAGE, MAC, "10.0.0.99", done=True)
+    now[0] += 99
+    assert ask(who, Stage.SYSTEM) == 200
+    now[0] += 2
+    assert ask(who, Stage.SYSTEM) == 403
+    who.saw_dhcp("52:54:00:00:00:03", boots=True)
+    store.close()
+    assert MAC not in dict(store.load())
+
+
+def test_a_phase_goes_on_with_every_second_of_a_download(paths: Paths) -> None:
+    now = [1000.0]
+    paths.nodes_conf.write_text(f"nodes: {{n1: {{network devices: {{default: {{hwaddr: '{MAC}'}}}}}}}}\n")
+    who = guard(clock=lambda: now[0], phase_seconds=100.0)
+    told: Any = Report(Registry(paths), None, Timeline(lambda _: True), who, Supervisor(), None)  # type: ignore[arg-type]
+    who.saw_dhcp(MAC, boots=True)
+    for outcome in (Outcome.STARTED, Outcome.PROGRESS, Outcome.PROGRESS, Outcome.DONE):
+        now[0] += 99
+        told.record(Transfer("image", outcome, now[0], "10.0.0.99", MAC, "n1", status=200))
+        assert told.supervisor.troubles() == {}
+    assert ask(who, Stage.SYSTEM) == 200
+    now[0] += 99
+    told.record(Transfer("image", Outcome.FAILED, now[0], "10.0.0.99", MAC, "n1", status=200))
+    now[0] += 2
+    assert ask(who, Stage.SYSTEM) == 403
+
+
+@pytest.mark.parametrize("step", [-365 * 86400.0, 365 * 86400.0])
+def test_a_clock_that_is_set_neither_ends_a_phase_nor_keeps_one_open(step: float) -> None:
+    now, off = [1000.0], [0.0]
+    who = guard(clock=lambda: now[0], wall=lambda: now[0] + 2e9 + off[0], phase_seconds=100.0)
+    who.saw_dhcp(MAC, boots=True)
+    who.saw_dhcp("52:54:00:00:00:02", boots=False, known=False)
+    off[0] = step
+    assert ask(who, Stage.SYSTEM) == 200
+    assert who.seen_within("52:54:00:00:00:02", 60.0)
+    later = guard(clock=lambda: now[0] + 7.0, wall=who.wall, phase_seconds=100.0)  # of another process
+    later.adopt(who.export())
+    assert ask(later, Stage.SYSTEM) == 200
+    now[0] += 101
+    for one in (who, later):
+        assert ask(one, Stage.SYSTEM) == 403
+        assert not one.seen_within("52:54:00:00:00:02", 60.0)
+
+
 def test_nobody_but_the_node_itself_prolongs_its_phase() -> None:
     now = [1000.0]
     who = guard(clock=lambda: now[0], phase_seconds=100.0)
@@ -134,7 +206,7 @@ def test_a_restart_keeps_the_phase_of_booting_nodes(store: PhaseStore, tmp_path:
     who.saw_dhcp(MAC, boots=True)
     store.close()
     assert ask(restarted(tmp_path), Stage.SYSTEM) == 200
-    assert ask(restarted(tmp_path, clock=lambda: time.time() + 1801), Stage.SYSTEM) == 403
+    assert ask(restarted(tmp_path, wall=lambda: time.time() + 1801), Stage.SYSTEM) == 403
 
 
 def test_a_phase_that_ended_by_itself_is_not_kept_on_disk(store: PhaseStore) -> None:

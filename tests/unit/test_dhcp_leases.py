@@ -190,3 +190,34 @@ def test_dhcp_nodes_of_nodes_conf_do_not_depend_on_the_range() -> None:
         reply, _ = server.respond(parse(build(question)), 1000.0)
         assert reply is not None
         assert dotted(parse(reply.data).yiaddr) == node.address
+
+
+YEAR = 365 * 86400.0
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_dhcp_a_lease_of_a_clock_that_was_ahead_ends_as_others_do(restarted: bool) -> None:
+    """Power comes back, the clock of the head is wrong until chrony has set it, and a machine asks before that."""
+    table, now = LeaseTable(FIRST, FIRST + 9), 1e9
+    given = table.offer("early", 0, now + YEAR)
+    assert given is not None
+    assert table.bind("early", given, now + YEAR, 3600.0)
+    for machine in range(9):
+        address = table.offer(f"m{machine}", 0, now)
+        assert address is not None
+        assert table.bind(f"m{machine}", address, now, 3600.0)
+    if restarted:
+        former, table = table, LeaseTable(FIRST, FIRST + 9)
+        table.adopt(former.export())
+    assert table.guest(given, now) is not None, "it is still in use"
+    assert table.offer("new", 0, now + 10.0) is None
+    assert table.guest(given, now + 86401.0) is None
+    assert table.offer("new", 0, now + 86402.0) is not None
+    assert table.bind("other", given, now + 86403.0, 3600.0)
+
+
+def test_dhcp_what_was_given_back_by_a_clock_that_was_ahead_is_free() -> None:
+    table = LeaseTable(FIRST, FIRST)
+    assert table.bind("early", FIRST, 1e9, 3600.0)
+    table.release("early", 1e9 + YEAR)
+    assert table.offer("new", 0, 1e9 + 1.0) == FIRST

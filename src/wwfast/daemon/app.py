@@ -135,6 +135,7 @@ class Daemon:
         )
         self.scheduler = WaveScheduler() if settings.wwfast.download_order == "wave" else None
         self.report = Report(self.registry, self.overlays, self.timeline, self.guard, self.supervisor, self.scheduler)
+        self.guard.waits = lambda wwid: self.report.standing(wwid) is not None
         self.heads = self._among_others(follow)
         self._looking = Looking(self.overlays, self.supervisor, self._alone[LOOKING])
         self.http: HttpServer | None = None

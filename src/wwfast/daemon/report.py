@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 # Ends of transfers that are told of one address, and of all together: at once, and a second. A boot has some ten.
 EACH = (100, 5)
 ALL = (5000, 500)
+GOING_ON = frozenset((Outcome.STARTED, Outcome.PROGRESS, Outcome.DONE))
 
 
 @dataclass(slots=True)
@@ -68,8 +69,9 @@ class Report:
                 self.timeline.record(event)
             else:
                 self.timeline.attempt(event)
-            if node is not None and event.outcome is Outcome.DONE:
-                self.guard.went_on(node, event.stage, event.wwid, event.peer, done=event.status == 200)
+            if node is not None and event.outcome in GOING_ON:
+                done = event.outcome is Outcome.DONE and event.status == 200
+                self.guard.went_on(node, event.stage, event.wwid, event.peer, done=done)
             if ends and told and self.all.allows():
                 self._log(event)
 

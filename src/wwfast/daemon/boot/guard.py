@@ -6,8 +6,10 @@ privileged source port. With an external DHCP server the address and phase can't
 checked, a boot loader gets no runtime overlay, and the server says so at start.
 
 A node boots from the DHCP of its firmware or iPXE (which no ordinary user can send, see `net.dhcp.terms`) to its
-first runtime fetch from a privileged port, or to `phase_seconds` after the last stage that it fetched. What was closed
-stays closed after a crash: it is on disk before that runtime overlay goes out.
+first runtime fetch from a privileged port, or to `phase_seconds` after it last asked for, had or waited for a stage.
+What was closed stays closed after a crash: it is on disk before that runtime overlay goes out. A clock that is set
+(power came back, and chrony follows) neither ends a phase nor keeps one open: only what leaves the process is in Unix
+seconds.
 """
 
 from __future__ import annotations
@@ -64,9 +66,9 @@ class Forgetful:
 
 @dataclass(slots=True)
 class Phase:
-    """A boot under way: Unix seconds of its DHCP, of its last stage and of what of that was kept; once the node has
-    its system overlay after it asked for its image (`had_image`), nothing prolongs the phase. Where that is not known,
-    as after a restart, it did ask."""
+    """A boot under way: when (by `Guard.clock`) were its DHCP, its last stage and what of that was kept; once the node
+    has its system overlay after it asked for its image (`had_image`), nothing prolongs the phase. Where that is not
+    known, as after a restart, it did ask."""
 
     asked: float
     last: float
@@ -77,14 +79,17 @@ class Phase:
 
 @dataclass(slots=True)
 class Guard:
-    """`leased(mac)` is the address our DHCP gave, or ""; `own_dhcp` whether our DHCP serves at all."""
+    """`leased(mac)` is the address our DHCP gave, or ""; `own_dhcp` whether our DHCP serves at all; `waits(mac)`
+    whether the machine has a download, or a turn to come."""
 
     secure: bool
     own_dhcp: bool
     leased: Callable[[str], str] = lambda _mac: ""
+    waits: Callable[[str], bool] = lambda _mac: False
     phase_seconds: float = PHASE_SECONDS
     keeper: Keeper = field(default_factory=Forgetful)
-    clock: Callable[[], float] = time.time
+    clock: Callable[[], float] = time.monotonic
+    wall: Callable[[], float] = time.time
     #: Closes a phase at another server, which knows what we know and takes over: True once it is. None while we serve.
     successor: Callable[[str], Awaitable[bool]] | None = None
     ended: Callable[[str], None] = lambda _mac: None  # is told of boots that ended here: other heads must know
@@ -95,30 +100,35 @@ class Guard:
     _closing: dict[str, Future[bool]] = field(default_factory=dict)
 
     def restore(self, phases: Iterable[tuple[str, float]]) -> None:
-        """After a restart: the nodes that were in the middle of a boot go on."""
-        now = self.clock()
+        """After a restart: the nodes that were in the middle of a boot (MAC and Unix seconds) go on."""
         for mac, at in sorted(phases, key=lambda phase: phase[1]):
-            last = min(at, now)  # the clock may have been set back
+            last = self._from_unix(at)
             self._nodes[mac] = Phase(last, last, kept=last)
-        self._expire(now)
+        self._expire(self.clock())
 
     def export(self) -> dict[str, list[tuple[str, float, float, bool]]]:
-        """All that is known, for the guard of another process to adopt: (MAC, DHCP, last stage, has its system)."""
+        """All that is known, for the guard of another process to adopt: (MAC, Unix seconds of DHCP and of the last
+        stage, has its system)."""
+        self._expire(self.clock())  # what waits begins anew there, where nobody knows that it does
+
+        def told(mac: str, one: Phase) -> tuple[str, float, float, bool]:
+            return mac, self._unix(one.asked), self._unix(one.last), one.has_system
+
         return {
-            "nodes": [(mac, one.asked, one.last, one.has_system) for mac, one in self._nodes.items()],
-            "strangers": [(mac, one.asked, one.last, one.has_system) for mac, one in self._strangers.items()],
-            "seen": [(mac, at, at, False) for mac, at in self._seen.items()],
+            "nodes": [told(mac, one) for mac, one in self._nodes.items()],
+            "strangers": [told(mac, one) for mac, one in self._strangers.items()],
+            "seen": [told(mac, Phase(at, at)) for mac, at in self._seen.items()],
         }
 
     def adopt(self, state: dict[str, list[tuple[str, float, float, bool]]]) -> None:
         """Forget all and know this."""
         self._nodes.clear()
         for mac, asked, last, has_system in state["nodes"]:
-            self._goes_on(mac, Phase(asked, last, has_system))
+            self._goes_on(mac, Phase(self._from_unix(asked), self._from_unix(last), has_system))
         for mac, asked, last, has_system in state["strangers"]:
-            self._strangers.note(mac, Phase(asked, last, has_system))
+            self._strangers.note(mac, Phase(self._from_unix(asked), self._from_unix(last), has_system))
         for mac, at, _, _ in state["seen"]:
-            self._seen.note(mac, at)
+            self._seen.note(mac, self._from_unix(at))
 
     def saw_dhcp(self, mac: str, *, boots: bool, known: bool = True) -> None:
         """Our DHCP was asked by `mac`; `boots` when firmware or iPXE was answered, not an operating system; `known`
@@ -223,13 +233,31 @@ class Guard:
         self._nodes.move_to_end(mac)
         if phase.last - phase.kept >= KEEP_SECONDS or phase.has_system:
             phase.kept = phase.last
-            self.keeper.put(mac, phase.last)
+            self.keeper.put(mac, self._unix(phase.last))
 
     def _phase(self, mac: str) -> Phase | None:
         phase = self._nodes.get(mac) or self._strangers.get(mac)
-        return phase if phase is not None and phase.last > self.clock() - self.phase_seconds else None
+        if phase is None or phase.last > self.clock() - self.phase_seconds or self._holds(mac, phase):
+            return phase
+        return None
+
+    def _holds(self, mac: str, phase: Phase) -> bool:
+        """Whether a phase is not over though it is old: the image that it asked for is still to come."""
+        return phase.had_image and not phase.has_system and self.waits(mac)
 
     def _expire(self, now: float) -> None:
         """Let go of what has ended by itself."""
         while self._nodes and next(iter(self._nodes.values())).last <= now - self.phase_seconds:
-            self.keeper.delete(self._nodes.popitem(last=False)[0])
+            mac, phase = self._nodes.popitem(last=False)
+            if self._holds(mac, phase):
+                phase.last = now
+                self._goes_on(mac, phase)
+            else:
+                self.keeper.delete(mac)
+
+    def _unix(self, at: float) -> float:
+        return self.wall() - (self.clock() - at)
+
+    def _from_unix(self, at: float) -> float:
+        """As old as it is by a clock that may have been set back meanwhile."""
+        return self.clock() - max(0.0, self.wall() - at)

@@ -20,6 +20,7 @@ import xxhash
 
 from wwfast.net.dhcp.journal import Journal, Row
 from wwfast.net.dhcp.pool import Mask, Pool
+from wwfast.net.dhcp.terms import LEASE_SECONDS
 
 OFFER_SECONDS = 60.0
 #: A declined address is in use by somebody we do not know; it rests this long.
@@ -38,15 +39,24 @@ Queue = OrderedDict[int, "Lease"]
 
 @dataclass(slots=True, eq=False)
 class Lease:
-    """Who holds an address until `expires` (Unix seconds), in the queue of its kind. Only a bound one is written;
-    `mac` of a resting one is the client that declined it."""
+    """Who holds an address until `expires` (Unix seconds), for `seconds` at most, in the queue of its kind. Only a
+    bound one is written; `mac` of a resting one is the client that declined it."""
 
     mac: str
     address: int
     expires: float
     queue: Queue
+    seconds: float = LEASE_SECONDS
     bound: bool = False
     hostname: str = ""
+
+    def is_over(self, now: float) -> bool:
+        """One that would last longer than it was given for is of a clock that was ahead then: it begins now, behind all
+        others of its queue."""
+        if self.expires > now + self.seconds:
+            self.expires = now + self.seconds
+            self.queue.move_to_end(self.address)
+        return self.expires <= now
 
 
 class LeaseTable:
@@ -90,7 +100,7 @@ class LeaseTable:
     def guest(self, address: int, now: float) -> Lease | None:
         """The lease by which somebody has this address at this time; an offer is none."""
         lease = self._by_address.get(address)
-        return lease if lease is not None and lease.bound and lease.expires > now else None
+        return lease if lease is not None and lease.bound and not lease.is_over(now) else None
 
     def all(self) -> list[Lease]:
         return [lease for lease in self._by_mac.values() if lease.bound]
@@ -116,7 +126,7 @@ class LeaseTable:
             self._clear(mac, address)
             if len(self._offers) >= OFFERS:
                 self._drop(_oldest(self._offers))
-            self._hold(Lease(mac, address, now + OFFER_SECONDS, self._offers))
+            self._hold(Lease(mac, address, now + OFFER_SECONDS, self._offers, OFFER_SECONDS))
         return address
 
     def bind(self, mac: str, address: int, now: float, seconds: float, hostname: str = "") -> bool:
@@ -135,7 +145,8 @@ class LeaseTable:
             self._hold(lease)
         else:
             return False
-        lease.expires, lease.bound, lease.hostname = now + seconds, True, hostname[:HOSTNAME]
+        lease.expires, lease.seconds = now + seconds, seconds
+        lease.bound, lease.hostname = True, hostname[:HOSTNAME]
         self._write(lease)
         return True
 
@@ -144,7 +155,7 @@ class LeaseTable:
         lease = self._by_mac.get(mac)
         if lease is not None and lease.bound:
             _move(lease, self._released)
-            lease.expires = now
+            lease.expires, lease.seconds = now, 0.0
             self._write(lease)
 
     def forget(self, mac: str) -> None:
@@ -165,7 +176,7 @@ class LeaseTable:
             self._drop(_oldest(own))
         if len(self._resting) >= max(self.size // DECLINED_SHARE, 1):
             self._drop(_oldest(self._resting))
-        resting = Lease(mac, address, now + DECLINE_SECONDS, self._resting)
+        resting = Lease(mac, address, now + DECLINE_SECONDS, self._resting, DECLINE_SECONDS)
         self._hold(resting)
         self._declined.setdefault(mac, OrderedDict())[address] = resting
 
@@ -187,7 +198,7 @@ class LeaseTable:
         chosen: dict[int, Lease] = {}
         for mac, address, expires, hostname in rows:
             if self.covers(address) and address not in chosen:
-                chosen[address] = Lease(mac, address, expires, self._loaded, True, hostname)
+                chosen[address] = Lease(mac, address, expires, self._loaded, bound=True, hostname=hostname)
         for lease in reversed(chosen.values()):
             self._hold(lease)
 
@@ -236,7 +247,7 @@ class LeaseTable:
         if not self.covers(address) or self._is_reserved(address):
             return False
         lease = self._by_address.get(address)
-        return lease is None or lease.expires <= now
+        return lease is None or lease.is_over(now)
 
     def _only_offered(self, address: int) -> bool:
         lease = self._by_address.get(address)
@@ -261,8 +272,7 @@ class LeaseTable:
     def _yielding(self, now: float) -> Lease | None:
         """Whose address others may have: the longest expired, else the oldest offer, else the longest at rest."""
         queues = (self._offers, self._resting, self._loaded, self._released, *self._bound.values())
-        heads = [_oldest(queue) for queue in queues if queue]
-        expired = [lease for lease in heads if lease.expires <= now]
+        expired = [lease for queue in queues if queue and (lease := _first(queue, now)).is_over(now)]
         if expired:
             return min(expired, key=lambda lease: lease.expires)
         unproven = self._offers or self._resting
@@ -273,6 +283,13 @@ def _move(lease: Lease, queue: Queue) -> None:
     del lease.queue[lease.address]
     queue[lease.address] = lease
     lease.queue = queue
+
+
+def _first(queue: Queue, now: float) -> Lease:
+    """Which ends first."""
+    while (lease := _oldest(queue)).expires > now + lease.seconds:
+        lease.is_over(now)
+    return lease
 
 
 def _oldest(queue: Queue) -> Lease:

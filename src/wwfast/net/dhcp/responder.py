@@ -179,7 +179,7 @@ class Responder:
         else:
             lease = self.leases.get(client.mac)
             # Who has a lease keeps it: it is not to be moved to where somebody else already is.
-            has_other = lease is not None and lease.address != wanted and lease.bound and lease.expires > now
+            has_other = lease is not None and lease.address != wanted and lease.bound and not lease.is_over(now)
             granted = (
                 not has_other
                 and self._pool_serves(message)

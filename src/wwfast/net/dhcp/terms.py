@@ -38,6 +38,9 @@ class BootFile(msgspec.Struct, frozen=True):
     filename: str
 
 
+LEASE_SECONDS = 86400
+
+
 @dataclass(frozen=True, slots=True)
 class DhcpConfig:
     """Of the network served; addresses dotted, "" where unset. `proxy`: give boot files, never addresses;
@@ -48,7 +51,7 @@ class DhcpConfig:
     router: str = ""
     dns: tuple[str, ...] = ()
     domain: str = ""
-    lease_seconds: int = 86400
+    lease_seconds: int = LEASE_SECONDS
     proxy: bool = False
     relays: frozenset[int] = frozenset()
     siblings: frozenset[int] = frozenset()
