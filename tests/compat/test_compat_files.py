@@ -98,6 +98,9 @@ def test_compat_files_are_rendered_for_the_node_that_asks(paths: Paths) -> None:
             assert re.fullmatch(body, found[1], re.DOTALL), (path, found)
         (place / "go.ww").write_text("changed {{ .Id }}")
         assert server.get(f"/files/go{WWID}&render")[1] == b"changed n1"
+        server.daemon.guard.own_dhcp = True  # so that addresses are known
+        assert server.get(f"/files/go{WWID}&render")[0] == 403
+        assert server.get(f"/files/go.ww{WWID}")[0] == 200
 
 
 @pytest.mark.parametrize(

@@ -222,6 +222,17 @@ def test_dhcp_network_of_two_addresses_gives_both_to_machines(paths: Paths, mask
     assert sorted(own_addresses(settings.load(paths))) == sorted(["10.5.0.1", *others])
 
 
+def test_dhcp_address_of_another_head_is_nobody_elses(paths: Paths) -> None:
+    write(paths, {"n1": {"ipaddr": "10.5.0.2"}}, **{"range start": "10.5.0.1", "range end": "10.5.0.9"})
+    paths.conf.write_text(
+        json.dumps({**json.loads(paths.conf.read_text()), "wwfast": {"heads": ["10.5.0.1", "10.5.0.2"]}})
+    )
+    conf = settings.load(paths)
+    (clash,) = clashes(Registry(paths).snapshot(), conf, {})
+    assert (clash.node, clash.why) == ("n1", "is the address of another head")
+    assert "10.5.0.2 (the address of another head)" in held_in_range(Registry(paths).snapshot(), conf)
+
+
 @pytest.mark.parametrize(("start", "end"), [("", ""), ("10.5.0.7", "10.5.0.7"), ("10.5.0.0", "10.5.0.255")])
 def test_dhcp_range_may_be_none_one_address_or_the_network(paths: Paths, start: str, end: str) -> None:
     require_range(write(paths, {}, **{"range start": start, "range end": end}), paths)

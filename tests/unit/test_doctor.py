@@ -249,6 +249,11 @@ def _other_network(site: Healthy) -> None:
     site.entries["n2"]["network devices"]["default"] |= {"ipaddr": "192.168.1.1", "netmask": "255.255.255.0"}
 
 
+def _gateway_elsewhere(site: Healthy) -> None:
+    _other_network(site)
+    site.entries["n2"]["network devices"]["default"]["gateway"] = "192.168.2.254"
+
+
 def _servers_ipv6(site: Healthy) -> None:
     site.conf["ipaddr6"] = "fd00::1/64"
     site.entries["n2"]["network devices"]["default"]["ipaddr6"] = "FD00:0::1"
@@ -320,6 +325,7 @@ FAULTS: dict[Callable[[Healthy], None], tuple[str, str, str, str]] = {
     _alone_in_its_network: ("error", "n2", "255.255.255.255 and no gateway does not reach", "--netmask 255.255.0.0"),
     _network_without_the_server: ("error", "n2", "255.255.255.128 and no gateway does not reach", "--gateway ADDRESS"),
     _other_network: ("warning", "n2", "192.168.1.1 with netmask 255.255.255.0 and no gateway", "--gateway ADDRESS"),
+    _gateway_elsewhere: ("warning", "n2", "its gateway 192.168.2.254 is not in the network", "--gateway ADDRESS"),
     _servers_ipv6: ("warning", "n2", "FD00:0::1 is this server's address", "--ipaddr6 ADDRESS"),
     _unusable_entry: ("error", "n2", "10.0.0.300", "wwfast node edit n2"),
     _unusable_profile: ("error", "n[1-2]", "its profile 'bad' is unusable", "wwfast profile edit bad"),

@@ -78,6 +78,19 @@ def test_ipxe_binaries_are_missed_for_the_machines_that_images_are_made_for(path
     assert ("error", "own.kpxe") not in missed()
     shell.write_bytes(elf())
     assert missed() == [("error", "own.kpxe"), ("warning", "own-32.efi")]
+    put(paths.root / "ipxe/own.kpxe", "")
+    assert missed() == [("error", "own.kpxe"), ("warning", "own-32.efi")], "an empty one is none"
+
+
+def test_no_tftp_at_all_is_told_where_our_dhcp_names_it(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    conf = CONF.replace("PORT", "19873")
+    assert not list(site.ipxe(scene(paths, conf)))
+    conf = conf.replace("dhcp: {enabled: false}", "dhcp: {enabled: true}")
+    monkeypatch.setattr(site, "port_holder", lambda protocol, port, proc: None)
+    (found,) = site.ipxe(scene(paths, conf))
+    assert "no other program serves TFTP here" in found.message
+    monkeypatch.setattr(site, "port_holder", lambda protocol, port, proc: "in.tftpd[7]")
+    assert not list(site.ipxe(scene(paths, conf)))
 
 
 def test_missing_ipxe_binaries_name_the_package(paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

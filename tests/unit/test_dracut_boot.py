@@ -21,8 +21,9 @@ from wwfast.boot.loader.script import Scripts
 from wwfast.boot.plan import Ask, BootPlan
 from wwfast.boot.stages import Stage
 from wwfast.boot.ways import Machine
+from wwfast.config.checks import asset_key, asset_tag
 from wwfast.config.settings import load
-from wwfast.daemon.boot.identity import asset, is_asset
+from wwfast.daemon.boot.identity import is_asset
 from wwfast.errors import WwfastError
 from wwfast.images.building import How
 from wwfast.images.kernels.store import KernelStore
@@ -302,7 +303,15 @@ KEYS = [
 @pytest.mark.parametrize(("wanted", "told", "same"), KEYS)
 def test_dracut_asset_key_is_the_same_whoever_tells_it(wanted: str, told: str, same: bool) -> None:
     assert is_asset(wanted, told) is same
-    assert asset(asset(wanted)) == asset(wanted)
+    assert asset_tag(asset_tag(wanted)) == asset_tag(wanted)
+
+
+NO_KEYS = ("Unknown", "Not Specified", " _ ")
+
+
+@pytest.mark.parametrize(("wanted", "keeps"), [("A 12", True), ("UNDEF", True), *((key, False) for key in NO_KEYS)])
+def test_dracut_asset_key_that_every_machine_has_is_refused(wanted: str, keeps: bool) -> None:
+    assert (asset_key(wanted) == "") is keeps
 
 
 ROUTES = [

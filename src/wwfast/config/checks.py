@@ -34,6 +34,8 @@ AUTO, ALWAYS, NEVER = "auto", "always", "never"
 TWO_STAGE = (AUTO, ALWAYS, NEVER)
 REBUILD, UPDATE = DISK_ROOTS = ("rebuild", "update")  # what becomes of a root on a disk at a boot
 TMPFS, ZRAM = UPPERS = ("tmpfs", "zram")  # where what is written over a mounted root is kept
+#: What firmware and dmidecode say where nobody wrote an asset tag.
+NO_ASSET = ("Unknown", "Not_Specified")
 KEY_TYPES = ("ed25519", "ecdsa", "rsa", "dsa")
 SCOPE = re.compile(r"[A-Za-z0-9_.-]+")
 TRUE = frozenset(("1", "t", "true", "y", "yes", "on"))  # of Go's ParseBool, Warewulf and YAML 1.1, in any case
@@ -213,6 +215,20 @@ def truth(text: str) -> bool | None:
 def wwbool(text: str) -> str:
     known = truth(text) is not None or text.lower() in UNSET
     return "" if known else f"{shown(text)} is neither true nor false"
+
+
+def asset_tag(tag: str) -> str:
+    """An asset tag, whoever tells it: blanks are `_`, as wwclient has them, and count for nothing at its ends; ""
+    where it is none. iPXE and dmidecode tell it as it was written."""
+    text = "_".join(re.split(r"\s", tag)).strip("_")
+    return "" if text in NO_ASSET else text
+
+
+def asset_key(text: str) -> str:
+    known = asset_tag(text) or text.lower() in UNSET
+    return line(text) or (
+        "" if known else f"{shown(text)} is what machines without an asset tag say: it keeps nobody out"
+    )
 
 
 def architecture(text: str) -> str:

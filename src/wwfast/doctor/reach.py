@@ -70,8 +70,15 @@ def _reaches(scene: Scene, node: Node, name: str, device: NetDev) -> Fault | Non
     netmask = device.netmask if device.netmask in checks.MASKS else settings.netmask
     if not (settings.ipaddr and settings.netmask in checks.MASKS):
         return None  # told of warewulf.conf
-    if device.gateway not in NONE or _same_network(device.ipaddr, settings.ipaddr, netmask):
+    if _same_network(device.ipaddr, settings.ipaddr, netmask):
         return None
+    if device.gateway not in NONE:
+        if netmask == ALONE or _same_network(device.ipaddr, device.gateway, netmask):
+            return None
+        why = f"its gateway {device.gateway} is not in the network of {device.ipaddr} with netmask {netmask}"
+        return Fault(
+            node.id, WARNING, "address", f"{why}: Linux takes no such route to this server", f"{fix} --gateway ADDRESS"
+        )
     alone = netmask == ALONE or _same_network(device.ipaddr, settings.ipaddr, settings.netmask)
     if not alone and settings.wwfast.dhcp_relays:
         return None

@@ -14,6 +14,7 @@ from wwfast.boot.loader import binaries
 from wwfast.config import checks
 from wwfast.config.settings import lacking
 from wwfast.doctor.finding import ERROR, WARNING, Fault, Finding, Scene, grouped
+from wwfast.doctor.ports import port_holder
 from wwfast.errors import ConfigError, WwfastError
 from wwfast.net.dhcp.network import NONE, require_range, require_written, unfit
 from wwfast.net.dhcp.packet import dotted, number
@@ -29,6 +30,7 @@ def ipxe(scene: Scene) -> Iterator[Finding]:
     """The iPXE binaries of `tftp: ipxe`: an error for machines that images in use are made for. Others may never come,
     and the distributions bring no binary for them."""
     if not scene.settings.tftp.enabled:
+        yield from _without_tftp(scene)
         return
     source = scene.paths.ipxe_source
     if source is not None and not source.is_dir():
@@ -48,6 +50,13 @@ def ipxe(scene: Scene) -> Iterator[Finding]:
             yield Finding(ERROR, "ipxe", complaint, binaries.hint(arch))
         elif arch not in MACHINES:
             yield Finding(WARNING, "ipxe", complaint, binaries.hint(arch))
+
+
+def _without_tftp(scene: Scene) -> Iterator[Finding]:
+    """Our DHCP names this server's TFTP to the firmware, whoever is to serve it."""
+    if scene.settings.dhcp.enabled and port_holder("udp", 69, scene.proc) is None:
+        why = "`tftp: enabled: false`, and no other program serves TFTP here: only UEFI HTTP boot and iPXE in ROM boot"
+        yield Finding(WARNING, "ipxe", why, f"set `tftp: enabled: true` in {scene.paths.conf}, or start your own")
 
 
 def _machines(scene: Scene) -> set[str]:

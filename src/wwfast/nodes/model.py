@@ -208,7 +208,14 @@ class Node(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, rename=spa
         ),
     ] = ""
     asset_key: Annotated[
-        str, Doc("Secret compared with the chassis asset tag.", "asset", title="AssetKey", node_only=True)
+        str,
+        Doc(
+            "Secret compared with the chassis asset tag.",
+            "asset",
+            title="AssetKey",
+            check=checks.asset_key,
+            node_only=True,
+        ),
     ] = ""
     profiles: Annotated[
         list[str],

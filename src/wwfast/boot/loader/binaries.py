@@ -50,13 +50,18 @@ class Binary:
 def find(arch: str, wanted: str, source: Path | None) -> Binary | None:
     """The file for one entry of `tftp: ipxe`: an absolute path as it is, else `source` and the search list."""
     if Path(wanted).is_absolute():
-        return Binary(arch, Path(wanted).name, Path(wanted)) if Path(wanted).is_file() else None
+        return Binary(arch, Path(wanted).name, Path(wanted)) if _holds(Path(wanted)) else None
     folders = ((source,) if source else ()) + SEARCH
     for name in ALIASES.get(wanted, (wanted,)):
         for folder in folders:
-            if (folder / name).is_file():
+            if _holds(folder / name):
                 return Binary(arch, flat_name(arch, name), folder / name)
     return None
+
+
+def _holds(file: Path) -> bool:
+    """Whether it is a file and not an empty one, as what a copy on a full disk leaves."""
+    return file.is_file() and file.stat().st_size > 0
 
 
 def flat_name(arch: str, name: str) -> str:

@@ -72,7 +72,7 @@ class Addresses:
         )
         self.leases = LeaseTable(*heads.share(settings, first, last), journal=self.journal)
         self._settings = settings
-        self._taken = set(map(number, (*own_addresses(settings), *heads.siblings(settings))))
+        self._taken = set(map(number, own_addresses(settings)))
         self._clashes: dict[tuple[str, str], str] = {}  # of the registry as it was gone through
         own = settings.wwfast
         relays = frozenset(map(number, own.dhcp_relays))

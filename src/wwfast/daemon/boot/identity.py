@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from wwfast.config.checks import asset_tag
+
 # Ethernet (6 bytes) and InfiniBand (20 bytes, or the 8-byte GUID that iPXE tells).
 _MAC = re.compile(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}(?:(?::[0-9a-f]{2}){2}|(?::[0-9a-f]{2}){14})?")
-#: What firmware and dmidecode say where nobody wrote an asset tag.
-NO_ASSET = ("Unknown", "Not_Specified")
 ARP = Path("/proc/net/arp")
 
 
@@ -25,16 +25,9 @@ def is_mac(wwid: str) -> bool:
     return bool(_MAC.fullmatch(wwid)) and wwid != "00:00:00:00:00:00" and not int(wwid[:2], 16) & 1
 
 
-def asset(tag: str) -> str:
-    """An asset tag, whoever tells it: blanks are `_`, as wwclient has them, and count for nothing at its ends; ""
-    where it is none. iPXE and dmidecode tell it as it was written."""
-    text = "_".join(re.split(r"\s", tag)).strip("_")
-    return "" if text in NO_ASSET else text
-
-
 def is_asset(wanted: str, told: str) -> bool:
     """Whether it is the same asset tag; in as long for a wrong one as for the right one."""
-    return hmac.compare_digest(asset(wanted).encode(), asset(told).encode())
+    return hmac.compare_digest(asset_tag(wanted).encode(), asset_tag(told).encode())
 
 
 class Neighbours:

@@ -409,6 +409,8 @@ class Routes:
         if refused is not None or node is None:
             return refusal(*(refused or (401, "")))
         if "render" in query:
+            if not self._guard.is_own(node, wwid, request.peer_ip):
+                return refusal(403, f"render: {request.peer_ip} is not the address of {node.id}")
             return await loop.run_in_executor(self._rendering, self._render, snapshot, node, path)
         found = await loop.run_in_executor(self._aside, self._files.find, path)
         if found is None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from wwfast.boot import heads
 from wwfast.config import checks
 from wwfast.errors import ConfigError
 from wwfast.net.dhcp.packet import dotted, number
@@ -46,7 +47,9 @@ def own_addresses(settings: Settings) -> dict[str, str]:
         network = number(settings.ipaddr) & number(settings.netmask)
         found[dotted(network)] = "is the address of the cluster network itself"
         found[dotted(network | (1 << 32 - bits) - 1)] = "is the broadcast address of the cluster network"
-    return found | {settings.ipaddr: SERVERS}
+    return (
+        found | dict.fromkeys(heads.siblings(settings), "is the address of another head") | {settings.ipaddr: SERVERS}
+    )
 
 
 def clashes(snapshot: Snapshot, settings: Settings, guests: Mapping[str, str]) -> Iterator[Clash]:
