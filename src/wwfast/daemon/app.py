@@ -135,7 +135,6 @@ class Daemon:
         )
         self.scheduler = WaveScheduler() if settings.wwfast.download_order == "wave" else None
         self.report = Report(self.registry, self.overlays, self.timeline, self.guard, self.supervisor, self.scheduler)
-        self.guard.waits = lambda wwid: self.report.standing(wwid) is not None
         self.heads = self._among_others(follow)
         self._looking = Looking(self.overlays, self.supervisor, self._alone[LOOKING])
         self.http: HttpServer | None = None
@@ -213,6 +212,7 @@ class Daemon:
                 self.settings, self.paths, self.registry, self.files, self.guard, self.report.record
             )
             self.guard.leased = self.dhcp.leased
+            self.guard.waits = lambda wwid: self.report.standing(wwid) is not None
             await self.dhcp.prepare(self._sockets, force=self._force_dhcp)
         elif self.settings.warewulf.secure:
             log.warning("DHCP is not ours: overlays are not bound to leased addresses, only to privileged ports")

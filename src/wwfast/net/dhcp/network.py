@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from wwfast.boot import heads
 from wwfast.config import checks
 from wwfast.errors import ConfigError
 from wwfast.net.dhcp.packet import dotted, number
@@ -47,9 +46,8 @@ def own_addresses(settings: Settings) -> dict[str, str]:
         network = number(settings.ipaddr) & number(settings.netmask)
         found[dotted(network)] = "is the address of the cluster network itself"
         found[dotted(network | (1 << 32 - bits) - 1)] = "is the broadcast address of the cluster network"
-    return (
-        found | dict.fromkeys(heads.siblings(settings), "is the address of another head") | {settings.ipaddr: SERVERS}
-    )
+    found |= {each.partition(":")[0]: "is the address of another head" for each in settings.wwfast.heads}
+    return found | {settings.ipaddr: SERVERS}
 
 
 def clashes(snapshot: Snapshot, settings: Settings, guests: Mapping[str, str]) -> Iterator[Clash]:
