@@ -212,6 +212,18 @@ nodes:
     assert json.loads((paths.root / "etc/kea/kea-dhcp4.conf").read_text())["Dhcp4"]["subnet4"] == []
 
 
+def test_configure_nfs_writes_paths_as_exports_has_them(paths: Paths, run: Run) -> None:
+    """exports(5): a blank ends a path and `#` begins a comment."""
+    words = ["/srv/a b", '/x"y', "/p#q", "/back\\slash"]
+    paths.conf.write_text(
+        json.dumps({"ipaddr": "10.0.0.1/24", "nfs": {"export paths": [{"path": each} for each in words]}})
+    )
+    assert run("configure nfs")[0] == 0
+    lines = (paths.root / "etc/exports").read_text().splitlines()
+    escaped = ["/srv/a\\040b", "/x\\042y", "/p\\043q", "/back\\134slash"]
+    assert lines == [f"{each} 10.0.0.0/24(rw,sync,no_subtree_check)" for each in escaped]
+
+
 def test_configure_nfs_without_exports_leaves_those_of_the_site(paths: Paths, run: Run) -> None:
     exports = paths.root / "etc/exports"
     exports.write_text("/site *(ro)\n")

@@ -261,3 +261,19 @@ def test_importer_of_dhcpd_tells_the_line(tmp_path: Path, what: str) -> None:
     with pytest.raises(ConfigError) as caught:
         read("dhcpd", str(place))
     assert said in caught.value.message
+
+
+def test_importer_refuses_a_column_that_is_said_to_be_two_things() -> None:
+    with pytest.raises(WwfastError, match="--map: mac is said to be comment and ipaddr") as caught:
+        read("csv", f"{DATA}/nodes.csv", ["mac=comment", "mac=ipaddr"])
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("column", ["tag", "tags", "tag.rack", "tags.rack"])
+def test_importer_tags_are_the_nodes_whatever_the_column_is_called(tmp_path: Path, column: str) -> None:
+    place = tmp_path / "t.csv"
+    place.write_text(f"name,{column},nettag.vlan\nn1,{'b' if '.' in column else 'rack=b'},7\n")
+    (host,) = read("csv", str(place)).hosts
+    assert host.entry["tags"] == {"rack": "b"}
+    (device,) = host.entry["network devices"].values()
+    assert device["tags"] == {"vlan": "7"}

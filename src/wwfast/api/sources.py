@@ -44,10 +44,21 @@ def read(name: str, place: str, mapping: Iterable[str] = ()) -> Found:
     form = FORMATS[name]
     parser: Callable[[Given], Found] = importlib.import_module(f"wwfast.nodes.foreign.{form.module}").parse
     reader = Reader()
-    given = Given(reader.texts(place, form.files), reader.includer(place), dict(mapped(each) for each in mapping))
+    given = Given(reader.texts(place, form.files), reader.includer(place), mappings(mapping))
     found = parser(given)
     if not found.hosts:
         raise ConfigError(f"{place} describes no node")
+    return found
+
+
+def mappings(said: Iterable[str]) -> dict[str, str]:
+    """What each key is to be. Raises UsageError for one that is said to be two things."""
+    from wwfast.errors import UsageError
+
+    found: dict[str, str] = {}
+    for key, name in map(mapped, said):
+        if found.setdefault(key, name) != name:
+            raise UsageError(f"--map: {key} is said to be {found[key]} and {name}")
     return found
 
 

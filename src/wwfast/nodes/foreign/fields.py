@@ -44,9 +44,10 @@ class Field(NamedTuple):
 
 @functools.cache
 def known() -> dict[str, Flag]:
-    """Flags by every name they have: `ipmiaddr`, `ipmi.ipaddr`, `image name`, `container`."""
+    """Flags by every name they have: `ipmiaddr`, `ipmi.ipaddr`, `image name`, `container`. What a node has itself goes
+    before what its network device has: `tags`."""
     found: dict[str, Flag] = {}
-    for flag in flags():
+    for flag in sorted(flags(), key=lambda each: each.family):
         if flag.family in FAMILIES:
             inner = ".".join(step.key for step in flag.path if step.key and step.key != "network devices")
             for name in (flag.name, inner, *(each for each in flag.doc.hidden if len(each) > 1)):
