@@ -439,12 +439,36 @@ def test_profile_delete_forced_leaves_no_reference(run: Run, paths: Paths) -> No
     assert "p" not in [line.strip(" -") for line in text(paths).splitlines()]
 
 
+@pytest.mark.parametrize(
+    "words", ["set n1 --fsdel root", "unset n1 --fsname root", "unset n1 --fsname /dev/disk/by-partlabel/root"]
+)
+def test_node_file_system_goes_by_the_name_it_was_made_by(run: Run, paths: Paths, words: str) -> None:
+    disk = "--diskname /dev/sda --partname root --partnumber 1"
+    assert run(f"node add n1 {disk} --fsname root --fsformat ext4 --fspath /")[0] == 0
+    assert run(f"node {words} --yes")[0] == 0
+    assert "filesystems" not in text(paths).replace(" ", "")
+    assert "partitions" in text(paths)
+
+
 def test_undo_takes_back_a_command(run: Run, paths: Paths) -> None:
     paths.nodes_conf.write_text(BASE)
     run("node delete n1 --yes")
     assert "n1" not in text(paths)
     assert "node delete n1" in run("undo --list")[1]
     assert run("undo --yes")[0] == 0
+    assert text(paths) == BASE
+
+
+def test_undo_of_what_was_changed_by_hand_asks_and_shows_nothing(run: Run, paths: Paths) -> None:
+    paths.nodes_conf.write_text(BASE)
+    run("node delete n1 --yes")
+    paths.nodes_conf.write_text(text(paths) + "# by hand\n")
+    for words in ("undo", "undo -n", "undo --yes"):
+        status, *rest = run(words)
+        said = str(rest)
+        assert (status, "by other means" in said, "+++" in said) == (1, True, False)
+    paths.nodes_conf.write_text("nodes: [\n")  # what is to be got rid of keeps nobody from it
+    assert run("undo --yes --force")[0] == 0
     assert text(paths) == BASE
 
 

@@ -117,6 +117,18 @@ def test_image_rename_reaches_nodes_and_profiles(paths: Paths, deb: Path, capsys
     assert ImageStore(paths).names() == ["debian12"]
 
 
+def test_image_rename_that_is_taken_back_in_nodes_conf_alone_is_told(
+    paths: Paths, deb: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = paths.nodes_conf.read_text()
+    assert wwfast(paths, "image", "rename", "deb", "debian12") == 0
+    capsys.readouterr()
+    assert wwfast(paths, "undo", "--yes") == 0
+    told = capsys.readouterr().err
+    assert ("there is no image deb" in told, "images here: debian12" in told) == (True, True)
+    assert paths.nodes_conf.read_text() == before
+
+
 def test_image_rename_that_cannot_write_nodes_conf_is_taken_back(
     paths: Paths, deb: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -158,6 +158,16 @@ class Service:
         nodes = uses.having(self._snapshot(), name)
         return references.without_kernel(nodes, self.paths)
 
+    def stranded_by(self, data: bytes) -> list[str]:
+        """What would keep nodes from booting by these bytes of nodes.conf and keeps none now, one line a cause: undo
+        takes back what an image was called in nodes.conf, and not the image's name."""
+        try:
+            before = Snapshot(Source.parse(data, str(self.paths.nodes_conf)))
+            now = set(references.without_kernel(self._snapshot().nodes.values(), self.paths))
+        except ConfigError:  # one of them is what is to be got rid of, or back
+            return []
+        return [line for line in references.without_kernel(before.nodes.values(), self.paths) if line not in now]
+
     def build_image(self, name: str, how: How) -> Built:
         """Pack an image. What nodes boot, and what may not be thrown away, is found here."""
         from wwfast.archive.artefact import DISK, GZ, TMPFS

@@ -34,7 +34,11 @@ def undo(app: App, show: bool, dry_run: bool, force: bool, yes: bool) -> None:
         table(("BEFORE", "AT"), [(each.why, datetime.fromtimestamp(each.at).isoformat(" ")) for each in kept])
         return
     version = target.recall()
+    if not force:
+        target.require_last(version)
     sys.stdout.write(difference(target.content(), version.data, str(app.paths.nodes_conf)))
+    for line in app.service.stranded_by(version.data):
+        warn(line)
     if not dry_run and confirm(f"Take back '{version.why}'?", yes):
         target.undo(version, force=force)
         click.echo(f"took back: {version.why}")

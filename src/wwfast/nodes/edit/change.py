@@ -227,13 +227,14 @@ def drop(tree: dict[str, Any], keys: tuple[str, ...]) -> bool:
 
 
 def remove(tree: dict[str, Any], family: str, name: str, names: Mapping[str, str]) -> None:
-    """Take out one entity; a partition from the disk named, or from every disk that has it."""
-    ways = [families()[family]]
+    """Take out one entity; a partition from the disk named, or from every disk that has it, and a file system by the
+    name of its partition as well."""
     if family == "part":
         disks = [names["disk"]] if names.get("disk") else list(tree.get("disks") or {})
-        found = [drop(tree, ("disks", disk, "partitions", name)) for disk in disks]
+        found = [disk for disk in disks if drop(tree, ("disks", disk, "partitions", name))]
     else:
-        found = [drop(tree, (*locate(way, names), name)) for way in ways]
+        there = (name, PARTLABEL + name) if family == "fs" else (name,)
+        found = [next((each for each in there if drop(tree, (*locate(families()[family], names), each))), "")]
     if not any(found):
         raise NotFoundError(f"no {FAMILY_NOUN[family]} '{name}' here")
 

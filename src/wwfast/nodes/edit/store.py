@@ -269,14 +269,19 @@ class Store:
         except FileNotFoundError:
             return b""
 
+    def require_last(self, version: Version) -> None:
+        """Raises WwfastError where the file was changed by hand since."""
+        if Source.digest_of(self.content()) != version.becomes:
+            raise WwfastError(
+                f"{self.paths.nodes_conf} was changed by other means after '{version.why}'",
+                hint="--force puts the former version back all the same",
+            )
+
     def undo(self, version: Version, *, force: bool = False) -> None:
         """Put `version` (the last one) back. Raises when the file was changed by hand since, unless forced."""
         with self.locked():
-            if Source.digest_of(self.content()) != version.becomes and not force:
-                raise WwfastError(
-                    f"{self.paths.nodes_conf} was changed by other means after '{version.why}'",
-                    hint="--force puts the former version back all the same",
-                )
+            if not force:
+                self.require_last(version)
             files.replace(Path(os.path.realpath(self.paths.nodes_conf)), version.data)
             with contextlib.suppress(OSError):  # one that stays is idle
                 version.path.unlink()
