@@ -19,7 +19,7 @@ def test_boot_without_its_image_ends_at_kernel(lab: Laboratory) -> None:
     script = (SHARE / "ipxe/default.ipxe.j2").read_text()
     assert FIRST_DOWNLOAD in script
     templates = lab.paths.etc / "ipxe"
-    templates.mkdir()
+    templates.mkdir(exist_ok=True)
     (templates / "late.ipxe.j2").write_text(script.replace(FIRST_DOWNLOAD, f"sleep 15\n{FIRST_DOWNLOAD}", 1))
     lab.add_node("lost", 5, "--ipxe", "late")
     built = lab.paths.images / IMAGE
@@ -40,6 +40,28 @@ def test_boot_without_its_image_ends_at_kernel(lab: Laboratory) -> None:
     assert entry["error"].startswith("image: ")
     (line,) = [line for line in shown.stdout.decode().splitlines() if line.startswith("lost ")]
     assert line.split()[1] == Stage.KERNEL.label
+
+
+def test_boot_that_a_crash_forgot_begins_anew_by_itself(lab: Laboratory) -> None:
+    """The server no longer knows that the machine boots, and refuses it its system overlay until it asks DHCP again."""
+    script = (SHARE / "ipxe/default.ipxe.j2").read_text()
+    assert "set delay:int32 2\n" in script
+    templates = lab.paths.etc / "ipxe"
+    templates.mkdir(exist_ok=True)
+    late = script.replace(FIRST_DOWNLOAD, f"sleep 15\n{FIRST_DOWNLOAD}", 1).replace(
+        "delay:int32 2\n", "delay:int32 32\n"
+    )
+    (templates / "forgotten.ipxe.j2").write_text(late)
+    lab.add_node("forgotten", 7, "--ipxe", "forgotten")
+    with lab.machine("forgotten", 7) as vm:
+        lab.wait_stage("forgotten", [Stage.KERNEL], 180)
+        lab.stop()
+        lab.paths.database.unlink()
+        lab.serve()
+        vm.wait("A download failed", 120)
+        refused = lab.wait_for(lambda: lab.status("forgotten"), lambda found: bool(found["error"]), 60)
+        assert "forgotten is not booting" in refused["error"]
+        lab.wait_stage("forgotten", [Stage.KERNEL, Stage.IMAGE, Stage.SYSTEM, Stage.RUNTIME], 240)
 
 
 def test_boot_of_an_unknown_machine_waits_until_a_discoverable_node_takes_it(lab: Laboratory) -> None:
