@@ -99,6 +99,9 @@ EXPLAINED = {
     ("system/wal.py", "LOG_BYTES = 4 << 20", "5"): "tuned: from 1 to 16 MiB, settle takes 52 to 76 ms at most",
     ("system/wal.py", "LOG_BYTES = 4 << 20", "21"): "tuned, see 5",
     ("pack/cache.py", "crc: Callable[[], int] = lambda: 0", "1"): "of zstd, of whose frames nobody reads this CRC",
+    ("system/folders.py", "status.st_mode & 0o077 and", "64"): "what is private already is made so once more",
+    ("net/dhcp/packet.py", "xid: int = 0", "1"): "every packet that is sent has one of its own",
+    ("net/http/server.py", "await asyncio.sleep(0.005)", "1.005"): "looked again a moment later",
     ("daemon/traffic/width.py", "now - self._since < EPOCH", "<="): "an epoch of exactly 0.5 s, and one more tick",
 }
 COMPARED: dict[type[ast.cmpop], str] = {

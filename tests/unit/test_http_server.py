@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from wwfast.errors import WwfastError
 from wwfast.net.http import server as module
 from wwfast.net.http.admission import GO, WAIT, Patience, Verdict
 from wwfast.net.http.message import Response
-from wwfast.net.http.server import listen
+from wwfast.net.http.server import OPENERS, listen
 
 
 def test_http_server_listens_where_it_is_told_and_nowhere_else() -> None:
@@ -91,3 +92,18 @@ def test_http_server_tells_of_a_client_that_it_cannot_take_and_takes_the_next(mo
             one.sendall(get("/"))
             assert read_response(one)[2] == b"here"
         assert server.call(lambda: server.server.serving.places.total) <= 1, "it gave its place back"
+
+
+def test_http_server_ends_though_a_file_cannot_be_opened_and_opens_no_more(tmp_path: Path) -> None:
+    """Of a network disk whose server is gone: the threads that open files hang in the kernel."""
+    stuck, opened = threading.Event(), list[str]()
+    with running(lambda request: Response(body=b"")) as this:
+        for _ in range(OPENERS):
+            this.call(lambda: this.server._run(lambda: stuck.wait(30), opened.append))
+        this.call(lambda: this.server._run(lambda: opened.append("later"), lambda _: None))
+        begun = time.monotonic()
+        this.call(this.server.close)
+        assert time.monotonic() - begun < 10
+    stuck.set()
+    this.server._openers.shutdown(wait=True)
+    assert opened == []
