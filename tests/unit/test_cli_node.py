@@ -12,6 +12,7 @@ import click
 import pytest
 
 from wwfast.cli.main import cli, main
+from wwfast.config import yaml
 from wwfast.net.dhcp.journal import Journal
 from wwfast.net.dhcp.packet import number
 from wwfast.nodes.registry import Registry
@@ -448,6 +449,20 @@ def test_node_file_system_goes_by_the_name_it_was_made_by(run: Run, paths: Paths
     assert run(f"node {words} --yes")[0] == 0
     assert "filesystems" not in text(paths).replace(" ", "")
     assert "partitions" in text(paths)
+
+
+@pytest.mark.parametrize("written", ["gpu,base", "[gpu, base]", "' gpu , base,'", "[~gpu, gpu, base]"])
+def test_profile_delete_takes_whole_names_out_of_either_form(run: Run, paths: Paths, written: str) -> None:
+    """Warewulf before 4.6 wrote the profiles of a node in one text."""
+    paths.nodes_conf.write_text(
+        f"nodeprofiles:\n  gpu: {{}}\n  gp: {{}}\n  base: {{}}\nnodes:\n  n1:\n    profiles: {written}\n  n2: [odd]\n"
+    )
+    assert run("profile delete gp --yes")[0] == 0, "part of a name is none"
+    assert f"    profiles: {written}\n" in text(paths)
+    status, _, err = run("profile delete gpu --yes")
+    assert (status, "profile 'gpu' is used by n1" in err) == (1, True)
+    assert run("profile delete gpu --yes --force")[0] == 0
+    assert yaml.load(text(paths).encode(), "")["nodes"]["n1"] == {"profiles": ["base"]}
 
 
 def test_undo_takes_back_a_command(run: Run, paths: Paths) -> None:

@@ -13,7 +13,7 @@ from wwfast.config import checks, yaml
 from wwfast.config.schema import shape
 from wwfast.config.yaml import Tree
 from wwfast.errors import ConfigError, NotFoundError, UsageError, WwfastError
-from wwfast.nodes import groups, hostlist
+from wwfast.nodes import former, groups, hostlist
 from wwfast.nodes.edit import change
 from wwfast.nodes.edit.change import Request
 from wwfast.nodes.edit.store import Change, Draft, Key
@@ -224,7 +224,7 @@ def release(draft: Draft, name: str, force: bool) -> None:
         (section, each)
         for section in (PROFILES, NODES)
         for each in draft.names(section)
-        if name in ((draft.source.trees[section].get(each) or {}).get("profiles") or ())
+        if name in former.profiles(draft.source.trees[section].get(each))
     ]
     if users and not force:
         raise ConfigError(
@@ -233,4 +233,4 @@ def release(draft: Draft, name: str, force: bool) -> None:
         )
     for section, each in users:
         tree = draft.get(section, each)
-        tree["profiles"] = [word for word in tree["profiles"] if word.lstrip("~") != name]
+        tree["profiles"] = [word for word in former.profiles(tree) if word.lstrip("~") != name]

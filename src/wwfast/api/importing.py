@@ -14,6 +14,7 @@ from wwfast.api import references
 from wwfast.api.entries import ordered
 from wwfast.config import checks
 from wwfast.errors import ConfigError, UsageError
+from wwfast.nodes import former
 from wwfast.nodes.edit.change import laid, leaves, spelled
 from wwfast.nodes.edit.store import Draft
 from wwfast.nodes.foreign.common import Found, Host, Place
@@ -82,7 +83,7 @@ class Import:
             if draft.has(NODES, host.name):
                 before = draft.written(NODES, host.name)
                 known = before if isinstance(before, dict) else {}
-                belongs = self.profile in (known.get("profiles") or ())
+                belongs = self.profile in former.profiles(known)
                 if other := differences(known, shared.rest(host.entry) if belongs else host.entry):
                     refused.append(f"{host.place}: node {host.name} is in nodes.conf, and says otherwise: {other}")
                 self.there.append(host.name)

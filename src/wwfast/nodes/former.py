@@ -119,7 +119,7 @@ class Upgrade:
             unfold(tree, key)
         for key in LISTS:
             if isinstance(tree.get(key), str):
-                tree[key] = [word.strip() for word in tree[key].split(",") if word.strip()]
+                tree[key] = listed(tree[key])
         self.kernel(tree, where)
         self.devices(tree, where, is_profile=section == PROFILES)
         if tree.get("ipxe template") == "dracut":
@@ -204,6 +204,18 @@ class Upgrade:
                 made[NODES][name] = {"profiles": ["default"]}
             elif isinstance(tree, dict) and not tree.get("profiles"):
                 tree["profiles"] = ["default"]
+
+
+def listed(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def profiles(tree: Tree) -> list[str]:
+    """Which profiles an entry names, in a list or, as before 4.6, in one text."""
+    named = tree.get("profiles") if isinstance(tree, dict) else None
+    if isinstance(named, str):
+        return listed(named)
+    return [word for word in named if isinstance(word, str)] if isinstance(named, list) else []
 
 
 def unfold(tree: dict[str, Any], key: str) -> None:
