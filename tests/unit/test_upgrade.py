@@ -75,6 +75,20 @@ ENTRIES = {
         "network devices: {eth0: {primary: 'true'}}\nprimary network: eth1",
         "network devices: {eth0: {}}\nprimary network: eth1",
     ),
+    "a device with a netmask": (
+        "network devices: {eth0: {ipcidr: 10.0.0.1/255.255.252.0}}",
+        "network devices: {eth0: {ipaddr: 10.0.0.1, netmask: 255.255.252.0}}",
+    ),
+    "beside the new key, which says nothing": (
+        "container name: a\nimage name:\nipmi port: '623'\nipmi: {port: }\nkeys: {row: a}\ntags: {row: }\n"
+        "network devices: {a: {ipcidr: 10.0.0.1/24, ipaddr: '', netmask: }, b: {ipaddr6: 'fd00::1/64', prefixlen6: }}",
+        "image name: a\nipmi: {port: '623'}\ntags: {row: a}\n"
+        "network devices: {a: {ipaddr: 10.0.0.1, netmask: 255.255.255.0}, b: {ipaddr6: 'fd00::1', prefixlen6: '64'}}",
+    ),
+    "dracut, and tags that say nothing": (
+        "ipxe template: dracut\ntags:\nkeys:",
+        "ipxe template: default\ntags: {IPXEMenuEntry: dracut}",
+    ),
     "what said nothing": ("disabled: 'false'\nid: n1\ncomment: c", "comment: c"),
     "4.6": (
         "image name: el9\nkernel: {args: [quiet], version: 6.1}\nruntime overlay: [hosts]\nsite: own",
@@ -96,6 +110,41 @@ def test_upgrade_of_an_entry(before: str, after: str) -> None:
     again = former.Upgrade()
     assert again.entries(made) == made
     assert not again.told, "what was upgraded needs no upgrade"
+
+
+# What stands in the old form and in the new one, or where the new one cannot take it; what is told of it.
+BOTH = {
+    "container name: a\nimage name: b": "`container name: a` gave way to `image name: b`",
+    "keys: {row: a, x: y}\ntags: {row: b}": "`keys: row: a` gave way to `tags: row: b`",
+    "keys: {row: a}\ntags: [b]": "`keys: {'row': 'a'}` gave way to `tags: ['b']`",
+    "ipxe template: dracut\ntags: [b]": "`ipxe template: dracut` gave way to `tags: ['b']`",
+    "ipmi ipaddr: 10.1.0.1\nipmi: {ipaddr: 10.1.0.2}": "`ipmi ipaddr: 10.1.0.1` gave way to `ipmi: ipaddr: 10.1.0.2`",
+    "ipmi ipaddr: 10.1.0.1\nipmi: x": "`ipmi ipaddr: 10.1.0.1` gave way to `ipmi: x`",
+    "ipmi password: a\nipmi: {password: b}": "`ipmi password` gave way to `ipmi: password`",
+    "kernel: {override: '5', version: '6'}": "`kernel: override: 5` gave way to `kernel: version: 6`",
+    "network devices: {e: {ipcidr: 10.0.0.1/33}}": "`33` of `ipcidr: 10.0.0.1/33` is no netmask, and is gone",
+    "network devices: {e: {ipcidr: 10.0.0.1/24, ipaddr: 10.0.0.2, netmask: 255.255.255.0}}": (
+        "`ipcidr: 10.0.0.1/24` gave way to `ipaddr: 10.0.0.2`"
+    ),
+    "network devices: {e: {ipcidr: 10.0.0.1/24, netmask: 255.0.0.0}}": (
+        "`ipcidr: 10.0.0.1/24` gave way to `netmask: 255.0.0.0`"
+    ),
+    "network devices: {e: {ipaddr6: 'fd00::1/64', prefixlen6: '48'}}": (
+        "`ipaddr6: fd00::1/64` gave way to `prefixlen6: 48`"
+    ),
+    "network devices: {e: {primary: 'true'}}\nprimary network: f": "`primary: true` gave way to `primary network: f`",
+}
+
+
+@pytest.mark.parametrize(("before", "said"), BOTH.items(), ids=BOTH)
+def test_upgrade_tells_of_everything_that_gives_way(before: str, said: str) -> None:
+    run = former.Upgrade()
+    made = run.entries({"nodeprofiles": {}, "nodes": {"n1": tree(before)}})
+    (line,) = run.told
+    assert line.startswith("node n1")
+    assert line.endswith(said)
+    again = former.Upgrade()
+    assert (again.entries(made), again.told) == (made, [])
 
 
 def test_upgrade_replaces_the_two_overlays_that_did_everything() -> None:
@@ -129,6 +178,43 @@ nodes: {a: {}, b: {profiles: [net]}, c: ~}
         "eth1": {"netmask": "255.255.255.0", "type": "ethernet"},
     }
     assert made["nodes"] == {"a": {"profiles": ["default"]}, "b": {"profiles": ["net"]}, "c": {"profiles": ["default"]}}
+
+
+@pytest.mark.parametrize("old", sorted(former.OLD_KEYS | {"ipxe template", "profiles", "ipmi", "kernel"}))
+@pytest.mark.parametrize(
+    "new", ["image name", "tags", "ipmi", "kernel", "primary network", "network devices", "ipaddr6"]
+)
+def test_upgrade_takes_any_value_of_any_old_key(old: str, new: str) -> None:
+    odd: list[yaml.Tree] = [None, "", "dracut", "a/b", [], ["a"], [{}], {}, {"a": None}, {"a": "b"}, {"a": {"b": "c"}}]
+    for one in odd:
+        for other in odd:
+            device = {old: one, new: other}
+            sections = {
+                "nodeprofiles": {"default": device},
+                "nodes": {"n1": {old: one, new: other}, "n2": {"network devices": {"e": device}}},
+            }
+            made = former.Upgrade(True, True, [{"file": "/home"}]).entries(sections)
+            assert former.Upgrade().entries(made) == made
+
+
+def test_upgrade_adds_nothing_to_a_default_profile_that_is_no_map() -> None:
+    mounts = settings.mounts({"nfs": {"export paths": [{"path": "/home", "mount": "true"}]}})
+    run = former.Upgrade(add_defaults=True, mounts=mounts)
+    sections = {"nodeprofiles": {"default": "x"}, "nodes": {}}
+    assert run.entries(sections) == sections
+    assert run.told == ["profile default: is no map of keys, so nothing was filled in; it stays as it is"]
+
+
+def test_upgrade_fills_null_devices_and_keeps_overlays_that_are_no_names() -> None:
+    made = former.Upgrade(add_defaults=True, replace_overlays=True).entries(
+        tree(
+            "nodeprofiles: {p: {network devices: {eth0: , eth1: {type: }}}}\n"
+            "nodes: {a: {system overlay: [{x: y}, wwinit]}}"
+        )
+    )
+    both = {"type": "ethernet", "netmask": "255.255.255.0"}
+    assert made["nodeprofiles"]["p"] == {"network devices": {"eth0": both, "eth1": both}}
+    assert made["nodes"]["a"]["system overlay"][:2] == [{"x": "y"}, "wwinit"]
 
 
 OLD = """\
@@ -221,6 +307,24 @@ nfs:
     assert profile["resources"]["fstab"] == [
         {"spec": "warewulf:/home", "file": "/home", "vfstype": "nfs", "mntops": "defaults,_netdev"}
     ]
+
+
+@pytest.mark.parametrize("said", ["~", "{}", "{resources: }", "{resources: {}}", "{resources: {fstab: }}"])
+def test_upgrade_carries_nfs_mounts_wherever_nothing_is_said(paths: Paths, run: Run, said: str) -> None:
+    paths.nodes_conf.write_text(f"nodeprofiles:\n  default: {said}\nnodes:\n  n1: {{}}\n")
+    paths.conf.write_text("nfs:\n  export paths:\n  - path: /home\n    mount: true\n")
+    assert run("upgrade", "nodes", "--yes")[0] == 0
+    profile = yaml.load(paths.nodes_conf.read_bytes(), "nodes.conf")["nodeprofiles"]["default"]
+    assert profile["resources"]["fstab"] == [{"spec": "warewulf:/home", "file": "/home", "vfstype": "nfs"}]
+
+
+@pytest.mark.parametrize(("resources", "place"), [("{fstab: [{file: /x}]}", "resources: fstab"), ("[a]", "resources")])
+def test_upgrade_tells_of_nfs_mounts_that_give_way(paths: Paths, run: Run, resources: str, place: str) -> None:
+    paths.nodes_conf.write_text(f"nodeprofiles:\n  default:\n    resources: {resources}\nnodes: {{}}\n")
+    paths.conf.write_text("nfs:\n  export paths:\n  - path: /home\n    mount: true\n")
+    status, _, err = run("upgrade", "nodes", "--yes")
+    assert status == 0
+    assert f"profile default: the NFS mounts of /home in warewulf.conf gave way to `{place}`" in err
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ Source: the upgrade rules of Warewulf 4.6 (`wwctl upgrade config`).
 from __future__ import annotations
 
 import copy
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from wwfast.config.yaml import Tree
 
@@ -20,7 +21,45 @@ OLD_KEYS = {
     ("warewulf", "syslog"),
     ("nfs", "exports"),
 }
+NOTHING: tuple[Tree, ...] = (None, "", [], {})  # what is written of a key that says nothing
 OLD_EXPORT = {"mount", "mount options"}  # what an export said of its mount on the nodes
+
+
+class Yielded(NamedTuple):
+    """A value that was to be filled in at a place where another one stands."""
+
+    place: str
+    value: Tree
+    stands: Tree
+
+
+def fill(tree: dict[str, Any], given: Mapping[str, Tree]) -> list[Yielded]:
+    """Put what is given where the tree says nothing, at every level; what says something stays, whatever it is."""
+    yielded: list[Yielded] = []
+    for key, value in given.items():
+        there = tree.get(key)
+        if there in NOTHING:
+            tree[key] = copied(value)
+        elif isinstance(value, dict) and isinstance(there, dict):
+            yielded += [each._replace(place=f"{key}: {each.place}") for each in fill(there, value)]
+        elif value not in (*NOTHING, there):
+            yielded.append(Yielded(key, value, there))
+    return yielded
+
+
+def copied(tree: Any) -> Any:
+    """With maps and lists of its own. What `yaml.load` returns holds no loops, for which `deepcopy` would look."""
+    if isinstance(tree, dict):
+        return {key: copied(value) for key, value in tree.items()}
+    return [copied(value) for value in tree] if isinstance(tree, list) else tree
+
+
+def parted(cidr: Tree) -> tuple[Tree, str]:
+    """Address and prefix length or mask; what is no text is left whole."""
+    if not isinstance(cidr, str):
+        return cidr, ""
+    address, _, bits = cidr.partition("/")
+    return address, bits
 
 
 def hint(path: tuple[str | int, ...]) -> str:

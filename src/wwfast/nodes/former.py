@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from wwfast.config import checks, words
+from wwfast.config.former import NOTHING, copied, fill, parted
 from wwfast.config.yaml import Tree
 from wwfast.nodes.text.source import NODES, PROFILES
 
@@ -18,8 +19,7 @@ COMMAND = "wwfast upgrade nodes"
 HINT = f" - Warewulf before 4.6 wrote it so: {COMMAND}"
 #: Old key of an entry or device: the key it is now.
 RENAMED = {"container name": "image name", "keys": "tags", "ip6addr": "ipaddr6"}
-FLAT = ("ipmi", "kernel")  # `ipmi ipaddr` is `ipmi: ipaddr` now
-FLAT_KEYS = {
+FLAT_KEYS = {  # `ipmi ipaddr` is `ipmi: ipaddr` now
     *(f"kernel {key}" for key in ("args", "override", "version")),
     *(
         f"ipmi {key}"
@@ -102,12 +102,6 @@ class Upgrade:
                 for name, tree in sections[section].items()
             }
         if self.mounts or self.add_defaults:
-            profile = made[PROFILES].get("default")
-            made[PROFILES]["default"] = profile = profile if isinstance(profile, dict) else {}
-            resources = profile.setdefault("resources", {}) if self.mounts else {}
-            if isinstance(resources, dict) and self.mounts:
-                resources.setdefault("fstab", self.mounts)
-        if self.add_defaults:
             self.default(made)
         return made
 
@@ -115,8 +109,7 @@ class Upgrade:
         tree: dict[str, Any] = copied(dict(old))
         where = f"{'node' if section == NODES else 'profile'} {name}"
         self.rename(tree, where)
-        for key in FLAT:
-            unfold(tree, key)
+        self.unfold(tree, where)
         for key in LISTS:
             if isinstance(tree.get(key), str):
                 tree[key] = listed(tree[key])
@@ -124,12 +117,11 @@ class Upgrade:
         self.devices(tree, where, is_profile=section == PROFILES)
         if tree.get("ipxe template") == "dracut":
             tree["ipxe template"] = "default"
-            tags = tree.setdefault("tags", {})
-            tags.setdefault("IPXEMenuEntry", "dracut")
+            self.carry(tree, where, "ipxe template", "dracut", {"tags": {"IPXEMenuEntry": "dracut"}})
         if isinstance(tree.get("ipmi"), dict):
             without(tree["ipmi"])
         if section == PROFILES:
-            for key in NODE_ONLY & tree.keys():
+            for key in sorted(NODE_ONLY & tree.keys()):
                 self.told.append(f"{where}: `{key}` had no effect in a profile and is gone")
                 del tree[key]
         if self.replace_overlays:
@@ -138,23 +130,34 @@ class Upgrade:
                     tree[key] = replaced(tree[key])
         return tree
 
+    def carry(self, tree: dict[str, Any], where: str, old: str, value: Tree, now: Mapping[str, Tree]) -> None:
+        """Say `now` what `old` said with its value, unless the tree says something else already."""
+        for place, _, stands in fill(tree, now):
+            self.gave_way(where, old, value, place, stands)
+
+    def gave_way(self, where: str, old: str, value: Tree, place: str, stands: Tree) -> None:
+        secret = old.endswith("password")
+        before, after = (old, place) if secret else (f"{old}: {value}", f"{place}: {stands}")
+        self.told.append(f"{where}: `{before}` gave way to `{after}`")
+
     def rename(self, tree: dict[str, Any], where: str) -> None:
         """Keys that have another name now, and those that said nothing; what is there under both names stays as new."""
         for old, new in RENAMED.items():
-            if old not in tree:
-                continue
-            value = tree.pop(old)
-            if isinstance(value, dict) and isinstance(tree.get(new), dict):
-                tree[new] = {**value, **tree[new]}
-            elif tree.get(new) in (None, "", {}):
-                tree[new] = value
-            elif tree[new] != value:
-                self.told.append(f"{where}: `{old}: {value}` gave way to `{new}: {tree[new]}`")
+            for place, value, stands in fill(tree, {new: tree.pop(old)}) if old in tree else ():
+                self.gave_way(where, old + place.removeprefix(new), value, place, stands)
         without(tree)
         for key in DROPPED & tree.keys():
             if key == "disabled" and checks.truth(str(tree[key])):
                 self.told.append(f"{where}: `disabled` is gone, and had no effect since 4.0: it boots")
             del tree[key]
+
+    def unfold(self, tree: dict[str, Any], where: str) -> None:
+        """`ipmi ipaddr: X` is `ipmi: {ipaddr: X}` now; what the map says already stays."""
+        for old in [each for each in tree if each in FLAT_KEYS]:
+            value = tree.pop(old)
+            if value not in NOTHING:
+                key, _, inner = old.partition(" ")
+                self.carry(tree, where, old, value, {key: {inner: value}})
 
     def kernel(self, tree: dict[str, Any], where: str) -> None:
         kernel = tree.get("kernel")
@@ -166,44 +169,71 @@ class Upgrade:
         if not isinstance(named, str) or not named or self.kept(named):
             return
         del kernel["override"]
-        if kernel.get("version"):
-            self.told.append(f"{where}: `kernel: override: {named}` gave way to `kernel: version: {kernel['version']}`")
-            return
-        kernel["version"] = named
-        kind = "a path in the image" if named.startswith("/") else "of a version in the image"
-        self.told.append(f"{where}: `kernel: override: {named}` is `kernel: version` now, {kind}")
+        if kernel.get("version") in NOTHING:
+            kind = "a path in the image" if named.startswith("/") else "of a version in the image"
+            self.told.append(f"{where}: `kernel: override: {named}` is `kernel: version` now, {kind}")
+        self.carry(tree, where, "kernel: override", named, {"kernel": {"version": named}})
 
     def devices(self, tree: dict[str, Any], where: str, *, is_profile: bool) -> None:
         devices = tree.get("network devices")
-        for name, device in devices.items() if isinstance(devices, dict) else ():
+        if not isinstance(devices, dict):
+            return
+        for name, device in devices.items():
             if not isinstance(device, dict):
                 continue
-            self.rename(device, f"{where}, device {name}")
-            address, _, bits = str(device.pop("ipcidr", "") or "").partition("/")
-            if address:
-                device.setdefault("ipaddr", address)
-                mask = next((mask for mask, length in checks.MASKS.items() if str(length) == bits), "")
-                if mask:
-                    device.setdefault("netmask", mask)
-            six, slash, length = str(device.get("ipaddr6") or "").partition("/")
-            if slash:
-                device["ipaddr6"] = six
-                device.setdefault("prefixlen6", length)
-            chosen = [checks.truth(str(device.pop(key))) for key in ("primary", "default") if key in device]
-            if any(chosen) and not tree.get("primary network"):
-                tree["primary network"] = name
-            if is_profile and self.add_defaults:
-                for key, value in DEVICE_DEFAULTS.items():
-                    device.setdefault(key, value)
+            here = f"{where}, device {name}"
+            self.rename(device, here)
+            self.addresses(device, here)
+            for key in ("primary", "default"):
+                if checks.truth(str(device.pop(key, ""))):
+                    self.carry(tree, here, key, "true", {"primary network": name})
+        if is_profile and self.add_defaults:
+            fill(devices, dict.fromkeys(devices, DEVICE_DEFAULTS))
+
+    def addresses(self, device: dict[str, Any], where: str) -> None:
+        """`ipcidr` is an address and a netmask now, and the prefix length of an IPv6 address stands by itself."""
+        cidr = device.pop("ipcidr", None)
+        address, bits = parted(cidr)
+        if address not in NOTHING:
+            self.carry(device, where, "ipcidr", cidr, {"ipaddr": address})
+        mask = next((mask for mask, length in checks.MASKS.items() if bits in (mask, str(length))), "")
+        if mask:
+            self.carry(device, where, "ipcidr", cidr, {"netmask": mask})
+        elif bits:
+            self.told.append(f"{where}: `{bits}` of `ipcidr: {cidr}` is no netmask, and is gone")
+        cidr = device.get("ipaddr6")
+        address, bits = parted(cidr)
+        if address != cidr:
+            device["ipaddr6"] = address
+        if bits:
+            self.carry(device, where, "ipaddr6", cidr, {"prefixlen6": bits})
 
     def default(self, made: dict[str, dict[str, Tree]]) -> None:
-        """What 4.6 says in the profile `default`, where nothing is said; and nodes without a profile get that one."""
-        fill(made[PROFILES]["default"], self.defaults)
-        for name, tree in made[NODES].items():
+        """The profile `default` says what nodes mount and what 4.6 has there, where nothing is said; nodes without any
+        profile get that one."""
+        profile = made[PROFILES].get("default")
+        if profile in NOTHING:
+            made[PROFILES]["default"] = profile = {}
+        if isinstance(profile, dict):
+            self.mounted(profile)
+            if self.add_defaults:
+                fill(profile, self.defaults)
+        else:
+            self.told.append("profile default: is no map of keys, so nothing was filled in; it stays as it is")
+        for name, tree in made[NODES].items() if self.add_defaults else ():
             if tree is None:
                 made[NODES][name] = {"profiles": ["default"]}
             elif isinstance(tree, dict) and not tree.get("profiles"):
                 tree["profiles"] = ["default"]
+
+    def mounted(self, profile: dict[str, Any]) -> None:
+        """The NFS mounts, in the form of 4.6."""
+        for place, _, stands in fill(profile, {"resources": {"fstab": self.mounts}}) if self.mounts else ():
+            there = stands if isinstance(stands, list) else []
+            if lost := [line["file"] for line in self.mounts if line not in there]:
+                self.told.append(
+                    f"profile default: the NFS mounts of {', '.join(lost)} in warewulf.conf gave way to `{place}`"
+                )
 
 
 def listed(text: str) -> list[str]:
@@ -218,15 +248,6 @@ def profiles(tree: Tree) -> list[str]:
     return [word for word in named if isinstance(word, str)] if isinstance(named, list) else []
 
 
-def unfold(tree: dict[str, Any], key: str) -> None:
-    """`ipmi ipaddr: X` is `ipmi: {ipaddr: X}` now; what the map says already stays."""
-    for old in [each for each in tree if each in FLAT_KEYS and each.startswith(f"{key} ")]:
-        value = tree.pop(old)
-        inner = tree[key] = tree.get(key) or {}
-        if isinstance(inner, dict) and value not in (None, ""):
-            inner.setdefault(old.removeprefix(f"{key} "), value)
-
-
 def without(tree: dict[str, Any]) -> None:
     """Tags less those that `tagsdel` took out."""
     gone = tree.pop("tagsdel", None)
@@ -235,24 +256,9 @@ def without(tree: dict[str, Any]) -> None:
         tree["tags"] = {key: value for key, value in tags.items() if key not in gone}
 
 
-def replaced(overlays: list[str]) -> list[str]:
-    made: dict[str, None] = {}
+def replaced(overlays: list[Tree]) -> list[Tree]:
+    made: list[Tree] = []
     for overlay in overlays:
-        made |= dict.fromkeys(REPLACED.get(overlay, [overlay]))
-    return list(made)
-
-
-def copied(tree: Any) -> Any:
-    """With maps and lists of its own. What `yaml.load` returns holds no loops, for which `deepcopy` would look."""
-    if isinstance(tree, dict):
-        return {key: copied(value) for key, value in tree.items()}
-    return [copied(value) for value in tree] if isinstance(tree, list) else tree
-
-
-def fill(tree: Tree, defaults: Mapping[str, Tree]) -> None:
-    """Put `defaults` where the tree says nothing, at every level."""
-    for key, value in defaults.items():
-        if tree.get(key) in (None, "", [], {}):
-            tree[key] = copied(value)
-        elif isinstance(value, dict) and isinstance(tree[key], dict):
-            fill(tree[key], value)
+        named = REPLACED.get(overlay, [overlay]) if isinstance(overlay, str) else [overlay]
+        made += [each for each in named if each not in made]
+    return made
