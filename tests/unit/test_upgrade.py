@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import subprocess
 import sys
 import time
@@ -388,6 +389,75 @@ def test_upgrade_config_keeps_what_wwctl_lost(paths: Paths, run: Run) -> None:
         "image mounts": [{"source": "/etc/hosts", "dest": "/etc/hosts"}],
     }
     assert run("upgrade", "config")[1] == "no changes\n"
+
+
+# Of warewulf.conf: as it was, as it is, and how many lines are told.
+CONFS = {
+    "exports in one text": ("nfs: {exports: '/home, /opt'}", "nfs: {export paths: [{path: /home}, {path: /opt}]}", 0),
+    "exports beside others": (
+        "nfs: {exports: [/home, /opt, /opt], export paths: [{path: /home, export options: ro}]}",
+        "nfs: {export paths: [{path: /home, export options: ro}, {path: /opt}]}",
+        0,
+    ),
+    "exports that are none": ("nfs: {exports: {a: b}}", "{}", 1),
+    "an export that is none": ("nfs: {exports: [home, /opt]}", "nfs: {export paths: [{path: /opt}]}", 1),
+    "exports beside what is no list": (
+        "nfs: {exports: [/opt], export paths: /home}",
+        "nfs: {export paths: /home}",
+        1,
+    ),
+    "mounts beside others": (
+        "container mounts: [{source: /a}, {source: /c, dest: /b}]\nimage mounts: [{source: /b}]",
+        "image mounts: [{source: /b}, {source: /a}]",
+        1,
+    ),
+    "the same mounts twice": (
+        "container mounts: [{source: /a}]\nimage mounts: [{source: /a}]",
+        "image mounts: [{source: /a}]",
+        0,
+    ),
+    "mounts that are none": ("container mounts: /a\nipaddr: 10.0.0.1", "ipaddr: 10.0.0.1", 1),
+    "the length of a prefix": (
+        "ipaddr6: 'fd00::1'\nipv6net: 'fd00::/64'",
+        "ipaddr6: 'fd00::1'\nprefixlen6: '64'",
+        0,
+    ),
+    "a length that is there": ("ipaddr6: 'fd00::1/64'\nipv6net: 'fd00::/64'", "ipaddr6: 'fd00::1/64'", 0),
+    "another length": ("ipaddr6: 'fd00::1/56'\nipv6net: 'fd00::/64'", "ipaddr6: 'fd00::1/56'", 1),
+    "another length by itself": (
+        "ipaddr6: 'fd00::1'\nprefixlen6: '56'\nipv6net: 'fd00::/64'",
+        "ipaddr6: 'fd00::1'\nprefixlen6: '56'",
+        1,
+    ),
+    "another network": ("ipaddr6: 'fd01::1'\nipv6net: 'fd00::/64'", "ipaddr6: 'fd01::1'", 1),
+    "a network that is none": ("ipv6net: x\nipaddr: 10.0.0.1", "ipaddr: 10.0.0.1", 1),
+    "a data directory beside another": (
+        "warewulf: {datastore: /a}\npaths: {datadir: /b}",
+        "paths: {datadir: /b}",
+        1,
+    ),
+    "a data directory beside nothing": ("warewulf: {datastore: /a}\npaths: {datadir: }", "paths: {datadir: /a}", 0),
+    "a data directory beside what is no map": ("warewulf: {datastore: /a}\npaths: x", "paths: x", 1),
+    "what says nothing": ("container mounts:\nipv6net:\nnfs: {exports: }\nipaddr: 10.0.0.1", "ipaddr: 10.0.0.1", 0),
+}
+
+
+@pytest.mark.parametrize(("before", "after", "lines"), CONFS.values(), ids=CONFS)
+def test_upgrade_config_loses_nothing_untold(before: str, after: str, lines: int) -> None:
+    made, told = settings.upgrade(tree(before))
+    assert made == tree(after)
+    assert len(told) == lines
+    assert all(line.startswith("`") for line in told)
+    assert settings.upgrade(made) == (made, [])
+
+
+def test_upgrade_config_takes_any_value_of_any_old_key() -> None:
+    odd: list[yaml.Tree] = [None, "", "a/b", [], ["a"], [{}], {}, {"a": "b"}]
+    news = ("image mounts", "ipaddr6", "prefixlen6", "paths", "nfs", "warewulf")
+    for old, new, one, other in itertools.product(settings.OLD_KEYS, news, odd, odd):
+        outer = {old[-1]: one, "export paths": other} if len(old) > 1 else one
+        made, _ = settings.upgrade({new: other, old[0]: outer})
+        assert settings.upgrade(made)[0] == made
 
 
 def test_upgrade_config_never_overwrites_a_former_file(paths: Paths, run: Run) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from wwfast.config import checks, words
-from wwfast.config.former import NOTHING, copied, fill, parted
+from wwfast.config.former import NOTHING, copied, fill, gave_way, listed, parted
 from wwfast.config.yaml import Tree
 from wwfast.nodes.text.source import NODES, PROFILES
 
@@ -133,18 +133,14 @@ class Upgrade:
     def carry(self, tree: dict[str, Any], where: str, old: str, value: Tree, now: Mapping[str, Tree]) -> None:
         """Say `now` what `old` said with its value, unless the tree says something else already."""
         for place, _, stands in fill(tree, now):
-            self.gave_way(where, old, value, place, stands)
-
-    def gave_way(self, where: str, old: str, value: Tree, place: str, stands: Tree) -> None:
-        secret = old.endswith("password")
-        before, after = (old, place) if secret else (f"{old}: {value}", f"{place}: {stands}")
-        self.told.append(f"{where}: `{before}` gave way to `{after}`")
+            self.told.append(f"{where}: {gave_way(old, value, place, stands)}")
 
     def rename(self, tree: dict[str, Any], where: str) -> None:
         """Keys that have another name now, and those that said nothing; what is there under both names stays as new."""
         for old, new in RENAMED.items():
             for place, value, stands in fill(tree, {new: tree.pop(old)}) if old in tree else ():
-                self.gave_way(where, old + place.removeprefix(new), value, place, stands)
+                said = gave_way(old + place.removeprefix(new), value, place, stands)
+                self.told.append(f"{where}: {said}")
         without(tree)
         for key in DROPPED & tree.keys():
             if key == "disabled" and checks.truth(str(tree[key])):
@@ -234,10 +230,6 @@ class Upgrade:
                 self.told.append(
                     f"profile default: the NFS mounts of {', '.join(lost)} in warewulf.conf gave way to `{place}`"
                 )
-
-
-def listed(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",") if word.strip()]
 
 
 def profiles(tree: Tree) -> list[str]:
