@@ -288,6 +288,100 @@ def test_upgrade_nodes_from_and_to_other_files(paths: Paths, run: Run, tmp_path:
     assert not paths.nodes_conf.exists()
 
 
+PRESENT = """\
+nodes:
+  m1:
+    comment: another
+  x1:
+    comment: present
+  x2:
+    comment: present
+"""
+FORMER = """\
+nodes:
+  # the first
+  m1:
+    container name: z
+"""
+
+
+@pytest.fixture
+def old(paths: Paths, tmp_path: Path) -> Path:
+    """A file beside a nodes.conf that says something else."""
+    paths.nodes_conf.write_text(PRESENT)
+    (tmp_path / "old.conf").write_text(FORMER)
+    return tmp_path / "old.conf"
+
+
+def test_upgrade_nodes_from_another_file_shows_what_becomes_of_nodes_conf(paths: Paths, run: Run, old: Path) -> None:
+    status, out, err = run("upgrade", "nodes", "-i", old, "--dry-run")
+    assert status == 0
+    removed = [line[1:] for line in out.splitlines() if line[0] == "-" and line[:3] != "---"]
+    added = [line[1:] for line in out.splitlines() if line[0] == "+" and line[:3] != "+++"]
+    assert removed == [line for line in PRESENT.splitlines() if line not in ("nodes:", "  m1:")]
+    assert added == ["  # the first", "    image name: z"]
+    assert f"node x[1-2] goes: it is not in {old}" in err
+    assert paths.nodes_conf.read_text() == PRESENT
+
+
+@pytest.mark.parametrize("target", [(), ("-o", "etc/../etc/warewulf/nodes.conf")], ids=["unsaid", "named"])
+def test_upgrade_nodes_from_another_file_is_taken_back(
+    paths: Paths, run: Run, old: Path, target: tuple[str, ...]
+) -> None:
+    before = sorted(paths.nodes_conf.parent.iterdir())
+    words = [word if word == "-o" else f"{paths.root}/{word}" for word in target]
+    status, out, _ = run("upgrade", "nodes", "-i", old, *words, "--yes")
+    assert status == 0
+    assert "`wwfast undo` takes it back" in out
+    assert paths.nodes_conf.read_text() == FORMER.replace("container", "image")
+    assert sorted(paths.nodes_conf.parent.iterdir()) == before, "the history has what was there"
+    assert run("upgrade", "nodes", "-i", old)[1] == "no changes\n"
+    assert f"upgrade nodes -i {old}" in run("undo", "--list")[1]
+    assert run("undo", "--yes")[0] == 0
+    assert paths.nodes_conf.read_text() == PRESENT
+
+
+def test_upgrade_nodes_from_another_file_takes_the_place_of_one_that_cannot_be_read(
+    paths: Paths, run: Run, old: Path
+) -> None:
+    paths.nodes_conf.write_bytes(b"a: [")
+    assert run("upgrade", "nodes", "-i", old, "--yes")[0] == 0
+    assert paths.nodes_conf.read_text() == FORMER.replace("container", "image")
+    assert run("undo", "--yes")[0] == 0
+    assert paths.nodes_conf.read_bytes() == b"a: ["
+
+
+def test_upgrade_nodes_from_another_file_is_refused_where_nodes_conf_changes_meanwhile(
+    paths: Paths, run: Run, old: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Slow(io.StringIO):
+        def readline(self, *args: int) -> str:
+            paths.nodes_conf.write_text(PRESENT + "  x3: {}\n")
+            return super().readline(*args)
+
+    monkeypatch.setattr("sys.stdin", Slow("y\n"))
+    status, _, err = run("upgrade", "nodes", "-i", old)
+    assert (status, "was changed by someone else while you were asked" in err) == (1, True)
+    assert paths.nodes_conf.read_text() == PRESENT + "  x3: {}\n"
+
+
+def test_upgrade_nodes_from_nodes_conf_itself_is_in_place(paths: Paths, run: Run) -> None:
+    paths.nodes_conf.write_text(OLD)
+    assert "upgraded 2 entries" in run("upgrade", "nodes", "-i", paths.nodes_conf, "--yes")[1]
+    assert run("undo", "--yes")[0] == 0
+    assert paths.nodes_conf.read_text() == OLD
+
+
+def test_upgrade_config_from_another_file_shows_what_becomes_of_the_one_that_is_there(
+    paths: Paths, run: Run, tmp_path: Path
+) -> None:
+    paths.conf.write_text("ipaddr: 10.0.0.1\n")
+    (tmp_path / "old.conf").write_text("WW_INTERNAL: 45\nnetmask: 255.255.0.0\n")
+    out = run("upgrade", "config", "-i", tmp_path / "old.conf", "--dry-run")[1]
+    assert "-ipaddr: 10.0.0.1\n+netmask: 255.255.0.0\n" in out
+    assert "WW_INTERNAL" not in out
+
+
 def test_upgrade_keeps_a_kernel_that_is_kept_apart() -> None:
     entry = {"kernel": {"override": "lts"}}
     assert former.Upgrade(kept={"lts"}.__contains__).entry("nodes", "n1", entry) == entry

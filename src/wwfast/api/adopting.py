@@ -161,7 +161,7 @@ class Adoption:
             store.change(self.site.edit, why=WHY)
             return []
         with store.locked():
-            store.publish(Source.read(self.paths.nodes_conf), self.site.nodes.after, WHY)
+            store.publish(store.content(), self.site.nodes.after, WHY)
         return []
 
     def _resolved(self, path: Path) -> Path:

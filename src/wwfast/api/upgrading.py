@@ -7,9 +7,11 @@ from wwfast.config.schema import fields
 from wwfast.config.settings import Settings
 from wwfast.config.yaml import Tree
 from wwfast.errors import ConfigError
+from wwfast.nodes import hostlist
 from wwfast.nodes.edit.store import Draft
 from wwfast.nodes.former import Upgrade
 from wwfast.nodes.text.patch import Awkward, rewrite
+from wwfast.nodes.text.source import NODES, NOUN, PROFILES, Source
 
 
 def edit(run: Upgrade, draft: Draft) -> None:
@@ -19,6 +21,20 @@ def edit(run: Upgrade, draft: Draft) -> None:
         for name, tree in entries.items():
             if tree != draft.written(section, name):
                 draft.put(section, name, tree)
+
+
+def leaving(data: bytes, name: str, fresh: Source) -> list[str]:
+    """Which entries of nodes.conf are not in what takes its place, one line a section."""
+    try:
+        trees = Source.parse(data, name).trees
+    except ConfigError:  # what cannot be read has no nodes, and may be why it is replaced
+        return []
+    gone = {section: [each for each in trees[section] if each not in fresh.trees[section]] for section in trees}
+    return [
+        f"{NOUN[section]} {hostlist.compress(gone[section])} goes: it is not in {fresh.name}"
+        for section in (PROFILES, NODES)
+        if gone[section]
+    ]
 
 
 def conf_tree(data: bytes, name: str) -> dict[str, Tree]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,10 +85,15 @@ def nodes(
     run = Upgrade(add_defaults, replace_overlays, mounts, kept.__contains__)
     edit = partial(upgrading.edit, run)
 
+    ours = os.path.realpath(app.paths.nodes_conf)
+    source, target = (it if it and os.path.realpath(it) != ours else None for it in (source, target))
     if source or target:
         draft = Draft(Source.read(source or app.paths.nodes_conf))
         edit(draft)
-        put(target or app.paths.nodes_conf, draft.source.data, draft.result().data, how)
+        if target:
+            put(target, draft.result().data, how)
+        else:
+            replace(app, draft.result(), how)
     else:
         in_place(app, edit, how)
     for line in run.told:
@@ -117,6 +123,23 @@ def in_place(app: App, edit: Change, how: How) -> None:
         click.echo(f"upgraded {changed} entries; `wwfast undo` takes it back" if changed else "no changes")
 
 
+def replace(app: App, fresh: Source, how: How) -> None:
+    """Put what another file says in the place of nodes.conf."""
+    from wwfast.api import upgrading
+
+    store, name = app.service.store(), str(app.paths.nodes_conf)
+    there = store.content()
+    if there == fresh.data:
+        click.echo("no changes")
+        return
+    sys.stdout.write(difference(there, fresh.data, name))
+    for line in upgrading.leaving(there, name, fresh):
+        warn(line)
+    if not how.dry_run and confirm(f"Write {name}?", how.yes):
+        store.replace(there, fresh.data, why=f"upgrade nodes -i {fresh.name}")
+        click.echo(f"{name} says now what {fresh.name} said; `wwfast undo` takes it back")
+
+
 @upgrade.command("config", epilog="Example: wwfast upgrade config --dry-run")
 @click.option("-i", "--input-path", "source", type=FILE, help="Read this file instead of warewulf.conf.")
 @click.option("-o", "--output-path", "target", type=FILE, help="Write this file instead of warewulf.conf; - prints it.")
@@ -130,7 +153,7 @@ def config(app: App, source: Path | None, target: Path | None, dry_run: bool, ye
     place = source or app.given.conf
     data = read(place)
     fresh, told = upgrading.conf(data, str(place))
-    put(target or app.given.conf, data, fresh, How(yes, dry_run, force=False))
+    put(target or app.given.conf, fresh, How(yes, dry_run, force=False))
     for line in told:
         warn(line)
 
@@ -142,8 +165,8 @@ def read(path: Path) -> bytes:
     return files.read(path)
 
 
-def put(target: Path, before: bytes, after: bytes, how: How) -> None:
-    """Print the result (`-`), its difference, or write it; a file that was there is kept as NAME-old."""
+def put(target: Path, after: bytes, how: How) -> None:
+    """Print the result (`-`), its difference from what is there, or write it; what was there is kept as NAME-old."""
     if str(target) == "-":
         sys.stdout.write(after.decode())
         return
@@ -151,7 +174,7 @@ def put(target: Path, before: bytes, after: bytes, how: How) -> None:
     if there == after:
         click.echo("no changes")
         return
-    sys.stdout.write(difference(before, after, str(target)))
+    sys.stdout.write(difference(there, after, str(target)))
     if how.dry_run or not confirm(f"Write {target}?", how.yes):
         return
     if there:

@@ -159,8 +159,18 @@ class Store:
             if draft.changes():
                 if judge is not None:
                     judge(draft, result)
-                self.publish(draft.source, result.data, why)
+                self.publish(draft.source.data, result.data, why)
             return draft
+
+    def replace(self, reviewed: bytes, data: bytes, *, why: str) -> None:
+        """Put another text in the place of the file, which has to be as it was reviewed."""
+        with self.locked():
+            if self.content() != reviewed:
+                raise WwfastError(
+                    f"{self.paths.nodes_conf} was changed by someone else while you were asked; nothing was written",
+                    hint="try again",
+                )
+            self.publish(reviewed, data, why)
 
     def draft(self, change: Change) -> tuple[Draft, Source]:
         """What a change would do, without doing it."""
@@ -211,7 +221,7 @@ class Store:
             with contextlib.suppress(OSError):
                 version.path.unlink()
 
-    def publish(self, before: Source, data: bytes, why: str) -> None:
+    def publish(self, before: bytes, data: bytes, why: str) -> None:
         """Replace the file; the caller holds the lock."""
         try:
             self.remember(before, Source.digest_of(data), why)
@@ -223,13 +233,13 @@ class Store:
 
     # The history: NUMBER-SECONDS.zst, each one version of the file as it was before a change.
 
-    def remember(self, before: Source, becomes: str, why: str) -> None:
+    def remember(self, before: bytes, becomes: str, why: str) -> None:
         import zstandard
 
         versions = self.versions()
         number = (int(versions[-1].name.partition("-")[0]) if versions else 0) + 1
         head = msgspec.json.encode(Head(why, becomes, int(time.time())))
-        body = zstandard.ZstdCompressor(level=1).compress(before.data)
+        body = zstandard.ZstdCompressor(level=1).compress(before)
         files.replace(self.paths.history / f"{number:08d}-{int(time.time())}", head + b"\n" + body)
         for old in versions[: max(0, len(versions) + 1 - self.keep)]:
             with contextlib.suppress(OSError):
