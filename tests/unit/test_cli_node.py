@@ -236,6 +236,8 @@ REFUSED = {
     "a taken address": ("node set n2 --ipaddr 10.0.0.1 --yes", 1, "address 10.0.0.1 also belongs to node"),
     "a taken BMC address": ("node set n2 --ipmiaddr 10.1.0.1 --yes", 1, "BMC address 10.1.0.1 also belongs to"),
     "a partition without a disk": ("node set n1 --partname x --partsize 1 --yes", 2, "a partition needs --diskname"),
+    "a device that is a directory": ("node set n1 --netname .. --mtu 1500 --yes", 2, "'..' means a directory"),
+    "a device with a slash": ("node set n1 --netname a/b --mtu 1500 --yes", 2, "'a/b' cannot have a / in it"),
     "a file system of no device": ("node set n1 --fsname x --fspath / --yes", 2, "--fsname x is neither below /dev"),
     "a tag without a value": ("node set n1 --tagadd x --yes", 2, "'x' is not KEY=VALUE"),
     "removing a device that is not there": ("node set n1 --netdel x --yes", 1, "no network device 'x' here"),

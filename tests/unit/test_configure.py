@@ -327,3 +327,8 @@ def test_configure_renders_the_overlay_that_is_used(paths: Paths, run: Run) -> N
         status, out, _ = run("configure hostfile --show")
         assert status == 0
         assert out.endswith("10.0.0.2 n1 n1-default\n")
+
+
+def test_configure_keytypes_that_are_none_are_a_fault_of_the_command_line(run: Run) -> None:
+    status, said = run("configure ssh -t nope")[:2]
+    assert status == 2, said

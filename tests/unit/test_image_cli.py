@@ -165,7 +165,7 @@ def test_image_delete_refuses_what_is_used(paths: Paths, deb: Path, capsys: pyte
         (["image", "import", "/no/such/thing", "x"], 1, "there is no /no/such/thing"),
         (["image", "import", "docker://host/x:1", "x", "--username", "me"], 2, "both a user name and a password"),
         (["image", "rollback", "deb"], 1, "no earlier build"),
-        (["image", "exec", "deb", "--bind", "x", "--", "true"], 1, ""),
+        (["image", "exec", "deb", "--bind", "x", "--", "true"], 2, ""),
         (["image", "exec", "deb", "--build=false", "--", "true"], 2, "options go before the name"),
         (["image", "exec", "deb@20200101-000000", "--", "true"], 1, "is a build, and the image itself is wanted: deb"),
         (["image", "delete", "--yes", "deb@20200101-000000"], 1, "is a build"),

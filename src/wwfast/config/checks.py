@@ -83,7 +83,9 @@ def key(text: str) -> str:
 def label(text: str) -> str:
     """A name in a map that becomes part of a file name: of a network device, a partition."""
     wrong = key(text)
-    return wrong or ("" if "/" not in text and text not in (".", "..") else f"{shown(text)} cannot have a / in it")
+    if text in (".", ".."):
+        return f"{shown(text)} means a directory, and is no name"
+    return wrong or (f"{shown(text)} cannot have a / in it" if "/" in text else "")
 
 
 @lru_cache(1024)  # ten thousand nodes name their devices alike: a tenth of the time to read them

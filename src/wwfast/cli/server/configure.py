@@ -293,7 +293,7 @@ def make_keys(app: App, kinds: tuple[str, ...]) -> None:
     from wwfast.overlays.files.sshkeys import make_host_keys, make_login
 
     if wrong := next(filter(None, map(checks.key_type, kinds)), ""):
-        raise WwfastError(f"--keytypes: {wrong}")
+        raise UsageError(f"--keytypes: {wrong}")
     wanted = kinds or tuple(app.settings.ssh.key_types)
     made = make_host_keys(app.paths, wanted)
     login = make_login(app.paths, wanted[0]) if wanted else None

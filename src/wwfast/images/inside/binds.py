@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from wwfast.errors import WwfastError
+from wwfast.errors import UsageError, WwfastError
 from wwfast.images.inside import mountpoints
 from wwfast.system import within
 
@@ -36,7 +36,7 @@ class Bind:
         source, _, rest = text.partition(":")
         dest, _, how = rest.partition(":")
         if not source.startswith("/") or how not in ("", "ro", "copy"):
-            raise WwfastError(f"--bind {text} is not understood", hint="--bind /SOURCE[:/DEST[:ro|copy]]")
+            raise UsageError(f"--bind {text} is not understood", hint="--bind /SOURCE[:/DEST[:ro|copy]]")
         return cls(Path(source), dest or source, how == "ro", how == "copy")
 
 
