@@ -194,6 +194,34 @@ def test_overlay_modes_never_go_through_a_link_out_of_the_overlay(run: Run, site
     assert [path.name for path in outside.iterdir()] == ["file"]
 
 
+@pytest.mark.parametrize("kind", ["link", "dangling", "pipe", "directory"])
+def test_overlay_nothing_but_files_of_it_is_read(
+    run: Run, site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """What a link leads to is the server's own, and never comes into an editor, an overlay or on a screen."""
+    secret, entry = tmp_path / "secret.j2", site / "base/rootfs/etc/it.j2"
+    if kind == "link":
+        secret.write_text("{{ id }} {{ of_this_server }}\n")
+        if os.geteuid() == 0:
+            os.chown(secret, 7, 7)
+    make = {"pipe": os.mkfifo, "directory": Path.mkdir}.get(kind, lambda it: it.symlink_to(secret))
+    make(entry)
+    before = entry.lstat().st_ino, entry.lstat().st_mode
+    editor(monkeypatch, tmp_path, f'echo "$1" >>{tmp_path}/opened; echo x >>"$1"')
+    for line in ("edit base etc/it.j2", "edit base etc/it", "edit -m 0600 base etc/it", "info base etc/it"):
+        status, out, err = run(line)
+        assert (status, "of_this_server" in out, "etc/it.j2 is a" in err) == (2, False, True), (line, out, err)
+    shown = run("show base etc/it")
+    assert shown[1] == (f"-> {secret}\n" if entry.is_symlink() else ""), shown
+    assert not (tmp_path / "opened").exists()
+    assert (entry.lstat().st_ino, entry.lstat().st_mode) == before
+    if kind == "link":  # what replaces it takes nothing of the file that it leads to
+        (tmp_path / "plain").write_text("x")
+        ok(run(f"import --overwrite base {tmp_path}/plain etc/it.j2"))
+        assert (entry.read_text(), entry.lstat().st_uid) == ("x", os.geteuid())
+        assert "of_this_server" in secret.read_text()
+
+
 def test_overlay_chmod_and_chown_change_what_nodes_get(run: Run, site: Path) -> None:
     ok(run("chmod base etc/motd 0600"))
     assert (site / "base/rootfs/etc/motd").stat().st_mode & 0o777 == 0o600

@@ -104,16 +104,16 @@ def show(app: App, name: str, file: str, node: str | None, quiet: bool) -> None:
     """Print a file of an overlay, as it is or rendered for a node."""
     from wwfast.errors import NotFoundError
     from wwfast.overlays.files import model
-    from wwfast.system import files
 
-    found = model.find(app.paths, name).find(file)
+    there = model.find(app.paths, name)
+    found = there.find(file)
     if node is None or found.suffix not in model.TEMPLATES:
         if found.is_symlink():
             click.echo(f"-> {found.readlink()}")
         elif found.is_dir():
             raise NotFoundError(f"{file} is a directory", hint=f"wwfast overlay list -a {name}")
         else:
-            emit(files.read(found))
+            emit(there.read(found) or b"")
         return
     from wwfast.overlays.making.service import OverlayService
 
@@ -165,12 +165,9 @@ def edit_(app: App, name: str, file: str, parents: bool, mode: str | None) -> No
     from wwfast.system import work
 
     there = model.find(app.paths, name)
-    path = there.inside(file)
-    if not path.exists():
-        candidates = [path.with_name(path.name + suffix) for suffix in model.TEMPLATES]
-        path = next((each for each in candidates if each.exists()), path)
+    path = there.named(file)
     relative = str(path.relative_to(there.rootfs))
-    before = path.read_bytes() if path.is_file() else None
+    before = there.read(path)
     with work.directory(app.paths.run) as room:
         copy = room / path.name
         if before is not None:
@@ -183,7 +180,7 @@ def edit_(app: App, name: str, file: str, parents: bool, mode: str | None) -> No
         return
     with telling(app, name), edit.changing(app.paths, name) as target:
         new = target.inside(relative)
-        if (new.read_bytes() if new.is_file() else None) != before:
+        if target.read(new) != before:
             raise WwfastError(
                 f"{name}: {relative} was changed by someone else meanwhile; nothing was written",
                 hint=kept(app, new.name, after),
@@ -275,7 +272,8 @@ def info(app: App, name: str, file: str, as_json: bool) -> None:
     from wwfast.overlays.files import model
     from wwfast.overlays.templates import info
 
-    found = info.describe(app.paths, model.find(app.paths, name).find(file), name)
+    there = model.find(app.paths, name)
+    found = info.describe(app.paths, there, there.find(file))
     if as_json:
         dump_json({"documentation": found.general, "variables": [row._asdict() for row in found.variables]})
         return

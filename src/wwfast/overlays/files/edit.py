@@ -78,8 +78,10 @@ def clone(overlay: Overlay, place: Path) -> None:
 
 
 def replace(overlay: Overlay, target: Path, data: bytes, *, mode: int | None = None) -> None:
-    """Write a file whole or not at all, never seen half by a build; mode and owner of one that is replaced stay."""
-    st = target.stat() if target.is_file() else None
+    """Write a file whole or not at all, never seen half by a build; mode and owner of one that is replaced stay.
+
+    A link is replaced, and nothing is taken of what it leads to."""
+    st = target.lstat() if target.is_file() and not target.is_symlink() else None
     bits = mode if mode is not None else st.st_mode & 0o7777 if st else 0o644
     with naming(target), work.file(overlay.path.parent) as (fresh, handle):  # not beside it: there a build would see it
         files.fill(handle, data)

@@ -133,15 +133,35 @@ class Overlay:
             raise UsageError(f"overlay {self.name}: {relative} leaves the overlay through a symbolic link")
         return path
 
-    def find(self, relative: str) -> Path:
-        """As `inside`, for an entry that must exist; the template suffix may be left out."""
+    def named(self, relative: str) -> Path:
+        """As `inside`; of an entry that is there the template suffix may be left out."""
         path = self.inside(relative)
-        for candidate in (path, *(path.with_name(path.name + suffix) for suffix in TEMPLATES)):
-            if os.path.lexists(candidate):
-                return candidate
-        raise NotFoundError(
-            f"overlay {self.name} has no {clean(relative)}", hint=f"wwfast overlay list -a {self.name} shows its files"
-        )
+        candidates = (path, *(path.with_name(path.name + suffix) for suffix in TEMPLATES))
+        return next(filter(os.path.lexists, candidates), path)
+
+    def find(self, relative: str) -> Path:
+        """As `named`, for an entry that must exist."""
+        path = self.named(relative)
+        if not os.path.lexists(path):
+            told = f"wwfast overlay list -a {self.name} shows its files"
+            raise NotFoundError(f"overlay {self.name} has no {clean(relative)}", hint=told)
+        return path
+
+    def read(self, path: Path) -> bytes | None:
+        """What a file of it holds, None where none is. UsageError for what is no file: a link leads to what this server
+        has there, not the node, and a pipe waits."""
+        try:
+            mode = path.lstat().st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        if stat.S_ISREG(mode):
+            return files.read(path)
+        shown = f"overlay {self.name}: {path.relative_to(self.rootfs)}"
+        if stat.S_ISLNK(mode):
+            raise UsageError(
+                f"{shown} is a symbolic link, which has no content of its own", hint=f"it leads to {path.readlink()}"
+            )
+        raise UsageError(f"{shown} is {'a directory' if stat.S_ISDIR(mode) else 'a special file'}, not a file")
 
     def items(self) -> list[Item]:
         """All entries, each directory before its content, in the order of their names."""

@@ -15,6 +15,7 @@ from wwfast.config.settings import Settings
 from wwfast.errors import UsageError
 from wwfast.nodes.model import Node
 from wwfast.overlays.files import model
+from wwfast.overlays.files.model import Overlay
 from wwfast.overlays.templates import environment, render
 from wwfast.overlays.templates.data import ALIASES, FIELDS
 from wwfast.overlays.templates.sources import Sources
@@ -48,12 +49,12 @@ class Description:
     variables: list[Variable] = field(default_factory=list)
 
 
-def describe(paths: Paths, file: Path, overlay: str) -> Description:
+def describe(paths: Paths, overlay: Overlay, file: Path) -> Description:
     if file.suffix != model.TEMPLATE:
-        raise UsageError(f"{file.name} of overlay {overlay} is not a template", hint="templates end in .j2")
+        raise UsageError(f"{file.name} of overlay {overlay.name} is not a template", hint="templates end in .j2")
     env = environment.make(Sources(paths, (), lambda name: None))
-    source = file.read_text()
-    tree = render.parse(env, source, f"overlay {overlay}, {file.name}")
+    source = (overlay.read(file) or b"").decode()
+    tree = render.parse(env, source, f"overlay {overlay.name}, {file.name}")
     general, said = documentation(env, source)
     hints = get_type_hints(Settings, include_extras=True)
     rows: dict[str, Variable] = {}
