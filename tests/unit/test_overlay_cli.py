@@ -306,6 +306,48 @@ def test_overlay_edit_keeps_what_was_written_where_the_file_changed_meanwhile(
     assert kept.read_text() == "mine\n"
 
 
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        ("-m 0999 base etc/motd", 2),
+        ("base none/new", 1),
+        ("-p base etc/motd/new", 1),
+        ("base etc", 2),
+        ("base .", 2),
+        ("base ../x", 2),
+        (f"base etc/{'x' * 256}", 1),
+        (f"-p base {'x' * 256}/new", 1),
+    ],
+)
+def test_overlay_edit_refuses_before_the_editor_opens(
+    run: Run, site: Path, paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, status: int
+) -> None:
+    editor(monkeypatch, tmp_path, f'touch {tmp_path}/opened; echo mine >"$1"')
+    before = tree(site)
+    assert run(f"edit {line}")[0] == status
+    assert not (tmp_path / "opened").exists()
+    assert tree(site) == before
+
+
+@pytest.mark.parametrize("name", ["new", "x" * 255, "\u00e9" * 127])
+def test_overlay_edit_keeps_a_text_that_cannot_be_written(
+    run: Run, site: Path, paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Whatever fails once the editor is closed; and a file may have any name that a disk takes."""
+    etc = site / "base/rootfs/etc"
+    editor(monkeypatch, tmp_path, f'echo mine >"$1"; mv {etc} {etc}.away; echo a file >{etc}')
+    status, _, said = run(f"edit base etc/{name}")
+    assert status == 1, said
+    [kept] = (paths.state / "edited").iterdir()
+    assert f"what you wrote is in {kept}" in said
+    assert (kept.read_text(), kept.stat().st_mode & 0o777) == ("mine\n", 0o600)
+    editor(monkeypatch, tmp_path, 'echo mine >"$1"')
+    etc.unlink()
+    etc.mkdir()
+    ok(run(f"edit base etc/{name}"))
+    assert (etc / name).read_text() == "mine\n"
+
+
 def test_overlay_edit_without_a_change_copies_nothing(
     run: Run, site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

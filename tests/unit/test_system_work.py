@@ -96,6 +96,20 @@ def test_node_edit_loses_no_concurrent_change(
     assert (kept.stat().st_mode & 0o777, kept.parent.stat().st_mode & 0o777) == (0o600, 0o700)
 
 
+def test_node_edit_keeps_a_text_that_is_refused(
+    paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths.nodes_conf.write_text(NODES)
+    editor = tmp_path / "editor"
+    editor.write_text("#!/bin/sh\nprintf 'n1:\\n  profiles: [nothere]\\n' >\"$1\"\n")
+    editor.chmod(0o755)
+    monkeypatch.setenv("EDITOR", str(editor))
+    assert run(paths, "node", "edit", "n1", "--noheader", "--yes") == 1
+    [kept] = (paths.state / "edited").iterdir()
+    assert f"what you wrote is in {kept}" in capsys.readouterr().err
+    assert "nothere" in kept.read_text()
+
+
 def test_a_program_that_hangs_is_ended_and_named() -> None:
     assert inspect.signature(program.run).parameters["timeout"].default  # whoever says nothing gets a limit
     with pytest.raises(WwfastError, match=r"sleep did not finish within 0\.05 s: sleep 60"):

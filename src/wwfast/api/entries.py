@@ -122,11 +122,8 @@ class Entries:
         trees = source.trees[self.section]
         return {name: trees[name] for name in (self.found(Draft(source), patterns) if patterns else trees)}
 
-    def edited(
-        self, source: Source, before: Mapping[str, Tree], after: Mapping[str, Tree], kept: Callable[[], str]
-    ) -> Change:
-        """What somebody made of the entries `before`, as they stood in `source`. Refused when they changed since; then
-        `kept` keeps what was written and says where."""
+    def edited(self, source: Source, before: Mapping[str, Tree], after: Mapping[str, Tree]) -> Change:
+        """What somebody made of the entries `before`, as they stood in `source`. Refused when they changed since."""
         changed = [name for name in {**before, **after} if before.get(name, ...) != after.get(name, ...)]
 
         def edit(draft: Draft) -> None:
@@ -134,7 +131,7 @@ class Entries:
             if lost := [name for name in changed if now.get(name, ...) != then.get(name, ...)]:
                 raise WwfastError(
                     f"{self.noun} {', '.join(lost[:5])} was changed by someone else meanwhile; nothing was written",
-                    hint=f"{kept()}; wwfast {self.noun} edit {' '.join(lost[:5])} begins from what is there now",
+                    hint=f"wwfast {self.noun} edit {' '.join(lost[:5])} begins from what is there now",
                 )
             for name in changed:
                 if name in after:

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import click
 
 from wwfast.cli.context import App
 from wwfast.errors import UsageError, WwfastError
+
+LONGEST = 64  # bytes of a name that are kept with a text: with the number in front, and its last part tells what it is
 
 
 def opened(path: Path) -> None:
@@ -25,11 +31,18 @@ def opened(path: Path) -> None:
         raise WwfastError(f"{editor[0]} left no file where {path.name} was; nothing was changed")
 
 
-def kept(app: App, name: str, data: bytes) -> str:
-    """Keep a text whose file was changed by someone else meanwhile, for root only; where, in words for a hint."""
+@contextmanager
+def keeping(app: App, name: str, data: bytes) -> Iterator[None]:
+    """A text that was written in the editor is kept, for root only, where the block that is to write it fails."""
     from wwfast.system import files
 
-    place = app.paths.state / "edited" / f"{os.getpid()}-{name}"
-    place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    files.replace(place, data)
-    return f"what you wrote is in {place}"
+    try:
+        yield
+    except BaseException:
+        short = os.fsencode(name)[-LONGEST:].decode(errors="replace")
+        place = app.paths.state / "edited" / f"{os.getpid()}-{short}"
+        with suppress(OSError):  # what failed first is told
+            place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            files.replace(place, data)
+            click.echo(f"what you wrote is in {place}", err=True)
+        raise

@@ -14,7 +14,7 @@ import click
 from wwfast.api.entries import Entries, Place, count, places
 from wwfast.cli.completion import completer
 from wwfast.cli.context import App, pass_app
-from wwfast.cli.editor import kept, opened
+from wwfast.cli.editor import keeping, opened
 from wwfast.cli.nodes.entries import Function, How, write, write_options
 from wwfast.cli.nodes.fields import FieldCommand, set_options, set_request, unset_options, unset_request
 from wwfast.cli.output import answer, warn
@@ -169,8 +169,8 @@ def _edit(kind: Kind) -> click.Command:
 
         head = "" if noheader else header(kind.section)
         after, text = edited(app, head + (as_yaml(before) if before else ""), entries, check)
-        made = entries.edited(source, before, after, lambda: kept(app, f"{kind.noun}s.yaml", text))
-        kind.write(app, made, "edit", names, how)
+        with keeping(app, f"{kind.noun}s.yaml", text):
+            kind.write(app, entries.edited(source, before, after), "edit", names, how)
 
     edit.help = f"Edit {kind.noun}s as YAML in $EDITOR; removing one deletes it."
     return edit

@@ -159,32 +159,30 @@ def create(app: App, name: str) -> None:
 @pass_app
 def edit_(app: App, name: str, file: str, parents: bool, mode: str | None) -> None:
     """Edit a file of an overlay in $EDITOR; a new one if there is none."""
-    from wwfast.cli.editor import kept, opened
+    from wwfast.cli.editor import keeping, opened
     from wwfast.errors import WwfastError
     from wwfast.overlays.files import edit, model
     from wwfast.system import work
 
+    bits = octal(mode) if mode is not None else None
     there = model.find(app.paths, name)
     path = there.named(file)
     relative = str(path.relative_to(there.rootfs))
     before = there.read(path)
+    edit.missing_above(there, path, make=parents)
     with work.directory(app.paths.run) as room:
         copy = room / path.name
         if before is not None:
             copy.write_bytes(before)
         opened(copy)
-        after = copy.read_bytes() if copy.exists() else before
-    bits = octal(mode) if mode else None
-    if after is None or (after == before and bits is None):
+        after = copy.read_bytes()
+    if after == before and bits is None:
         click.echo("nothing changed")
         return
-    with telling(app, name), edit.changing(app.paths, name) as target:
+    with keeping(app, path.name, after), telling(app, name), edit.changing(app.paths, name) as target:
         new = target.inside(relative)
         if target.read(new) != before:
-            raise WwfastError(
-                f"{name}: {relative} was changed by someone else meanwhile; nothing was written",
-                hint=kept(app, new.name, after),
-            )
+            raise WwfastError(f"{name}: {relative} was changed by someone else meanwhile; nothing was written")
         with edit.parents_of(target, new, make=parents):
             edit.replace(target, new, after, mode=bits)
 

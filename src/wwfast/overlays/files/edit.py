@@ -93,9 +93,9 @@ def replace(overlay: Overlay, target: Path, data: bytes, *, mode: int | None = N
         files.sync(target.parent)
 
 
-@contextmanager
-def parents_of(overlay: Overlay, target: Path, *, make: bool) -> Iterator[None]:
-    """The directories above `target`; those that are made go again when the block fails."""
+def missing_above(overlay: Overlay, target: Path, *, make: bool) -> list[Path]:
+    """The directories above `target` that are to be made, the highest last. Raises WwfastError where they cannot be,
+    NotFoundError unless they are to be made."""
     above = [path for path in target.parents if path.is_relative_to(overlay.rootfs) and not path.is_dir()]
     if above and os.path.lexists(above[-1]):
         raise WwfastError(
@@ -107,6 +107,13 @@ def parents_of(overlay: Overlay, target: Path, *, make: bool) -> Iterator[None]:
             f"overlay {overlay.name} has no directory {target.parent.relative_to(overlay.rootfs)}",
             hint="make it, too, with --parents",
         )
+    return above
+
+
+@contextmanager
+def parents_of(overlay: Overlay, target: Path, *, make: bool) -> Iterator[None]:
+    """The directories above `target`; those that are made go again when the block fails."""
+    above = missing_above(overlay, target, make=make)
     try:
         for path in reversed(above):
             path.mkdir(mode=0o755)
