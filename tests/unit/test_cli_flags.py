@@ -87,3 +87,15 @@ def test_booleans_are_taken_as_wwctl_takes_them(words: list[str], meant: list[st
 def test_a_boolean_with_a_value_never_takes_it_from_the_next_word() -> None:
     assert booleans(inside.shell, ["--build", "deb"]) == ["--build=true", "deb"]
     assert booleans(inside.shell, ["--build", "false", "deb"]) == ["--build", "false", "deb"]
+
+
+@pytest.mark.parametrize("text", ["1_0", "\uff14", " 4", "+4", "nan", "inf", "0x4", "\u00b2"])
+def test_cli_a_number_is_digits_alone(text: str) -> None:
+    """Whatever else int() and float() take: a slip of the finger, or a paste, would be a number nobody meant."""
+    numbers = (type(click.INT), type(click.FLOAT))
+    given = [it for each in ALL.values() for it in each.params if it.expose_value and not getattr(it, "count", False)]
+    found = [it for it in given if isinstance(it.type, numbers)]
+    assert len(found) > 10
+    for param in found:
+        with pytest.raises(click.BadParameter):
+            param.type_cast_value(click.Context(cli), text)

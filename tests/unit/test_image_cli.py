@@ -294,3 +294,11 @@ def test_image_exec_with_the_overlays_of_a_node(paths: Paths, tmp_path: Path) ->
     (rootfs / "etc/warewulf/image_exit.sh").write_text("touch /etc/exit-ran\n")
     assert wwfast(paths, "image", "exec", "--build=false", "box", "--", "/bin/sh", "-c", ":") == 0
     assert (rootfs / "etc/exit-ran").exists()
+
+
+def test_image_ids_that_no_file_can_have_are_nobodys(tmp_path: Path) -> None:
+    from wwfast.images.inside.users import Table
+
+    ids = ("42", "0042", "\uff14", "\u00b2", "4294967295", "5000000000", "-1", "1_0")
+    (tmp_path / "group").write_text("".join(f"g{at}:x:{number}:\n" for at, number in enumerate(ids)))
+    assert Table.read(tmp_path / "group", "group").ids == {"g0": 42, "g1": 42}

@@ -260,6 +260,28 @@ def test_overlay_edit_writes_what_the_editor_leaves(
     assert file.read_text() == "hello\nmore\n"
 
 
+@pytest.mark.parametrize(
+    "mode", ["0_7_7_7", "+644", "-0", "0o644", "\uff14\uff14\uff14", "0999", "17777", "\u00b2", "''"]
+)
+def test_overlay_modes_are_octal_digits_alone(run: Run, site: Path, mode: str) -> None:
+    before = tree(site)
+    for line in (f"chmod base etc/motd -- {mode}", f"mkdir -m {mode} base etc/new", f"edit -m {mode} base etc/motd"):
+        status, _, err = run(line)
+        assert (status, "is not an octal mode" in err) == (2, True), (line, err)
+    assert tree(site) == before
+
+
+@pytest.mark.parametrize(
+    "owner", ["1:\u00b2", "\uff14", "4294967295:7", "7:4294967295", "4294967296", "1_0", "+1", "1:-1", "1:2:3", ":"]
+)
+def test_overlay_owners_are_numbers_that_a_file_can_have(run: Run, site: Path, owner: str) -> None:
+    status, _, err = run(f"chown base etc/motd -- {owner}")
+    assert (status, "is not UID[:GID]" in err) == (2, True), err
+    if os.geteuid() == 0:
+        ok(run("chown base etc/motd 4294967294:4294967294"))
+        assert (site / "base/rootfs/etc/motd").stat().st_gid == 4294967294
+
+
 def tree(root: Path) -> dict[str, tuple[int, bytes]]:
     return {
         str(path.relative_to(root)): (path.lstat().st_mode, path.read_bytes() if path.is_file() else b"")

@@ -79,6 +79,7 @@ def text(site: Site, source: str) -> str:
         ("{{ '10.0.3.4/16'|address }} {{ '10.0.3.4/16'|host(5) }} {{ '52-54-00-AA-BB-CC'|mac }}",
          "10.0.3.4 10.0.0.5 52:54:00:aa:bb:cc"),
         ("{{ ['eth10','eth2']|natsort|join(',') }} {{ \"it's\"|shell_quote }}", "eth2,eth10 'it'\"'\"'s'"),
+        ("{{ ['b\u00b2','b1']|natsort|join(',') }}", "b1,b\u00b2"),
         ("{{ 'x'|b64encode }} {{ 'eA=='|b64decode }} {{ ''|sha256|length }}", "eA== x 64"),
         ("{{ resources.deep|to_json }} {{ '[1]'|from_json|first }}", '{"flag": true, "number": 3} 1'),
         ("{{ 'a1b2'|regex_replace('[0-9]','') }} {{ 'a, b'|regex_split(', *')|join('+') }}", "ab a+b"),

@@ -12,6 +12,7 @@ import click
 
 from wwfast.cli import standard
 from wwfast.cli.groups import globals_anywhere
+from wwfast.cli.numbers import Whole
 
 # name: (module below wwfast.cli, object in it, aliases). A module is imported only when its command runs.
 COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -105,7 +106,7 @@ class LazyGroup(click.Group):
 @click.option("-v", "--verbose", is_flag=True, help="Say more about what is done.")
 @click.option("-d", "--debug", is_flag=True, help="Say everything, with tracebacks.")
 @click.option("--warewulfconf", metavar="PATH", envvar="WAREWULFCONF", help="Path of warewulf.conf.")
-@click.option("--loglevel", type=int, metavar="N", hidden=True)
+@click.option("--loglevel", type=Whole(), metavar="N", hidden=True)
 @click.option("--emptyconf", is_flag=True, hidden=True)
 @click.option("--root", metavar="DIR", envvar="WWFAST_ROOT", help="Put every file below DIR (trials, tests).")
 @click.pass_context

@@ -45,6 +45,7 @@ NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 NUMERIC = re.compile(r"(?:0[xX][0-9A-Fa-f]*|[0-9]+)(?:\.(?:0[xX][0-9A-Fa-f]*|[0-9]+)){0,3}")
 SIMPLE = re.compile(r"(?!(?i:localhost)$)[A-Za-z_][A-Za-z0-9_-]{0,62}")  # what nearly all nodes are called
 WHOLE = re.compile(r"0|-?[1-9][0-9]{0,17}")  # no blanks, signs, zeros in front, digits of other scripts
+MODE = re.compile(r"0*[0-7]{1,4}")
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # ends a line, drives a terminal, or is no text
 LONGEST = 4096  # of a line: PATH_MAX, and more than any field holds
 KEY = 253  # of a name in a map; YAML reads no key of more than 1024
@@ -122,6 +123,12 @@ versions = whole(0, 10_000)
 megabits = whole(0, 10_000_000)
 partition = whole(0, 1024, "the number of a partition")
 mebibytes = whole(0, 1 << 43, "a size in MiB")  # 2^63 bytes
+owner = whole(0, 0xFFFFFFFE, "the number of a user or group")  # the one above means to chown(2) that it stays
+
+
+def mode(text: str) -> str:
+    """Permissions, and set-id and sticky bits."""
+    return "" if MODE.fullmatch(text) else f"{shown(text)} is not an octal mode"
 
 
 def ip6(text: str) -> str:

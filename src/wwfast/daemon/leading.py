@@ -158,7 +158,7 @@ class Handler(BaseHTTPRequestHandler):
             raise NotFoundError("heads of this version do not ask for that")
         start = self.headers.get("Range", "").removeprefix("bytes=").removesuffix("-")
         try:
-            left, pieces = self.server.editions.read(name, int(start) if start.isdigit() else 0)
+            left, pieces = self.server.editions.read(name, int(start) if start.isascii() and start.isdigit() else 0)
         except OSError as error:
             raise NotFoundError(f"it cannot be read: {error}") from error
         self.send_response(206 if start else 200)
@@ -173,7 +173,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _post(self, path: str) -> None:
         length = self.headers.get("Content-Length", "")
-        if not length.isdigit() or int(length) > REPORT:
+        if not (length.isascii() and length.isdigit()) or int(length) > REPORT:
             self.close_connection = True
             raise WwfastError("a length is wanted, and a small one")
         body = self.rfile.read(int(length))

@@ -135,7 +135,7 @@ class Disk(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
         """By number, unnumbered ones last, then by label."""
         return sorted(
             self.partitions.values(),
-            key=lambda it: (not it.number.isdigit(), int(it.number or 0) if it.number.isdigit() else 0, it.id),
+            key=lambda it: (not it.number.isdecimal(), int(it.number) if it.number.isdecimal() else 0, it.id),
         )
 
 

@@ -160,7 +160,7 @@ def _patterns(tree: Path, name: str, excludes: Sequence[str]) -> tuple[list[byte
 
 def _epoch() -> int | None:
     given = os.environ.get("SOURCE_DATE_EPOCH")
-    if given and not given.isdigit():
+    if given and not (given.isascii() and given.isdigit()):
         raise WwfastError(f"SOURCE_DATE_EPOCH is {given!r}", hint="it is a number of seconds since 1970")
     return int(given) if given else None
 

@@ -10,6 +10,7 @@ import click
 from wwfast.cli.completion import completer
 from wwfast.cli.context import App, pass_app
 from wwfast.cli.groups import AliasGroup
+from wwfast.cli.numbers import Whole
 
 Function = Callable[..., Any]
 
@@ -39,7 +40,7 @@ def power() -> None:
 
 def options(function: Function) -> Function:
     function = click.option(
-        "--fanout", type=click.IntRange(1), default=FANOUT, show_default=True, help="BMCs asked at the same time."
+        "--fanout", type=Whole(1), default=FANOUT, show_default=True, help="BMCs asked at the same time."
     )(function)
     function = click.option("-s", "--show", is_flag=True, help="Print the commands, run none.")(function)
     return argument(function)

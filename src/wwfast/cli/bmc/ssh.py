@@ -6,6 +6,7 @@ import click
 
 from wwfast.cli.completion import completer
 from wwfast.cli.context import App, pass_app
+from wwfast.cli.numbers import Real, Whole
 
 
 @click.command(
@@ -15,10 +16,8 @@ from wwfast.cli.context import App, pass_app
 @click.argument("pattern", shell_complete=completer("node"))
 @click.argument("command", nargs=-1, required=True, metavar="COMMAND...")
 @click.option("-n", "--dryrun", is_flag=True, help="Print the commands, run none.")
-@click.option("-f", "--fanout", type=click.IntRange(1), default=32, show_default=True, help="Nodes at the same time.")
-@click.option(
-    "-s", "--sleep", type=click.FloatRange(0), default=0, metavar="S", help="Seconds to wait after each node."
-)
+@click.option("-f", "--fanout", type=Whole(1), default=32, show_default=True, help="Nodes at the same time.")
+@click.option("-s", "--sleep", type=Real(0, 86_400), default=0, metavar="S", help="Seconds to wait after each node.")
 @click.option("--rsh", default="/usr/bin/ssh", show_default=True, metavar="PATH", help="Program that reaches a node.")
 @pass_app
 def ssh(app: App, pattern: str, command: tuple[str, ...], dryrun: bool, fanout: int, sleep: float, rsh: str) -> int:

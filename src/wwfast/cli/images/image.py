@@ -9,6 +9,7 @@ from wwfast.cli.context import App, pass_app
 from wwfast.cli.groups import AliasGroup
 from wwfast.cli.images import inside, manage
 from wwfast.cli.images.common import SIZES, build_one, cell, facts, progress, size_text, text, way_text, ways_of
+from wwfast.cli.numbers import Whole
 from wwfast.cli.output import dump_json, table
 
 
@@ -92,7 +93,7 @@ def import_(
     type=click.Choice(["zst", "gz", "raw", "squashfs", "erofs", "tmpfs", "disk"]),
     help="Formats to make.",
 )
-@click.option("--level", type=click.IntRange(1, 19), default=3, show_default=True, help="Compression level, 1 to 19.")
+@click.option("--level", type=Whole(1, 19), default=3, show_default=True, help="Compression level, 1 to 19.")
 @click.option("--syncuser", is_flag=True, help="Bring this server's users and groups into it first.")
 @click.option("--json", "as_json", is_flag=True, help="What became of each, for programs.")
 @pass_app

@@ -12,6 +12,7 @@ import click
 from wwfast.cli.completion import completer
 from wwfast.cli.context import App, pass_app
 from wwfast.cli.groups import AliasGroup
+from wwfast.cli.numbers import Whole
 from wwfast.cli.output import dump_json, progress, table
 
 if TYPE_CHECKING:
@@ -193,7 +194,7 @@ def edit_(app: App, name: str, file: str, parents: bool, mode: str | None) -> No
 @click.argument("new", required=False)
 @click.option("-o", "--overwrite", is_flag=True, help="Replace a file that is there.")
 @click.option("-p", "--parents", is_flag=True, help="Make missing directories.")
-@click.option("--workers", type=int, expose_value=False, hidden=True)  # wwctl's, without effect there as well
+@click.option("--workers", type=Whole(), expose_value=False, hidden=True)  # wwctl's, without effect there as well
 @pass_app
 def import_(app: App, name: str, source: Path, new: str | None, overwrite: bool, parents: bool) -> None:
     """Copy FILE of this server into an overlay, to the same path or to NEW."""
@@ -248,13 +249,14 @@ def chmod(app: App, name: str, file: str, mode: str) -> None:
 @pass_app
 def chown(app: App, name: str, file: str, owner: str) -> None:
     """Owner and group of a file in an overlay, as numbers; UID: and :GID work, too."""
+    from wwfast.config import checks
     from wwfast.errors import UsageError
     from wwfast.overlays.files import edit
 
     user, _, group = owner.partition(":")
-    if not all(word.isdigit() or not word for word in (user, group)) or not (user or group):
+    if any(checks.owner(word) for word in (user, group) if word) or not (user or group):
         raise UsageError(
-            f"{owner!r} is not UID[:GID]", hint="numbers, for example 0:42: a node need not know our names"
+            f"{checks.shown(owner)} is not UID[:GID]", hint="numbers, for example 0:42: a node need not know our names"
         )
     with telling(app, name):
         edit.chown(app.paths, name, file, int(user or -1), int(group or -1))
@@ -361,7 +363,7 @@ def host_elsewhere(ctx: click.Context, param: click.Parameter, value: bool) -> N
 
 @overlay.command(epilog="Example: wwfast overlay build --dry-run --diff n[1-10]")
 @click.argument("patterns", nargs=-1, metavar="[PATTERN...]", shell_complete=completer("node"))
-@click.option("--workers", type=int, default=0, metavar="N", help="Processes; 0 is one for each CPU.")
+@click.option("--workers", type=Whole(0), default=0, metavar="N", help="Processes; 0 is one for each CPU.")
 @click.option("--system", "contexts", flag_value="system", help="Only system overlays.")
 @click.option("--runtime", "contexts", flag_value="runtime", help="Only runtime overlays.")
 @click.option("-n", "--dry-run", is_flag=True, help="Only say what would change on how many nodes.")
@@ -416,15 +418,12 @@ def build(
 
 
 def octal(text: str) -> int:
+    from wwfast.config import checks
     from wwfast.errors import UsageError
 
-    try:
-        mode = int(text, 8)
-    except ValueError:
-        mode = -1
-    if not 0 <= mode <= 0o7777:
-        raise UsageError(f"{text!r} is not an octal mode", hint="for example 0644")
-    return mode
+    if wrong := checks.mode(text):
+        raise UsageError(wrong, hint="for example 0644")
+    return int(text, 8)
 
 
 for alias, name in (

@@ -5,10 +5,11 @@ from __future__ import annotations
 import click
 
 from wwfast.cli.context import App, pass_app
+from wwfast.cli.numbers import Whole
 
 
 @click.command(epilog="Example: wwfast clean --dry-run")
-@click.option("--keep", "keep_mib", type=click.IntRange(min=0), default=0, metavar="MIB", help="Leave this much.")
+@click.option("--keep", "keep_mib", type=Whole(0), default=0, metavar="MIB", help="Leave this much.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
 @pass_app
 def clean(app: App, keep_mib: int, dry_run: bool) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from wwfast.cli.context import App, pass_app
+from wwfast.cli.numbers import Whole
 from wwfast.net.names import REASON, tame
 
 LOCAL = "127.0.0.1"
@@ -19,12 +20,22 @@ LOCAL = "127.0.0.1"
 @click.command(epilog="Example: wwfast node status 'n[001-040]' --failed")
 @click.argument("pattern", nargs=-1)
 @click.option("-w", "--watch", is_flag=True, help="Show it again and again until interrupted.")
-@click.option("-U", "--update", metavar="MS", default=500, show_default=True, help="Milliseconds between two looks.")
+@click.option(
+    "-U",
+    "--update",
+    type=Whole(1, 3_600_000),
+    metavar="MS",
+    default=500,
+    show_default=True,
+    help="Milliseconds between two looks.",
+)
 @click.option("--failed", is_flag=True, help="Only nodes that failed or stand still.")
 @click.option("-u", "--unknown", is_flag=True, help="Only nodes never seen, and addresses of no node.")
 @click.option("-l", "--last", is_flag=True, help="Sort by the time of the last contact.")
 @click.option("-r", "--reverse", is_flag=True, help="Reverse the order.")
-@click.option("-t", "--time", "within", type=int, default=0, metavar="S", help="Only nodes seen in the last S seconds.")
+@click.option(
+    "-t", "--time", "within", type=Whole(0), default=0, metavar="S", help="Only nodes seen in the last S seconds."
+)
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @pass_app
 def status(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import time
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from wwfast.cli.numbers import Real, Whole
 from wwfast.cli.output import dump_json, table
 from wwfast.config import checks
 from wwfast.errors import UsageError, WwfastError
@@ -19,25 +19,17 @@ if TYPE_CHECKING:
     from wwfast.storm.report import Report
 
 
-class Number(click.FloatRange):
-    """One that a range holds; "not a number" is beyond no end of it."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        found = super().convert(value, param, ctx)
-        return self.fail(f"{value!r} is not a valid float.", param, ctx) if math.isnan(found) else found
-
-
 @click.command(epilog="Example: wwfast storm --nodes 1000 --png storm.png")
-@click.option("-n", "--nodes", default=200, show_default=True, type=click.IntRange(1, 60_000), help="How many.")
+@click.option("-n", "--nodes", default=200, show_default=True, type=Whole(1, 60_000), help="How many.")
 @click.option("--profile", default="bios", show_default=True, type=click.Choice(["bios", "uefi"]), help="Firmware.")
 @click.option(
-    "--jitter", default=0.0, type=Number(0, 86_400), metavar="S", help="Switch the nodes on over so many seconds."
+    "--jitter", default=0.0, type=Real(0, 86_400), metavar="S", help="Switch the nodes on over so many seconds."
 )
 @click.option(
     "--rate",
     default=2.5,
     show_default=True,
-    type=Number(0, 10_000),
+    type=Real(0, 10_000),
     metavar="GBIT",
     help="Rate of the link; 0: not shaped.",
 )
@@ -45,23 +37,23 @@ class Number(click.FloatRange):
     "--image-size",
     default=32,
     show_default=True,
-    type=click.IntRange(1, 65_536),
+    type=Whole(1, 65_536),
     metavar="MIB",
     help="Size of the image.",
 )
 @click.option("--dhcp", is_flag=True, help="From the firmware's DHCP on: then TFTP, then iPXE's DHCP.")
-@click.option("--clusters", default=1, show_default=True, type=click.IntRange(1), help="Clusters that share the link.")
-@click.option("--racks", type=click.IntRange(1, 256), help="In racks, each behind a link of its own.")
+@click.option("--clusters", default=1, show_default=True, type=Whole(1), help="Clusters that share the link.")
+@click.option("--racks", type=Whole(1, 256), help="In racks, each behind a link of its own.")
 @click.option("--caches", type=click.Choice(["nginx", "none"]), default="none", show_default=True, help="In each rack.")
 @click.option(
     "--head-rate",
     default=2.5,
     show_default=True,
-    type=Number(0, 10_000),
+    type=Real(0, 10_000),
     metavar="GBIT",
     help="Of the head's link, with --racks.",
 )
-@click.option("--heads", type=click.IntRange(1, 8), default=1, show_default=True, help="Servers, with --racks.")
+@click.option("--heads", type=Whole(1, 8), default=1, show_default=True, help="Servers, with --racks.")
 @click.option("--fail", metavar="head[N]@S", help="Head N (1) falls silent after S seconds; kill[N]@S: is killed.")
 @click.option("--png", type=click.Path(path_type=Path), metavar="FILE", help="Draw how many nodes are through.")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")

@@ -7,11 +7,13 @@ leaves the image as it was.
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from wwfast.config import checks
 from wwfast.errors import WwfastError
 from wwfast.images.sources.importing import copy_tree
 from wwfast.images.store import ImageStore
@@ -19,6 +21,7 @@ from wwfast.paths import Paths
 from wwfast.system import files, locks, within, work
 
 CAPABILITY = "security.capability"
+ID = re.compile(r"[0-9]{1,18}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +44,12 @@ class Table:
         for line in text.splitlines():
             parts = line.split(":")
             name = parts[0]
-            if len(parts) != fields or not name or name[0] in "+-" or not parts[2].isdecimal() or name in lines:
+            if len(parts) != fields or not name or name[0] in "+-" or name in lines:
+                continue
+            if not ID.fullmatch(parts[2]) or checks.owner(str(number := int(parts[2]))):
                 continue
             lines[name] = line
-            ids[name] = int(parts[2])
+            ids[name] = number
         return cls(kind, lines, ids)
 
     def text(self) -> str:

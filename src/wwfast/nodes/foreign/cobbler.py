@@ -204,6 +204,6 @@ class System:
             tags |= {key: value for key, _, value in pairs if value}
             taken.add("bonding_opts")
         below, dot, number = name.rpartition(".")
-        if dot and number.isdigit() and kind not in BONDED:
+        if dot and number.isascii() and number.isdigit() and kind not in BONDED:
             tags |= {"parent_device": below, "vlan_id": number}
         return tags

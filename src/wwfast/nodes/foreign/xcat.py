@@ -275,7 +275,7 @@ class Node:
         if self.said.get(f"nictypes.{name}", "").lower() == "vlan":
             tail = name.rpartition(".")[2]
             tags = self.nic(name).setdefault("tags", {})
-            tags |= {"parent_device": below[0]} | ({"vlan_id": tail} if tail.isdigit() else {})
+            tags |= {"parent_device": below[0]} | ({"vlan_id": tail} if tail.isascii() and tail.isdigit() else {})
         else:
             for each in below:
                 self.nic(each).setdefault("tags", {})["master"] = name

@@ -127,7 +127,7 @@ def mac(value: object, sep: str = ":") -> str:
 
 def natsort(values: Iterable[object]) -> list[object]:
     def key(value: object) -> list[tuple[int, int, str]]:
-        return [(0, int(p), "") if p.isdigit() else (1, 0, p) for p in re.split(r"(\d+)", text(value)) if p]
+        return [(0, int(p), "") if p.isdecimal() else (1, 0, p) for p in re.split(r"(\d+)", text(value)) if p]
 
     return sorted(values, key=key)
 

@@ -80,7 +80,7 @@ class Printf:
             return True
         self._reordered = True
         number = brackets[1:-1]
-        if number.isdigit() and 1 <= int(number) <= len(self._values):
+        if number.isascii() and number.isdigit() and 1 <= int(number) <= len(self._values):
             self._next = int(number) - 1
             return True
         return False
