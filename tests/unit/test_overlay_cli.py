@@ -170,6 +170,27 @@ def test_overlay_import_reads_a_pipe_to_its_end(
     assert not (site / "base/rootfs/etc/x").exists()
 
 
+def test_overlay_import_goes_to_the_path_that_was_said(
+    run: Run, site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the file and the directories above it are on this server; the content is what they lead to."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real/file").write_text("content")
+    (tmp_path / "dir").symlink_to("real")
+    (tmp_path / "link").symlink_to("dir/file")
+    monkeypatch.chdir(tmp_path)
+    for said, path in (
+        (f"{tmp_path}/link", "link"),
+        (f"{tmp_path}/dir/file", "dir/file"),
+        ("./real/../link", "link"),
+        ("link", "link"),
+    ):
+        ok(run(f"import -p -o base {said}"))
+        made = site / f"base/rootfs{tmp_path}/{path}"
+        assert (made.is_symlink(), made.read_text()) == (False, "content"), said
+        made.unlink()
+
+
 def test_overlay_modes_never_go_through_a_link_out_of_the_overlay(run: Run, site: Path, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir(mode=0o711)

@@ -133,7 +133,7 @@ def import_file(paths: Paths, name: str, source: Path, new: str | None, *, overw
     data, mode = _content(source)
     stream = mode is None
     with changing(paths, name) as overlay:
-        target = overlay.inside(new if new is not None else str(source.resolve()))
+        target = overlay.inside(new if new is not None else os.path.abspath(source))  # noqa: PTH100 - resolve() follows links
         if target.is_dir() or (new or "").endswith("/"):
             if stream:
                 raise UsageError(f"{new} is a directory, and {source} has no name", hint="name the file")
