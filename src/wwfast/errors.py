@@ -5,6 +5,11 @@ from __future__ import annotations
 import errno
 
 
+def as_text(said: str) -> str:
+    """Names of files need not be UTF-8; what is told of them is, for a node that asked, a log and JSON."""
+    return said.encode(errors="backslashreplace").decode()
+
+
 class WwfastError(Exception):
     """A failure an admin can act on; the CLI prints it without a traceback and exits with `exit_code`.
 
@@ -14,9 +19,9 @@ class WwfastError(Exception):
     exit_code = 1
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message = as_text(message)
+        super().__init__(self.message)
+        self.hint = as_text(hint) if hint is not None else None
 
 
 class UsageError(WwfastError):

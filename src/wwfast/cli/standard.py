@@ -35,7 +35,8 @@ def stand() -> None:
     was = sys.stdout
     if isinstance(was, io.TextIOWrapper) and was is sys.__stdout__:
         raw = io.BufferedWriter(Output(was.fileno(), "w", closefd=False))
-        sys.stdout = io.TextIOWrapper(raw, was.encoding, was.errors, line_buffering=was.line_buffering)
+        # A name of a file that is no text costs no command what it has to say; in JSON this is how it is written.
+        sys.stdout = io.TextIOWrapper(raw, was.encoding, "backslashreplace", line_buffering=was.line_buffering)
 
 
 def drop() -> None:

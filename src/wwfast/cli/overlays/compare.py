@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable, Iterator, Sequence
 
 from wwfast.errors import NotFoundError, WwfastError
@@ -77,7 +78,7 @@ def _facts(item: Item) -> str:
 
 
 def _content(item: Item) -> bytes:
-    return item.target.encode() if item.kind == LINK else item.read()
+    return os.fsencode(item.target) if item.kind == LINK else item.read()
 
 
 def _data(file: File | None) -> bytes:

@@ -92,7 +92,7 @@ class Item:
         """xxh3-128 of the content of a file, of the target of a link. Raises OSError, Replaced; ConfigError where no
         node can be sent it, before all of it is read."""
         if self.kind == LINK:
-            return xxhash.xxh3_128_digest(self.target.encode())
+            return xxhash.xxh3_128_digest(os.fsencode(self.target))
         if self.signature.size > SIZE_MAX:
             told = f"{self.source} is larger than 4 GiB - 1, the most an initramfs can carry"
             raise ConfigError(told, hint="keep it on shared storage")

@@ -6,6 +6,7 @@ items adds to the stack without it is `difference`: so an archive can be cut int
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -68,7 +69,7 @@ def apply_static(stack: Stack, item: Item, overlay: str) -> None:
     if item.kind == LINK:
         if old is not None:
             stack.setdefault(path + BACKUP, old)
-        stack[path] = Entry(LINK, item.mode, item.uid, item.gid, item.target.encode())
+        stack[path] = Entry(LINK, item.mode, item.uid, item.gid, os.fsencode(item.target))
         return
     mode = old.mode if old is not None and old.kind == FILE else item.mode
     stack[path] = Entry(FILE, mode, item.uid, item.gid, StaticContent(item.digest, str(item.source)))

@@ -27,7 +27,7 @@ from wwfast.nodes.model import Node
 from wwfast.overlays.making import worker
 from wwfast.overlays.making.index import Shared
 from wwfast.overlays.making.messages import PAGE, Answer, Message, answers, framed, received, said
-from wwfast.system import run
+from wwfast.system import records, run
 
 HELD_UP = 0.5  # seconds after which a worker that answers nothing counts no more, and another one may be started
 NICE = 10  # of a server's workers, below the server: with one core an edit was taken in after 1.3 s
@@ -223,7 +223,7 @@ class Hand:
                 if together:
                     raise Stalled
                 self.lower()
-            found: list[Answer] = answers.decode(received(self._read))
+            found: list[Answer] = records.unpacked(received(self._read), answers)
             return found
         except TimeoutError as error:
             raise Died(-1, self.end()[1]) from error

@@ -19,6 +19,7 @@ import xxhash
 
 from wwfast.overlays.making.store import Store
 from wwfast.overlays.templates.data import Rests, digest
+from wwfast.system import records
 from wwfast.system.files import fill
 
 MAGIC = b"\xf7rec"  # text of no encoding: where the next record begins is found behind damage, too
@@ -67,7 +68,7 @@ T = TypeVar("T")
 _rests = msgspec.msgpack.Decoder(Rests)
 _shared = msgspec.msgpack.Decoder(Shared)
 _record = msgspec.msgpack.Decoder(Record)
-_encode = msgspec.msgpack.Encoder().encode
+_encode = records.packer()
 
 
 class Index:
@@ -111,7 +112,7 @@ class Index:
         """The name under which they are found."""
         name = xxhash.xxh3_128_digest(encoded)
         if name not in self._rests:
-            self._rests[name] = _rests.decode(encoded)
+            self._rests[name] = records.unpacked(encoded, _rests)
             self._put(name, encoded)
         return name
 
@@ -121,7 +122,7 @@ class Index:
             self.refresh()
             value = self._values.get(key)
         try:
-            return None if value is None else decoder.decode(value)
+            return None if value is None else records.unpacked(value, decoder)
         except msgspec.DecodeError:
             return None
 

@@ -6,6 +6,7 @@ them there is one page of memory for each worker: it says there which template i
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from mmap import mmap
 from typing import Any
@@ -18,6 +19,7 @@ from wwfast.overlays.files.stack import Output
 from wwfast.overlays.making.index import Shared
 from wwfast.overlays.templates.data import Seen
 from wwfast.overlays.templates.ipxe import Expanded
+from wwfast.system import records
 
 PAGE = 4096
 LARGEST = 1 << 30  # bytes of a message
@@ -148,7 +150,7 @@ class Asked(Message):
 
 
 Question = Begin | Know | Look | Asked
-encode = msgspec.msgpack.Encoder(enc_hook=str).encode
+encode = records.packer()
 questions = msgspec.msgpack.Decoder(Question)
 answers = msgspec.msgpack.Decoder(list[Answer])
 
@@ -169,7 +171,7 @@ def received(read: Callable[[int], bytes]) -> bytes:
 
 def marked(where: str) -> bytes:
     """What a worker writes into the page that it shares with whoever ends it, before it runs a template."""
-    data = where.encode()[: PAGE - 2]
+    data = os.fsencode(where)[: PAGE - 2]
     return len(data).to_bytes(2, "little") + data
 
 

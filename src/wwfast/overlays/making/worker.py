@@ -64,6 +64,7 @@ from wwfast.overlays.templates.ipxe import Writer
 from wwfast.overlays.templates.render import Code, Template
 from wwfast.overlays.templates.sources import Sources
 from wwfast.paths import Paths
+from wwfast.system import records
 from wwfast.system.files import fill
 from wwfast.system.run import forked
 
@@ -425,7 +426,7 @@ def serve(source: int, sink: int, mark: mmap | bytearray, worker: Worker | None 
     fresh = True
     with open(source, "rb") as asked:
         while data := received(asked.read):
-            message = questions.decode(data)
+            message = records.unpacked(data, questions)
             if isinstance(message, Begin):
                 worker = Worker(message, mark, worker.cluster if worker else None)
             assert worker is not None

@@ -19,6 +19,7 @@ from jinja2.utils import missing
 from wwfast._ext.attributes import WHOLE, Lookup, Reader, View
 from wwfast.config.settings import Conf
 from wwfast.nodes.model import Disk, Ipmi, NetDev, Node
+from wwfast.system import records
 
 SERVER = (
     "ipaddr",
@@ -46,7 +47,7 @@ ALIASES = {"hostname": "id", "container_name": "image_name"}
 
 # What was looked at of files (see sources.Dependency), and the digest of what was seen.
 Seen = tuple[tuple[tuple[str, str, str], bytes], ...]
-_encode = msgspec.msgpack.Encoder(order="deterministic", enc_hook=str).encode
+_encode = records.packer("deterministic")
 
 
 def digest(value: object) -> bytes:
