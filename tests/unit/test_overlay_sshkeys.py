@@ -66,7 +66,7 @@ def test_configure_ssh_refuses_an_unknown_kind(paths: Paths, capsys: pytest.Capt
     with pytest.raises(WwfastError, match="ssh-keygen failed"):
         make_host_keys(paths, ["nothing"])
     assert not (paths.etc / "keys").exists()
-    assert run(paths, "configure", "ssh", "-t", "ed25519", "-t", "nothing") == 1
+    assert run(paths, "configure", "ssh", "-t", "ed25519", "-t", "nothing") == 2
     assert "'nothing' is no type of SSH keys" in capsys.readouterr().err
     paths.conf.write_text("ssh: {key types: [ed25519, rot13]}\n")
     assert run(paths, "configure", "ssh") == 1
