@@ -5,7 +5,7 @@ Nothing here prints or asks; what is to be told is told by `warn`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,8 +68,10 @@ class Entries:
         counted = first if self.section == NODES else {}
 
         def edit(draft: Draft) -> None:
+            seen: set[str] = set()
             for index, name in enumerate(names):
-                self._addable(draft, name, names[:index])
+                self._addable(draft, name, seen)
+                seen.add(name)
                 for flag, address in counted.items():
                     request.values[flag] = change.following(address, index)
                 tree: dict[str, Any] = {}
@@ -80,7 +82,7 @@ class Entries:
 
         return edit
 
-    def _addable(self, draft: Draft, name: str, before: Sequence[str]) -> None:
+    def _addable(self, draft: Draft, name: str, before: Set[str]) -> None:
         if wrong := NAMES[self.section](name):
             raise UsageError(f"{self.noun} {wrong}")
         if name in before:
@@ -186,7 +188,8 @@ class Entries:
 
 def places(data: bytes, name: str) -> Place:
     """Where a text of entries says something."""
-    return lambda entry, path: f"{name}:{yaml.locate(data, (entry, *path))}: "
+    positions = yaml.Positions(data)
+    return lambda entry, path: f"{name}:{positions.line((entry, *path))}: "
 
 
 def nowhere(_entry: str, _path: tuple[str | int, ...]) -> str:

@@ -385,8 +385,9 @@ def parse(data: bytes, paths: Paths) -> Settings:
         raise ConfigError(f"{name}: must be a map of keys, not {shape(tree)}")
     cleaner = Cleaner()
     clean = cleaner.struct(tree or {}, fields(Settings), ())
+    positions = yaml.Positions(data)
     said = [
-        (issue, f"{name}:{yaml.locate(data, issue.path)}: {issue}{former.hint(issue.path)}") for issue in cleaner.issues
+        (issue, f"{name}:{positions.line(issue.path)}: {issue}{former.hint(issue.path)}") for issue in cleaner.issues
     ]
     wrong = [text for issue, text in said if issue.fatal or not issue.message.startswith("unknown key")]
     if wrong:

@@ -20,6 +20,7 @@ from wwfast.errors import ConfigError
 
 __all__ = [
     "Plain",
+    "Positions",
     "Quoted",
     "Tree",
     "YamlError",
@@ -129,30 +130,48 @@ def foreign(text: str, name: str) -> Tree:
 
 
 def compose(data: bytes) -> Any:
-    """The same with positions, see _ext.yamlevents; for editors and for locate()."""
+    """The same with positions, see _ext.yamlevents; for editors and for Positions."""
     return yamlevents.compose(data)
 
 
-def locate(data: bytes, path: Sequence[str | int]) -> int:
-    """The line (from 1) where `path` stands; the deepest part of it that exists, 1 for an empty text.
+class Positions:
+    """Where the places of a text stand, to word errors: composed when first asked, once for however many."""
 
-    Slow by design: called only to word an error.
-    """
-    try:
-        node = compose(data)
-    except yamlevents.Syntax:
-        return 1
-    line = 0
-    for step in path:
-        found = None
-        if node and node[0] == "map":
-            found = next((pair for pair in node[6] if pair[0][6] == step or (pair[0][6] is None and step == "")), None)
-        elif node and node[0] == "list" and isinstance(step, int) and step < len(node[6]):
-            found = (node[6][step], node[6][step])
-        if found is None:
-            break
-        line, node = found[0][1], found[1]
-    return int(line) + 1
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self._keys: dict[int, dict[str, Any]] = {}  # of each map that was looked into
+
+    @functools.cached_property
+    def _root(self) -> Any:
+        try:
+            return compose(self.data)
+        except yamlevents.Syntax:
+            return None
+
+    def line(self, path: Sequence[str | int]) -> int:
+        """The line (from 1) where `path` stands; the deepest part of it that exists, 1 for an empty text."""
+        node, line = self._root, 0
+        for step in path:
+            found = None
+            if node and node[0] == "map":
+                found = self._pairs(node).get(str(step))
+            elif node and node[0] == "list" and isinstance(step, int) and step < len(node[6]):
+                found = (node[6][step], node[6][step])
+            if found is None:
+                break
+            line, node = found[0][1], found[1]
+        return int(line) + 1
+
+    def _pairs(self, node: Any) -> dict[str, Any]:
+        pairs = self._keys.get(id(node))
+        if pairs is None:
+            pairs = self._keys[id(node)] = {str(pair[0][6] or ""): pair for pair in reversed(node[6])}
+        return pairs
+
+
+def locate(data: bytes, path: Sequence[str | int]) -> int:
+    """The line of one place, for one error; `Positions` for many."""
+    return Positions(data).line(path)
 
 
 INTEGER = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")

@@ -93,7 +93,7 @@ class Snapshot:
         self.number = next(self._numbers)
         self.source = source
         self._lock = threading.RLock()
-        self._problems: dict[tuple[str, str], list[Problem]] = {}
+        self._problems: dict[tuple[str, str], dict[Problem, None]] = {}  # each said once
         self._cleaner = Cleaner()
         self._bases: dict[tuple[str, ...], merge.Base] = {}
         self._nodes: dict[str, Node | None] = {}
@@ -178,9 +178,7 @@ class Snapshot:
         self._note(Problem(kind, name, message, fatal, mismatch))
 
     def _note(self, problem: Problem) -> None:
-        known = self._problems.setdefault((problem.kind, problem.id), [])
-        if problem not in known:
-            known.append(problem)
+        self._problems.setdefault((problem.kind, problem.id), {})[problem] = None
 
     def _shared(self, node: Node, what: str, first: Node) -> None:
         self._note(Problem("node", node.id, f"{what} also belongs to node {first.id}", rival=first.id))
@@ -289,6 +287,7 @@ class Snapshot:
                             node = self._nodes.get(name) or self._node(name)
                             if node is not None:
                                 nodes.append(node)
+                    self.source.forget()
                     nodes.sort(key=attrgetter("cluster_name", "id"))
                     self._sorted = [node.id for node in nodes]
         return self._sorted

@@ -282,7 +282,8 @@ def faults(before: Tree, after: Tree) -> list[Issue]:
     old, new = Cleaner(), Cleaner()
     old.struct(copy.deepcopy(before), SCHEMA, ())
     new.struct(copy.deepcopy(after), SCHEMA, ())
-    return [issue for issue in new.issues if issue not in old.issues]
+    known = set(old.issues)
+    return [issue for issue in new.issues if issue not in known]
 
 
 def spelled(keys: tuple[str, ...]) -> str:

@@ -101,6 +101,7 @@ class Source:
     digest: str
     trees: dict[str, Mapping[str, Tree]]
     _counted: tuple[int, int] = (0, 0)  # a place in the text, and the line ends before it
+    _placed: tuple[bytes, yaml.Positions] | None = None  # the text in which a place was last asked for
 
     @classmethod
     def parse(cls, data: bytes, name: str, former: Source | None = None) -> Source:
@@ -200,10 +201,10 @@ class Source:
         return rewrite(self.data.decode(), old, new, schema, 2).encode()
 
     def line(self, section: str, name: str, *path: str | int) -> int:
-        """The line of a place, from 1; slow, for messages."""
+        """The line of a place, from 1; for messages. Who has asked for many may `forget` what that rests on."""
         fragment = self.fragment(section, name)
         if fragment is None:
-            return yaml.locate(self.data, (section, name, *path))
+            return self._positions(self.data).line((section, name, *path))
         entries = self.trees[section]
         assert isinstance(entries, Entries)
         start = entries.ranges[name][0]
@@ -211,7 +212,17 @@ class Source:
         place, lines = self._counted if self._counted[0] <= start else (0, 0)
         lines += self.data.count(b"\n", place, start)
         self._counted = (start, lines)
-        return lines + yaml.locate(fragment, (name, *path))
+        return lines + self._positions(fragment).line((name, *path))
+
+    def _positions(self, text: bytes) -> yaml.Positions:
+        placed = self._placed
+        if placed is None or placed[0] != text:
+            placed = self._placed = (text, yaml.Positions(text))
+        return placed[1]
+
+    def forget(self) -> None:
+        """Let go of a text with all its places, several times its size."""
+        self._placed = None
 
 
 def cut(data: bytes, name: str, former: Source | None = None) -> dict[str, Mapping[str, Tree]] | None:

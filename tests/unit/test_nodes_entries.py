@@ -1,0 +1,84 @@
+"""Commands on entries of nodes.conf: what they cost, what they keep, what they refuse."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from support.commands import Run, runner
+from wwfast.nodes.edit.store import Store
+from wwfast.nodes.registry import Snapshot
+from wwfast.nodes.text.source import NODES, Source
+from wwfast.paths import Paths
+
+
+@pytest.fixture
+def run(paths: Paths, capsys: pytest.CaptureFixture[str]) -> Run:
+    return runner(paths, capsys)
+
+
+@pytest.fixture
+def editor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Make $EDITOR one that runs a command of the shell on the file "$1"."""
+
+    def becomes(script: str) -> None:
+        (tmp_path / "editor").write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / "editor").chmod(0o755)
+        monkeypatch.setenv("EDITOR", str(tmp_path / "editor"))
+
+    return becomes
+
+
+def entries(count: int) -> str:
+    """Nodes with a fault each."""
+    return "".join(f"n{i}:\n  network devices:\n    d:\n      ipaddr: 10.0.0.x\n" for i in range(count))
+
+
+def devices(count: int) -> str:
+    """A node with as many faults."""
+    return "n1:\n  network devices:\n" + "".join(f"    d{i}:\n      ipaddr: 10.0.0.x\n" for i in range(count))
+
+
+def imported(paths: Paths, text: str) -> None:
+    from wwfast.api.entries import Entries, places, wrong_values
+
+    taken = Entries(NODES, print).parse(text.encode(), "b.yaml")
+    found = wrong_values({(NODES, name): (None, tree) for name, tree in taken.items()}, places(text.encode(), "b.yaml"))
+    assert found[-1].startswith(f"b.yaml:{text.count(chr(10))}: "), "the last line is the last fault"
+
+
+def read(paths: Paths, text: str, head: str = "") -> None:
+    whole = head + "nodes:\n" + "".join(f"  {line}\n" for line in text.splitlines())
+    found = Snapshot(Source.parse(whole.encode(), "nodes.conf")).problems
+    assert f"nodes.conf:{whole.count(chr(10))}: " in str(found[-1])
+
+
+def read_anchored(paths: Paths, text: str) -> None:
+    read(paths, text, "nodeprofiles:\n  p: &p {comment: x}\n  q: *p\n")
+
+
+def added(paths: Paths, text: str) -> None:
+    from wwfast.api.entries import Entries
+    from wwfast.nodes.edit.change import Request
+
+    names = [f"n{i}" for i in range(4 * text.count("ipaddr"))]
+    assert len(Store(paths).draft(Entries(NODES, print).add(names, Request()))[0].changes()) == len(names)
+
+
+@pytest.mark.parametrize("text", [entries, devices])
+@pytest.mark.parametrize("way", [imported, read, read_anchored, added])
+def test_entries_cost_what_they_are_long_however_many_are_wrong(
+    paths: Paths, text: Callable[[int], str], way: Callable[[Paths, str], None]
+) -> None:
+    def spent(count: int) -> float:
+        given = text(count)
+        begun = time.thread_time()
+        way(paths, given)
+        return time.thread_time() - begun
+
+    spent(10)
+    few, many = min(spent(300) for _ in range(3)), spent(2400)
+    assert many < 24 * few + 0.2, f"eight times as many: {few:.3f} s, {many:.3f} s"
