@@ -24,7 +24,7 @@ def one(data: bytes) -> None:
         trees = {section: dict(source.trees[section]) for section in SECTIONS}
     except WwfastError:
         return
-    assert trees == {section: dict(tree) for section, tree in whole(text, "nodes.conf").items()}
+    assert trees == {section: dict(tree) for section, tree in whole(text, "nodes.conf")[0].items()}
     names = list(trees[NODES])
     draft = Draft(source)
     expected = dict(trees[NODES])

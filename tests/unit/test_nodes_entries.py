@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -82,3 +83,46 @@ def test_entries_cost_what_they_are_long_however_many_are_wrong(
     spent(10)
     few, many = min(spent(300) for _ in range(3)), spent(2400)
     assert many < 24 * few + 0.2, f"eight times as many: {few:.3f} s, {many:.3f} s"
+
+
+ENTRY = "n1: {comment: x}"
+AT_TOP = {
+    "node": ("node", "error: {conf}:1: unknown key 'node', did you mean 'nodes'?", "{" + ENTRY + "}"),
+    "capital": ("Nodes", "error: {conf}:1: unknown key 'Nodes', did you mean 'nodes'?", "{n1: {}, n2: }"),
+    "capitals": ("NODES", "error: {conf}:1: unknown key 'NODES', did you mean 'nodes'?", "{" + ENTRY + "}"),
+    "profiles": ("profiles", "error: {conf}:1: unknown key 'profiles', did you mean 'nodeprofiles'?", "{p: {}}"),
+    "hosts": ("hosts", "error: {conf}:1: unknown key 'hosts' (kept, but not used)", "{" + ENTRY + "}"),
+    "words": ("owner", "warning: {conf}:1: unknown key 'owner' (kept, but not used)", "{room: {door: 5}}"),
+    "text": ("nod", "warning: {conf}:1: unknown key 'nod', did you mean 'nodes'?", "5"),
+}
+
+
+@pytest.mark.parametrize("kind", AT_TOP)
+def test_nodes_key_at_the_top_that_nobody_reads_is_told(paths: Paths, run: Run, kind: str) -> None:
+    key, message, value = AT_TOP[kind]
+    message = message.format(conf=paths.nodes_conf)
+    paths.nodes_conf.write_text(f"{key}: {value}\nnodes: {{h1: {{}}}}\n")
+    for command in ("node list", "node list h1", "profile list"):
+        assert run(*command.split())[::2] == (0, message + "\n"), command
+    level, _, said = message.partition(": ")
+    out = run("doctor", "--json")[1]
+    found = next(it for it in json.loads(out) if it["check"] == "nodes.conf")
+    assert (found["level"], found["message"]) == (level, said)
+    assert run("node", "set", "h1", "--comment", "x", "--yes")[0] == 0
+    assert f"{key}: {value}\n" in paths.nodes_conf.read_text()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "WW_INTERNAL: 45",
+        "x-site: {n1: {comment: x}}",
+        ".anchors: {n1: {comment: x}}",
+        "common: &common {n1: {comment: x}}",
+        "common:\n  net: &net {mtu: 9000}\n  all: [&one {comment: x}]",
+    ],
+)
+def test_nodes_key_at_the_top_that_somebody_meant_so_is_not_told(paths: Paths, run: Run, line: str) -> None:
+    paths.nodes_conf.write_text(f"{line}\nnodes: {{h1: {{}}}}\n")
+    assert run("node", "list")[::2] == (0, "")
+    assert not Snapshot(Source.read(paths.nodes_conf)).problems

@@ -281,9 +281,7 @@ class Adoption:
         snapshot = self.site.snapshot
         problems = snapshot.problems
         for problem in problems[:TOLD]:
-            plan.todo.append(
-                Finding(f"{problem.kind} {problem.id}", problem.message, f"wwfast {problem.kind} edit {problem.id}")
-            )
+            plan.todo.append(Finding(f"{problem.kind} {problem.id}".strip(), problem.message, problem.mend))
         if len(problems) > TOLD:
             plan.todo.append(Finding("nodes.conf", f"{len(problems) - TOLD} more of this kind", "wwfast doctor"))
         plan.same.append(f"nodes: {len(snapshot.nodes)} nodes, {len(snapshot.profiles)} profiles")

@@ -11,7 +11,7 @@ import difflib
 import functools
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
@@ -332,7 +332,7 @@ def shape(value: Tree) -> str:
     return "a list" if isinstance(value, list) else "empty" if value is None else checks.shown(value)
 
 
-def unknown(key: str, schema: Fields) -> str:
+def unknown(key: str, schema: Collection[str]) -> str:
     """`unknown key 'ipadr', did you mean 'ipaddr'?`"""
-    close = difflib.get_close_matches(key, schema, n=1, cutoff=0.7)
+    close = [it for word in (key, key.lower()) for it in difflib.get_close_matches(word, schema, n=1, cutoff=0.7)]
     return f"unknown key {checks.shown(key)}" + (f", did you mean '{close[0]}'?" if close else " (kept, but not used)")

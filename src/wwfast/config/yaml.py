@@ -150,6 +150,13 @@ class Positions:
 
     def line(self, path: Sequence[str | int]) -> int:
         """The line (from 1) where `path` stands; the deepest part of it that exists, 1 for an empty text."""
+        return self._at(path)[0]
+
+    def anchored(self, path: Sequence[str | int]) -> bool:
+        """Whether others can refer to what stands there: to it as a whole, or to each of its parts."""
+        return anchored(self._at(path)[1])
+
+    def _at(self, path: Sequence[str | int]) -> tuple[int, Any]:
         node, line = self._root, 0
         for step in path:
             found = None
@@ -160,13 +167,20 @@ class Positions:
             if found is None:
                 break
             line, node = found[0][1], found[1]
-        return int(line) + 1
+        return int(line) + 1, node
 
     def _pairs(self, node: Any) -> dict[str, Any]:
         pairs = self._keys.get(id(node))
         if pairs is None:
             pairs = self._keys[id(node)] = {str(pair[0][6] or ""): pair for pair in reversed(node[6])}
         return pairs
+
+
+def anchored(node: Any) -> bool:
+    """Of a composed value."""
+    kind, *_, value, anchor, _ = node
+    parts = [pair[1] for pair in value] if kind == "map" else value if kind == "list" else []
+    return bool(anchor) or (bool(parts) and all(map(anchored, parts)))
 
 
 def locate(data: bytes, path: Sequence[str | int]) -> int:

@@ -111,7 +111,7 @@ class Report:
     def problems(self) -> dict[str, str]:
         """What keeps nodes from getting what they should, though nobody asked yet: entries and overlays."""
         snapshot = self.registry.snapshot()
-        found = {problem.id: problem.message for problem in snapshot.problems}
+        found = {problem.id: problem.message for problem in snapshot.problems if problem.kind == "node"}
         for (node, _), failure in list(self.overlays.failures.items()):  # builders add to it meanwhile
             if node in snapshot.nodes:
                 found[node] = failure.message

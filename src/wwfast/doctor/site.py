@@ -189,18 +189,18 @@ def members(scene: Scene) -> list[Finding]:
 
 def registry(scene: Scene) -> list[Finding]:
     """What is wrong in nodes.conf; an entry that cannot be used is a node that does not boot."""
-    profiles, faults = [], []
+    others, faults = [], []
     for problem in scene.snapshot.problems:
         level = ERROR if problem.fatal else WARNING
-        edit = f"wwfast {problem.kind} edit {problem.id}"
+        edit = problem.mend
         if (profile := OF_PROFILE.search(problem.message)) is not None:
             edit = f"wwfast profile edit {profile[1]}"
         fix = former.COMMAND if former.HINT in problem.message else edit
-        if problem.kind == "profile":
-            profiles.append(Finding(level, "nodes.conf", str(problem), fix))
+        if problem.kind != "node":
+            others.append(Finding(level, "nodes.conf", str(problem), fix))
         elif scene.asked(problem.id):
             faults.append(Fault(problem.id, level, "nodes.conf", problem.message, fix))
-    return [*profiles, *grouped(faults)]
+    return [*others, *grouped(faults)]
 
 
 def names(scene: Scene) -> list[Finding]:

@@ -18,11 +18,12 @@ from typing import NamedTuple, cast
 
 from wwfast._ext.accept import accepts
 from wwfast.config import checks
-from wwfast.config.schema import Cleaner, Issue, plan
+from wwfast.config.schema import Cleaner, Issue, plan, unknown
+from wwfast.config.yaml import Tree
 from wwfast.errors import WwfastError
 from wwfast.nodes import former, merge
 from wwfast.nodes.model import Node, Profile, address, ethernet, mac
-from wwfast.nodes.text.source import NAMES, NODES, NOUN, PROFILES, Source
+from wwfast.nodes.text.source import NAMES, NODES, NOUN, PROFILES, SECTIONS, Source
 from wwfast.paths import Paths
 
 PLAN = plan(Node)
@@ -46,14 +47,21 @@ class Problem:
     """Something wrong with one entry. A fatal one keeps the entry out of service; the values of a mismatch are right,
     and do not fit together; a rival is the other node with the same address: either may be the one to change."""
 
-    kind: str  # node, profile
+    kind: str  # node, profile, or "" for what is of no entry
     id: str
     message: str
     fatal: bool = False
     mismatch: bool = False
     rival: str = ""
 
+    @property
+    def mend(self) -> str:
+        """The command for it."""
+        return f"wwfast {self.kind} edit {self.id}" if self.kind else f"correct {self.id} with an editor"
+
     def __str__(self) -> str:
+        if not self.kind:
+            return self.message
         return f"{self.kind} {self.id if self.id.isprintable() else checks.shown(self.id)}: {self.message}"
 
 
@@ -107,6 +115,7 @@ class Snapshot:
         self._own_profiles = {name: self._clean(PROFILES, name) for name in source.trees[PROFILES]}
         self._sound = self._own_profiles.keys() - self._bad
         self._check_profiles()
+        self._check_top()
         if previous is not None:
             self._inherit(previous)
 
@@ -214,6 +223,12 @@ class Snapshot:
             for word in own.get("profiles", ()):
                 if word.lstrip("~") not in self._own_profiles:
                     self._say("profile", name, f"no profile '{word.lstrip('~')}'")
+
+    def _check_top(self) -> None:
+        """A key that nobody reads hides what stands below it, for one letter that is wrong."""
+        for key, line in self.source.unread():
+            hidden = entries(self.source.others[key])
+            self._say("", self.source.name, f"{self.source.name}:{line}: {unknown(key, SECTIONS)}", fatal=hidden)
 
     def _base(self, words: tuple[str, ...] | list[str]) -> merge.Base:
         key = tuple(words)
@@ -331,6 +346,12 @@ class Snapshot:
             if bmc and bmc != "0.0.0.0" and (first := bmcs.setdefault(address(bmc), node)) is not node:
                 self._shared(node, f"BMC address {bmc}", first)
         self._macs = shown | self._macs
+
+
+def entries(tree: Tree) -> bool:
+    """Whether these are nodes or profiles by name, as far as one can tell."""
+    maps = [it or {} for it in tree.values()] if isinstance(tree, dict) else []
+    return bool(maps) and all(isinstance(it, dict) and (not it or it.keys() & merge.SCHEMA.keys()) for it in maps)
 
 
 class Registry:

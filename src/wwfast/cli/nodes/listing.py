@@ -6,7 +6,7 @@ are 0600 (a table can show what nodes.conf shows) and may be deleted any time.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,7 +19,7 @@ from wwfast.cli.output import table
 if TYPE_CHECKING:
     from wwfast.cli.context import App
     from wwfast.nodes.model import Node
-    from wwfast.nodes.registry import Snapshot
+    from wwfast.nodes.registry import Problem, Snapshot
 
 
 class Filter(NamedTuple):
@@ -78,14 +78,19 @@ def print_nodes(app: App, shape: str, patterns: Sequence[str], wanted: Filter) -
     else:
         entries = {node.id: views.plain(node) for node in nodes}
         (views.as_yaml if shape == "yaml" else views.as_json)(entries)
-    problems = [
-        f"{'error' if problem.fatal else 'warning'}: {problem}"
+    problems = told(
+        problem
         for problem in snapshot.found_problems()
-        if not patterns or problem.kind == "profile" or problem.id in snapshot.asked
-    ]
+        if not patterns or problem.kind != "node" or problem.id in snapshot.asked
+    )
     if keep:
         remember(place, Kept(snapshot.digest, wwfast.__version__, header, rows, problems))
     return problems, lost
+
+
+def told(problems: Iterable[Problem]) -> list[str]:
+    """What is wrong, as lines for standard error."""
+    return [f"{'error' if problem.fatal else 'warning'}: {problem}" for problem in problems]
 
 
 def recall(place: Path, conf: Path) -> Kept | None:

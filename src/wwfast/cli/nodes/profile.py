@@ -24,7 +24,7 @@ def profile() -> None:
 @pass_app
 def list_(app: App, names: tuple[str, ...], everything: bool, as_yaml: bool, as_json: bool) -> None:
     """List profiles."""
-    from wwfast.cli.nodes import views
+    from wwfast.cli.nodes import listing, views
     from wwfast.config import words
     from wwfast.errors import NotFoundError
     from wwfast.nodes import groups
@@ -40,6 +40,8 @@ def list_(app: App, names: tuple[str, ...], everything: bool, as_yaml: bool, as_
         views.profiles_all(snapshot, there)
     else:
         views.profiles(snapshot, there)
+    for problem in listing.told(problem for problem in snapshot.found_problems() if problem.kind == ""):
+        click.echo(problem, err=True)
     if lost:
         raise NotFoundError(groups.unknown(lost, "profile"), hint="wwfast profile list")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -27,6 +27,8 @@ NODES, PROFILES = "nodes", "nodeprofiles"
 SECTIONS = (PROFILES, NODES)
 NOUN = {NODES: "node", PROFILES: "profile"}
 NAMES = {NODES: checks.hostname, PROFILES: checks.name}  # what ids may be
+
+WAREWULFS = ("WW_INTERNAL",)  # what its own nodes.conf had beside the sections
 
 Range = tuple[int, int]
 #: The end of a document behind a line break that libyaml knows besides LF: alone it ends well, in a file it does not.
@@ -100,13 +102,16 @@ class Source:
     data: bytes
     digest: str
     trees: dict[str, Mapping[str, Tree]]
+    others: dict[str, Tree] = field(default_factory=dict)  # what else stands at the top
     _counted: tuple[int, int] = (0, 0)  # a place in the text, and the line ends before it
     _placed: tuple[bytes, yaml.Positions] | None = None  # the text in which a place was last asked for
 
     @classmethod
     def parse(cls, data: bytes, name: str, former: Source | None = None) -> Source:
         """Raises YamlError when the text is no YAML, ConfigError when it is not two maps of entries."""
-        return cls(name, data, cls.digest_of(data), cut(data, name, former) or whole(data, name))
+        sections = cut(data, name, former)
+        trees, others = (sections, {}) if sections is not None else whole(data, name)
+        return cls(name, data, cls.digest_of(data), trees, others)
 
     @classmethod
     def read(cls, path: Path, former: Source | None = None) -> Source:
@@ -214,6 +219,15 @@ class Source:
         self._counted = (start, lines)
         return lines + self._positions(fragment).line((name, *path))
 
+    def unread(self) -> Iterator[tuple[str, int]]:
+        """The keys at the top that nobody reads and nobody meant for himself, each with its line: not those that
+        Warewulf wrote, extensions (`x-...`, `.anchors`), and what is there to be referred to."""
+        for key in self.others:
+            if key not in WAREWULFS and not key.startswith(("x-", ".")):
+                positions = self._positions(self.data)
+                if not positions.anchored((key,)):
+                    yield key, positions.line((key,))
+
     def _positions(self, text: bytes) -> yaml.Positions:
         placed = self._placed
         if placed is None or placed[0] != text:
@@ -244,7 +258,8 @@ def cut(data: bytes, name: str, former: Source | None = None) -> dict[str, Mappi
     return dict(sections)
 
 
-def whole(data: bytes, name: str) -> dict[str, Mapping[str, Tree]]:
+def whole(data: bytes, name: str) -> tuple[dict[str, Mapping[str, Tree]], dict[str, Tree]]:
+    """The sections, and what else stands beside them."""
     top = yaml.load(data, name)
     if top is not None and not isinstance(top, dict):
         raise ConfigError(f"{name}: must be a map of nodeprofiles and nodes, not {shape(top)}")
@@ -255,4 +270,4 @@ def whole(data: bytes, name: str) -> dict[str, Mapping[str, Tree]]:
             line = yaml.locate(data, (section,))
             raise ConfigError(f"{name}:{line}: {section}: must be a map of names, not {shape(entries)}")
         sections[section] = Whole(entries or {})
-    return sections
+    return sections, {key: tree for key, tree in (top or {}).items() if key not in SECTIONS}
