@@ -126,3 +126,35 @@ def test_nodes_key_at_the_top_that_somebody_meant_so_is_not_told(paths: Paths, r
     paths.nodes_conf.write_text(f"{line}\nnodes: {{h1: {{}}}}\n")
     assert run("node", "list")[::2] == (0, "")
     assert not Snapshot(Source.read(paths.nodes_conf)).problems
+
+
+@pytest.mark.parametrize("form", ["everyday", "shared"])
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('a: "1"', "a: 1"),
+        ("a: 1", "a: '1'"),
+        ("a: true", 'a: "true"'),
+        ("a: [1, '2']", "a: [1, 2]"),
+        ('a: {b: "null"}', "a: {b: null}"),
+    ],
+)
+def test_nodes_quotes_of_free_data_are_a_change(
+    paths: Paths, run: Run, editor: Callable[[str], None], tmp_path: Path, form: str, old: str, new: str
+) -> None:
+    head = "nodeprofiles:\n  p: &p {comment: x}\n  q: *p\n" if form == "shared" else ""
+    text = f'{head}nodes:\n  n1:\n    comment: "5"\n    resources:\n      r:\n        {old}\n'
+    fresh = f"n1:\n  comment: 5\n  resources:\n    r:\n      {new}\n"
+    (tmp_path / "new.yaml").write_text(fresh)
+    editor(f'cp {tmp_path}/new.yaml "$1"')
+    wanted = Source.parse(f"nodes: {{n1: {{resources: {{r: {{{new}}}}}}}}}".encode(), "x")
+    for command in (f"node import {tmp_path}/new.yaml --replace --yes", "node edit n1 --yes"):
+        paths.nodes_conf.write_text(text)
+        status, out, err = run(*command.split())
+        assert (status, err) == (0, ""), command
+        shown = [line.split(None, 2) for line in out.splitlines()[2:-1]]
+        assert len(shown) == 1, "the comment says the same"
+        assert " ".join(shown[0]).startswith("node n1 resources[r].a")
+        assert Snapshot(Source.read(paths.nodes_conf)).nodes["n1"].resources == Snapshot(wanted).nodes["n1"].resources
+        assert paths.nodes_conf.read_text().startswith(text[: text.index("        a: ")])
+        assert run(*command.split())[1] == "no changes\n"

@@ -16,7 +16,7 @@ from wwfast.errors import ConfigError, NotFoundError, UsageError, WwfastError
 from wwfast.nodes import former, groups, hostlist
 from wwfast.nodes.edit import change
 from wwfast.nodes.edit.change import Request
-from wwfast.nodes.edit.store import Change, Draft, Key
+from wwfast.nodes.edit.store import Change, Draft, Key, differ
 from wwfast.nodes.merge import SCHEMA
 from wwfast.nodes.registry import Snapshot
 from wwfast.nodes.text.source import NAMES, NODES, NOUN, PROFILES, Source
@@ -126,11 +126,11 @@ class Entries:
 
     def edited(self, source: Source, before: Mapping[str, Tree], after: Mapping[str, Tree]) -> Change:
         """What somebody made of the entries `before`, as they stood in `source`. Refused when they changed since."""
-        changed = [name for name in {**before, **after} if before.get(name, ...) != after.get(name, ...)]
+        changed = [name for name in {**before, **after} if differ(before.get(name, ...), after.get(name, ...))]
 
         def edit(draft: Draft) -> None:
             now, then = draft.source.trees[self.section], source.trees[self.section]
-            if lost := [name for name in changed if now.get(name, ...) != then.get(name, ...)]:
+            if lost := [name for name in changed if differ(now.get(name, ...), then.get(name, ...))]:
                 raise WwfastError(
                     f"{self.noun} {', '.join(lost[:5])} was changed by someone else meanwhile; nothing was written",
                     hint=f"wwfast {self.noun} edit {' '.join(lost[:5])} begins from what is there now",

@@ -313,7 +313,17 @@ def written(tree: Tree, schema: Fields | None, depth: int = 0) -> Tree:
         if depth > 0:
             return {key: written(value, schema, depth - 1) for key, value in tree.items()}
         return {key: _written(value, schema.get(key) if schema is not None else None) for key, value in tree.items()}
-    return Plain(tree) if type(tree) is str and not isinstance(typed(tree), str) else tree
+    if not isinstance(tree, str):
+        return tree
+    return Plain(tree) if type(tree) is str and not isinstance(typed(tree), str) else str(tree)
+
+
+def meaning(tree: Tree, schema: Fields) -> Tree:
+    """The tree of a struct as it is to be compared: 1 and "1" are two things in free-form data, and there alone."""
+    free = (
+        [key for key in tree if (spec := schema.get(key)) and spec.kind is Kind.FREE] if isinstance(tree, dict) else ()
+    )
+    return {**tree, **{key: written(tree[key], None) for key in free}} if free else tree
 
 
 def _written(value: Tree, spec: Field | None) -> Tree:

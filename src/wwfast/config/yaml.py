@@ -39,7 +39,17 @@ Tree = Any  # dict[str, Tree] | list[Tree] | str | None; mypy has no recursive a
 
 
 class Plain(str):
-    """A scalar that is no text: written without quotes, whatever readers take it for."""
+    """A scalar that is no text: written without quotes, whatever readers take it for. It is equal to none of text."""
+
+    __slots__ = ()
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is Plain and str.__eq__(self, other)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = str.__hash__
 
 
 UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")

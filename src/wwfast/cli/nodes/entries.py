@@ -16,10 +16,12 @@ from wwfast.api.service import Plan
 from wwfast.cli.context import App
 from wwfast.cli.output import confirm, table, warn
 from wwfast.config import words, yaml
+from wwfast.config.schema import meaning
 from wwfast.nodes import hostlist
 from wwfast.nodes.edit import change
 from wwfast.nodes.edit.store import Change, Draft
-from wwfast.nodes.text.patch import alike
+from wwfast.nodes.merge import SCHEMA
+from wwfast.nodes.text.patch import alike, flow
 from wwfast.nodes.text.source import NOUN
 
 Function = Callable[..., Any]
@@ -76,9 +78,9 @@ def show(draft: Draft) -> None:
     """Before and after, entries with the same change on one line."""
     groups: dict[tuple[str, str, str, str], list[str]] = {}
     for (section, name), (before, after) in draft.changes().items():
-        old, new = change.leaves(before or {}), change.leaves(after or {})
+        old, new = (change.leaves(meaning(tree or {}, SCHEMA)) for tree in (before, after))
         lines = [
-            (NOUN[section], change.spelled(key), text(old.get(key)), text(new.get(key)))
+            (NOUN[section], change.spelled(key), *texts(old.get(key), new.get(key)))
             for key in {**old, **new}
             if old.get(key) != new.get(key)
         ]
@@ -100,6 +102,12 @@ def shifted(line: str, by: int) -> str:
     if found is None:
         return line
     return f"@@ -{int(found[1]) + by}{found[2]} +{int(found[3]) + by}{found[4]} @@\n"
+
+
+def texts(old: Any, new: Any) -> tuple[str, str]:
+    """Two values that differ, if only in what YAML makes of them, side by side."""
+    before, after = text(old), text(new)
+    return (before, after) if before != after else (flow(old), flow(new))
 
 
 def text(value: Any) -> str:

@@ -20,6 +20,7 @@ from typing import Annotated
 
 import msgspec
 
+from wwfast.config.schema import meaning
 from wwfast.config.yaml import Tree
 from wwfast.errors import ConfigError, NotFoundError, WwfastError
 from wwfast.nodes.merge import SCHEMA
@@ -94,7 +95,11 @@ class Draft:
 
     def changes(self) -> dict[Key, tuple[Tree, Tree]]:
         """What really differs: before and after, in the order of editing."""
-        return {key: (self.before[key], after) for key, after in self.after.items() if self.before[key] != after}
+        return {key: (self.before[key], after) for key, after in self.after.items() if differ(self.before[key], after)}
+
+    def meaning(self) -> dict[Key, list[Tree]]:
+        """The changes, to be compared."""
+        return {key: [meaning(tree, SCHEMA) for tree in both] for key, both in self.changes().items()}
 
     def result(self) -> Source:
         """The file with the changes in it. Raises ConfigError when its form cannot take them in place."""
@@ -112,7 +117,9 @@ class Draft:
             mine = {name: after for (where, name), (_, after) in changes.items() if where == section}
             names = {*self.source.trees[section], *mine} - {name for name, after in mine.items() if after is None}
             if names != set(fresh.trees[section]) or any(
-                fresh.trees[section][name] != mine[name] if name in mine else not fresh.same(former, section, name)
+                differ(fresh.trees[section][name], mine[name])
+                if name in mine
+                else not fresh.same(former, section, name)
                 for name in names
             ):
                 raise self.awkward(changes)
@@ -124,6 +131,11 @@ class Draft:
             "anchors, merge keys or another form that entries share",
             hint="change it with an editor",
         )
+
+
+def differ(tree: Tree, other: Tree) -> bool:
+    """Whether two entries say different things."""
+    return bool(meaning(tree, SCHEMA) != meaning(other, SCHEMA))
 
 
 Change = Callable[[Draft], object]
@@ -152,7 +164,7 @@ class Store:
                 return reviewed
         with self.locked():
             draft, result = self.draft(change)
-            if reviewed is not None and draft.changes() != reviewed.changes():
+            if reviewed is not None and draft.meaning() != reviewed.meaning():
                 raise WwfastError(
                     "an entry was changed by someone else while you were asked; nothing was written", hint="try again"
                 )

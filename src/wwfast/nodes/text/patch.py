@@ -51,7 +51,7 @@ class Edit(NamedTuple):
 def rewrite(text: str, old: Tree, new: Tree, schema: Fields | None = None, depth: int = 0) -> str:
     """`schema` orders keys that are added `depth` levels down; higher maps get new keys at their end. Raises Awkward
     where not even the outermost map can be edited."""
-    new = written(new, schema, depth)
+    old, new = written(old, schema, depth), written(new, schema, depth)
     lines = [line for line in LINE.findall(text) if line]
     composed = yaml.compose(text.encode())
     if composed is None:
