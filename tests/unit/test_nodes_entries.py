@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -158,3 +159,36 @@ def test_nodes_quotes_of_free_data_are_a_change(
         assert Snapshot(Source.read(paths.nodes_conf)).nodes["n1"].resources == Snapshot(wanted).nodes["n1"].resources
         assert paths.nodes_conf.read_text().startswith(text[: text.index("        a: ")])
         assert run(*command.split())[1] == "no changes\n"
+
+
+SET = "node set n1 --comment x --tagadd a=b --groups g --kernelversion v5 --yes"
+REMARKS = {
+    "an entry of nothing": ("nodes:\n  n1: {}  # r\n", SET),
+    "no entry": ("nodes:\n  n1:     # r\n", SET),
+    "a tilde": ("nodes:\n  n1: ~ # r\n", SET),
+    "null": ("nodes:\n  n1: null   # r\n  n2: {} # s\n", SET),
+    "no tags": ("nodes:\n  n1:\n    tags: {} # r\n    groups: [] # s\n    kernel:   # t\n", SET),
+    "text of lines": ("nodes:\n  n1:\n    comment: |-  # r\n      a\n      b\n    root: tmpfs # s\n", SET),
+    "text in quotes": ("nodes:\n  n1:\n    comment: 'a\n\n      b' # r\n", SET),
+    "a map on two lines": ("nodes:\n  n1:\n    tags: {b: c,\n      d: e}  # r\n", SET),
+    "an entry on two lines": ("nodes:\n  n1: {tags: {b: c},\n    comment: y}  # r\n  # s\n", SET),
+    "an anchor": ("nodes:\n  n1: &x {} # r\n", SET),
+    "no nodes": ("# h\nnodes: {} # r\n# s\n", "node add n1"),
+    "null nodes": ("# h\nnodes: null # r\n# s\n", "node add n1"),
+    "absent nodes": ("# h\nnodes:   # r\n# s\n", "node add n1"),
+    "an empty file": ("# h\n{} # r\n# s\n", "node add n1"),
+    "an empty document": ("# h\n---\n~   # r\n# s\n", "node add n1"),
+    "a marked document": ("# h\n--- {} # r\n# s\n", "node add n1"),
+    "all gone": ("nodes:\n  n1:  # r\n    comment: x\n  n2: {}\n", "node unset n1 --comment --yes"),
+}
+
+
+@pytest.mark.parametrize("kind", REMARKS)
+def test_nodes_comment_stays_where_its_value_is_written_anew(paths: Paths, run: Run, kind: str) -> None:
+    text, command = REMARKS[kind]
+    paths.nodes_conf.write_text(text)
+    assert run(*command.split())[::2] == (0, "")
+    made = paths.nodes_conf.read_text()
+    assert made != text
+    assert re.findall("# [a-z]", made) == re.findall("# [a-z]", text), "each, and in their order"
+    assert "n1" in Snapshot(Source.read(paths.nodes_conf)).nodes

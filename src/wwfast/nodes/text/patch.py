@@ -19,6 +19,7 @@ from wwfast.config.schema import Fields, Kind, fields, written
 from wwfast.config.yaml import Tree
 
 LINE = re.compile("[^\n\r\x85\u2028\u2029]*(?:\r\n|[\n\r\x85\u2028\u2029]|$)")  # where libyaml breaks lines
+BLOCKS = (4, 5)  # styles of texts that begin on the line below `|` or `>`
 COMMENT = re.compile(r"\s+#.*$")
 
 
@@ -58,7 +59,7 @@ def rewrite(text: str, old: Tree, new: Tree, schema: Fields | None = None, depth
         return text + ("" if not text or text.endswith("\n") else "\n") + (yaml.dump(new) if new else "")
     root = Mark(*composed)
     if root.kind != "map" or root.flow:
-        return yaml.dump(new)
+        return "".join([*lines[: root.line], *whole(lines, root, new), *lines[last(root) + 1 :]])
     edits: list[Edit] = []
     Patch(lines, edits).map(root, old, new, schema, depth)
     out: list[str] = []
@@ -70,6 +71,13 @@ def rewrite(text: str, old: Tree, new: Tree, schema: Fields | None = None, depth
         out += edit.lines
         done = max(done, edit.last)
     return "".join([*out, *lines[done:]])
+
+
+def whole(lines: Sequence[str], root: Mark, new: Tree) -> list[str]:
+    """The lines of a document that is one value on a few of them; what stands before it (`---`) has its own."""
+    before = lines[root.line][: root.column].rstrip() if root.line < len(lines) else ""
+    remark = behind(lines, root).lstrip()
+    return [f"{line}\n" for line in (before, remark) if line] + split(yaml.dump(new))
 
 
 def alike(old: Sequence[Any], new: Sequence[Any]) -> tuple[int, int]:
@@ -182,12 +190,23 @@ class Patch:
             raise Awkward
         name = str(key.value or "")
         fresh = split(yaml.dump({name: new}, key.column))
-        comment = (
-            COMMENT.search(self.lines[key.line].rstrip("\n\r")[key.end_column + 1 :]) if value.line > key.line else None
-        )
-        if comment:
-            fresh[0] = fresh[0].rstrip("\n") + comment.group() + "\n"
+        head = comment(self.lines[key.line], key.end_column + 1) if value.line > key.line else ""
+        fresh[0] = fresh[0].rstrip("\n") + head + behind(self.lines, value) + "\n"
         return Edit(key.line, last(value) + 1, fresh)
+
+
+def comment(line: str, column: int) -> str:
+    """The comment behind a column, with the blanks before it."""
+    found = COMMENT.search(line.rstrip("\n\r")[column:])
+    return found.group() if found else ""
+
+
+def behind(lines: Sequence[str], value: Mark) -> str:
+    """The comment that is of a value as a whole: behind its end, or behind the `|` of a text that begins below."""
+    if value.style in BLOCKS:
+        return comment(lines[value.line], value.column)
+    in_place = value.flow or value.kind in ("scalar", "alias")
+    return comment(lines[value.end_line], value.end_column) if in_place and value.end_line < len(lines) else ""
 
 
 def within(name: str, schema: Fields | None, depth: int) -> tuple[Fields | None, int]:
