@@ -192,3 +192,21 @@ def test_nodes_comment_stays_where_its_value_is_written_anew(paths: Paths, run: 
     assert made != text
     assert re.findall("# [a-z]", made) == re.findall("# [a-z]", text), "each, and in their order"
     assert "n1" in Snapshot(Source.read(paths.nodes_conf)).nodes
+
+
+@pytest.mark.parametrize(("noun", "section"), [("node", "nodes"), ("profile", "nodeprofiles")])
+def test_nodes_edit_does_not_replace_an_entry_that_was_not_edited(
+    paths: Paths, run: Run, editor: Callable[[str], None], noun: str, section: str
+) -> None:
+    text = f"{section}:\n  n1:\n    comment: a\n  n2:\n    comment: b\n"
+    paths.nodes_conf.write_text(text)
+    editor('sed -i "s/^n1:/n2:/" "$1"')
+    status, out, err = run(noun, "edit", "n1", "--noheader", "--yes")
+    assert (status, out, paths.nodes_conf.read_text()) == (1, "", text)
+    assert f"edit.yaml:1: {noun} 'n2' exists and was not edited: it would be replaced" in err
+    assert f"hint: wwfast {noun} edit {'n[1-2]' if noun == 'node' else 'n1,n2'} edits them together" in err
+    assert run(noun, "edit", "n1", "--yes", "--force")[0] == 0
+    assert paths.nodes_conf.read_text() == f"{section}:\n  n2:\n    comment: a\n"
+    editor('sed -i "s/^n2:/n3:/" "$1"')
+    assert run(noun, "edit", "n2", "--yes")[0] == 0, "one that is free may be taken"
+    assert paths.nodes_conf.read_text() == f"{section}:\n  n3:\n    comment: a\n"

@@ -143,12 +143,19 @@ class Entries:
 
         return edit
 
-    def check_edited(self, before: Mapping[str, Tree], after: Mapping[str, Tree], place: Place) -> None:
+    def check_edited(self, source: Source, before: Mapping[str, Tree], after: Mapping[str, Tree], place: Place) -> None:
         """Raises ConfigError for what the editor should be opened again for."""
         if before and not after:
             raise ConfigError(
                 f"nothing is left of {count(len(before), self.section)}",
                 hint=f"wwfast {self.noun} delete removes {self.noun}s",
+            )
+        if taken := [name for name in after if name not in before and name in source.trees[self.section]]:
+            known = ", ".join(map(repr, taken[:5]))
+            together = (hostlist.compress if self.section == NODES else ",".join)([*before, *taken])
+            raise ConfigError(
+                f"{place(taken[0], ())}{self.noun} {known} exists and was not edited: it would be replaced",
+                hint=f"wwfast {self.noun} edit {together} edits them together; --force replaces it",
             )
         wrong = wrong_values({(self.section, name): (before.get(name), tree) for name, tree in after.items()}, place)
         if wrong:

@@ -165,7 +165,7 @@ def _edit(kind: Kind) -> click.Command:
 
         def check(after: dict[str, Any], place: Place) -> None:
             if not how.force:
-                entries.check_edited(before, after, place)
+                entries.check_edited(source, before, after, place)
 
         head = "" if noheader else header(kind.section)
         after, text = edited(app, head + (as_yaml(before) if before else ""), entries, check)
