@@ -210,3 +210,39 @@ def test_nodes_edit_does_not_replace_an_entry_that_was_not_edited(
     editor('sed -i "s/^n2:/n3:/" "$1"')
     assert run(noun, "edit", "n2", "--yes")[0] == 0, "one that is free may be taken"
     assert paths.nodes_conf.read_text() == f"{section}:\n  n3:\n    comment: a\n"
+
+
+NAMED = """
+node add, profile add, node set --comment x --yes, profile set --comment x --yes, node unset --comment --yes,
+profile unset --comment --yes, node delete --yes, profile delete --yes, node export, profile export, node list,
+profile list, group list, node status, power status, doctor
+"""
+
+
+@pytest.mark.parametrize("command", [" ".join(each.split()) for each in NAMED.split(",")])
+@pytest.mark.parametrize("word", [",", ",,"])
+def test_cli_name_of_commas_is_no_name_and_not_all(paths: Paths, run: Run, command: str, word: str) -> None:
+    text = "nodeprofiles:\n  p: {}\nnodes:\n  n1: {}\n"
+    paths.nodes_conf.write_text(text)
+    status, out, err = run(*command.split(), word)
+    assert (status, paths.nodes_conf.read_text()) == (2 if command.endswith(("add", "doctor")) else 1, text)
+    assert f"{command.split()[0].replace('power', 'node').replace('doctor', 'node')} '{word}'" in err
+    assert "n1" not in out
+    assert not re.search(r"^p\b", out, re.MULTILINE)
+
+
+@pytest.mark.parametrize("option", ["image", "profile", "cluster", "tag"])
+def test_cli_filter_that_is_empty_is_not_all(paths: Paths, run: Run, option: str) -> None:
+    paths.nodes_conf.write_text("nodes:\n  n1: {}\n")
+    for words in ((f"--{option}", ""), (f"--{option}=",)):
+        status, out, err = run("node", "list", *words)
+        assert (status, out) == (2, "")
+        assert f"--{option} is given, but empty" in err
+
+
+def test_cli_profiles_are_in_no_groups(paths: Paths, run: Run) -> None:
+    paths.nodes_conf.write_text("nodeprofiles:\n  p: {}\n")
+    for command in ("set @all --comment x --yes", "list @all", "delete @all --yes", "export @all"):
+        assert run("profile", *command.split())[::2] == (
+            1, "error: no profile '@all': groups are of nodes alone\nhint: wwfast profile list\n"
+        )  # fmt: skip

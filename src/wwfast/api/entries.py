@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
-from wwfast.config import checks, yaml
+from wwfast.config import checks, words, yaml
 from wwfast.config.schema import shape
 from wwfast.config.yaml import Tree
 from wwfast.errors import ConfigError, NotFoundError, UsageError, WwfastError
@@ -43,7 +43,7 @@ class Entries:
         """Nodes are named by hostlists, profiles one by one."""
         if self.section == NODES:
             return hostlist.expand(patterns)
-        return [name for word in patterns for name in word.split(",") if name]
+        return words.names(patterns)
 
     def found(self, draft: Draft, patterns: Sequence[str], *, force: bool = False) -> list[str]:
         """The entries that are meant. Raises NotFoundError for what means none, which `force` skips, unless all do."""

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import click
+from click.core import ParameterSource
 
 TRUTH = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
 
@@ -49,7 +50,7 @@ def globals_anywhere(command: click.Command) -> click.Command:
     ):
         return command  # has them, or the words after its own are another program's
     for param in command.params:
-        if isinstance(param, click.Argument):
+        if isinstance(param, click.Argument) or not getattr(command, "empty_clears", False):
             param.type_cast_value = functools.partial(_said, param, param.type_cast_value)  # type: ignore[method-assign]
     for flags, how in GLOBALS:
         if free := [flag for flag in flags if flag not in taken]:
@@ -101,8 +102,10 @@ def _take(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
 def _said(param: click.Parameter, cast: Callable[..., Any], ctx: click.Context, value: Any) -> Any:
     """A word that is empty is a variable of a shell that is not set: no name, and no place either. Looked at before it
     has its type: an empty path is the current directory."""
-    if "" in (value if isinstance(value, tuple) else (value,)) and not ctx.resilient_parsing:
-        raise click.UsageError(f"{param.make_metavar(ctx)} is given, but empty.", ctx)
+    empty = "" in (value if isinstance(value, list | tuple) else (value,)) and not ctx.resilient_parsing
+    if empty and ctx.get_parameter_source(param.name or "") is ParameterSource.COMMANDLINE:
+        name = param.make_metavar(ctx) if isinstance(param, click.Argument) else max(param.opts, key=len)
+        raise click.UsageError(f"{name} is given, but empty.", ctx)
     return cast(ctx, value)
 
 

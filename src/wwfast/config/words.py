@@ -89,6 +89,11 @@ def torn(arguments: list[str], text: str) -> tuple[str, str] | None:
     return None
 
 
+def names(words: Iterable[str]) -> list[str]:
+    """Names in words, several at commas. A word that holds none is one itself, of nothing there is: it is not all."""
+    return [name for word in words for name in [part for part in word.split(",") if part] or [word]]
+
+
 def globbed(word: str) -> bool:
     return "*" in word or "?" in word
 

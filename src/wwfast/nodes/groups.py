@@ -56,6 +56,8 @@ def meant(
 
 def unknown(lost: Sequence[str], noun: str = "node") -> str:
     """What means nothing, in words."""
-    kind = "group" if lost[0].startswith(MARK) else noun
+    kind = "group" if noun == "node" and lost[0].startswith(MARK) else noun
     shown = ", ".join(repr(name.removeprefix(MARK) if kind == "group" else name) for name in lost[:5])
-    return f"no {kind} {shown}" + (f" and {len(lost) - 5} more" if len(lost) > 5 else "")
+    more = f" and {len(lost) - 5} more" if len(lost) > 5 else ""
+    why = ": groups are of nodes alone" if noun == "profile" and lost[0].startswith(MARK) else ""
+    return f"no {kind} {shown}{more}{why}"

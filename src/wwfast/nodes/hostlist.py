@@ -21,10 +21,11 @@ RANGE = re.compile(r"([0-9]*)(?:-([0-9]+))?")
 
 
 def expand(words: Iterable[str]) -> list[str]:
-    """Every name the words mean. Raises UsageError on a bad bracket or a range too large."""
+    """Every name the words mean; a word of commas alone means itself, which is the name of nothing, and not all. Raises
+    UsageError on a bad bracket or a range too large."""
     names: list[str] = []
     for word in words:
-        for pattern in split(word):
+        for pattern in split(word) or ([word] if word else []):
             names += one(pattern)
             if len(names) > LARGEST:
                 raise UsageError(f"hostlist {shown(word)} names more than {LARGEST} nodes")

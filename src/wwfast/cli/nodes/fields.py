@@ -29,6 +29,8 @@ class FieldCommand(click.Command):
     `--onboot false n1` means what it says, `--onboot=false`: a truth value behind such a flag is no name.
     """
 
+    empty_clears = True  # `--image ""`, as Warewulf has it
+
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         params = {name: param for param in self.params for name in param.opts if isinstance(param, click.Option)}
         optional = {name for flag in flags() if flag.takes_bool for name in spelled(flag)[:-1]}

@@ -26,7 +26,7 @@ def list_(app: App, names: tuple[str, ...], only: bool, as_json: bool) -> None:
     from wwfast.nodes import groups, hostlist
 
     known = groups.members(app.registry.snapshot())
-    wanted = [name.removeprefix(groups.MARK) for word in names for name in word.split(",") if name]
+    wanted = [name.removeprefix(groups.MARK) for name in words.names(names)]
     there, lost = words.matching(wanted, known)
     found = {name: known[name] for name in there}
     if as_json:

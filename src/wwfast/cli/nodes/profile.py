@@ -31,8 +31,7 @@ def list_(app: App, names: tuple[str, ...], everything: bool, as_yaml: bool, as_
     from wwfast.nodes.text.source import PROFILES
 
     snapshot = app.registry.snapshot()
-    wanted = [name for word in names for name in word.split(",") if name]
-    there, lost = words.matching(wanted, snapshot.profiles)
+    there, lost = words.matching(words.names(names), snapshot.profiles)
     if as_yaml or as_json:
         entries = {name: snapshot.own(PROFILES, name) for name in there}
         (views.as_yaml if as_yaml else views.as_json)(entries)
