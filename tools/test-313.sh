@@ -7,6 +7,7 @@ cd "$(dirname "$0")/.."
 PACKAGES="gcc,libc6-dev,libxxhash0,libyaml-0-2,python3,python3-dev,python3-venv,python3-pip,zstd,cpio,pigz,xz-utils"
 PACKAGES="$PACKAGES,util-linux,iproute2,procps,busybox,kmod,curl,openssh-client,libarchive-tools,skopeo,umoci,make,git"
 PACKAGES="$PACKAGES,ca-certificates,squashfs-tools,erofs-utils,libcap2-bin,tar,gzip,dash,dnsmasq-base,systemd,shellcheck"
+PACKAGES="$PACKAGES,e2fsprogs,xfsprogs,dosfstools,fdisk"
 [ "$(id -u)" = 0 ] || { echo "test-313: needs root" >&2; exit 1; }
 
 home=.cache/debian-13-$(echo "$PACKAGES" | sha256sum | cut -c1-12)
@@ -37,7 +38,8 @@ chmod +x /venv/bin/wwfast
 ln -sfn /venv .venv
 /venv/bin/python setup.py -q build_ext --inplace >/dev/null
 /venv/bin/python -V
-exec /venv/bin/python -m pytest -q -m "not soak and not vm" "$@"
+/venv/bin/python -m pytest -q -m "not soak and not vm" "$@" # a child of this shell, which collects orphans as init does
+exit $?
 INSIDE
 export root TESTS="${TESTS:-tests/unit tests/property}"
 # shellcheck disable=SC2016
