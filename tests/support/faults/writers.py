@@ -206,8 +206,14 @@ def overlay_writers() -> list[Writer]:
     }
     # One that is told to be gone is not there to be edited next.
     other = then("overlay", "import", "--overwrite", "base", "ROOT/etc/warewulf/nodes.conf", "/etc/static")
+    texts = frozenset(
+        {"var/lib/wwfast/edited", "var/lib/wwfast/edited/#-static"}
+    )  # what somebody wrote is kept, and told
     return [
-        Writer(name, installation, run, overlays, other if name == "overlay delete" else again)
+        Writer(
+            *(name, installation, run, overlays, other if name == "overlay delete" else again),
+            stays=texts if name == "overlay edit" else frozenset(),
+        )
         for name, run in lines.items()
     ] + [
         Writer("configure ssh", installation, ordered(*ssh), keys, then(*ssh)),
