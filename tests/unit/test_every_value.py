@@ -130,7 +130,9 @@ class Site:
         assert len(err) < 4000
         said = [line for line in err.splitlines() if not line.startswith("hint:")]
         said = [
-            line for line in said if not re.search(r"no (image|profile|overlay|kernel) |^note: |is not built", line)
+            line
+            for line in said
+            if not re.search(r"no (image|profile|overlay|kernel) |^note: |^what you wrote|is not built", line)
         ]
         return "\n".join(said) if caught.value.code else ""
 

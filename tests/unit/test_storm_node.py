@@ -256,12 +256,12 @@ def test_storm_chart_has_a_readable_grid(longest: float) -> None:
 
 
 WORDS = {
-    "--jitter inf": "inf is not in the range",
+    "--jitter inf": "'inf' is not a valid float",
     "--jitter nan": "'nan' is not a valid float",
     "--jitter -1": "-1.0 is not in the range",
     "--rate nan": "'nan' is not a valid float",
     "--racks 2 --head-rate nan": "'nan' is not a valid float",
-    "--rate inf": "inf is not in the range",
+    "--rate inf": "'inf' is not a valid float",
     "--image-size 999999999": "999999999 is not in the range",
     "--image-size 0": "0 is not in the range",
     "--server 127.0.0.1:99999 --i-own-it": "'99999' is not a port",
