@@ -52,8 +52,8 @@ def test_boot_that_a_crash_forgot_begins_anew_by_itself(lab: Laboratory) -> None
         "delay:int32 2\n", "delay:int32 32\n"
     )
     (templates / "forgotten.ipxe.j2").write_text(late)
-    lab.add_node("forgotten", 7, "--ipxe", "forgotten")
-    with lab.machine("forgotten", 7) as vm:
+    lab.add_node("forgotten", 61, "--ipxe", "forgotten")
+    with lab.machine("forgotten", 61) as vm:
         lab.wait_stage("forgotten", [Stage.KERNEL], 180)
         lab.stop()
         lab.paths.database.unlink()
