@@ -160,7 +160,7 @@ def test_a_phase_goes_on_with_every_second_of_a_download(paths: Paths) -> None:
     now = [1000.0]
     paths.nodes_conf.write_text(f"nodes: {{n1: {{network devices: {{default: {{hwaddr: '{MAC}'}}}}}}}}\n")
     who = guard(clock=lambda: now[0], phase_seconds=100.0)
-    told: Any = Report(Registry(paths), None, Timeline(lambda _: True), who, Supervisor(), None)  # type: ignore[arg-type]
+    told: Any = Report(Registry(paths), None, Timeline(lambda _: True), who, Supervisor(), None)
     who.saw_dhcp(MAC, boots=True)
     for outcome in (Outcome.STARTED, Outcome.PROGRESS, Outcome.PROGRESS, Outcome.DONE):
         now[0] += 99
@@ -207,6 +207,16 @@ def test_a_restart_keeps_the_phase_of_booting_nodes(store: PhaseStore, tmp_path:
     store.close()
     assert ask(restarted(tmp_path), Stage.SYSTEM) == 200
     assert ask(restarted(tmp_path, wall=lambda: time.time() + 1801), Stage.SYSTEM) == 403
+
+
+def test_a_phase_that_opens_right_after_the_machine_of_the_server_started_is_kept(
+    store: PhaseStore, tmp_path: Path
+) -> None:
+    """Power is back, and all boot together: its clock begins with 0."""
+    who = guard(keeper=store, clock=lambda: 5.0)
+    who.saw_dhcp(MAC, boots=True)
+    store.close()
+    assert ask(restarted(tmp_path), Stage.SYSTEM) == 200
 
 
 def test_a_phase_that_ended_by_itself_is_not_kept_on_disk(store: PhaseStore) -> None:

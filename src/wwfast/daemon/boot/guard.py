@@ -73,7 +73,7 @@ class Phase:
     asked: float
     last: float
     has_system: bool = False
-    kept: float = 0.0
+    kept: float = float("-inf")
     had_image: bool = True
 
 
