@@ -11,11 +11,11 @@ import pytest
 from support.overlays import NODES, Site
 from wwfast.errors import WwfastError
 from wwfast.nodes.model import Disk, FileSystem, Partition
+from wwfast.overlays.files import beneath
 from wwfast.overlays.files.stack import Output
 from wwfast.overlays.templates import filters
 from wwfast.overlays.templates.ignition import ignition_json
 from wwfast.paths import Paths
-from wwfast.system import beneath
 
 FULL = """\
 nodes:

@@ -80,6 +80,8 @@ def test_run_says_what_is_missing_and_what_takes_too_long(tmp_path: Path) -> Non
     assert "nosuch" in (missing.value.hint or "")
     with pytest.raises(WwfastError, match=f"cannot run true: no directory {tmp_path}/none"):
         run(["true"], cwd=tmp_path / "none")
+    with pytest.raises(WwfastError, match=f"cannot run true: no directory {tmp_path}/none"):
+        start(["true"], cwd=tmp_path / "none")
     with pytest.raises(WwfastError, match=r"sleep did not finish within 0\.1 s: sleep 7778"):
         run(["sleep", "7778"], timeout=0.1)
 

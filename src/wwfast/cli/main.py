@@ -13,6 +13,7 @@ import click
 from wwfast.cli import standard
 from wwfast.cli.groups import globals_anywhere
 from wwfast.cli.numbers import Whole
+from wwfast.system import signals
 
 # name: (module below wwfast.cli, object in it, aliases). A module is imported only when its command runs.
 COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -135,26 +136,12 @@ def main(argv: list[str] | None = None) -> None:
     # What nodes get depends on no umask: with root's 077 of hardened servers every node's /etc would be private.
     # What is private here is made so by name, mode 0600 or 0700.
     os.umask(0o022)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is signal.SIG_DFL:  # under nohup a hangup stays ignored
-            signal.signal(number, ended)
+    signals.take()
     try:
         sys.exit(run(words))
-    except Ended as end:
+    except signals.Ended as end:
         signal.signal(end.number, signal.SIG_DFL)
         os.kill(os.getpid(), end.number)  # for our parent: what ended us is the signal
-
-
-class Ended(SystemExit):
-    """A signal asks us to end: what was begun is taken back on the way out."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(128 + number)
-        self.number = number
-
-
-def ended(number: int, _frame: object) -> None:
-    raise Ended(number)
 
 
 def run(words: list[str]) -> int:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 
 from rich.console import Console
 
 from wwfast.errors import WwfastError
+from wwfast.system import signals
 
 
 def main() -> int:
     console = Console(highlight=False)
-    # A killed demo must end its machine and its server as well.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signals.take()  # a killed demo must end its machine and its server as well
     try:
         if os.geteuid() == 0:
             from wwfast.demo.real import run

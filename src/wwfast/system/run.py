@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from wwfast.errors import WwfastError
-from wwfast.system import libc
+from wwfast.system import libc, signals
 
 log = logging.getLogger(__name__)
 
@@ -51,24 +51,18 @@ def run(
     fails: the message then ends with the last lines it wrote to stderr.
     """
     words = [str(word) for word in argv]
-    log.debug("run: %s", shlex.join(words))
+    pipe = subprocess.PIPE if capture else None
+    process = None
     try:
-        done = subprocess.run(
-            words,
-            input=input,
-            stdin=subprocess.DEVNULL if input is None else None,
-            capture_output=capture,
-            cwd=cwd,
-            env=dict(env) if env is not None else None,
-            timeout=timeout,
-            check=False,
-        )
-    except FileNotFoundError as error:
-        if cwd is not None and not cwd.is_dir():
-            raise WwfastError(f"cannot run {words[0]}: no directory {cwd}") from error
-        raise missing(words[0], package) from error
+        with signals.held():
+            source = subprocess.DEVNULL if input is None else subprocess.PIPE
+            process = start(words, cwd=cwd, env=env, stdin=source, stdout=pipe, stderr=pipe, package=package)
+        out, err = process.communicate(input, timeout)
     except subprocess.TimeoutExpired as error:
         raise _late(words, error) from error
+    finally:
+        _over(process)
+    done = Done(words, process.returncode, out, err)
     if check and done.returncode != 0:
         raise _failed(words, done.returncode, done.stderr)
     return done
@@ -89,9 +83,10 @@ def beside(argv: Argv, *, timeout: float = SHORT, package: str | None = None) ->
     """One command while the body does something else; what is yielded waits for its end, `timeout` at most, and raises
     as `run` does. It is killed when the body ends before it, and however we end."""
     words = [str(word) for word in argv]
-    child = start(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, tied=True, package=package)
+    child: Process | None = None
 
     def ended() -> None:
+        assert child is not None
         try:
             _, stderr = child.communicate(timeout=timeout)
         except subprocess.TimeoutExpired as error:
@@ -100,12 +95,23 @@ def beside(argv: Argv, *, timeout: float = SHORT, package: str | None = None) ->
             raise _failed(words, child.returncode, stderr)
 
     try:
+        with signals.held():
+            child = start(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, tied=True, package=package)
         yield ended
     finally:
-        child.kill()
-        child.wait()
-        if child.stderr is not None:
-            child.stderr.close()
+        _over(child)
+
+
+def _over(process: Process | None) -> None:
+    """It is not left running, whatever ended our waiting for it."""
+    if process is None:
+        return
+    process.kill()  # nothing, where it has ended
+    process.wait()
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        if pipe is not None:
+            with suppress(OSError):  # what nobody read
+                pipe.close()
 
 
 def start(
@@ -122,18 +128,41 @@ def start(
     """Start a long-running command; the caller owns and ends it. With `tied` it dies with us, however we end."""
     words = [str(word) for word in argv]
     log.debug("start: %s", shlex.join(words))
+    process: Process | None = None
     try:
-        return subprocess.Popen(
-            words,
-            cwd=cwd,
-            env=dict(env) if env is not None else None,
-            stdin=stdin,
-            stdout=stdout,
-            stderr=stderr,
-            preexec_fn=libc.die_with_parent if tied else None,
-        )
+        with signals.held():
+            process = subprocess.Popen(
+                words,
+                cwd=cwd,
+                env=dict(env) if env is not None else None,
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+                preexec_fn=libc.die_with_parent if tied else None,
+            )
+        return process  # noqa: RET504 (what comes while it is held is raised before this)
     except FileNotFoundError as error:
+        if cwd is not None and not cwd.is_dir():
+            raise WwfastError(f"cannot run {words[0]}: no directory {cwd}") from error
         raise missing(words[0], package) from error
+    except BaseException:
+        _over(process)
+        raise
+
+
+def fork(body: Callable[[], int]) -> int:
+    """A copy of this process runs `body`, and ends with the status that returns, or 1; its PID. Call it within
+    signals.held, until the PID is where somebody ends it."""
+    with signals.held():
+        pid = os.fork()
+        if not pid:
+            status = 1
+            try:
+                signals.free()
+                status = body()
+            finally:
+                os._exit(status)
+    return pid
 
 
 @contextmanager
@@ -141,29 +170,29 @@ def forked(call: Callable[[], bytes]) -> Iterator[Callable[[], bytes]]:
     """A copy of this process, which must have no threads, makes the `call` meanwhile. Gives what waits for what that
     returned: b"" where it failed, and less than all where it was killed."""
     source, sink = os.pipe()
-    gc.freeze()  # a collector would walk what the copy shares with us, and so copy it
-    try:
-        pid = os.fork()
-    except OSError:
-        os.close(source)
-        os.close(sink)
-        raise
-    if not pid:
-        try:
-            os.close(source)  # where we are gone it ends, too
-            with os.fdopen(sink, "wb") as pipe:
-                pipe.write(call())
-        finally:
-            os._exit(0)  # whatever it was: nothing arrived
-    os.close(sink)
+    pid = 0
+
+    def made() -> int:
+        os.close(source)  # where we are gone it ends, too
+        with os.fdopen(sink, "wb") as pipe:
+            pipe.write(call())
+        return 0
+
     with os.fdopen(source, "rb") as pipe:
         try:
+            try:
+                gc.freeze()  # a collector would walk what the copy shares with us, and so copy it
+                with signals.held():
+                    pid = fork(made)
+            finally:
+                os.close(sink)
             yield pipe.read
         finally:
             pipe.close()
-            with suppress(ProcessLookupError, ChildProcessError):  # where SIGCHLD is ignored it is gone by itself
-                os.kill(pid, signal.SIGKILL)
-                os.waitpid(pid, 0)
+            if pid:
+                with suppress(ProcessLookupError, ChildProcessError):  # where SIGCHLD is ignored it is gone by itself
+                    os.kill(pid, signal.SIGKILL)
+                    os.waitpid(pid, 0)
 
 
 class Packets:

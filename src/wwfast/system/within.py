@@ -1,7 +1,7 @@
 """Paths inside a tree, as whoever lives in it sees them: `/` is the tree, links never lead out of it.
 
 `follow` is the one way links are followed in this program; what is looked at on the way, and how, its callers say:
-by names here, by descriptors in `beneath` and while an image is unpacked.
+by names here, by descriptors in `overlays.files.beneath` and while an image is unpacked.
 """
 
 from __future__ import annotations

@@ -15,7 +15,6 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn
 
 from wwfast.errors import WwfastError
 from wwfast.images.inside import mountpoints
@@ -31,6 +30,7 @@ from wwfast.system.libc import (
     MS_REC,
     MS_REMOUNT,
 )
+from wwfast.system.run import fork
 
 # What installing packages takes (linux/capability.h), and nothing that reaches the server through its namespaces: a
 # mount could be made writable again (SYS_ADMIN), a disk be made and read (MKNOD), any file of the file system be opened
@@ -87,9 +87,7 @@ def run_inside(room: Room, command: Sequence[str]) -> int:
         sys.stderr.flush()
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the command
         try:
-            keeper = os.fork()
-            if keeper == 0:
-                _child(lambda: keep(room, mounts, command))
+            keeper = fork(lambda: _child(lambda: keep(room, mounts, command)))
             return _status(os.waitpid(keeper, 0)[1])
         finally:
             signal.signal(signal.SIGINT, before)
@@ -127,25 +125,22 @@ def _status(status: int) -> int:
 # -- the children: from here on everything ends in _exit -------------------------------------------------------------
 
 
-def _child(body: Callable[[], int]) -> NoReturn:
-    code = CANNOT_START
+def _child(body: Callable[[], int]) -> int:
     try:
-        code = body()
+        return body()
     except OSError as error:
         print(f"error: {error.strerror}: {error.filename or 'image'}", file=sys.stderr)
     except WwfastError as error:
         print(f"error: {error.message}", file=sys.stderr)
     finally:
         sys.stderr.flush()
-        os._exit(code)
+    return CANNOT_START
 
 
 def keep(room: Room, mounts: Sequence[Mount], command: Sequence[str]) -> int:
     libc.die_with_parent()
     libc.unshare(libc.CLONE_NEWNS | libc.CLONE_NEWUTS | libc.CLONE_NEWIPC | libc.CLONE_NEWPID)
-    first = os.fork()
-    if first == 0:
-        _child(lambda: _first(room, mounts, command))
+    first = fork(lambda: _child(lambda: _first(room, mounts, command)))
     return _status(os.waitpid(first, 0)[1])
 
 
@@ -153,9 +148,7 @@ def _first(room: Room, mounts: Sequence[Mount], command: Sequence[str]) -> int:
     """PID 1 of the namespace: it starts the command and reaps what the command leaves behind."""
     libc.die_with_parent()
     _furnish(room, mounts)
-    worker = os.fork()
-    if worker == 0:
-        _child(lambda: _work(room, command))
+    worker = fork(lambda: _child(lambda: _work(room, command)))
     while True:
         pid, status = os.wait()
         if pid == worker:

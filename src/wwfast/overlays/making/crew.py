@@ -27,7 +27,7 @@ from wwfast.nodes.model import Node
 from wwfast.overlays.making import worker
 from wwfast.overlays.making.index import Shared
 from wwfast.overlays.making.messages import PAGE, Answer, Message, answers, framed, received, said
-from wwfast.system import records, run
+from wwfast.system import records, run, signals
 
 HELD_UP = 0.5  # seconds after which a worker that answers nothing counts no more, and another one may be started
 NICE = 10  # of a server's workers, below the server: with one core an edit was taken in after 1.3 s
@@ -67,27 +67,28 @@ class Direct:
         source, to = os.pipe()
         of, sink = os.pipe()
         gc.freeze()  # a collector would walk what the child shares with us, and so copy it
-        pid = os.fork()
-        if pid:
+
+        def work() -> int:
+            try:
+                for fd in (to, of, *chain.from_iterable(self._ours.values())):
+                    os.close(fd)
+                os.nice(self._nice)
+                worker.settle()
+                worker.serve(source, sink, mark, make(mark) if make is not None else None)
+            except BrokenPipeError:
+                return 1  # who asked is gone
+            except BaseException:
+                traceback.print_exc()
+                return 1
+            return 0
+
+        with signals.held():
+            pid = run.fork(work)
             os.close(source)
             os.close(sink)
             self._marks[pid] = mark
             self._ours[pid] = to, of
-            return pid, to, of
-        status = 1
-        try:
-            for fd in (to, of, *chain.from_iterable(self._ours.values())):
-                os.close(fd)
-            os.nice(self._nice)
-            worker.settle()
-            worker.serve(source, sink, mark, make(mark) if make is not None else None)
-            status = 0
-        except BrokenPipeError:
-            pass  # who asked is gone
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(status)
+        return pid, to, of
 
     def release(self, pid: int) -> None:
         """Somebody else has its pipes now."""

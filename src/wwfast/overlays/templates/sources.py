@@ -18,11 +18,12 @@ from typing import NamedTuple
 
 import xxhash
 
+from wwfast.overlays.files import beneath
 from wwfast.overlays.files.model import Signature
 from wwfast.overlays.templates.data import Seen
 from wwfast.overlays.templates.faults import Refused
 from wwfast.paths import Paths
-from wwfast.system import beneath, settled
+from wwfast.system import settled
 from wwfast.system.watch import Watch, existing
 from wwfast.system.within import trail
 
