@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from support.daemon import MAC, NODES, overlay, serving, tiny_image, write_conf
-from support.site import Site, made, until
+from support.patience import until
+from support.site import Site, made
 from wwfast.daemon import app, following
 from wwfast.daemon.life import supervision
 from wwfast.nodes.registry import Registry, Snapshot

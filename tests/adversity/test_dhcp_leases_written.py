@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from support.patience import until
 from wwfast.net.dhcp.journal import Journal
 from wwfast.net.dhcp.packet import dotted
 
@@ -122,7 +123,7 @@ def test_dhcp_no_acknowledged_lease_is_lost_when_the_server_is_killed_under_load
         with acknowledged.open("w") as told:
             words = [sys.executable, "-c", SERVER, database, str(turn)]
             server = subprocess.Popen(words, stdout=told, env=slow_disk)
-            assert soon(lambda: acknowledged.stat().st_size > 0, 30.0)
+            until(lambda: acknowledged.stat().st_size > 0)
             time.sleep(SAFE_SECONDS * (1.2 + 2.8 * turn / KILLS))  # in the middle of its work
             killed = time.time()
             server.kill()
@@ -136,15 +137,6 @@ def test_dhcp_no_acknowledged_lease_is_lost_when_the_server_is_killed_under_load
         assert safe
         assert not lost, f"{len(lost)} of {len(safe)} were lost in turn {turn}"
         known.update({mac: address for _, mac, address in lines if mac in safe})
-
-
-def soon(happened: Callable[[], bool], seconds: float = SOON_SECONDS) -> bool:
-    end = time.monotonic() + seconds
-    while not happened():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.01)
-    return True
 
 
 @pytest.fixture
@@ -189,7 +181,7 @@ def test_dhcp_leases_are_brought_to_the_disk_behind_their_commit(
         before = len(synced)
         for row in rows(3, f"turn{turn}-"):
             journal.put(row)
-        assert soon(lambda before=before: len(synced) > before)
+        until(lambda before=before: len(synced) > before)
     assert set(synced) == {f"{journal.path}-wal"}
 
 
@@ -235,17 +227,17 @@ def test_dhcp_leases_that_cannot_be_written_are_kept_and_written_later(
         journal.load()
         journal.start()
         journal.put(("before", 1, 2e9, ""))
-        assert soon(lambda: "before" in saved(journal.path))
+        until(lambda: "before" in saved(journal.path))
         mend = hurt(disk)
         for row in rows(3000):
             journal.put(row)
-        assert soon(lambda: journal.trouble != "", 10.0), "it is told"
+        until(lambda: journal.trouble != "", why=lambda: "it is not told")
         mend()
-        assert soon(lambda: len(saved(journal.path)) == 3001, 15.0)
-        assert soon(lambda: journal.trouble == ""), "told after it was written"
+        until(lambda: len(saved(journal.path)) == 3001)
+        until(lambda: journal.trouble == "", why=lambda: "it is not told after it was written")
         began = time.monotonic()
         journal.put(("after", 2, 2e9, ""))
-        assert soon(lambda: "after" in saved(journal.path)), "no pause after a write that succeeded"
+        until(lambda: "after" in saved(journal.path), SOON_SECONDS, lambda: "a pause after a write that succeeded")
         assert time.monotonic() - began < SOON_SECONDS
         journal.close()
     finally:
@@ -256,11 +248,11 @@ def test_dhcp_leases_that_cannot_be_written_are_kept_and_written_later(
 def test_dhcp_a_database_that_was_moved_away_is_written_anew_and_whole(journal: Journal) -> None:
     for row in rows(100):
         journal.put(row)
-    assert soon(lambda: len(saved(journal.path)) == 100)
+    until(lambda: len(saved(journal.path)) == 100)
     for file in list(journal.path.parent.iterdir()):
         file.rename(file.with_name(f"old-{file.name}"))
     journal.put(("after", 200, 2e9, ""))
-    assert soon(lambda: journal.path.exists() and len(saved(journal.path)) == 101)
+    until(lambda: journal.path.exists() and len(saved(journal.path)) == 101)
     assert journal.path.stat().st_mode & 0o777 == 0o600
 
 
@@ -274,7 +266,7 @@ def test_dhcp_journal_that_had_nothing_to_write_ends_with_its_threads(
     journal.start()
     assert len(set(threading.enumerate()) - before) == 2
     threading.Thread(target=end, args=[journal], daemon=True).start()
-    assert soon(lambda: set(threading.enumerate()) <= before, 20.0)
+    until(lambda: set(threading.enumerate()) <= before)
 
 
 def test_dhcp_leases_written_last_are_there_after_the_end(tmp_path: Path) -> None:

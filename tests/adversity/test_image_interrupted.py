@@ -6,25 +6,17 @@ import os
 import signal
 import sys
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from support.oci import facts, small_tree, tar_of
+from support.patience import until
 from wwfast.images.sources.importing import import_image
 from wwfast.images.sources.options import Options
 from wwfast.images.store import ImageStore
 from wwfast.paths import Paths
 from wwfast.system.run import start
-
-
-def until(true: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 20
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 @pytest.mark.parametrize("how", [(), ("--update",)], ids=["replace", "update"])

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from support.oci import Layout, facts, small_tree, tar_of
+from support.patience import until
 from wwfast.errors import WwfastError
 from wwfast.images import building, manage
 from wwfast.images.inside.contain import Room, run_inside
@@ -125,16 +126,10 @@ def test_image_exec_killed_takes_its_processes_along(paths: Paths, tmp_path: Pat
                 continue
         return found
 
-    deadline = time.monotonic() + 30
-    while not sleepers() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert sleepers()
+    until(sleepers)
     process.kill()
     process.wait()
-    deadline = time.monotonic() + 30
-    while sleepers() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not sleepers()
+    until(lambda: not sleepers())
     assert str(root) not in Path("/proc/self/mountinfo").read_text()
     assert run_inside(Room("box", root), ["/bin/nothing"]) == 127
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support.httpserver import get, read_response, running
+from support.patience import until
 from wwfast._ext.dhcp import BATCH
 from wwfast.daemon.life.supervision import Supervisor
 from wwfast.net.dhcp.leases import LeaseTable
@@ -101,13 +101,6 @@ class Dhcp:
         self.told.append(contact.mac)
 
 
-def soon(happened: Callable[[], bool], seconds: float = 5.0) -> bool:
-    end = time.monotonic() + seconds
-    while not happened() and time.monotonic() < end:
-        time.sleep(0.005)
-    return happened()
-
-
 def mac(at: int) -> bytes:
     return bytes((2, 0, 0, 0, 0, at))
 
@@ -137,7 +130,7 @@ def test_dhcp_one_poisoned_reservation_costs_nobody_else_an_answer(
             relay.sendto(packet, (LOOPBACK, server.port))
         assert {parse(relay.recv(2048)).xid for _ in answered} == answered
     others = {mac(at).hex(":") for at in range(BATCH) if at not in poisoned}
-    assert soon(lambda: set(server.told) == others), "told after the batch was sent"
+    until(lambda: set(server.told) == others, why=lambda: "not told after the batch was sent")
     assert server.responder.counts["failed"] - failed == len(poisoned)
     assert {"answering DHCP", "telling of DHCP"} & supervisor.troubles().keys()
 
@@ -178,10 +171,8 @@ def test_tftp_one_request_that_fails_costs_nobody_else_an_answer() -> None:
                 assert data[:4] == (b"\0\5\0\0" if at % 3 == 0 else b"\0\3\0\1"), "an error, or the first block"
                 client.sendto(b"\0\4\0\1", peer)
                 client.close()
-        end = time.monotonic() + 10  # the engine tells of an end in its own time
-        while not {"answering TFTP", "telling of TFTP"} <= supervisor.troubles().keys():
-            assert time.monotonic() < end
-            time.sleep(0.01)
+        # The engine tells of an end in its own time.
+        until(lambda: {"answering TFTP", "telling of TFTP"} <= supervisor.troubles().keys())
         assert server.stats()["errors"] >= 3 * 14
 
 
@@ -234,7 +225,7 @@ def test_http_one_request_that_fails_costs_nobody_else_an_answer(poison: str, st
         assert supervisor.troubles()
         for client in clients:
             client.close()
-        assert soon(lambda: server.server.connections == 0)
+        until(lambda: server.server.connections == 0)
 
 
 def news(event: Any) -> None:

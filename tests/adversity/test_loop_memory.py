@@ -7,13 +7,14 @@ import socket
 import statistics
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from support import memoryonly
 from support.daemon import MAC, NODES, Serving, overlay, serving, tiny_image, write_conf
+from support.patience import until
 from support.tftpserver import running_tftp
 from wwfast.images import building
 from wwfast.images.kernels.store import KernelStore
@@ -66,13 +67,6 @@ ROUTES = [
     ("/nothing", 404),
     ("/kernel/52:54:00:00:00:99", 400),
 ]
-
-
-def until(question: Callable[[], object], seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not question():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 @pytest.fixture

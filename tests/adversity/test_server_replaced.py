@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from support.daemon import overlay
-from support.site import ADDRESS, NODES, PORT, Site, made, until
+from support.patience import until
+from support.site import ADDRESS, NODES, PORT, Site, made
 from wwfast.daemon.state.database import PhaseStore
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(180)]

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import resource
 import socket
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from support.patience import until
 from support.tftpserver import RunningTftp, running_tftp
 from wwfast.net.tftp import packet
 from wwfast.net.tftp.crowd import Unproven
@@ -26,13 +25,6 @@ def resident() -> float:
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
 
 
-def wait_for(what: Callable[[], bool], seconds: float = 20.0) -> None:
-    end = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.01)
-
-
 def taken_in(server: RunningTftp) -> int:
     stats = server.server.stats()
     return stats.get("started", 0) + stats.get("repeated", 0) + stats["turned_away"]
@@ -45,7 +37,7 @@ def ask(server: RunningTftp, count: int, *, mode: str = "netascii") -> None:
         crowd = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(100)]
         for sock in crowd:
             sock.sendto(packet.request("boot", mode=mode), ("127.0.0.1", server.port))
-        wait_for(lambda: taken_in(server) >= before + first + 100)  # noqa: B023 (called at once)
+        until(lambda: taken_in(server) >= before + first + 100)  # noqa: B023 (called at once)
         for sock in crowd:
             sock.close()
 
@@ -69,7 +61,7 @@ def test_tftp_unproven_transfers_are_bounded_and_who_is_there_is_served() -> Non
         assert (stats["unproven"], stats["running"]) == (50, 50)
         assert 200 <= stats["displaced"] <= 250  # a port that is given out again repeats its request
         assert fetch("127.0.0.1", "127.0.0.1", "boot", {"blksize": "1432"}, port=server.port) == TEXT
-        wait_for(lambda: any(event.outcome is Outcome.DONE for event in server.events))
+        until(lambda: any(event.outcome is Outcome.DONE for event in server.events))
         assert server.server.stats()["unproven"] <= 50
         assert not [event for event in server.events if event.outcome is Outcome.FAILED], "they are counted, not told"
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import socket
-import time
 from collections.abc import Iterator
 
 import pytest
 
+from support.patience import until
 from support.tftpserver import RunningTftp, running_tftp
 from support.udpproxy import Proxy
 from wwfast.errors import WwfastError
@@ -42,9 +42,7 @@ def test_tftp_size_probe_is_no_failure(running: RunningTftp) -> None:
             assert data == b"\0\6tsize\x00200000\0blksize\x001468\0windowsize\x004\0"
             sock.sendto(b"\0\5\0\x08User aborted the transfer\0", peer)
     assert fetch("127.0.0.1", "127.0.0.1", "boot", {}, port=running.port) == CONTENT
-    end = time.monotonic() + 10
-    while len(running.events) < 2 and time.monotonic() < end:
-        time.sleep(0.01)
+    until(lambda: len(running.events) >= 2)
     assert [event.outcome for event in running.events] == [Outcome.STARTED, Outcome.DONE]
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from support.daemon import MAC, NODES, overlay, serving, tiny_site, write_conf
+from support.patience import until
 from support.planner import Fresh
 from wwfast.boot.plan import Ask
 from wwfast.boot.stages import Stage
@@ -36,14 +35,6 @@ def script(paths: Paths, **conf: Any) -> str:
     plan = Fresh(paths, load(paths)).plan(snapshot, snapshot.nodes["n1"], Stage.IPXE, Ask(MAC))
     assert plan.text is not None
     return plan.text
-
-
-def until(question: Callable[[], bool], seconds: float = 10.0) -> None:
-    """What a transfer comes to is told a moment after its last byte."""
-    deadline = time.monotonic() + seconds
-    while not question():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def fetched(text: str) -> list[str]:

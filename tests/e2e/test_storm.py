@@ -57,7 +57,7 @@ def test_storm_in_racks_carries_each_byte_to_each_rack_once() -> None:
     assert 3 * of_rack < result["bytes of the head's link"] < 2 * 3 * of_rack + 30 * (64 << 10)
     assert 30 * of_rack < result["bytes"]
     there = subprocess.run(["ip", "netns"], capture_output=True, text=True, check=True).stdout
-    left = [pid for pid in re.findall(r"wwrack-\S*?(\d+)-\d+", there) if not Path(f"/proc/{pid}").exists()]
+    left = [pid for pid in re.findall(r"wwrack-(?:x|[csn]\d+-)(\d+)-\d+", there) if not Path(f"/proc/{pid}").exists()]
     assert not left, "others may be at work"
 
 

@@ -10,8 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ import pytest
 from support.daemon import overlay, tiny_image, write_conf
 from support.httpserver import get, read_response
 from support.initramfs import initramfs
+from support.patience import until
 from wwfast.api.service import Service
 from wwfast.config.settings import load
 from wwfast.images.building import How
@@ -101,13 +101,6 @@ class Server:
     def end(self) -> None:
         self.process.terminate()
         self.process.wait(70)
-
-
-def until(true: Callable[[], object], seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 @pytest.fixture(scope="module")

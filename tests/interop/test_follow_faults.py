@@ -24,7 +24,7 @@ import pytest
 from support import everycommand
 from support.daemon import MAC, NODES, Serving, write_conf
 from support.heads import LEADING, Heads, Wire
-from support.site import until
+from support.patience import until
 from wwfast.boot.heads import order
 from wwfast.cli import groups
 from wwfast.config.settings import load

@@ -9,7 +9,7 @@ import pytest
 
 from support.daemon import MAC, NODES, overlay
 from support.heads import Heads
-from support.site import until
+from support.patience import until
 from wwfast.images import building
 from wwfast.nodes.edit.store import Store
 from wwfast.nodes.text.source import NODES as SECTION

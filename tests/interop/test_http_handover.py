@@ -14,7 +14,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ import uvloop
 
 from support.daemon import MAC, NODES, overlay, tiny_image, write_conf
 from support.httpserver import get, read_response
+from support.patience import until
 from wwfast.daemon.life.handover import Offer, Sockets, find
 from wwfast.daemon.life.relay import Relay, attend
 from wwfast.errors import WwfastError
@@ -241,13 +241,6 @@ class Server:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
-
-
-def until(true: Callable[[], object], seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 @pytest.fixture

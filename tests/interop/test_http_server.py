@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from support.httpserver import OCTETS, artefact, get, read_response, running
+from support.patience import until
 from wwfast.archive.artefact import Artefact
 from wwfast.daemon.traffic.scheduler import WaveScheduler
 from wwfast.daemon.traffic.width import NARROWEST
@@ -265,11 +266,12 @@ def test_http_little_lies_unsent_in_the_kernel_whoever_does_not_read(site: Site)
         queued = [0]
         sock.sendall(get("/big"))
         assert sock.recv(1)
-        end = time.monotonic() + 20
-        while queued[-1] == 0 or queued[-5:] != 5 * queued[-1:]:
-            assert time.monotonic() < end
+
+        def lies_still() -> bool:
             queued.append(int(subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()[1]))
-            time.sleep(0.02)
+            return queued[-1] > 0 and queued[-5:] == 5 * queued[-1:]
+
+        until(lies_still)
         assert queued[-1] < 1 << 20
 
 
@@ -287,10 +289,7 @@ def test_http_server_that_is_closed_leaves_no_thread(site: Site) -> None:
         sock.sendall(get("/big"))
         read_response(sock)
         assert len(set(threading.enumerate()) - before) > 1, "its own, and those that open files"
-    end = time.monotonic() + 20
-    while set(threading.enumerate()) - before:
-        assert time.monotonic() < end
-        time.sleep(0.01)
+    until(lambda: not set(threading.enumerate()) - before)
     assert server.server.connections == 0
 
 
@@ -332,10 +331,7 @@ def test_http_drain_without_successor_waits_neither_for_the_dead_nor_for_the_que
         dead = [server.connect(window=4096) for _ in range(4 * NARROWEST)]
         for index, sock in enumerate(dead):
             sock.sendall(get(f"/node/{index}"))
-        deadline = time.monotonic() + 20
-        while not server.server.serving.waiting:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        until(lambda: server.server.serving.waiting)
         begin = time.monotonic()
         asyncio.run_coroutine_threadsafe(server.server.drain(60, 0.5), server.loop).result(30)
         assert time.monotonic() - begin < 20

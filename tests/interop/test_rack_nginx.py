@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from support.daemon import MAC, Serving, serving, tiny_site, write_conf
-from support.site import until
+from support.patience import until
 from wwfast.images import building
 from wwfast.paths import Paths
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from support.bmc import free_port
+from support.patience import until
 from wwfast.paths import Paths
 from wwfast.system.run import run, start
 
@@ -39,11 +39,12 @@ def rsh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     )
     program.chmod(0o755)
     try:
-        end = time.monotonic() + 15
-        while f":{port:04X} " not in Path("/proc/net/tcp").read_text():
+
+        def listens() -> bool:
             assert server.poll() is None, (home / "log").read_text()
-            assert time.monotonic() < end
-            time.sleep(0.05)
+            return f":{port:04X} " in Path("/proc/net/tcp").read_text()
+
+        until(listens)
         yield program
     finally:
         server.terminate()

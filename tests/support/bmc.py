@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import shutil
 import socket
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from support.patience import until
 from wwfast.system.run import start
 
 # What ipmi_sim calls: `chassis MC get power` or `chassis MC set power|reset|shutdown VALUE`.
@@ -85,11 +85,12 @@ def bmc(folder: Path, console: int = 0) -> Iterator[Bmc]:
             stdout=log, stderr=log, tied=True,
         )  # fmt: skip
     try:
-        end = time.monotonic() + 15
-        while not answers(made.port):
+
+        def listens() -> bool:
             assert process.poll() is None, (folder / "log").read_text()
-            assert time.monotonic() < end, "ipmi_sim does not answer"
-            time.sleep(0.1)
+            return answers(made.port)
+
+        until(listens, why=lambda: "ipmi_sim does not answer")
         yield made
     finally:
         process.terminate()

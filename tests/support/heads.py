@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from support.daemon import Serving, serving, tiny_site, write_conf
-from support.site import until
+from support.patience import until
 from wwfast.heads import key
 from wwfast.paths import Paths
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from support.site import until
+from support.patience import until
 from wwfast.demo.cluster import Cluster
 from wwfast.demo.netns import Namespace
 from wwfast.system.run import run

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from support.netns import Namespace, namespace_number, network
+from support.patience import until
 from wwfast.paths import Paths
 
 SUPPORT = Path(__file__).parent
@@ -63,13 +63,6 @@ class Site:
 
     def says_of(self, space: Namespace, log: str, words: str, seconds: float = 60.0) -> None:
         until(lambda: words in space.log(log), seconds, lambda: space.log(log))
-
-
-def until(true: Callable[[], object], seconds: float = 60.0, why: Callable[[], str] = str) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, why()
-        time.sleep(0.05)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import subprocess
 import termios
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -22,6 +22,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from support.box import box
+from support.patience import until
 from wwfast.archive.artefact import TAR_ZST
 from wwfast.images import archives
 from wwfast.images.stage1 import programs
@@ -237,10 +238,3 @@ def _tree(tree: Path) -> Path:
     (tree / "usr/large").write_bytes(random.Random(0).randbytes(6 << 20))
     (tree / "usr/again").hardlink_to(tree / "usr/large")
     return tree
-
-
-def until(seen: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not seen():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)

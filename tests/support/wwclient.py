@@ -10,8 +10,6 @@ import signal
 import subprocess
 import tarfile
 import threading
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -186,10 +184,3 @@ class Node:
 
     def leftovers(self) -> list[Path]:
         return list(self.root.rglob(".wwclient.*"))
-
-
-def until(condition: Callable[[], bool], seconds: float = 20) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.05)

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from support.wwclient import CLIENT, ROOT, SHELLS, WWID, Node, Overlay, Server, until
+from support.patience import until
+from support.wwclient import CLIENT, ROOT, SHELLS, WWID, Node, Overlay, Server
 from wwfast.paths import SHARE
 
 

@@ -11,9 +11,9 @@ import pytest
 
 from support.daemon import MAC, Serving, serving, tiny_site
 from support.initramfs import initramfs
+from support.patience import until
 from support.planner import Fresh
 from support.scripts import VARIABLES, render
-from support.site import until
 from wwfast.api.service import Service
 from wwfast.archive.artefact import RAW
 from wwfast.boot import dracut

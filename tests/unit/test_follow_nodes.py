@@ -14,6 +14,7 @@ import pytest
 
 from support import stage1
 from support.daemon import MAC, serving, tiny_site, write_conf
+from support.patience import until
 from support.stage1 import BODY, listed
 from support.wwclient import SHELLS, Node, Overlay
 from support.wwclient import Server as Head
@@ -201,18 +202,17 @@ def test_follow_client_changes_the_head_without_a_new_copy(node: Node, servers: 
 def test_follow_client_goes_on_with_the_head_that_answered(node: Node, servers: list[Head], overlay: Overlay) -> None:
     """A running one, of which the first head of its list is gone."""
     process = node.start()
-    deadline = time.monotonic() + 30
-    while overlay.begun < 1:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until(lambda: overlay.begun > 0)
     for each in servers:
         each.stop()
     servers[1].start()
     overlay.put("etc/file", "two")
-    while not (node.root / "etc/file").exists() or node.read("etc/file") != "two":
-        assert time.monotonic() < deadline + 60
+
+    def has_the_second() -> bool:
         assert process.poll() is None
-        time.sleep(0.05)
+        return (node.root / "etc/file").exists() and node.read("etc/file") == "two"
+
+    until(has_the_second)
 
 
 def test_follow_heads_are_in_what_the_system_overlay_tells_the_client(paths: Paths) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from support.daemon import MAC, serving, tiny_site, write_conf
-from support.site import until
+from support.patience import until
 from wwfast.archive.artefact import RAW, Artefact, Extent
 from wwfast.boot.blobs import Cancelled, Names
 from wwfast.boot.caches import TOLD, Caches

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from support.daemon import serving, tiny_site, write_conf
-from support.site import until
+from support.patience import until
 from wwfast.config.settings import Cache
 from wwfast.daemon.traffic import racks as module
 from wwfast.daemon.traffic.racks import Racks

@@ -21,8 +21,8 @@ import pytest
 from support import trees
 from support.daemon import MAC, Serving, serving, tiny_site, write_conf
 from support.modules import module, plant
+from support.patience import until
 from support.planner import Fresh
-from support.site import until
 from wwfast.archive.artefact import DISK, EROFS, FILESYSTEMS, PIECES, SQUASHFS, TAR_GZ, TAR_ZST, TMPFS, Artefact
 from wwfast.boot import ways
 from wwfast.boot.plan import Ask

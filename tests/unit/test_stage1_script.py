@@ -18,7 +18,8 @@ import pytest
 
 from support import trees
 from support.chroot import furnish
-from support.stage1 import BODY, Server, archive, bare, inside, listed, run, serving, until
+from support.patience import until
+from support.stage1 import BODY, Server, archive, bare, inside, listed, run, serving
 from wwfast.archive.artefact import TAR_GZ, TAR_ZST
 from wwfast.images import archives, filesystems
 from wwfast.images.stage1 import programs
