@@ -5,11 +5,13 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from support.patience import until
+from wwfast.system.run import start
 
 BEGIN = """
 import os, signal, subprocess, sys, time
@@ -38,6 +40,7 @@ WAYS = {
     "start, tied": AMID + "    run.start(asleep, tied=True)\n    time.sleep(60)",
     "run": AMID + "    run.run(asleep)",
     "beside": AMID + "    with run.beside(asleep) as ended:\n        ended()",
+    "attached": AMID + "    run.attached(asleep)",
     "callback, start": CALLBACK + "    run.start(asleep, tied=True)\n    time.sleep(60)",
     "callback, forked": CALLBACK + "    with run.forked(lambda: time.sleep(60)) as received:\n        received()",
     "callback, anybody": CALLBACK + "    os.fork() or os._exit(0)\n    time.sleep(60)",
@@ -63,6 +66,24 @@ def runs(pid: str) -> bool:
         return b"77.91" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except FileNotFoundError:
         return False
+
+
+def test_signals_to_a_program_on_our_terminal_are_its_own_and_it_ends_with_us(tmp_path: Path) -> None:
+    script = tmp_path / "editor"
+    script.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/new\nmv {tmp_path}/new {tmp_path}/pid\nexec sleep 77.91\n")
+    script.chmod(0o755)
+    code = BEGIN + f"try:\n    run.attached(['{script}'])" + END
+    process = start([sys.executable, "-c", code, "0", "0"], stdout=subprocess.PIPE, tied=True)
+    until((tmp_path / "pid").exists)
+    editor = (tmp_path / "pid").read_text().strip()
+    until(lambda: runs(editor))
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.3)
+    assert process.poll() is None
+    assert runs(editor)
+    process.send_signal(signal.SIGTERM)
+    assert process.communicate(timeout=50)[0] == b"SIGTERM\n"
+    assert not runs(editor)
 
 
 def said(code: str) -> str:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from wwfast.bmc.commands import Job
 from wwfast.errors import WwfastError
-from wwfast.system.run import run, start
+from wwfast.system.run import attached as on_terminal
+from wwfast.system.run import run
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +61,9 @@ def attempt(job: Job, timeout: float | None, package: str | None) -> Outcome:
 def attached(job: Job, package: str | None) -> Outcome:
     """Run one job on our own terminal."""
     try:
-        process = start(job.argv, env=environment(job), stdin=None, package=package)
+        return Outcome(job.node, reason=ended(job, on_terminal(job.argv, env=environment(job), package=package)))
     except WwfastError as error:
         return Outcome(job.node, reason=error.message, hint=error.hint or "")
-    while True:
-        try:
-            return Outcome(job.node, reason=ended(job, process.wait()))
-        except KeyboardInterrupt:
-            continue  # meant for the one who has the terminal
 
 
 def environment(job: Job) -> dict[str, str]:

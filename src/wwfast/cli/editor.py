@@ -18,14 +18,14 @@ LONGEST = 64  # bytes of a name that are kept with a text: with the number in fr
 
 def opened(path: Path) -> None:
     """Have `path` edited. Raises WwfastError when the editor says that it failed, or leaves no file."""
-    from wwfast.system.run import start
+    from wwfast.system.run import attached
 
     said = os.environ.get("EDITOR", "")
     try:
         editor = shlex.split(said) or ["vi"]
     except ValueError as error:
         raise UsageError(f"EDITOR is no command: {said}: {error}", hint="for example: export EDITOR=vi") from None
-    if status := start([*editor, path], stdin=None).wait():
+    if status := attached([*editor, path]):
         raise WwfastError(f"{editor[0]} failed with exit status {status}; nothing was changed")
     if not path.is_file():
         raise WwfastError(f"{editor[0]} left no file where {path.name} was; nothing was changed")

@@ -114,6 +114,20 @@ def _over(process: Process | None) -> None:
                 pipe.close()
 
 
+def attached(argv: Argv, *, env: Mapping[str, str] | None = None, package: str | None = None) -> int:
+    """A program on our own terminal, to its end: its status. Ctrl-C is for it; what asks us to end ends it, too."""
+    process: Process | None = None
+    try:
+        with signals.held():
+            process = start(argv, env=env, stdin=None, package=package)
+        while True:
+            with suppress(KeyboardInterrupt):
+                return process.wait()
+    finally:
+        if process is not None:
+            stop(process)
+
+
 def start(
     argv: Argv,
     *,
