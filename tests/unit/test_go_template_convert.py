@@ -97,3 +97,13 @@ def test_go_template_convert_writes_only_what_is_the_same(site: Paths, capsys: p
     made = file.with_name("same.j2")
     assert (made.read_text(), made.stat().st_mode & 0o777) == ("{{ id }}\n", 0o640)
     assert sorted(each.name for each in file.parent.iterdir()) == ["other.ww", "same.j2", "same.ww"]
+
+
+def test_go_template_convert_keeps_what_somebody_wrote(site: Paths, capsys: pytest.CaptureFixture[str]) -> None:
+    put(site, "etc/same.ww", "{{ .Id }}\n")
+    mine = put(site, "etc/same.j2", "{{ id }} of mine\n")
+    with pytest.raises(SystemExit) as ended:
+        main(["--root", str(site.root), "overlay", "convert", "o"])
+    assert not ended.value.code
+    assert "etc/same.j2 is there already, and stays as it is" in capsys.readouterr().out
+    assert mine.read_text() == "{{ id }} of mine\n"

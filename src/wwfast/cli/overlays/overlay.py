@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -327,6 +328,8 @@ def convert(app: App, name: str, only_print: bool) -> None:
             click.echo(each.source, nl=not each.source.endswith("\n"))
         elif not each.same:
             click.echo(f"{each.item.path} stays: {each.wrong}")
+        elif os.path.lexists(there.inside(path)):
+            click.echo(f"{path} is there already, and stays as it is")
         else:
             with telling(app, name), edit.changing(app.paths, name) as target:
                 edit.replace(target, target.inside(path), each.source.encode(), mode=each.item.mode)
