@@ -16,7 +16,7 @@ test: setup
 	@sh tools/test.sh
 
 test-fast: setup
-	@$(PY) -m pytest -m "not soak and not vm"
+	@sh tools/test.sh fast
 
 # make random: the property tests with examples that nobody has tried yet
 random: setup

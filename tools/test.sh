@@ -1,18 +1,31 @@
 #!/bin/sh
-# All tests: those with virtual machines beside the rest, and behind it. What the machines' tests print comes at the end.
+# tools/test.sh [fast]: all tests, or those without virtual machines, in two halves beside each other, as either waits
+# most of the time. What the second half prints comes at the end.
 set -u
 cd "$(dirname "$0")/.." || exit
-mkdir -p .cache
-log=.cache/test-machines.log
-room=$(mktemp -d /tmp/vms.XXXXXX) || exit # of their own: either pytest clears away what the other one has begun to
+rooms=$(mktemp -d /tmp/tests.XXXXXX) || exit # of their own: either pytest clears away what the other one has begun to
+trap 'rm -rf --one-file-system "$rooms"' EXIT
 
-nice -n 10 env PYTEST_DEBUG_TEMPROOT="$room" .venv/bin/python -m pytest -m "vm and not soak" --durations=30 --durations-min=5 -p no:cacheprovider >"$log" 2>&1 &
-machines=$!
-trap 'rm -rf --one-file-system "$room"' EXIT
-trap 'kill "$machines" 2>/dev/null; exit 130' INT TERM HUP
-.venv/bin/python -m pytest -m "not vm and not soak" --durations=30 --durations-min=5
-rest=$?
-wait "$machines"
+half() { # half NUMBER NICENESS OPTIONS: becomes pytest
+    mkdir "$rooms/$1"
+    export PYTEST_DEBUG_TEMPROOT="$rooms/$1"
+    niceness=$2
+    shift 2
+    exec nice -n "$niceness" .venv/bin/python -m pytest --durations=30 --durations-min=5 -p no:cacheprovider "$@"
+}
+
+if [ "${1:-}" = fast ]; then
+    (half 2 0 -m "not vm and not soak" tests/adversity) >"$rooms/log" 2>&1 &
+    set -- -m "not vm and not soak" --ignore=tests/adversity
+else
+    (half 2 10 -m "vm and not soak") >"$rooms/log" 2>&1 & # behind: they take a core each
+    set -- -m "not vm and not soak"
+fi
+second=$!
+trap 'kill "$second" 2>/dev/null; exit 130' INT TERM HUP
+(half 1 0 "$@")
+first=$?
+wait "$second"
 status=$?
-cat "$log"
-[ "$rest" = 0 ] && [ "$status" = 0 ]
+cat "$rooms/log"
+[ "$first" = 0 ] && [ "$status" = 0 ]
