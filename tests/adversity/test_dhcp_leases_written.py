@@ -123,7 +123,7 @@ def test_dhcp_no_acknowledged_lease_is_lost_when_the_server_is_killed_under_load
         with acknowledged.open("w") as told:
             words = [sys.executable, "-c", SERVER, database, str(turn)]
             server = subprocess.Popen(words, stdout=told, env=slow_disk)
-            until(lambda: acknowledged.stat().st_size > 0)
+            until(lambda: acknowledged.stat().st_size > 0, 30.0)
             time.sleep(SAFE_SECONDS * (1.2 + 2.8 * turn / KILLS))  # in the middle of its work
             killed = time.time()
             server.kill()
@@ -181,7 +181,7 @@ def test_dhcp_leases_are_brought_to_the_disk_behind_their_commit(
         before = len(synced)
         for row in rows(3, f"turn{turn}-"):
             journal.put(row)
-        until(lambda before=before: len(synced) > before)
+        until(lambda before=before: len(synced) > before, SOON_SECONDS)
     assert set(synced) == {f"{journal.path}-wal"}
 
 
@@ -227,14 +227,14 @@ def test_dhcp_leases_that_cannot_be_written_are_kept_and_written_later(
         journal.load()
         journal.start()
         journal.put(("before", 1, 2e9, ""))
-        until(lambda: "before" in saved(journal.path))
+        until(lambda: "before" in saved(journal.path), SOON_SECONDS)
         mend = hurt(disk)
         for row in rows(3000):
             journal.put(row)
-        until(lambda: journal.trouble != "", why=lambda: "it is not told")
+        until(lambda: journal.trouble != "", 10.0, why=lambda: "it is not told")
         mend()
-        until(lambda: len(saved(journal.path)) == 3001)
-        until(lambda: journal.trouble == "", why=lambda: "it is not told after it was written")
+        until(lambda: len(saved(journal.path)) == 3001, 15.0)
+        until(lambda: journal.trouble == "", SOON_SECONDS, why=lambda: "it is not told after it was written")
         began = time.monotonic()
         journal.put(("after", 2, 2e9, ""))
         until(lambda: "after" in saved(journal.path), SOON_SECONDS, lambda: "a pause after a write that succeeded")
@@ -248,11 +248,11 @@ def test_dhcp_leases_that_cannot_be_written_are_kept_and_written_later(
 def test_dhcp_a_database_that_was_moved_away_is_written_anew_and_whole(journal: Journal) -> None:
     for row in rows(100):
         journal.put(row)
-    until(lambda: len(saved(journal.path)) == 100)
+    until(lambda: len(saved(journal.path)) == 100, SOON_SECONDS)
     for file in list(journal.path.parent.iterdir()):
         file.rename(file.with_name(f"old-{file.name}"))
     journal.put(("after", 200, 2e9, ""))
-    until(lambda: journal.path.exists() and len(saved(journal.path)) == 101)
+    until(lambda: journal.path.exists() and len(saved(journal.path)) == 101, SOON_SECONDS)
     assert journal.path.stat().st_mode & 0o777 == 0o600
 
 
@@ -266,7 +266,7 @@ def test_dhcp_journal_that_had_nothing_to_write_ends_with_its_threads(
     journal.start()
     assert len(set(threading.enumerate()) - before) == 2
     threading.Thread(target=end, args=[journal], daemon=True).start()
-    until(lambda: set(threading.enumerate()) <= before)
+    until(lambda: set(threading.enumerate()) <= before, 20.0)
 
 
 def test_dhcp_leases_written_last_are_there_after_the_end(tmp_path: Path) -> None:

@@ -51,23 +51,23 @@ def test_http_stalled_clients_cost_no_thread(big) -> None:  # type: ignore[no-un
         stuck = [server.connect(window=4096) for _ in range(50)]
         for sock in stuck:
             sock.sendall(get("/image"))
-        until(lambda: server.server.figures["transfers"] == 50)
+        until(lambda: server.server.figures["transfers"] == 50, 15.0)
         for _ in range(3):
             with server.connect() as sock:
                 sock.sendall(get("/script"))
                 assert read_response(sock)[0] == 200
         for sock in stuck:
             sock.close()
-        until(lambda: server.server.connections == 0)
+        until(lambda: server.server.connections == 0, 15.0)
         assert sum(event.outcome is Outcome.FAILED for event in server.events) >= 50
 
 
 def test_http_client_without_progress_is_closed_after_the_limit(big) -> None:  # type: ignore[no-untyped-def]
     with running(big, limits=Limits(stall_seconds=1.0)) as server, server.connect(window=4096) as sock:
         sock.sendall(get("/image"))
-        until(lambda: any(event.outcome is Outcome.FAILED for event in server.events))
+        until(lambda: any(event.outcome is Outcome.FAILED for event in server.events), 15.0)
         assert server.events[-1].detail == "no progress"
-        until(lambda: server.server.connections == 0)
+        until(lambda: server.server.connections == 0, 15.0)
 
 
 def test_http_slowloris_and_idle_connections_are_closed(big) -> None:  # type: ignore[no-untyped-def]
@@ -81,7 +81,7 @@ def test_http_slowloris_and_idle_connections_are_closed(big) -> None:  # type: i
         assert silent.recv(1) == done.recv(1) == b""
         for sock in (silent, slow, done):
             sock.close()
-        until(lambda: server.server.connections == 0)
+        until(lambda: server.server.connections == 0, 15.0)
 
 
 def test_http_trickling_request_does_not_move_its_deadline(big) -> None:  # type: ignore[no-untyped-def]
@@ -105,7 +105,7 @@ def test_http_floods_of_header_are_refused(big) -> None:  # type: ignore[no-unty
                 except OSError:
                     status = 431  # it was closed while we still sent
                 assert status == 431
-        until(lambda: server.server.connections == 0)
+        until(lambda: server.server.connections == 0, 15.0)
 
 
 def test_http_resets_in_every_state_leave_nothing_behind(big) -> None:  # type: ignore[no-untyped-def]
@@ -113,7 +113,7 @@ def test_http_resets_in_every_state_leave_nothing_behind(big) -> None:  # type: 
         with server.connect() as sock:  # whatever is opened once for all
             sock.sendall(get("/image"))
             read_response(sock)
-        until(lambda: server.server.connections == 0)
+        until(lambda: server.server.connections == 0, 15.0)
         files = open_files()
         for round_ in range(120):
             sock = server.connect(window=4096)
@@ -122,10 +122,10 @@ def test_http_resets_in_every_state_leave_nothing_behind(big) -> None:  # type: 
             if round_ % 4 == 3:
                 sock.recv(100)
             reset(sock)
-        until(lambda: server.server.connections == 0)
+        until(lambda: server.server.connections == 0, 15.0)
         assert server.server.serving.waiting == {}
         gc.collect()
-        until(lambda: open_files() <= files)
+        until(lambda: open_files() <= files, 15.0)
         with server.connect() as sock:
             sock.sendall(get("/image?wwid=02:00:00:00:00:ff"))
             assert read_response(sock)[2] == BODY
@@ -134,16 +134,16 @@ def test_http_resets_in_every_state_leave_nothing_behind(big) -> None:  # type: 
 def test_http_more_connections_than_one_address_may_hold_are_turned_away(big) -> None:  # type: ignore[no-untyped-def]
     with running(big, limits=Limits(connections=10)) as server:
         held = [server.connect() for _ in range(5)]
-        until(lambda: server.server.connections == 5)
+        until(lambda: server.server.connections == 5, 15.0)
         with server.connect() as sock:
             assert sock.recv(1) == b""
         with server.connect(source="127.0.0.2") as sock:
             sock.sendall(get("/script"))
             assert read_response(sock)[0] == 200, "the places that are left are for others"
-        until(lambda: server.server.connections == 5)
+        until(lambda: server.server.connections == 5, 15.0)
         assert server.server.figures["refused"] == 1
         held.pop().close()
-        until(lambda: server.server.connections == 4)
+        until(lambda: server.server.connections == 4, 15.0)
         with server.connect() as sock:
             sock.sendall(get("/script"))
             assert read_response(sock)[0] == 200
@@ -159,10 +159,10 @@ def test_http_full_house_holds_ipxe_and_lets_scripts_through(big) -> None:  # ty
             sock = server.connect(window=4096)
             sock.sendall(get(f"/image?wwid=02:00:00:00:01:{index:02x}", "User-Agent: iPXE/1.21.1"))
             stuck.append(sock)
-        until(lambda: server.server.figures["transfers"] == NARROWEST)
+        until(lambda: server.server.figures["transfers"] == NARROWEST, 15.0)
         with server.connect() as node:
             node.sendall(get("/image?wwid=02:00:00:00:02:00", "User-Agent: iPXE/1.21.1"))
-            until(lambda: server.server.figures["waiting"] == 1)
+            until(lambda: server.server.figures["waiting"] == 1, 15.0)
             with server.connect() as other:
                 other.sendall(get("/script"))
                 assert read_response(other)[0] == 200
@@ -183,7 +183,7 @@ def test_http_transfers_leave_no_memory_behind(big) -> None:  # type: ignore[no-
             with server.connect() as sock:
                 sock.sendall(get(f"/image?wwid=02:00:00:00:03:{round_:02x}", "Range: bytes=0-2000000"))
                 assert len(read_response(sock)[2]) == 2_000_001
-        until(lambda: server.server.connections == 0)
+        until(lambda: server.server.connections == 0, 15.0)
         assert len(server.server.pump) == 0
         assert server.server.serving.scheduler.tickets == {}  # type: ignore[union-attr]
         assert alive() <= before

@@ -23,7 +23,7 @@ def test_http_clients_that_came_while_descriptors_were_out_are_served(caplog: py
         try:
             client.connect(("127.0.0.1", server.port))
             client.sendall(b"GET /x HTTP/1.1\r\nConnection: close\r\n\r\n")
-            until(lambda: "cannot accept" in caplog.text)
+            until(lambda: "cannot accept" in caplog.text, 20.0)
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         assert b"served" in client.recv(1000)

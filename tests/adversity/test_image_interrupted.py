@@ -48,9 +48,9 @@ def test_image_import_interrupted_leaves_nothing_behind(
     process = start([sys.executable, "-c", begin, "--root", paths.root, *words], tied=True)
     with pipe.open("wb", buffering=0) as out:  # which the writer keeps open: the import waits for more
         out.write(tar_of(tree)[:400_000])
-        until(lambda: list(paths.chroots.glob(".*/archive/etc")))
+        until(lambda: list(paths.chroots.glob(".*/archive/etc")), 20.0)
         process.send_signal(number)
-        until(lambda: process.poll() is not None)
+        until(lambda: process.poll() is not None, 20.0)
     assert process.returncode != 0
     assert [entry.name for entry in paths.chroots.iterdir()] == ["old"]
     assert facts(ImageStore(paths).get("old").rootfs) == before
@@ -78,10 +78,10 @@ def test_image_build_interrupted_waits_for_no_other_program_and_leaves_none_runn
     words = ["--root", paths.root, "image", "build", "--format", "squashfs", "old"]
     process = start([sys.executable, "-c", begin, *words], tied=True)
     try:
-        until(noted.exists)
+        until(noted.exists, 20.0)
         process.send_signal(number)
-        until(lambda: process.poll() is not None)
-        until(lambda: gone(int(noted.read_text())))
+        until(lambda: process.poll() is not None, 20.0)
+        until(lambda: gone(int(noted.read_text())), 20.0)
     finally:
         process.kill()
         process.wait()

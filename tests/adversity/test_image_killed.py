@@ -126,10 +126,10 @@ def test_image_exec_killed_takes_its_processes_along(paths: Paths, tmp_path: Pat
                 continue
         return found
 
-    until(sleepers)
+    until(sleepers, 30.0)
     process.kill()
     process.wait()
-    until(lambda: not sleepers())
+    until(lambda: not sleepers(), 30.0)
     assert str(root) not in Path("/proc/self/mountinfo").read_text()
     assert run_inside(Room("box", root), ["/bin/nothing"]) == 127
 

@@ -130,7 +130,7 @@ def test_dhcp_one_poisoned_reservation_costs_nobody_else_an_answer(
             relay.sendto(packet, (LOOPBACK, server.port))
         assert {parse(relay.recv(2048)).xid for _ in answered} == answered
     others = {mac(at).hex(":") for at in range(BATCH) if at not in poisoned}
-    until(lambda: set(server.told) == others, why=lambda: "not told after the batch was sent")
+    until(lambda: set(server.told) == others, 5.0, why=lambda: "not told after the batch was sent")
     assert server.responder.counts["failed"] - failed == len(poisoned)
     assert {"answering DHCP", "telling of DHCP"} & supervisor.troubles().keys()
 
@@ -172,7 +172,7 @@ def test_tftp_one_request_that_fails_costs_nobody_else_an_answer() -> None:
                 client.sendto(b"\0\4\0\1", peer)
                 client.close()
         # The engine tells of an end in its own time.
-        until(lambda: {"answering TFTP", "telling of TFTP"} <= supervisor.troubles().keys())
+        until(lambda: {"answering TFTP", "telling of TFTP"} <= supervisor.troubles().keys(), 10.0)
         assert server.stats()["errors"] >= 3 * 14
 
 
@@ -225,7 +225,7 @@ def test_http_one_request_that_fails_costs_nobody_else_an_answer(poison: str, st
         assert supervisor.troubles()
         for client in clients:
             client.close()
-        until(lambda: server.server.connections == 0)
+        until(lambda: server.server.connections == 0, 5.0)
 
 
 def news(event: Any) -> None:

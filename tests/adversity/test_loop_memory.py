@@ -116,7 +116,7 @@ def test_loop_confinement_sees_what_a_thread_tries(tmp_path: Path) -> None:
     if watched.failed:
         pytest.skip(watched.failed)
     assert (tmp_path / "file").read_text() == "seen"
-    until(lambda: len(watched.tried) >= 3)
+    until(lambda: len(watched.tried) >= 3, 20.0)
     watched.end()
     assert len(errors) == 3
     assert all(str(tmp_path) in line for line in watched.tried)
@@ -146,17 +146,17 @@ def test_loop_takes_in_all_that_changes_without_looking(server: Serving, paths: 
     assert server.get(f"/image/{MAC}?compress=zst")[2]["etag"] != first, "what is published before a request is served"
     runtime = f"/runtime/{MAC}?format=tar"
     (paths.site_overlays / "motd/rootfs/etc/motd.j2").write_text("edited {{ id }}\n")
-    until(lambda: b"edited n1" in server.get(runtime)[1])
+    until(lambda: b"edited n1" in server.get(runtime)[1], 20.0)
     (paths.etc / "ipxe").mkdir()
     (paths.etc / "ipxe/default.ipxe.j2").write_text("#!ipxe\necho ours {{ id }}\n")
-    until(lambda: b"echo ours n1" in server.get(f"/ipxe/{MAC}")[1])
+    until(lambda: b"echo ours n1" in server.get(f"/ipxe/{MAC}")[1], 20.0)
     (paths.chroots / "bare/rootfs/boot/vmlinuz-6.1.0-1").write_bytes(b"another")
-    until(lambda: server.get(f"/kernel/{UNBUILT}")[1] == b"another")
+    until(lambda: server.get(f"/kernel/{UNBUILT}")[1] == b"another", 20.0)
     paths.nodes_conf.write_text(NODES_CONF.replace("image name: tiny", "image name: none"))
-    until(lambda: server.get(f"/kernel/{MAC}")[0] == 404)
+    until(lambda: server.get(f"/kernel/{MAC}")[0] == 404, 20.0)
     building.build(paths, "bare")
     paths.nodes_conf.write_text(NODES_CONF.replace("image name: tiny", "image name: bare"))
-    until(lambda: server.get(f"/image/{MAC}?compress=zst")[0] == 200)
+    until(lambda: server.get(f"/image/{MAC}?compress=zst")[0] == 200, 20.0)
 
 
 ENDLESS = "#!ipxe\necho {{ id }}\n{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}\n"
@@ -170,11 +170,11 @@ def test_loop_a_script_of_the_site_that_never_ends_holds_up_nobody_else(server: 
         "#!ipxe\necho other {{ id }} {{ network_devices.default.ipaddr }} {{ wait }}\n"
     )
     paths.nodes_conf.write_text(NODES_CONF.replace("  n3:\n", "  n3:\n    ipxe template: other\n"))
-    until(lambda: server.get(f"/ipxe/{OVERRIDE}")[1] == b"#!ipxe\necho other n3 10.0.0.13 30\n")
+    until(lambda: server.get(f"/ipxe/{OVERRIDE}")[1] == b"#!ipxe\necho other n3 10.0.0.13 30\n", 20.0)
     assert b"kernel --name" in server.get("/ipxe/52:54:00:00:00:97")[1], "it is discovered, the next one is a stranger"
     for name in ("default", "message", "unconfigured"):
         (folder / f"{name}.ipxe.j2").write_text(ENDLESS)
-    until(lambda: server.daemon.upkeep.standing.scripts.find("message").parent == folder)
+    until(lambda: server.daemon.upkeep.standing.scripts.find("message").parent == folder, 20.0)
     answers: dict[str, bytes] = {}
     asked = [f"/ipxe/{MAC}", "/ipxe/52:54:00:00:00:98"]
 
@@ -207,7 +207,7 @@ def test_loop_a_script_of_the_site_that_never_ends_holds_up_nobody_else(server: 
     assert b"ran for more than 1 s" in server.get(f"/ipxe/{MAC}")[1]
     assert time.monotonic() - began < 0.5, "what took long is not tried again at once"
     (folder / "default.ipxe.j2").write_text("#!ipxe\necho mended {{ id }}\n")
-    until(lambda: server.get(f"/ipxe/{MAC}")[1] == b"#!ipxe\necho mended n1\n")
+    until(lambda: server.get(f"/ipxe/{MAC}")[1] == b"#!ipxe\necho mended n1\n", 20.0)
 
 
 def test_loop_a_file_that_was_removed_is_asked_for_once_more(server: Serving, paths: Paths) -> None:

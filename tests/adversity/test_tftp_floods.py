@@ -37,7 +37,7 @@ def ask(server: RunningTftp, count: int, *, mode: str = "netascii") -> None:
         crowd = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(100)]
         for sock in crowd:
             sock.sendto(packet.request("boot", mode=mode), ("127.0.0.1", server.port))
-        until(lambda: taken_in(server) >= before + first + 100)  # noqa: B023 (called at once)
+        until(lambda: taken_in(server) >= before + first + 100, 20.0)  # noqa: B023 (called at once)
         for sock in crowd:
             sock.close()
 
@@ -61,7 +61,7 @@ def test_tftp_unproven_transfers_are_bounded_and_who_is_there_is_served() -> Non
         assert (stats["unproven"], stats["running"]) == (50, 50)
         assert 200 <= stats["displaced"] <= 250  # a port that is given out again repeats its request
         assert fetch("127.0.0.1", "127.0.0.1", "boot", {"blksize": "1432"}, port=server.port) == TEXT
-        until(lambda: any(event.outcome is Outcome.DONE for event in server.events))
+        until(lambda: any(event.outcome is Outcome.DONE for event in server.events), 20.0)
         assert server.server.stats()["unproven"] <= 50
         assert not [event for event in server.events if event.outcome is Outcome.FAILED], "they are counted, not told"
 

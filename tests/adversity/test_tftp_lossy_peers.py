@@ -42,7 +42,7 @@ def test_tftp_size_probe_is_no_failure(running: RunningTftp) -> None:
             assert data == b"\0\6tsize\x00200000\0blksize\x001468\0windowsize\x004\0"
             sock.sendto(b"\0\5\0\x08User aborted the transfer\0", peer)
     assert fetch("127.0.0.1", "127.0.0.1", "boot", {}, port=running.port) == CONTENT
-    until(lambda: len(running.events) >= 2)
+    until(lambda: len(running.events) >= 2, 10.0)
     assert [event.outcome for event in running.events] == [Outcome.STARTED, Outcome.DONE]
 
 

@@ -143,13 +143,13 @@ def test_compat_a_node_is_up_when_nothing_more_of_its_boot_is_to_come(site: Path
             assert server.get(f"/{path}/{MAC}?compress=zst", headers=IPXE)[0] == 200
         entry = server.daemon.timeline.of("n1")
         assert entry is not None
-        until(lambda: entry.stage == "runtime")
+        until(lambda: entry.stage == "runtime", 10.0)
         assert entry.up is not client
         if client:
             assert entry.stuck(entry.last_seen + 300) > 200, "it hangs between the loader and its init"
             server.get(f"/runtime/{MAC}?format=tar", headers=CURL)
             server.get(f"/runtime/{MAC}?format=tar", headers=CURL)
-            until(lambda: entry.up)
+            until(lambda: entry.up, 10.0)
             assert [it.stage for it in entry.boot][-3:] == ["system", "runtime", "runtime"], "of the boot, and the last"
 
 

@@ -271,7 +271,7 @@ def test_http_little_lies_unsent_in_the_kernel_whoever_does_not_read(site: Site)
             queued.append(int(subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()[1]))
             return queued[-1] > 0 and queued[-5:] == 5 * queued[-1:]
 
-        until(lies_still)
+        until(lies_still, 20.0)
         assert queued[-1] < 1 << 20
 
 
@@ -289,7 +289,7 @@ def test_http_server_that_is_closed_leaves_no_thread(site: Site) -> None:
         sock.sendall(get("/big"))
         read_response(sock)
         assert len(set(threading.enumerate()) - before) > 1, "its own, and those that open files"
-    until(lambda: not set(threading.enumerate()) - before)
+    until(lambda: not set(threading.enumerate()) - before, 20.0)
     assert server.server.connections == 0
 
 
@@ -331,7 +331,7 @@ def test_http_drain_without_successor_waits_neither_for_the_dead_nor_for_the_que
         dead = [server.connect(window=4096) for _ in range(4 * NARROWEST)]
         for index, sock in enumerate(dead):
             sock.sendall(get(f"/node/{index}"))
-        until(lambda: server.server.serving.waiting)
+        until(lambda: server.server.serving.waiting, 20.0)
         begin = time.monotonic()
         asyncio.run_coroutine_threadsafe(server.server.drain(60, 0.5), server.loop).result(30)
         assert time.monotonic() - begin < 20

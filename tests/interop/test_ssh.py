@@ -44,7 +44,7 @@ def rsh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             assert server.poll() is None, (home / "log").read_text()
             return f":{port:04X} " in Path("/proc/net/tcp").read_text()
 
-        until(listens)
+        until(listens, 15.0)
         yield program
     finally:
         server.terminate()

@@ -90,7 +90,7 @@ def bmc(folder: Path, console: int = 0) -> Iterator[Bmc]:
             assert process.poll() is None, (folder / "log").read_text()
             return answers(made.port)
 
-        until(listens, why=lambda: "ipmi_sim does not answer")
+        until(listens, 15.0, why=lambda: "ipmi_sim does not answer")
         yield made
     finally:
         process.terminate()

@@ -88,7 +88,7 @@ class Handler(BaseHTTPRequestHandler):
         self.server.count(1)
         fault = self.server.faults.pop(0) if self.server.faults else self.server.always
         if fault == "two":  # until there is another one
-            until(lambda: self.server.most > 1)
+            until(lambda: self.server.most > 1, 30.0)
         elif fault == "slow":
             time.sleep(0.1)
         self.server.count(-1)
@@ -113,7 +113,7 @@ class Handler(BaseHTTPRequestHandler):
             return
         if fault == "gone":  # as if its machine had been switched off: no word comes of the connection any more
             self.wfile.write(data[:1000])
-            until(lambda: not any(fcntl.ioctl(self.connection, termios.TIOCOUTQ, bytes(4))))
+            until(lambda: not any(fcntl.ioctl(self.connection, termios.TIOCOUTQ, bytes(4))), 30.0)
             self.connection.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
             os.close(self.connection.detach())
             self.close_connection = True

@@ -232,7 +232,7 @@ def test_client_asks_from_several_privileged_ports(node: Node, overlay: Overlay)
     node.configure(WWSECURE="true", WWINTERVAL=1)
     overlay.put("etc/file", "x")
     process = node.start()
-    until(lambda: len(overlay.asked) >= 4)
+    until(lambda: len(overlay.asked) >= 4, 20.0)
     process.send_signal(signal.SIGTERM)
     assert process.wait(10) == 0
     ports = [asked.port for asked in overlay.asked]
@@ -278,11 +278,11 @@ def test_client_updates_at_once_on_sighup(node: Node, overlay: Overlay) -> None:
     node.configure(WWINTERVAL=3600)
     overlay.put("etc/file", "one")
     process = node.start()
-    until(lambda: (node.root / "run/wwclient/etag").exists() and (node.root / "etc/file").exists())
+    until(lambda: (node.root / "run/wwclient/etag").exists() and (node.root / "etc/file").exists(), 20.0)
     time.sleep(0.3)
     overlay.put("etc/file", "two")
     process.send_signal(signal.SIGHUP)
-    until(lambda: node.read("etc/file") == "two")
+    until(lambda: node.read("etc/file") == "two", 20.0)
     assert process.poll() is None
 
 
@@ -290,7 +290,7 @@ def test_client_ends_at_once_on_sigterm_whatever_it_does(node: Node, overlay: Ov
     overlay.put("etc/file", "x")
     overlay.delay = 30
     fetching = node.start()
-    until(lambda: overlay.begun == 1)
+    until(lambda: overlay.begun == 1, 20.0)
     begin = time.monotonic()
     fetching.send_signal(signal.SIGTERM)
     assert fetching.wait(10) == 0
@@ -298,7 +298,7 @@ def test_client_ends_at_once_on_sigterm_whatever_it_does(node: Node, overlay: Ov
     overlay.delay = 0
     node.configure(WWINTERVAL=3600)
     sleeping = node.start()
-    until(lambda: (node.root / "etc/file").exists())
+    until(lambda: (node.root / "etc/file").exists(), 20.0)
     sleeping.send_signal(signal.SIGTERM)
     assert sleeping.wait(10) == 0
     assert not (node.root / "run/wwclient/pid").exists()
@@ -313,12 +313,12 @@ def test_client_outlives_a_server_that_goes_away(node: Node, overlay: Overlay, s
     assert process.poll() is None
     overlay.put("etc/file", "one")
     server.start()
-    until(lambda: (node.root / "etc/file").exists())
+    until(lambda: (node.root / "etc/file").exists(), 20.0)
     server.stop()
     time.sleep(1.5)
     overlay.put("etc/file", "two")
     server.start()
-    until(lambda: node.read("etc/file") == "two")
+    until(lambda: node.read("etc/file") == "two", 20.0)
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=10)
     assert output.count("does not answer") <= 2, "the same complaint is made once"
@@ -345,7 +345,7 @@ def test_client_runs_once_at_a_time(node: Node, overlay: Overlay) -> None:
     node.configure(WWINTERVAL=3600)
     overlay.put("etc/file", "x")
     process = node.start()
-    until(lambda: (node.root / "etc/file").exists())
+    until(lambda: (node.root / "etc/file").exists(), 20.0)
     done = node.once()
     assert done.returncode == 1
     assert f"already running as process {process.pid}" in done.stderr
@@ -386,7 +386,7 @@ def test_client_tells_systemd_when_the_overlay_is_in_place(node: Node, overlay: 
         notify.bind(str(tmp_path / "notify"))
         notify.settimeout(20)
         process = node.start(NOTIFY_SOCKET=str(tmp_path / "notify"))
-        until(lambda: len(overlay.asked) >= 2)
+        until(lambda: len(overlay.asked) >= 2, 20.0)
         overlay.status = 200
         assert b"READY=1" in notify.recv(100)
         assert node.read("etc/file") == "x"

@@ -257,13 +257,13 @@ def test_http_nodes_conf_is_taken_up_and_a_broken_one_is_not(paths: Paths) -> No
         assert server.get("/kernel/52:54:00:00:00:02")[0] == 400
         more = NODES + NODES.split("nodes:\n")[1].replace("n1:", "n2:").replace(":01", ":02").replace(".11", ".12")
         paths.nodes_conf.write_text(more)
-        until(lambda: server.get("/kernel/52:54:00:00:00:02")[0] == 200)
+        until(lambda: server.get("/kernel/52:54:00:00:00:02")[0] == 200, 10.0)
         paths.nodes_conf.write_text("nodes: {n1: [")
-        until(lambda: server.status()["registry error"])
+        until(lambda: server.status()["registry error"], 10.0)
         assert "nodes.conf" in server.status()["registry error"]
         assert server.get("/kernel/52:54:00:00:00:02")[0] == 200
         paths.nodes_conf.write_text(NODES)
-        until(lambda: server.get("/kernel/52:54:00:00:00:02")[0] == 400)
+        until(lambda: server.get("/kernel/52:54:00:00:00:02")[0] == 400, 10.0)
         assert server.status()["registry error"] == ""
 
 
@@ -306,7 +306,7 @@ def test_http_a_server_that_was_replaced_makes_what_those_wait_for_who_asked_it(
     with serving(paths) as server, socket.create_connection(("127.0.0.1", server.port), 60) as sock:
         assert server.get(f"/image/{MAC}?compress=zst")[0] == 200, "and that connection is the server's by now"
         server.loop.call_soon_threadsafe(server.daemon.let_go)
-        until(server.daemon.replaced.is_set)
+        until(server.daemon.replaced.is_set, 10.0)
         sock.sendall(f"GET /image/{MAC}?compress=gz HTTP/1.1\r\nHost: x\r\nUser-Agent: curl/8.5.0\r\n\r\n".encode())
         assert sock.recv(64).split()[1] == b"200"
 
@@ -333,7 +333,7 @@ def test_http_an_overlay_edit_is_served_without_a_build(paths: Paths) -> None:
         def fresh() -> bool:
             return b"new n1\n" in server.get(f"/runtime/{MAC}?format=tar")[1]
 
-        until(fresh)
+        until(fresh, 10.0)
         assert server.get(f"/runtime/{MAC}?format=tar")[2]["etag"] != before[2]["etag"]
 
 
@@ -347,12 +347,15 @@ def test_http_overlays_are_served_while_their_cache_is_made_smaller(
     with serving(paths) as server:
         for turn in range(20):
             (paths.site_overlays / "motd/rootfs/etc/motd.j2").write_text(f"turn {turn} {{{{ id }}}}\n")
-            until(lambda: b"turn %d n1\n" % turn in server.get(f"/runtime/{MAC}?format=tar")[1])  # noqa: B023
+            until(lambda: b"turn %d n1\n" % turn in server.get(f"/runtime/{MAC}?format=tar")[1], 10.0)  # noqa: B023
             good = server.get(f"/runtime/{MAC}?format=tar")[1]
             for _ in range(5):
                 assert server.get(f"/runtime/{MAC}?format=tar")[:2] == (200, good)
         contents = {file.name.partition(".")[0] for file in paths.overlay_cache.rglob("*.*")}
-        until(lambda: len(contents & {file.name.partition(".")[0] for file in paths.overlay_cache.rglob("*.*")}) < 10)
+        until(
+            lambda: len(contents & {file.name.partition(".")[0] for file in paths.overlay_cache.rglob("*.*")}) < 10,
+            10.0,
+        )
 
 
 def test_http_a_broken_overlay_serves_the_last_good_one_and_shows_why(paths: Paths) -> None:
@@ -365,7 +368,8 @@ def test_http_a_broken_overlay_serves_the_last_good_one_and_shows_why(paths: Pat
             lambda: (
                 "nothing_of_that_name" in server.status()["nodes"]["n1"].get("error", "")
                 or not server.get(f"/runtime/{MAC}?format=tar")
-            )
+            ),
+            10.0,
         )
         status, body, _ = server.get(f"/runtime/{MAC}?format=tar")
         assert (status, body) == (200, before)
@@ -422,4 +426,4 @@ def test_http_file_descriptors_are_given_back(paths: Paths) -> None:
         for _ in range(50):
             server.get(f"/image/{MAC}?compress=zst")
             server.get(f"/system/{MAC}?compress=zst")
-        until(lambda: len(list(Path("/proc/self/fd").iterdir())) <= before + 4)
+        until(lambda: len(list(Path("/proc/self/fd").iterdir())) <= before + 4, 10.0)

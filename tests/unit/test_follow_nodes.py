@@ -202,7 +202,7 @@ def test_follow_client_changes_the_head_without_a_new_copy(node: Node, servers: 
 def test_follow_client_goes_on_with_the_head_that_answered(node: Node, servers: list[Head], overlay: Overlay) -> None:
     """A running one, of which the first head of its list is gone."""
     process = node.start()
-    until(lambda: overlay.begun > 0)
+    until(lambda: overlay.begun > 0, 30.0)
     for each in servers:
         each.stop()
     servers[1].start()

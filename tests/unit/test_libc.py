@@ -97,7 +97,7 @@ def test_libc_child_that_is_tied_ends_with_who_started_it() -> None:
     )
     child = int(subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).stdout)
     try:
-        until(lambda: not Path("/proc", str(child)).exists())
+        until(lambda: not Path("/proc", str(child)).exists(), 20.0)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.kill(child, signal.SIGKILL)

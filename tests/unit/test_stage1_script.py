@@ -126,7 +126,7 @@ def test_stage1_next_run_is_fetched_while_one_is_used_and_no_other(tmp_path: Pat
     node = threading.Thread(target=lambda: result.append(run(tmp_path, server, command)))
     node.start()
     try:
-        until((tmp_path / "run.2/taken").exists)
+        until((tmp_path / "run.2/taken").exists, 30.0)
         time.sleep(0.5)
         asked = sorted(server.asked)
     finally:
@@ -186,7 +186,7 @@ def test_stage1_server_that_is_not_there_yet_is_waited_for(tmp_path: Path, what:
     node = threading.Thread(target=lambda: result.append(run(tmp_path, former, command, within=within)))
     node.start()
     pauses = tmp_path / "pauses"
-    until(lambda: bool(result) or (pauses.exists() and len(pauses.read_text().split()) > 3))
+    until(lambda: bool(result) or (pauses.exists() and len(pauses.read_text().split()) > 3), 30.0)
     assert not result, "it waits for ever"
     with serving(Server(body, former.server_port)) as server:
         node.join()
@@ -451,7 +451,7 @@ def test_stage1_server_is_killed_inside_a_piece_and_another_one_goes_on_in_it(tm
         node = threading.Thread(target=lambda: result.append(run(tmp_path / "store", first, command)))
         node.start()
         pauses = tmp_path / "store/pauses"
-        until(lambda: pauses.exists() and len(pauses.read_text().split()) > 3)
+        until(lambda: pauses.exists() and len(pauses.read_text().split()) > 3, 30.0)
         assert not result, "it waits for ever"
         with serving(Server(body, first.server_port)) as second:
             node.join()
