@@ -85,7 +85,9 @@ def test_nodes_a_killed_writer_leaves_the_old_file_or_the_new_one(paths: Paths) 
         said = [writer.stdout.readline()]  # it is at work now
         time.sleep(chance.uniform(0, 0.08))
         os.kill(writer.pid, signal.SIGKILL)
-        said += writer.communicate(timeout=20)[0].splitlines()
+        said += writer.stdout.readlines()  # `communicate` with a timeout reads beside what `readline` read ahead
+        writer.wait(20)
+        writer.stdout.close()
         last = max(int(line) for line in said if line.strip().isdigit())
         count = int(Source.read(paths.nodes_conf).trees[NODES]["n001"]["tags"]["count"])
         assert last <= count <= last + 1

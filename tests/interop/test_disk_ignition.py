@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from support.loops import Disk, Machine, seen, table
+from support.loops import Disk, Machine, attached, seen, table
 from support.shipped import lay
 from wwfast.paths import Paths
 
@@ -26,9 +26,8 @@ RAID = [{"name": "data", "level": "raid1", "devices": ["/dev/vda", "/dev/vdb"]}]
 
 @pytest.fixture
 def machine(paths: Paths, tmp_path: Path) -> Iterator[Machine]:
-    made = Machine(paths, tmp_path)
-    yield made
-    made.close()
+    with attached(paths, tmp_path) as made:
+        yield made
 
 
 def fields(disk: Disk) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from support.loops import MIB, Disk, Machine, seen, table
+from support.loops import MIB, Disk, Machine, attached, seen, table
 from wwfast.paths import Paths
 from wwfast.system.run import run
 
@@ -32,9 +32,8 @@ PARTS = "/dev/disk/by-partlabel"
 
 @pytest.fixture
 def machine(paths: Paths, tmp_path: Path) -> Iterator[Machine]:
-    made = Machine(paths, tmp_path)
-    yield made
-    made.close()
+    with attached(paths, tmp_path) as made:
+        yield made
 
 
 def node(disk: Disk, **more: Any) -> dict[str, Any]:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from support.shipped import lay, write
 from wwfast.paths import Paths
+from wwfast.system.locks import waited
 from wwfast.system.run import run
 
 MIB = 1 << 20
+LOCK = Path("/run/wwfast-tests/loops")  # one at a time: what another run attaches meanwhile would not be hidden
 OVERLAYS = ("wwinit", "sfdisk", "mkfs", "mkswap")
 #: What is not ours is hidden by /dev/null; a /run of its own, where udev is there already: nobody is to start one.
 ENTER = """\
@@ -120,6 +123,17 @@ class Machine:
         )
         self.said, self.why = done.stdout, why.read_text().strip()
         return done.returncode == 0
+
+
+@contextmanager
+def attached(paths: Paths, place: Path) -> Iterator[Machine]:
+    """A machine whose disks go with it."""
+    with waited(LOCK):
+        made = Machine(paths, place)
+        try:
+            yield made
+        finally:
+            made.close()
 
 
 def seen(device: str, what: str) -> str:
