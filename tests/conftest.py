@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from support import leaks, overlays, watchdog
 from support.lab import Laboratory, Namespace, stocked
 from wwfast.demo import debian as debian_tree
 from wwfast.paths import Paths
+from wwfast.system import libc
 
 # The same examples every time, and nothing that depends on the speed of the machine; `make random` looks for others.
 settings.register_profile(
@@ -28,6 +30,16 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    with suppress(OSError):  # not root
+        _mount_for_ourselves()
+
+
+def _mount_for_ourselves() -> None:
+    """What is mounted anywhere is news to who watches files: what the other half of the tests mounts is not to ours."""
+    libc.unshare(libc.CLONE_NEWNS)
+    libc.mount(None, "/", None, libc.MS_REC | libc.MS_PRIVATE)
+    Path("/run/netns").mkdir(exist_ok=True)
+    libc.mount("tmpfs", "/run/netns", "tmpfs", 0)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -6,12 +6,14 @@ import os
 import select
 import time
 import tracemalloc
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from support import leaks
 from wwfast.system import libc
+from wwfast.system.run import run
 from wwfast.system.watch import POLL, Watch, existing
 from wwfast.system.within import trail
 
@@ -179,6 +181,19 @@ def test_watch_hears_of_what_is_mounted(tmp_path: Path) -> None:
             libc.umount(over)
         assert watch.changed() == told
     watch.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts")
+def test_watch_here_hears_nothing_of_what_other_programs_mount(tmp_path: Path) -> None:
+    """Else any test that asks whether there is news would fail beside one that mounts (`conftest.py`)."""
+    with closing(Watch()) as watch:
+        watch.add([tmp_path])
+        theirs = ["nsenter", f"--mount=/proc/{os.getppid()}/ns/mnt"]
+        run([*theirs, "mount", "-t", "tmpfs", "none", tmp_path])
+        try:
+            assert not watch.waiting()
+        finally:
+            run([*theirs, "umount", tmp_path])
 
 
 def test_watch_without_inotify_looks_for_itself(tmp_path: Path) -> None:
