@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import random
-import re
 import signal
 import socket
 import subprocess
@@ -392,11 +391,11 @@ def test_http_restart_in_the_middle_of_a_storm_takes_dhcp_and_tftp_along(tmp_pat
                 assert len(report.times("runtime")) == STORM
                 assert head.process is not None
                 assert head.process.wait(60) == 0
-            # Asking whether another DHCP server answers takes 3 s; the one that was taken over from had asked.
-            served = re.search(r"serving on port \d+ after ([\d.]+) s", log.read_text())
-            assert served
+            assert "serving on port" in log.read_text()
             assert "dhcp done" in log.read_text()
-            assert float(served[1]) < 3.0
+            asks = "asking for 3 s whether another DHCP server answers"
+            assert asks in (tmp_path / "server.log").read_text()
+            assert asks not in log.read_text(), "the one that was taken over from had asked"
         finally:
             for one in successors:
                 one.terminate()

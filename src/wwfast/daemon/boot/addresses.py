@@ -28,7 +28,7 @@ from wwfast.net.dhcp.network import clashes, own_addresses, require_range, requi
 from wwfast.net.dhcp.packet import ClientInfo, dotted, number
 from wwfast.net.dhcp.pool import Mask
 from wwfast.net.dhcp.responder import Responder
-from wwfast.net.dhcp.server import DhcpServer, interface_of, listening, open_sockets, probe, transfer
+from wwfast.net.dhcp.server import PROBE_SECONDS, DhcpServer, interface_of, listening, open_sockets, probe, transfer
 from wwfast.net.dhcp.terms import BootFile, Contact, DhcpConfig, Reservation
 from wwfast.net.ndp import Impatience
 from wwfast.net.ndp.server import NdpServer, link_local
@@ -93,7 +93,10 @@ class Addresses:
         proxy = self.responder.config.proxy
         fact = f"alone on {self.interface}"
         asked = proxy or fact in sockets.former
-        others = [] if asked else await probe(self.interface)
+        others: list[str] = []
+        if not asked:
+            log.info("asking for %g s whether another DHCP server answers on %s", PROBE_SECONDS, self.interface)
+            others = await probe(self.interface)
         known = {self.responder.config.server_ip, *heads.siblings(self._settings)}  # our predecessor, and other heads
         others = [address for address in others if address not in known]
         if others and not force:

@@ -46,6 +46,7 @@ from wwfast.system.run import run
 
 log = logging.getLogger(__name__)
 
+PROBE_SECONDS = 3.0
 #: Batches handled before other work of the event loop gets its turn.
 TURN = 4
 SO_RXQ_OVFL = 40
@@ -237,7 +238,7 @@ def transfer(contact: Contact, now: float) -> Transfer:
     )
 
 
-async def probe(interface: str, *, seconds: float = 3.0) -> list[str]:
+async def probe(interface: str, *, seconds: float = PROBE_SECONDS) -> list[str]:
     """Ask the link whether another DHCP server answers: the addresses of those that do.
 
     The question is a DISCOVER from a made-up MAC (locally administered), with the broadcast flag; no REQUEST
