@@ -30,7 +30,7 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    with suppress(OSError):  # not root
+    with suppress(PermissionError):  # not root, or one that may not
         _mount_for_ourselves()
 
 

@@ -188,7 +188,7 @@ def test_watch_here_hears_nothing_of_what_other_programs_mount(tmp_path: Path) -
     """Else any test that asks whether there is news would fail beside one that mounts (`conftest.py`)."""
     with closing(Watch()) as watch:
         watch.add([tmp_path])
-        theirs = ["nsenter", f"--mount=/proc/{os.getppid()}/ns/mnt"]
+        theirs = ["nsenter", "--target", str(os.getppid()), "--mount", "--root"]
         run([*theirs, "mount", "-t", "tmpfs", "none", tmp_path])
         try:
             assert not watch.waiting()
