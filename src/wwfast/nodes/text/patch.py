@@ -2,7 +2,8 @@
 
 `rewrite(text, old, new)` turns a text that says `old` into one that says `new`. Comments, blank lines, key order,
 quoting and unknown keys of everything else stay byte for byte. Where a construct cannot be edited in place (flow
-style over several lines, a key that shares its line with a dash) the smallest value around it is written anew.
+style over several lines, a key that shares its line with a dash) the smallest value around it is written anew, and
+comments amid it stand above it from then on.
 
 Positions come from libyaml; the caller reads the result back and compares, so a construct that this module gets
 wrong is refused, never written.
@@ -11,7 +12,7 @@ wrong is refused, never written.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from wwfast.config import yaml
@@ -77,7 +78,9 @@ def whole(lines: Sequence[str], root: Mark, new: Tree) -> list[str]:
     """The lines of a document that is one value on a few of them; what stands before it (`---`) has its own."""
     before = lines[root.line][: root.column].rstrip() if root.line < len(lines) else ""
     remark = behind(lines, root).lstrip()
-    return [f"{line}\n" for line in (before, remark) if line] + split(yaml.dump(new))
+    amid = list(comments(lines, root.line, root.column, root))
+    stay = [before, *amid[: len(amid) - bool(remark)], remark]
+    return [f"{line}\n" for line in stay if line] + split(yaml.dump(new))
 
 
 def alike(old: Sequence[Any], new: Sequence[Any]) -> tuple[int, int]:
@@ -191,8 +194,11 @@ class Patch:
         name = str(key.value or "")
         fresh = split(yaml.dump({name: new}, key.column))
         head = comment(self.lines[key.line], key.end_column + 1) if value.line > key.line else ""
-        fresh[0] = fresh[0].rstrip("\n") + head + behind(self.lines, value) + "\n"
-        return Edit(key.line, last(value) + 1, fresh)
+        tail = behind(self.lines, value)
+        fresh[0] = fresh[0].rstrip("\n") + head + tail + "\n"
+        amid = list(comments(self.lines, key.line, key.end_column, value))
+        stay = [f"{' ' * key.column}{line}\n" for line in amid[bool(head) : len(amid) - bool(tail)]]
+        return Edit(key.line, last(value) + 1, stay + fresh)
 
 
 def comment(line: str, column: int) -> str:
@@ -207,6 +213,36 @@ def behind(lines: Sequence[str], value: Mark) -> str:
         return comment(lines[value.line], value.column)
     in_place = value.flow or value.kind in ("scalar", "alias")
     return comment(lines[value.end_line], value.end_column) if in_place and value.end_line < len(lines) else ""
+
+
+def texts(mark: Mark) -> Iterator[Mark]:
+    """The keys and values that have no parts, in the order of the text."""
+    if mark.kind == "map":
+        for key, value in mark.value:
+            yield from texts(Mark(*key))
+            yield from texts(Mark(*value))
+    elif mark.kind == "list":
+        for item in mark.value:
+            yield from texts(Mark(*item))
+    else:
+        yield mark
+
+
+def comments(lines: Sequence[str], line: int, column: int, value: Mark) -> Iterator[str]:
+    """Every comment from a place (line and column from 0) to the end of the last line of a value."""
+    parts = texts(value)
+    part = next(parts, None)
+    for number in range(line, min(last(value) + 1, len(lines))):
+        at = lines[number].find("#", column)
+        while at >= 0:
+            while part and (part.end_line, part.end_column) <= (number, at):
+                part = next(parts, None)
+            begin = part and ((part.line + 1, 0) if part.style in BLOCKS else (part.line, part.column))
+            if part is None or begin is None or (number, at) < begin:
+                yield lines[number][at:].rstrip()
+                break
+            at = lines[number].find("#", part.end_column) if part.end_line == number else -1
+        column = 0
 
 
 def within(name: str, schema: Fields | None, depth: int) -> tuple[Fields | None, int]:
