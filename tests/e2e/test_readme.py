@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import resource
 import shlex
-import time
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,9 +57,12 @@ def test_every_command_of_the_readme_runs(cluster: Cluster, debian: Tree) -> Non
                 assert before is not None
                 assert before.wait(30) == 0, "the one before has ended"
             case "wwfast node status --watch":
-                done = cluster.network.run(["timeout", "3", *wwfast(cluster), *words], check=False)
-                assert done.returncode == 124
-                assert b"NODENAME" in done.stdout
+                with cluster.network.start([*wwfast(cluster), *words], stdout=subprocess.PIPE) as watch:
+                    assert watch.stdout is not None
+                    tables = (line for line in watch.stdout if line.startswith(b"NODENAME"))
+                    assert next(tables, None)
+                    assert next(tables, None), "again and again"
+                    watch.terminate()
             case "wwfast image shell debian":
                 shell = "echo PS1 is $PS1; exit"
                 done = cluster.network.run([*wwfast(cluster), *words], input=shell.encode(), check=False, timeout=120)
@@ -96,8 +101,6 @@ def test_every_command_of_the_readme_runs(cluster: Cluster, debian: Tree) -> Non
 
 
 def wwfast(cluster: Cluster) -> list[str | Path]:
-    import sys
-
     return [sys.executable, "-m", "wwfast", "--root", cluster.root]
 
 
@@ -118,10 +121,8 @@ def test_readme_warewulf_conf_is_read_as_it_stands(tmp_path: Path) -> None:
 
 
 def test_readme_time_to_start() -> None:
-    """Generous: the benchmark holds the tight number."""
-    import subprocess
-    import sys
-
-    began = time.monotonic()
+    """Generous, and of the time it worked, as others work here too: the benchmark holds the tight number."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([sys.executable, "-m", "wwfast", "--help"], check=True, capture_output=True)
-    assert time.monotonic() - began < 3
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.0
