@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -178,6 +180,33 @@ def test_tftp_engine_refuses_strangers_and_forgives_the_late() -> None:
     engine.tick(10.0)
     engine.feed(0, 1, 2, packet.ack(1), 10.0)
     assert [data for *_, data in engine.take()] == [packet.error(5, "unknown transfer")]
+
+
+def test_tftp_abort_that_is_read_after_the_same_request_anew_leaves_it_its_answer() -> None:
+    """They come by two sockets and are read by two threads: seen with a size probe on a busy machine."""
+    engine, now, oack = Transfers(), time.monotonic(), packet.oack({"tsize": "100"})
+    abort = packet.error(8, "User aborted the transfer")
+    for peer in (1, 2, 3):
+        engine.start(0, peer, 2, b"x" * 100, 512, 1, oack=oack, now=now)
+        assert engine.again(0, peer, 2)
+        engine.take()
+        engine.feed(0, peer, 2, abort, now)
+        assert engine.take() == [(0, peer, 2, oack)]
+    engine.feed(0, 1, 2, packet.ack(0), now)
+    assert engine.take() == [(0, 1, 2, packet.data(1, b"x" * 100))]
+    engine.feed(0, 1, 2, packet.ack(1), now)
+    engine.feed(0, 2, 2, abort, now)
+    assert engine.live == 1, "a copy of the request answers for one abort"
+    while engine.live:
+        now += 0.5
+        engine.tick(now)
+        engine.take()
+    assert [(what, sent, code) for _, what, sent, code, _ in engine.drain()] == [
+        ("begun", 0, 0),
+        ("done", 100, 0),
+        ("failed", 0, 8),
+        ("failed", 0, 8),
+    ]
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.binary(max_size=200)), max_size=60))

@@ -42,7 +42,10 @@ cdef struct Sending:
     double deadline
     double round_trip
     double variation
+    double asked          # when its request came again, as long as it has not begun
     int tries
+    int copies            # of its request, each of which may be younger than an abort that is read after it
+    int refusal           # code of such an abort
     bint greeted          # the OACK is acknowledged, or there is none
     bint fixed
     bint clean

@@ -24,6 +24,9 @@ cdef double GIVE_UP = 30.0
 cdef double LAST_GIVE_UP = 5.0
 #: A transfer with progress this lately is alive: two packets lost in a row in its first seconds cost it 3 s.
 cdef double FRESH = 5.0
+#: An abort and the same request anew, sent in this order to two sockets, are read by two threads: seconds by which the
+#: second may overtake the first.
+cdef double OVERTAKING = 1.0
 #: Seconds an ended transfer is remembered.
 cdef double LINGER = 2.0
 
@@ -152,6 +155,7 @@ cdef class Transfers:
             if sending != NULL and not sending.ended:
                 waiting = not sending.begun or now - sending.progress < FRESH
                 if not sending.begun:
+                    sending.copies, sending.asked = sending.copies + 1, now
                     self._put(sending, now)
             pthread_mutex_unlock(&self.lock)
         return waiting
@@ -336,7 +340,7 @@ cdef class Transfers:
             sending.acked = sending.blocks
             self._end(sending, DONE, 0, "the last acknowledgement was lost")
         elif now - sending.progress >= GIVE_UP:
-            self._end(sending, FAILED, 0, "the peer stopped answering")
+            self._end(sending, FAILED, sending.refusal, "the peer stopped answering")
         else:
             sending.tries += 1
             sending.clean = sending.repeated = False
@@ -362,6 +366,9 @@ cdef class Transfers:
             return
         if kind == 4:
             self._acknowledged(sending, data[2] << 8 | data[3], now)
+        elif kind == 5 and sending.copies and not sending.begun and now - sending.asked < OVERTAKING:
+            sending.copies, sending.refusal = sending.copies - 1, data[2] << 8 | data[3]
+            self._send(sending, now)  # OVMF asks for the size, aborts, and asks anew from the same port
         elif kind == 5:
             for index in range(min(size - 4, TEXT - 1)):
                 text[index] = data[4 + index]
