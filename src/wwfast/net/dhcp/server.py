@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from wwfast._ext.dhcp import BATCH, Receiver, frame, send, send_frames
+from wwfast._ext.dhcp import Receiver, frame, send, send_frames
 from wwfast.errors import WwfastError
 from wwfast.net.dhcp.packet import (
     BROADCAST_FLAG,
@@ -47,8 +47,6 @@ from wwfast.system.run import run
 log = logging.getLogger(__name__)
 
 PROBE_SECONDS = 3.0
-#: Batches handled before other work of the event loop gets its turn.
-TURN = 4
 SO_RXQ_OVFL = 40
 
 
@@ -169,18 +167,15 @@ class DhcpServer:
         return [(self.sockets.server, SERVER_PORT), (self.sockets.proxy, PROXY_PORT)]
 
     def _readable(self, receiver: Receiver, sock: socket.socket, port: int) -> None:
-        now = time.time()
-        for _ in range(TURN):
-            try:
-                packets = receiver.receive()
-            except BlockingIOError:
-                return
-            except OSError as error:
-                log.debug("dhcp: receive: %s", error)
-                return
-            self._answer(sock, port, packets, now)
-            if len(packets) < BATCH:
-                return
+        """One batch: other work of the event loop gets its turn before the next."""
+        try:
+            packets = receiver.receive()
+        except BlockingIOError:
+            return
+        except OSError as error:
+            log.debug("dhcp: receive: %s", error)
+            return
+        self._answer(sock, port, packets, time.time())
 
     def _answer(self, sock: socket.socket, port: int, packets: list[tuple[bytes, int, int]], now: float) -> None:
         """Answer a batch as one: the replies leave together, then those who want to know are told."""
