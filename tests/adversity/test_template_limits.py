@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from wwfast.config.settings import load
 from wwfast.errors import WwfastError
 from wwfast.overlays.making.crew import Hand
 from wwfast.overlays.making.messages import Answer
-from wwfast.overlays.making.orders import Job
+from wwfast.overlays.making.orders import Job, Tried
 from wwfast.overlays.making.service import OverlayService
 from wwfast.paths import Paths
 
@@ -104,11 +105,7 @@ def test_template_that_rested_is_run_behind_all_others_and_rests_longer(
 ) -> None:
     site.put("base", "etc/bad.j2", "{% if id == 'n3' %}" + BAD["loops"][0] + "{% endif %}")
     site.ask("n1")
-    with pytest.raises(WwfastError, match="CPU time"):
-        site.ask("n3")
-    tried = site.service.orders.tried
-    first = tried["n3", "system"]
-    first.until = 0.0
+    orders = site.service.orders
     lows: list[bool] = []
     ask = Hand.ask
 
@@ -116,14 +113,22 @@ def test_template_that_rested_is_run_behind_all_others_and_rests_longer(
         lows.append(hand.lowered and os.getpriority(os.PRIO_PROCESS, hand.pid) == 19)
         return ask(hand, *given, **how)
 
+    def failed() -> Tried:
+        lows.clear()
+        with pytest.raises(WwfastError, match="CPU time"):
+            site.ask("n3")
+        made = orders.tried["n3", "system"]
+        made.until = 0.0
+        return made
+
     monkeypatch.setattr(Hand, "ask", asked)
-    with pytest.raises(WwfastError, match="CPU time"):
-        site.ask("n3")
+    first, again = failed(), failed()
+    while again.generation != first.generation:  # what is news, of others' mounts too, has it tried as if never before
+        first, again = again, failed()
     assert lows == [True]
-    assert tried["n3", "system"].rest >= 2 * first.rest
+    assert again.rest >= 2 * first.rest
     # Where all who are tried again are at work already, one more holds no worker.
-    tried["n3", "system"].until = 0.0
-    while site.service.orders.again.acquire(blocking=False):
+    while orders.again.acquire(blocking=False):
         pass
     told = []
     for _ in range(2):
@@ -204,7 +209,7 @@ def test_overlay_workers_killed_again_and_again_in_a_storm_lose_no_node(paths: P
     def kill() -> None:
         while not stop.is_set() and killed[0] < 100:
             there = Path(f"/proc/{mine}/task/{mine}/children").read_text().split()
-            if there:
+            with suppress(IndexError, ProcessLookupError):  # there is none just now, or no longer
                 os.kill(int(chance.choice(there)), signal.SIGKILL)
                 killed[0] += 1
             time.sleep(chance.uniform(0.02, 0.15))

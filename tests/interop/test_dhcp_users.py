@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -119,6 +121,11 @@ class Site:
         """The status of an answer to who asks from a privileged port."""
         words = ["curl", "-s", "-o", self.space.folder / "got", "-w", "%{http_code}", "--local-port", "500-1000"]
         return (space or self.node).run(*words, *options, f"http://{SERVER}:9873/{stage}/{mac}?format=tar")
+
+    def phases(self) -> list[str]:
+        """Whose boot would go on after a crash."""
+        with closing(sqlite3.connect(self.paths.database)) as database:
+            return [mac for (mac,) in database.execute("SELECT mac FROM booting")]
 
     def counts(self) -> dict[str, int]:
         return json.loads(self.node.run("curl", "-s", f"http://{SERVER}:9873/status"))["dhcp"]
@@ -235,6 +242,6 @@ def test_dhcp_a_crash_opens_no_closed_phase_and_closes_no_open_one(site: Site) -
         site.crash()  # at once: nothing but the answer was waited for
         assert site.get("system") == "403"
     site.boot()
-    time.sleep(0.5)  # what was opened is written behind the answer
+    assert wait(lambda: MAC in site.phases()), "what was opened is written behind the answer"
     site.crash()
     assert site.get("system") == "200"
