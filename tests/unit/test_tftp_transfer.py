@@ -186,8 +186,8 @@ def test_tftp_abort_that_is_read_after_the_same_request_anew_leaves_it_its_answe
     """They come by two sockets and are read by two threads: seen with a size probe on a busy machine."""
     engine, now, oack = Transfers(), time.monotonic(), packet.oack({"tsize": "100"})
     abort = packet.error(8, "User aborted the transfer")
-    for peer in (1, 2, 3):
-        engine.start(0, peer, 2, b"x" * 100, 512, 1, oack=oack, now=now)
+    for peer in (1, 2, 3, 4, 5):
+        engine.start(0, peer, 2, b"x" * (2000 if peer == 4 else 100), 512, 1, oack=oack, now=now)
         assert engine.again(0, peer, 2)
         engine.take()
         engine.feed(0, peer, 2, abort, now)
@@ -196,17 +196,25 @@ def test_tftp_abort_that_is_read_after_the_same_request_anew_leaves_it_its_answe
     assert engine.take() == [(0, 1, 2, packet.data(1, b"x" * 100))]
     engine.feed(0, 1, 2, packet.ack(1), now)
     engine.feed(0, 2, 2, abort, now)
-    assert engine.live == 1, "a copy of the request answers for one abort"
+    assert engine.live == 3, "a copy of the request answers for one abort"
+    engine.feed(0, 4, 2, packet.ack(0), now)
+    assert engine.again(0, 5, 2)
+    engine.feed(0, 5, 2, abort, now + 1.5)
+    assert engine.live == 2, "and not for one of its own, later"
     while engine.live:
         now += 0.5
         engine.tick(now)
         engine.take()
-    assert [(what, sent, code) for _, what, sent, code, _ in engine.drain()] == [
-        ("begun", 0, 0),
-        ("done", 100, 0),
-        ("failed", 0, 8),
-        ("failed", 0, 8),
-    ]
+    ends = {(number, what): (sent, code) for number, what, sent, code, _ in engine.drain()}
+    assert ends == {
+        (1, "begun"): (0, 0),
+        (1, "done"): (100, 0),
+        (2, "failed"): (0, 8),
+        (3, "failed"): (0, 8),
+        (4, "begun"): (0, 0),
+        (4, "failed"): (0, 0),  # no probe: it was there, and went
+        (5, "failed"): (0, 8),
+    }
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.binary(max_size=200)), max_size=60))

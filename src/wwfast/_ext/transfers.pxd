@@ -45,7 +45,7 @@ cdef struct Sending:
     double asked          # when its request came again, as long as it has not begun
     int tries
     int copies            # of its request, each of which may be younger than an abort that is read after it
-    int refusal           # code of such an abort
+    int refusal           # code of such an abort, until the OACK is acknowledged
     bint greeted          # the OACK is acknowledged, or there is none
     bint fixed
     bint clean

@@ -366,7 +366,7 @@ cdef class Transfers:
             return
         if kind == 4:
             self._acknowledged(sending, data[2] << 8 | data[3], now)
-        elif kind == 5 and sending.copies and not sending.begun and now - sending.asked < OVERTAKING:
+        elif kind == 5 and sending.copies and not sending.greeted and now - sending.asked < OVERTAKING:
             sending.copies, sending.refusal = sending.copies - 1, data[2] << 8 | data[3]
             self._send(sending, now)  # OVMF asks for the size, aborts, and asks anew from the same port
         elif kind == 5:
@@ -381,7 +381,7 @@ cdef class Transfers:
         if not sending.greeted:
             if ahead:
                 return
-            sending.greeted = True
+            sending.greeted, sending.refusal = True, 0
             self._measure(sending, now)
             sending.tries, sending.progress, sending.clean = 0, now, True
             sending.begun = True
