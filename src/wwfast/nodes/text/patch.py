@@ -41,6 +41,11 @@ class Mark(NamedTuple):
     anchored: bool
     style: int
 
+    @property
+    def begin(self) -> tuple[int, int]:
+        """Of its text: behind the `|` of one that begins below may be a comment."""
+        return (self.line + 1, 0) if self.style in BLOCKS else (self.line, self.column)
+
 
 class Edit(NamedTuple):
     """Lines [first, last) give way to `lines`."""
@@ -237,8 +242,7 @@ def comments(lines: Sequence[str], line: int, column: int, value: Mark) -> Itera
         while at >= 0:
             while part and (part.end_line, part.end_column) <= (number, at):
                 part = next(parts, None)
-            begin = part and ((part.line + 1, 0) if part.style in BLOCKS else (part.line, part.column))
-            if part is None or begin is None or (number, at) < begin:
+            if part is None or (number, at) < part.begin:
                 yield lines[number][at:].rstrip()
                 break
             at = lines[number].find("#", part.end_column) if part.end_line == number else -1
