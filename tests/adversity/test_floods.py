@@ -56,7 +56,7 @@ def flooded() -> Iterator[tuple[Server, Askers]]:
             yield server, Askers(link)
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(120, func_only=True)  # the floods of another run are waited for before
 @pytest.mark.parametrize("flood", FLOODS)
 def test_flood_of_strangers_leaves_a_node_its_answers(flooded: tuple[Server, Askers], flood: str) -> None:
     server, askers = flooded
