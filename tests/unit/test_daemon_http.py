@@ -20,6 +20,7 @@ import zstandard
 from support.daemon import MAC, NODES, Serving, overlay, serving, tiny_image, tiny_site, write_conf
 from support.patience import until
 from wwfast.daemon import app
+from wwfast.daemon import upkeep as upkeeping
 from wwfast.daemon.boot import routes
 from wwfast.daemon.life.relay import Relay
 from wwfast.images import building
@@ -321,6 +322,48 @@ def test_http_a_client_that_waits_is_never_told_to_come_again(paths: Paths, monk
             for agent in ("iPXE/1.21.1", "curl/8.5.0")
         ]
     assert answers == [503, 200]
+
+
+@pytest.mark.parametrize("stage", ["kernel", "image"])
+@pytest.mark.parametrize(
+    ("now", "status"),
+    [
+        (NODES.replace("image name: tiny", "image name: none"), 404),
+        (NODES.replace("image name: tiny", "image name: none").replace("n1:", "n1:\n    asset key: key"), 401),
+        ("nodes: {}\n", 400),
+    ],
+    ids=["another image", "an asset key", "no node"],
+)
+def test_http_who_waits_while_its_node_is_changed_is_answered_as_the_node_is_now(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch, stage: str, now: str, status: int
+) -> None:
+    """Nobody looks up an image that no node has any more: who waited for it got no answer, ever."""
+    monkeypatch.setattr(upkeeping, "WAIT_SECONDS", 30.0)
+    site(paths)
+    assert now != NODES
+    with serving(paths) as server:
+        upkeep, registry = server.daemon.upkeep, server.daemon.registry
+        looking, changed = threading.Event(), threading.Event()
+        resolve = upkeep._resolve
+
+        def held(asked: tuple[str, ...]) -> object:
+            looking.set()
+            assert changed.wait(30)
+            return resolve(asked)
+
+        monkeypatch.setattr(upkeep, "_resolve", held)
+        server.loop.call_soon_threadsafe(upkeep.refresh)
+        assert looking.wait(30)
+        server.loop.call_soon_threadsafe(upkeep._heard)
+        answers: list[int] = []
+        asking = threading.Thread(target=lambda: answers.append(server.get(f"/{stage}/{MAC}?compress=zst")[0]))
+        asking.start()
+        until(lambda: bool(upkeep._waiting), 10.0)
+        paths.nodes_conf.write_text(now)
+        registry.reload()
+        changed.set()
+        asking.join(40)
+    assert answers == [status]
 
 
 def test_http_an_overlay_edit_is_served_without_a_build(paths: Paths) -> None:

@@ -48,6 +48,10 @@ SCRIPT_SECONDS = 3.0
 LOOKS = 6  # for an image, a kernel, the two overlays of a script, and what may change meanwhile
 
 
+class SupersededError(Exception):
+    """nodes.conf says something else of the node by now: nobody looks up what it said when the request came."""
+
+
 @dataclass(slots=True)
 class Overlays:
     """The overlays of one answer: what is known to be fresh, and what was made for it or failed. `missing`: stage and
@@ -253,10 +257,13 @@ class Routes:
         self, node: Node | None, target: Target, request: Request, closes: bool, again: bool = True
     ) -> Response:
         """`closes`: a runtime overlay goes out only when the system overlay is closed."""
-        plan = await self._sought(node, target, request)
-        while plan is None and held(request) is None:
-            await asyncio.sleep(RETRY_AFTER)
+        try:
             plan = await self._sought(node, target, request)
+            while plan is None and held(request) is None:
+                await asyncio.sleep(RETRY_AFTER)
+                plan = await self._sought(node, target, request)
+        except SupersededError:
+            return await self._once_more(target, request)
         if plan is None:
             headers = {"Retry-After": str(RETRY_AFTER)}
             why = "still in the making; it was told to come again"
@@ -266,6 +273,15 @@ class Routes:
         if closes and not plan.failed:
             await self._guard.fetched_runtime(target.wwid)
         return self._respond(plan, node, target, request, again)
+
+    async def _once_more(self, target: Target, request: Request) -> Response:
+        """By what nodes.conf says now."""
+        node = self._registry.snapshot().by_mac(target.wwid)
+        refused = self._checked(node, target, request)
+        if refused is not None:
+            return refused
+        answer = self._serve(node, target, request)
+        return await answer if isinstance(answer, Awaitable) else answer
 
     async def _sought(self, node: Node | None, target: Target, request: Request) -> BootPlan | None:
         """With whatever has to be made or found first; None when that takes longer than this client is kept waiting."""
@@ -279,13 +295,16 @@ class Routes:
 
     async def _look_up(self, node: Node | None, target: Target, request: Request) -> BootPlan | None:
         """What a thread is about to find out, and for a script the overlays that its node is going to ask for: what is
-        wrong with them is said before the image is fetched. None when the client had better come again."""
+        wrong with them is said before the image is fetched. None when the client had better come again. Raises
+        SupersededError."""
         reference, overlays = "", Overlays(partial(self._peek, self._registry.snapshot()))
         for _ in range(LOOKS):
             await self._upkeep.caught_up(reference)
             try:
                 plan = self._planner.plan(self._upkeep.standing, node, target.stage, target.ask, overlays)
             except UnresolvedError as error:
+                if node is not None and self._registry.snapshot().by_mac(target.wwid) is not node:
+                    raise SupersededError from None
                 reference = error.reference
                 try:
                     if error.format and not await self._deriving.get(reference, error.format, held(request)):
