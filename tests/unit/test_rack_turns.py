@@ -28,7 +28,7 @@ def names(count: int, first: int = 0) -> list[str]:
 
 def asked(turns: Turns, nodes: list[str], now: float = 0.0) -> list[str]:
     """Those that go at once."""
-    return [node for node in nodes if turns.ask(node, now)]
+    return [node for node in nodes if turns.ask(node, now) or turns.admitted(now) == [node]]
 
 
 def test_rack_turns_let_a_few_go_and_the_next_when_one_is_over() -> None:
@@ -152,6 +152,24 @@ def test_rack_turns_of_the_dead_end_without_a_word(monkeypatch: pytest.MonkeyPat
         now[0] = UNKNOWN + 1
         await racks.look()
         assert await asyncio.wait({waiting}, timeout=10) == ({waiting}, set())
+
+    asyncio.run(play())
+
+
+def test_rack_turn_that_ended_between_two_looks_is_the_next_ones_and_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who asks just then finds it ended; those who waited before it are told, too."""
+    now = [0.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+
+    async def play() -> None:
+        racks = Racks([cache(URL, 40)])
+        for node in names(NARROWEST):
+            await racks.turn(URL, node)
+        first = asyncio.ensure_future(racks.turn(URL, "n8"))
+        await asyncio.sleep(0)
+        now[0] = UNKNOWN + 1
+        await asyncio.wait_for(racks.turn(URL, "n9"), 10)
+        await asyncio.wait_for(first, 10)
 
     asyncio.run(play())
 

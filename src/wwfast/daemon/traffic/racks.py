@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from wwfast.daemon.traffic.carried import Carried, came
@@ -37,6 +37,7 @@ class Racks:
         future = asyncio.get_running_loop().create_future()
         held = self._held.setdefault(node, [])
         held.append(future)
+        self._admit([turns])
         try:
             await future
         finally:
@@ -54,16 +55,17 @@ class Racks:
             given = came(carried)
             for url, turns in self._turns.items():
                 turns.over(node, given.get(url, 0), now)
-        self._admit()
+        self._admit(self._turns.values())
 
     async def look(self) -> None:
         """Once a second: turns of nodes that are taken for dead."""
         await asyncio.sleep(LOOK_SECONDS)
-        self._admit()
+        self._admit(self._turns.values())
 
-    def _admit(self) -> None:
+    def _admit(self, all_turns: Iterable[Turns]) -> None:
+        """Tell those whose turn it is."""
         now = time.monotonic()
-        for turns in self._turns.values():
+        for turns in all_turns:
             while admitted := turns.admitted(now):
                 for node in admitted:
                     held = self._held.pop(node, [])

@@ -42,7 +42,7 @@ class Turns:
         self._mean = 0.0  # seconds of a turn
 
     def ask(self, node: str, now: float) -> bool:
-        """Whether it goes now; else it has a place, and `admitted` names it one day."""
+        """Whether it goes at once; else it has a place, and `admitted` names it: now, or one day."""
         if node in self._served or now < self._failing:
             self._waiting.pop(node, None)
             self._served.setdefault(node, now)
@@ -50,7 +50,7 @@ class Turns:
         if node not in self._waiting:
             self._waiting[node] = None
             self._places[node] = len(self._waiting)
-        return node in self.admitted(now)
+        return False
 
     def left(self, node: str) -> None:
         """It waits no more."""
