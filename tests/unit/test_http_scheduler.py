@@ -452,6 +452,29 @@ def test_who_was_told_to_come_again_has_no_turn_until_it_has_come_and_then_its_o
     assert all(scheduler.ask(key, "", 11_000_000, Patience.RETRIES, 0.3).go for key in sorted(away)[:NARROWEST])
 
 
+def test_a_node_that_asks_by_two_connections_goes_by_both() -> None:
+    """The second one comes just when there is room, before anybody has told the first one."""
+    scheduler = WaveScheduler(NARROWEST)
+    for number in range(NARROWEST):
+        assert scheduler.ask(f"n{number}", "", 11_000_000, Patience.LONG, 0.0).go
+    assert scheduler.ask("twice", "", 11_000_000, Patience.LONG, 0.0) == WAIT
+    scheduler.finished("n0", True, 0.01)
+    assert scheduler.ask("twice", "", 11_000_000, Patience.LONG, 0.02) == GO
+    assert scheduler.tick(0, 0.05) == [("twice", GO)]
+    assert scheduler.tick(0, 0.1) == []
+
+
+def test_a_node_that_waits_by_one_connection_is_not_sent_away_by_another() -> None:
+    """Its turn would be of who comes again, and the one that waits would never be told."""
+    scheduler = WaveScheduler(NARROWEST)
+    scheduler.rate = 10e6
+    for number in range(NARROWEST + 20):
+        scheduler.ask(f"n{number:02}", "", 11_000_000, Patience.RETRIES, 0.0)
+    assert scheduler.ask("twice", "", 11_000_000, Patience.LONG, 0.1) == WAIT
+    assert scheduler.ask("other", "", 11_000_000, Patience.RETRIES, 0.1).retry_after
+    assert scheduler.ask("twice", "", 11_000_000, Patience.RETRIES, 0.1) == WAIT
+
+
 def test_the_place_of_who_was_told_to_come_again_outlives_that_time_by_a_while() -> None:
     scheduler = WaveScheduler(NARROWEST)
     scheduler.rate = 10e6

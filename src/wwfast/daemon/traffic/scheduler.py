@@ -84,6 +84,7 @@ class WaveScheduler:
         self._returned: dict[str, float] = {}  # share -> seq of the last one that came back
         self._clocks: dict[str, float] = {}  # share -> bytes given to it, as in start-time fair queueing
         self._hasty: deque[tuple[float, str]] = deque()  # Patience.SHORT, by the time they asked
+        self._went: list[str] = []  # nodes that go by a new request while an older one still waits, to be told
         self._queued = 0
         self._queued_work = 0.0
         self._set_size = 0.0  # bytes of a whole set, learned
@@ -102,6 +103,7 @@ class WaveScheduler:
             return GO
         if size <= SMALL:
             return GO
+        waits = ticket is not None and ticket.state is State.WAITING  # by another connection
         if ticket is None:
             ticket = self.tickets[key] = Ticket(key, share, next(self._seq), size, patience, now, State.AWAY)
             self._enqueue(ticket, self._queued + 1, self._in_service() + self._queued_work)
@@ -115,9 +117,11 @@ class WaveScheduler:
             heapq.heappush(self._queue(ticket.share), (ticket.seq, key))
         if self._occupied(now) < self._width.now and self._first() == key:
             self._admit(ticket, now)
+            if waits:
+                self._went.append(key)
             return GO
         eta = self._seconds(self._ahead[key][1])
-        if patience is Patience.RETRIES and eta > HOLD and self._seconds(self._held_work) > HOLD:
+        if patience is Patience.RETRIES and not waits and eta > HOLD and self._seconds(self._held_work) > HOLD:
             return self._send_away(ticket, self._come_again(eta), now)
         if patience is Patience.SHORT:
             self._hasty.append((now, key))
@@ -147,7 +151,8 @@ class WaveScheduler:
             self._away(ticket, now + REST)
 
     def tick(self, sent: int, now: float) -> list[tuple[str, Verdict]]:
-        verdicts: list[tuple[str, Verdict]] = []
+        verdicts = [(key, GO) for key in self._went]
+        self._went.clear()
         for key in list(self._served):
             ticket = self.tickets[key]
             if ticket.state is State.SERVED and now - ticket.moved > STALL:
