@@ -68,7 +68,7 @@ big-image: setup
 # make power-cuts: machines whose power goes at ten moments of their boots, or whose disks are wrong, and one by dracut_static
 #   (root, half an hour)
 power-cuts: setup
-	@$(PY) -m pytest -s -m soak tests/e2e/test_disk_boot.py tests/e2e/test_dracut_vm.py
+	@$(PY) -m pytest -s -m soak tests/e2e/test_disk_boot.py tests/e2e/test_update_boot.py tests/e2e/test_dracut_vm.py
 
 check: setup
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy

@@ -1,4 +1,5 @@
-"""A node whose root on a disk is updated: what stays, what goes, what is fetched, and what a power cut leaves of it."""
+"""A node whose root on a disk is updated: what stays, what goes, what is fetched. What a power cut leaves of it is
+shown by `make power-cuts`."""
 
 from __future__ import annotations
 
@@ -43,19 +44,28 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laboratory]:
         made.stop()
 
 
-def test_disk_root_is_updated_by_what_changed_in_the_image(site: Laboratory, tmp_path: Path) -> None:
-    """Then power goes while it is updated, and at last the node boots from what stands on its disk."""
+@pytest.fixture
+def drive(tmp_path: Path) -> tuple[Path, list[str]]:
+    """A blank disk, and what gives it to a machine."""
     disk = tmp_path / "disk"
     with disk.open("wb") as file:
         file.truncate(3 << 30)
-    drive = ["-drive", f"file={disk},if=virtio,format=raw"]
-    lab = site.paths.chroots / IMAGE / "rootfs/opt/lab"
+    return disk, ["-drive", f"file={disk},if=virtio,format=raw"]
+
+
+def made(site: Laboratory, drive: list[str]) -> Path:
+    """The root is made on the disk, by one boot; somebody leaves a file there. Where the image's own files are."""
     with site.machine("n1", 1, memory=384, extra=drive) as vm:
         assert vm.wait(TOLD, 300)[1] == "0"
         vm.wait(timeout=300)
         vm.wait_ssh()
         assert vm.ssh("systemctl is-system-running --wait").strip() == "running"
         vm.ssh("echo kept > /opt/lab/by-hand; sync")
+    return site.paths.chroots / IMAGE / "rootfs/opt/lab"
+
+
+def test_disk_root_is_updated_by_what_changed_in_the_image(site: Laboratory, drive: tuple[Path, list[str]]) -> None:
+    lab = made(site, drive[1])
     assert site.status("n1")["way"].endswith("; its root on the disk is updated")
     (lab / "package").write_bytes(b"upgraded")
     (lab / "former/file").unlink()
@@ -64,7 +74,7 @@ def test_disk_root_is_updated_by_what_changed_in_the_image(site: Laboratory, tmp
     build = ImageStore(site.paths).get(IMAGE).build
     assert build is not None
     whole, before = build.roots()[TMPFS].size, site.sent()
-    with site.machine("n1", 1, memory=384, extra=drive) as vm:
+    with site.machine("n1", 1, memory=384, extra=drive[1]) as vm:
         found = vm.wait(TOLD, 300)
         vm.wait(timeout=300)
         vm.wait_ssh()
@@ -78,11 +88,19 @@ def test_disk_root_is_updated_by_what_changed_in_the_image(site: Laboratory, tmp
         assert vm.ssh("ls -dl /.wwfast-kept | cut -c 1-10").strip() == "drwx------"
     image = next(part for part in boot if part["stage"] == "image" and "told" in part)
     assert (image["outcome"], image["told"]) == ("done", f"{found[1]} of {found[2]} MiB were on the disk")
+
+
+@pytest.mark.soak
+def test_disk_root_half_updated_is_made_anew_and_a_node_boots_from_what_stands_on_its_disk(
+    site: Laboratory, drive: tuple[Path, list[str]]
+) -> None:
+    disk, extra = drive
+    lab = made(site, extra)
     (lab / "package").write_bytes(os.urandom(30 << 20))
     site.wwfast("image", "build", IMAGE, timeout=600)
-    with site.machine("n1", 1, memory=384, extra=drive) as vm:
+    with site.machine("n1", 1, memory=384, extra=extra) as vm:
         site.wait_amid_image("n1", 1 << 20)
-    with site.machine("n1", 1, memory=384, extra=drive) as vm:
+    with site.machine("n1", 1, memory=384, extra=extra) as vm:
         assert vm.wait(TOLD, 300)[1] == "0", "it was half updated"
         vm.wait(timeout=300)
         vm.wait_ssh()
@@ -90,5 +108,5 @@ def test_disk_root_is_updated_by_what_changed_in_the_image(site: Laboratory, tmp
     site.wwfast("node", "set", "--yes", "n1", "--ipxe", "localdisk")
     with disk.open("r+b") as file:
         file.write(SECTOR)
-    with site.machine("n1", 1, memory=384, extra=drive) as vm:
+    with site.machine("n1", 1, memory=384, extra=extra) as vm:
         vm.wait(SAID.decode(), 300)
