@@ -65,3 +65,13 @@ def of_system(error: OSError, doing: str = "") -> WwfastError:
     names = dict.fromkeys(str(name) for name in (error.filename, error.filename2) if name is not None)
     what = ": ".join(str(part) for part in (doing, " -> ".join(names), error.strerror or error) if part)
     return WwfastError(what, hint=HINTS.get(error.errno or 0))
+
+
+def cause(error: BaseException, told: object = None) -> str:
+    """Why, in words: of an error of the system its file and its reason, and no number, which is for programs. The file
+    that is `told` anyway is not told twice."""
+    if isinstance(error, WwfastError):
+        return error.message
+    if not isinstance(error, OSError) or not error.strerror:
+        return str(error)
+    return error.strerror if str(error.filename) == str(told) else of_system(error).message

@@ -109,6 +109,29 @@ def circle(graph: dict[str, set[str]]) -> list[str]:
     return next((ring for module in sorted(graph) if (ring := visit(module))), [])
 
 
+SYSTEM = {"OSError", "URLError", "PermissionError", "FileNotFoundError", "ConnectionError", "TimeoutError"}
+
+
+def verbatim(handler: ast.ExceptHandler) -> list[int]:
+    """Lines where what was caught stands in a text as Python says it."""
+    caught = list(ast.walk(handler.type)) if handler.type is not None else []
+    names = {each.id for each in caught if isinstance(each, ast.Name)}
+    names |= {each.attr for each in caught if isinstance(each, ast.Attribute)}
+    if handler.name is None or not names & SYSTEM:
+        return []
+    said = (each.value for each in ast.walk(handler) if isinstance(each, ast.FormattedValue))
+    return [each.lineno for each in said if isinstance(each, ast.Name) and each.id == handler.name]
+
+
+def test_no_message_has_a_number_of_the_system_for_a_cause() -> None:
+    """`[Errno 111]` is for programs: `errors.cause` has the words."""
+    found = []
+    for path in sorted(SRC.rglob("*.py")):
+        handlers = (each for each in ast.walk(ast.parse(path.read_text())) if isinstance(each, ast.ExceptHandler))
+        found += [f"{path.relative_to(SRC)}:{line}" for handler in handlers for line in verbatim(handler)]
+    assert found == []
+
+
 def test_extensions_have_constants_that_c_knows() -> None:
     assert [path.name for path in modules() if path.suffix == ".pyx" and "\nDEF " in path.read_text()] == []
 

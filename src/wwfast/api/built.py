@@ -14,7 +14,7 @@ from typing import NamedTuple
 from wwfast.archive import newc
 from wwfast.archive.stream import opened
 from wwfast.config.settings import Settings
-from wwfast.errors import NotFoundError, WwfastError
+from wwfast.errors import NotFoundError, WwfastError, cause
 from wwfast.nodes.model import Node
 from wwfast.nodes.registry import Snapshot
 from wwfast.overlays.files.model import DIRECTORY, FILE, LINK
@@ -77,7 +77,7 @@ def compare(
                         continue
                     ours = service.laid(snapshot, node, context)
                 except (WwfastError, OSError) as error:
-                    failed.setdefault(f"{context}: {error}", []).append(node.id)
+                    failed.setdefault(f"{context}: {cause(error)}", []).append(node.id)
                     continue
                 for each in of_node(node, context, theirs, ours):
                     known = found.setdefault((context, each.path, each.what), each)

@@ -15,7 +15,7 @@ import zstandard
 
 from wwfast.archive.newc import PATH_MAX
 from wwfast.archive.stream import CHUNK, MAGIC, DamagedError, Digested, Forward, GzipError, plain_chunks
-from wwfast.errors import WwfastError
+from wwfast.errors import WwfastError, cause
 
 HEAD = 110  # bytes of a newc header: a magic and 13 fields of 8 digits
 MAGICS = (b"070701", b"070702")
@@ -42,7 +42,7 @@ def members(path: Path) -> Iterator[tuple[Member, Forward]]:
         except (GzipError, lzma.LZMAError, zstandard.ZstdError, EOFError, OSError, ValueError) as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise
-            raise DamagedError(f"{path} is damaged or cut short: {error}") from error
+            raise DamagedError(f"{path} is damaged or cut short: {cause(error, path)}") from error
 
 
 def _chunks(stream: IO[bytes]) -> Iterator[bytes]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from wwfast import __version__
-from wwfast.errors import NotFoundError, WwfastError
+from wwfast.errors import NotFoundError, WwfastError, cause
 from wwfast.heads import words
 from wwfast.heads.manifest import FORMAT, SHA256, Said
 from wwfast.heads.words import Answer, Report
@@ -160,7 +160,7 @@ class Handler(BaseHTTPRequestHandler):
         try:
             left, pieces = self.server.editions.read(name, int(start) if start.isascii() and start.isdigit() else 0)
         except OSError as error:
-            raise NotFoundError(f"it cannot be read: {error}") from error
+            raise NotFoundError(f"it cannot be read: {cause(error)}") from error
         self.send_response(206 if start else 200)
         self.send_header("Content-Length", str(left))
         self.end_headers()

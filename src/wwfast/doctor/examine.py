@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 
 from wwfast.doctor import boots, machine, ports, racks, reach, running, site
 from wwfast.doctor.finding import ERROR, WARNING, Finding, Scene
-from wwfast.errors import WwfastError
+from wwfast.errors import WwfastError, cause
 
 Check = Callable[[Scene], Iterable[Finding]]
 CHECKS: tuple[Check, ...] = (
@@ -46,7 +46,7 @@ def examine(scene: Scene) -> list[Finding]:
         try:
             found += check(scene)
         except (OSError, WwfastError) as error:
-            found.append(Finding(WARNING, name, f"{name} could not be checked: {error}", "run it as root"))
+            found.append(Finding(WARNING, name, f"{name} could not be checked: {cause(error)}", "run it as root"))
         except Exception as error:  # a fault of ours must keep no server from starting
             why = f"{name} could not be checked: {type(error).__name__}: {error}"
             found.append(Finding(WARNING, name, why, "this is a fault of wwfast: please report it"))

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from wwfast.archive.artefact import GZ, ZST, Artefact
-from wwfast.errors import NotFoundError, WwfastError
+from wwfast.errors import NotFoundError, WwfastError, cause
 from wwfast.images import archives, dracut, filesystems, names
 from wwfast.images.archives import ArchiveInfo
 from wwfast.images.dracut import InitramfsInfo
@@ -321,7 +321,7 @@ def _info(path: Path, _stamp: Stamp) -> BuildInfo:
         return records.decode((path / "info.json").read_bytes(), BuildInfo)
     except (OSError, msgspec.DecodeError) as error:
         raise WwfastError(
-            f"build {path.name} of image {path.parent.name} cannot be read: {error}",
+            f"build {path.name} of image {path.parent.name} cannot be read: {cause(error)}",
             hint=f"build it again: wwfast image build --force {path.parent.name}",
         ) from error
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import msgspec
 
-from wwfast.errors import WwfastError
+from wwfast.errors import WwfastError, cause
 from wwfast.system import files
 from wwfast.system.folders import folder
 
@@ -81,5 +81,6 @@ def read(path: Path) -> dict[str, int]:
         return {}
     except (OSError, msgspec.DecodeError) as error:
         raise WwfastError(
-            f"cannot read {path}: {error}", hint=f"remove {path}: nodes tell their memory again when they boot"
+            f"cannot read {path}: {cause(error, path)}",
+            hint=f"remove {path}: nodes tell their memory again when they boot",
         ) from error

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from wwfast.config.checks import COMMAND_ENDS
-from wwfast.errors import ConfigError, NotFoundError, WwfastError
+from wwfast.errors import ConfigError, NotFoundError, WwfastError, cause
 from wwfast.overlays.making.messages import Write
 from wwfast.overlays.templates.go import ipxe as go
 from wwfast.overlays.templates.ipxe import GO_SUFFIX, SUFFIX, Writer
@@ -87,7 +87,9 @@ class Scripts:
             if known is not None and getattr(error, "errno", 0) == errno.EBUSY:  # the last good one until it is whole
                 into[name] = known
                 return
-            known = Taken(path, (0, 0, 0, 0), "", ConfigError(f"iPXE template {path} cannot be read: {error}"))
+            known = Taken(
+                path, (0, 0, 0, 0), "", ConfigError(f"iPXE template {path} cannot be read: {cause(error, path)}")
+            )
         except WwfastError as error:
             known = Taken(path, stamp, source, error)
         into[name] = known

@@ -85,7 +85,7 @@ def status(
 
 def fetch(app: App, node: str = "", *, address: str = "", timeout: float = 30.0) -> dict[str, Any]:
     """GET /status of this server. Raises WwfastError when nobody answers."""
-    from wwfast.errors import WwfastError
+    from wwfast.errors import WwfastError, cause
 
     url = f"http://{address or app.settings.ipaddr or LOCAL}:{app.settings.warewulf.port}/status" + (
         f"?node={node}" if node else ""
@@ -97,7 +97,8 @@ def fetch(app: App, node: str = "", *, address: str = "", timeout: float = 30.0)
             return body
     except (urllib.error.URLError, OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
-        raise WwfastError(f"no answer from {url}: {reason}", hint="is it running? systemctl status wwfast") from error
+        why = cause(reason) if isinstance(reason, Exception) else reason
+        raise WwfastError(f"no answer from {url}: {why}", hint="is it running? systemctl status wwfast") from error
 
 
 def _show(entries: list[dict[str, Any]], as_json: bool, body: dict[str, Any], *, single: bool) -> None:

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from wwfast.errors import WwfastError
+from wwfast.errors import WwfastError, cause
 
 log = logging.getLogger(__name__)
 
@@ -198,7 +198,7 @@ def told(error: BaseException) -> str:
     if isinstance(error, WwfastError):
         text = error.message
     elif isinstance(error, (OSError, sqlite3.Error)):
-        text = str(error)
+        text = cause(error)
     else:
         text = f"unexpected {type(error).__name__}, see the log"
     text = "".join(char if char.isprintable() else " " for char in text)

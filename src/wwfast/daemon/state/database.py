@@ -14,7 +14,7 @@ import threading
 from concurrent.futures import Future
 from pathlib import Path
 
-from wwfast.errors import WwfastError
+from wwfast.errors import WwfastError, cause
 from wwfast.system import wal
 from wwfast.system.folders import folder
 
@@ -58,7 +58,7 @@ class PhaseStore:
                 database.close()
         except (OSError, sqlite3.Error) as error:
             raise WwfastError(
-                f"cannot read who boots from {self._path}: {error}",
+                f"cannot read who boots from {self._path}: {cause(error, self._path)}",
                 hint=wal.cure(error, self._path, "nodes that boot right now must boot once more"),
             ) from error
 
@@ -168,6 +168,6 @@ def require_writable(path: Path) -> None:
             database.close()
     except (OSError, sqlite3.Error) as error:
         raise WwfastError(
-            f"the database {path} cannot be used: {error}",
+            f"the database {path} cannot be used: {cause(error, path)}",
             hint=f"see whether its disk is full or read-only; a damaged file can be moved away: {path}",
         ) from error

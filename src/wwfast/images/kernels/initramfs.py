@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from wwfast.errors import WwfastError
+from wwfast.errors import WwfastError, cause
 from wwfast.images.kernels.detect import LEFTOVER, VERSION, Kernel
 from wwfast.system import within
 
@@ -110,7 +110,7 @@ def examine(file: Path) -> Module:
             if program and len(programs) <= PROGRAMS and (stat.S_ISLNK(member.mode) or member.mode & 0o111):
                 programs.add(program[1])
     except (OSError, WwfastError) as error:
-        return Module(version(scripts)) if len(scripts) == 2 else Module(unread=str(error))
+        return Module(version(scripts)) if len(scripts) == 2 else Module(unread=cause(error))
     return Module(version(scripts), programs=sorted(programs) if len(programs) <= PROGRAMS else None)
 
 

@@ -14,7 +14,7 @@ from typing import IO
 
 import msgspec
 
-from wwfast.errors import NotFoundError, WwfastError
+from wwfast.errors import NotFoundError, WwfastError, cause
 from wwfast.system import within
 
 LARGEST = 4 << 20  # bytes of a document, as registries limit them
@@ -118,7 +118,7 @@ def layers(directory: Path, reference: str, wanted: str, blobs: Path | None = No
             return _layout(directory, reference, wanted, blobs or directory / "blobs")
         return _saved(directory, reference, wanted)
     except (msgspec.DecodeError, OSError, UnicodeDecodeError) as error:
-        raise WwfastError(f"{directory.name} is no container image: {error}") from error
+        raise WwfastError(f"{directory.name} is no container image: {cause(error)}") from error
 
 
 def _layout(directory: Path, reference: str, wanted: str, blobs: Path) -> list[Layer]:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from wwfast.errors import WwfastError
+from wwfast.errors import WwfastError, cause
 from wwfast.images.sources import oci
 from wwfast.images.sources.fetch import Fetch, hint
 from wwfast.images.sources.options import Options
@@ -85,7 +85,9 @@ def _policy_asks(reference: str) -> bool:
     try:
         policy = msgspec.json.decode(file.read_bytes(), type=Policy)
     except (OSError, msgspec.DecodeError) as error:
-        raise WwfastError(f"{file} cannot be read: {error}", hint="see: man containers-policy.json") from error
+        raise WwfastError(
+            f"{file} cannot be read: {cause(error, file)}", hint="see: man containers-policy.json"
+        ) from error
     rules = list(policy.default)
     for scope, its in policy.transports.get("docker", {}).items():
         if scope == "" or scope.startswith("*.") or scope.partition("/")[0] == _host(reference):

@@ -18,7 +18,7 @@ import time
 from contextlib import closing, suppress
 from pathlib import Path
 
-from wwfast.errors import WwfastError
+from wwfast.errors import WwfastError, cause
 from wwfast.net.dhcp.packet import dotted, number
 from wwfast.system import wal
 from wwfast.system.folders import folder
@@ -88,7 +88,7 @@ class Journal:
         except (OSError, sqlite3.Error, ValueError) as error:
             self._disconnect()
             raise WwfastError(
-                f"cannot read the leases in {self.path}: {error}",
+                f"cannot read the leases in {self.path}: {cause(error, self.path)}",
                 hint=wal.cure(error, self.path, "nodes get their addresses back when they ask"),
             ) from error
         with suppress(sqlite3.Error):  # a full disk is told when there is something to write

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from wwfast.config import checks, yaml
-from wwfast.errors import ConfigError, NotFoundError, WwfastError, of_system
+from wwfast.errors import ConfigError, NotFoundError, WwfastError, cause, of_system
 from wwfast.nodes.foreign.common import Include, Text
 
 LARGEST = 256 << 20  # bytes of all files together: 100,000 nodes of xCAT are 60 MB
@@ -58,7 +58,7 @@ class Reader:
             except WwfastError as error:
                 raise text.fault(line, error.message, error.hint) from None
             except (OSError, RuntimeError) as error:  # too long, or links that lead to each other
-                raise text.fault(line, f"{checks.shown(name)} cannot be read: {error}") from None
+                raise text.fault(line, f"{checks.shown(name)} cannot be read: {cause(error, path)}") from None
 
         return include
 
