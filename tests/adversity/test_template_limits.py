@@ -3,6 +3,7 @@ others notice nothing."""
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import re
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -18,9 +20,11 @@ from typing import Any
 
 import pytest
 
+from support.everycommand import in_child
 from support.overlays import Site, body
 from wwfast.config.settings import load
 from wwfast.errors import WwfastError
+from wwfast.overlays.making import crew
 from wwfast.overlays.making.crew import Hand
 from wwfast.overlays.making.messages import Answer
 from wwfast.overlays.making.orders import Job, Tried
@@ -239,6 +243,25 @@ def test_overlay_helper_killed_is_started_anew(site: Site) -> None:
     for n in range(2):
         site.put("base", "etc/name.j2", f"{n} {{{{ id }}}}\n")
         assert f"{n} n2\n".encode() in body(site.ask("n2"))
+
+
+def test_overlay_helper_of_its_parent_is_let_go_by_a_copy_without_a_word(site: Site) -> None:
+    """Python warned of a process that still runs, where warnings are errors."""
+    site.ask("n1")
+
+    def copy() -> list[str]:
+        said: list[str] = []
+        sys.unraisablehook = lambda it: said.append(repr(it.exc_value))
+        warnings.simplefilter("error")
+        crew.Helper._gone()
+        gc.collect()
+        return said
+
+    first = helper()
+    assert in_child(copy) == []
+    site.put("base", "etc/name.j2", "1 {{ id }}\n")
+    assert b"1 n1\n" in body(site.ask("n1"))
+    assert helper() == first
 
 
 def test_overlay_worker_of_a_helper_that_was_killed_costs_the_next_helper_nothing(site: Site) -> None:

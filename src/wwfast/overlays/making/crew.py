@@ -151,6 +151,8 @@ class Helper:
             if there[0] == os.getpid():
                 there[1].kill()
                 there[1].wait()
+            else:
+                there[1].returncode = 0  # it is no child of this copy of its parent: nobody here waits for it
 
     @classmethod
     def _running(cls) -> run.Packets:
