@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import io
 import os
 import stat
+import sys
 import tempfile
 from pathlib import Path
 
@@ -108,6 +110,32 @@ def test_node_edit_keeps_a_text_that_is_refused(
     [kept] = (paths.state / "edited").iterdir()
     assert f"what you wrote is in {kept}" in capsys.readouterr().err
     assert "nothere" in kept.read_text()
+
+
+@pytest.mark.parametrize(
+    ("said", "second"), [("n", "exit 0"), ("", "exit 0"), ("y", "exit 1"), ("y", 'rm "$1"')],
+    ids=["no", "no answer", "the editor fails", "the editor removes it"],
+)  # fmt: skip
+def test_node_edit_keeps_a_text_that_is_not_edited_again(
+    paths: Paths,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    said: str,
+    second: str,
+) -> None:
+    paths.nodes_conf.write_text(NODES)
+    editor = tmp_path / "editor"
+    wrote = "echo 'n1: [an hour of work' >\"$1\""
+    editor.write_text(f"#!/bin/sh\n[ -e {tmp_path}/once ] && {{ {second}; exit; }}\ntouch {tmp_path}/once\n{wrote}\n")
+    editor.chmod(0o755)
+    monkeypatch.setenv("EDITOR", str(editor))
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{said}\n" if said else ""))
+    assert run(paths, "node", "edit", "n1", "--noheader") == 1
+    [kept] = (paths.state / "edited").iterdir()
+    assert f"what you wrote is in {kept}" in capsys.readouterr().err
+    assert kept.read_text() == "n1: [an hour of work\n"
+    assert paths.nodes_conf.read_text() == NODES
 
 
 def test_a_program_that_hangs_is_ended_and_named() -> None:

@@ -33,12 +33,15 @@ def opened(path: Path) -> None:
 
 @contextmanager
 def keeping(app: App, name: str, data: bytes) -> Iterator[None]:
-    """A text that was written in the editor is kept, for root only, where the block that is to write it fails."""
+    """A text that was written in the editor is kept, for root only, where the block that is to write it fails. An empty
+    one is none."""
     from wwfast.system import files
 
     try:
         yield
     except BaseException:
+        if not data:
+            raise
         short = os.fsencode(name)[-LONGEST:].decode(errors="replace")
         place = app.paths.state / "edited" / f"{os.getpid()}-{short}"
         with suppress(OSError):  # what failed first is told

@@ -168,8 +168,9 @@ def _edit(kind: Kind) -> click.Command:
                 entries.check_edited(source, before, after, place)
 
         head = "" if noheader else header(kind.section)
-        after, text = edited(app, head + (as_yaml(before) if before else ""), entries, check)
-        with keeping(app, f"{kind.noun}s.yaml", text):
+        name = f"{kind.noun}s.yaml"
+        after, text = edited(app, name, head + (as_yaml(before) if before else ""), entries, check)
+        with keeping(app, name, text):
             kind.write(app, entries.edited(source, before, after), "edit", names, how)
 
     edit.help = f"Edit {kind.noun}s as YAML in $EDITOR; removing one deletes it."
@@ -234,22 +235,26 @@ def header(section: str) -> str:
 
 
 def edited(
-    app: App, text: str, entries: Entries, check: Callable[[dict[str, Any], Place], None]
+    app: App, name: str, text: str, entries: Entries, check: Callable[[dict[str, Any], Place], None]
 ) -> tuple[dict[str, Any], bytes]:
-    """What is left after $EDITOR, and its text; asks to try again when it is no YAML, or `check` raises ConfigError."""
+    """What is left after $EDITOR, and its text; asks to try again when it is no YAML, or `check` raises ConfigError.
+    Who does not try has the text kept as `name` (`editor.keeping`)."""
     from wwfast.system import work
 
+    data = b""
     with work.directory(app.paths.run) as room:  # 0700, and in memory: it may hold passwords
         path = room / "edit.yaml"
         path.write_text(text)
         while True:
-            opened(path)
+            with keeping(app, name, data):
+                opened(path)
+            data = path.read_bytes()
             try:
-                data = path.read_bytes()
                 after = entries.parse(data, path.name)
                 check(after, places(data, path.name))
                 return after, data
             except ConfigError as error:
                 click.echo(f"error: {error.message}", err=True)
-                if not answer("Edit again?"):
-                    raise
+                with keeping(app, name, data):
+                    if not answer("Edit again?"):
+                        raise
