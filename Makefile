@@ -65,8 +65,8 @@ soak: setup
 big-image: setup
 	@$(PY) -m pytest -s tests/e2e/test_big_image.py
 
-# make power-cuts: machines whose power goes at ten moments of their boots, or whose disks are wrong, and one by dracut_static
-#   (root, half an hour)
+# make power-cuts: machines whose power goes at ten moments of their boots or amid an update of their root, or whose disks are
+#   wrong, and one by dracut_static (root, three quarters of an hour)
 power-cuts: setup
 	@$(PY) -m pytest -s -m soak tests/e2e/test_disk_boot.py tests/e2e/test_update_boot.py tests/e2e/test_dracut_vm.py
 
